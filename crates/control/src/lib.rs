@@ -1,1 +1,7 @@
-//! To come.
+//! What vipd decides, and nothing else: from the configuration and the
+//! observations of health checks to what is to be forwarded and announced.
+//!
+//! Everything here is a pure function of its arguments: no sockets, no clock,
+//! no threads. Time is passed in.
+
+pub mod model;

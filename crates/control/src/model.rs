@@ -1,0 +1,126 @@
+//! The model: services, backends, checks and virtual addresses as validated
+//! configuration. Whoever holds one of these types holds something legal.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    num::NonZeroU16,
+    ops::RangeInclusive,
+    sync::Arc,
+    time::Duration,
+};
+
+/// All that this node is to serve.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Model {
+    /// Services in the order of their names. Unchanged services are shared
+    /// between two models of successive configurations.
+    pub services: Vec<Arc<Service>>,
+}
+
+/// One service: the same protocol and port on one or more virtual addresses,
+/// spread over one set of backends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Unique among services.
+    pub name: Arc<str>,
+    /// Virtual addresses, at least one, sorted, without repetition.
+    pub vips: Vec<IpAddr>,
+    /// Layer-4 protocol.
+    pub protocol: Protocol,
+    /// Layer-4 port.
+    pub port: NonZeroU16,
+    /// How packets reach a backend.
+    pub mode: Mode,
+    /// The service counts as alive with at least so many healthy backends.
+    pub min_healthy: u32,
+    /// Number of ring slots, a power of two.
+    pub ring_size: u32,
+    /// How each backend is checked.
+    pub check: Check,
+    /// Backends in the order of their names, at least one.
+    pub backends: Vec<Backend>,
+}
+
+/// Layer-4 protocol of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP, IP protocol 6.
+    Tcp,
+    /// UDP, IP protocol 17.
+    Udp,
+}
+
+/// How a packet is carried to its backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Mode {
+    /// The Ethernet addresses are rewritten; the backend is on the same link.
+    L2Dsr,
+    /// The packet is carried in an IPv4 or IPv6 header (RFC 2003, RFC 2473).
+    Ipip,
+}
+
+/// One server of a service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Unique in its service.
+    pub name: Arc<str>,
+    /// Where packets go: outer destination, or neighbour on the link.
+    pub address: IpAddr,
+    /// Share of the traffic relative to its siblings; 0 takes none.
+    pub weight: u16,
+}
+
+/// How and how often a backend is checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// What is asked.
+    pub kind: CheckKind,
+    /// Port asked.
+    pub port: NonZeroU16,
+    /// Source address of the check; `None` leaves it to the kernel.
+    pub source: Option<IpAddr>,
+    /// Rhythm and thresholds.
+    pub timing: Timing,
+}
+
+/// What a check asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckKind {
+    /// Nothing: the backend always counts as up.
+    None,
+    /// A TCP connection that is accepted.
+    Tcp,
+    /// An HTTP/1.1 GET request that is answered with an expected status.
+    Http {
+        /// Request target, starting with `/`.
+        path: String,
+        /// `Host` header; `None` sends the backend's address.
+        host: Option<String>,
+        /// Status codes that count as success, for example `200..=399`.
+        status: Vec<RangeInclusive<u16>>,
+    },
+}
+
+/// Rhythm and thresholds of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    /// From the start of one check to the start of the next.
+    pub interval: Duration,
+    /// A check without an answer for so long has failed.
+    pub timeout: Duration,
+    /// Successes in a row that bring a backend up.
+    pub rise: u32,
+    /// Failures in a row that take a backend down.
+    pub fall: u32,
+    /// Each interval is stretched or shrunk by up to this fraction of itself,
+    /// so that checks do not fall into step. In thousandths, 0 to 500.
+    pub jitter_permille: u16,
+}
+
+impl Service {
+    /// The socket address a check of `backend` goes to.
+    #[must_use]
+    pub fn check_address(&self, backend: &Backend) -> SocketAddr {
+        SocketAddr::new(backend.address, self.check.port.get())
+    }
+}
