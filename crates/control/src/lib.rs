@@ -4,4 +4,6 @@
 //! Everything here is a pure function of its arguments: no sockets, no clock,
 //! no threads. Time is passed in.
 
+mod hash;
 pub mod model;
+pub mod ring;
