@@ -4,6 +4,9 @@
 //! Everything here is a pure function of its arguments: no sockets, no clock,
 //! no threads. Time is passed in.
 
+pub mod check;
 mod hash;
+pub mod health;
 pub mod model;
 pub mod ring;
+pub mod schedule;
