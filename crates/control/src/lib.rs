@@ -5,8 +5,10 @@
 //! no threads. Time is passed in.
 
 pub mod check;
+pub mod decide;
 mod hash;
 pub mod health;
+pub mod health_table;
 pub mod model;
 pub mod ring;
 pub mod schedule;
