@@ -1,3 +1,4 @@
 //! The vipd agent, as a library for its binary and its tests.
 
 pub mod config;
+pub mod dataplane;
