@@ -5,12 +5,12 @@ use std::{
     net::IpAddr,
 };
 
-use vipd_abi::{BACKENDS, BackendKind, BackendRecord, EntryKind, UPLINKS, Uplink, VipEntry, VipKey};
+use vipd_abi::{
+    BACKENDS, BackendKind, BackendRecord, EntryKind, UPLINKS, Uplink, VipEntry, VipKey,
+};
 use vipd_control::model::Service;
 
-use super::{
-    tables::{Tables, service_key, unmapped},
-};
+use super::tables::{Tables, service_key, unmapped};
 
 /// Everything found in the maps.
 #[derive(Clone, Default)]

@@ -134,11 +134,21 @@ impl Applier {
             uplinks: Indices::new(1, UPLINKS),
         };
         let set = |values: &mut dyn Iterator<Item = u32>| values.collect::<BTreeSet<u32>>();
-        indices.numbers.adopt(&set(&mut adopted.services.keys().copied()));
-        indices.records.adopt(&set(&mut records().map(|(index, _)| *index)));
-        indices.counters.adopt(&set(&mut records().map(|(_, r)| r.counter)));
-        indices.hops.adopt(&set(&mut records().map(|(_, r)| r.next_hop)));
-        indices.uplinks.adopt(&set(&mut adopted.uplinks.keys().copied()));
+        indices
+            .numbers
+            .adopt(&set(&mut adopted.services.keys().copied()));
+        indices
+            .records
+            .adopt(&set(&mut records().map(|(index, _)| *index)));
+        indices
+            .counters
+            .adopt(&set(&mut records().map(|(_, r)| r.counter)));
+        indices
+            .hops
+            .adopt(&set(&mut records().map(|(_, r)| r.next_hop)));
+        indices
+            .uplinks
+            .adopt(&set(&mut adopted.uplinks.keys().copied()));
         let rings = adopted.services.values().map(|s| s.ring).collect();
         Self {
             ring: Stretches::new(RING_SLOTS, &rings),
@@ -206,19 +216,16 @@ impl Applier {
     }
 
     /// Next hops first: the records will name them.
-    fn write_hops(
-        &mut self,
-        desired: &Desired,
-        ways: &Ways,
-        now: Instant,
-        applied: &mut Applied,
-    ) {
+    fn write_hops(&mut self, desired: &Desired, ways: &Ways, now: Instant, applied: &mut Applied) {
         let wanted: BTreeSet<HopKey> = desired
             .services
             .iter()
             .flat_map(|plan| {
                 let on_link = plan.service.mode == Mode::L2Dsr;
-                plan.service.backends.iter().map(move |b| (b.address, on_link))
+                plan.service
+                    .backends
+                    .iter()
+                    .map(move |b| (b.address, on_link))
             })
             .collect();
         for key in &wanted {
@@ -327,7 +334,10 @@ impl Applier {
         full: bool,
         now: Instant,
     ) -> Result<(), PlaceError> {
-        let same_plan = placed.plan.as_ref().is_some_and(|old| Arc::ptr_eq(old, plan));
+        let same_plan = placed
+            .plan
+            .as_ref()
+            .is_some_and(|old| Arc::ptr_eq(old, plan));
         let replaced = self.write_records(placed, &plan.service, ways, now)?;
         if placed.ring.1 != plan.service.ring_size {
             let length = plan.service.ring_size;
@@ -518,7 +528,14 @@ impl Applier {
         for vip in desired.vips.keys() {
             let key = address_key(*vip);
             let kind = EntryKind::Address as u32;
-            entries.insert(key, VipEntry { key, kind, ..VipEntry::default() });
+            entries.insert(
+                key,
+                VipEntry {
+                    key,
+                    kind,
+                    ..VipEntry::default()
+                },
+            );
         }
         for placed in self.services.values() {
             let Some(plan) = &placed.plan else { continue };
@@ -584,7 +601,11 @@ impl Applier {
         for (vip, vip_plan) in &desired.vips {
             let mut published = in_force(address_key(*vip));
             let mut carried = false;
-            for plan in desired.services.iter().filter(|p| p.service.vips.contains(vip)) {
+            for plan in desired
+                .services
+                .iter()
+                .filter(|p| p.service.vips.contains(vip))
+            {
                 let service = &plan.service;
                 published &= in_force(service_key(*vip, service.protocol, service.port.get()));
                 carried |= self
@@ -611,13 +632,25 @@ impl Applier {
         use vipd_abi::map;
         let entries = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
         let most = u32::try_from(super::vip_table::MOST_ENTRIES).unwrap_or(u32::MAX);
-        let usage = |map, used, capacity| Usage { map, used, capacity };
+        let usage = |map, used, capacity| Usage {
+            map,
+            used,
+            capacity,
+        };
         vec![
             usage(map::VIP_ENTRIES, entries, most),
             usage(map::RING, self.ring.used(), RING_SLOTS),
-            usage(map::BACKEND_RECORDS, self.indices.records.used(), BACKENDS - 1),
+            usage(
+                map::BACKEND_RECORDS,
+                self.indices.records.used(),
+                BACKENDS - 1,
+            ),
             usage(map::NEXT_HOP_WORDS, self.indices.hops.used(), NEXT_HOPS - 1),
-            usage(map::UPLINK_RECORDS, self.indices.uplinks.used(), UPLINKS - 1),
+            usage(
+                map::UPLINK_RECORDS,
+                self.indices.uplinks.used(),
+                UPLINKS - 1,
+            ),
             usage(
                 map::COUNTER_RECORDS,
                 self.indices.counters.used(),

@@ -19,9 +19,7 @@ use aya::{
     },
 };
 use thiserror::Error;
-use vipd_abi::{
-    BACKENDS, COUNTERS, NEXT_HOPS, RING_SLOTS, UPLINKS, VIP_BUCKETS, VIP_SLOTS, map,
-};
+use vipd_abi::{BACKENDS, COUNTERS, NEXT_HOPS, RING_SLOTS, UPLINKS, VIP_BUCKETS, VIP_SLOTS, map};
 
 use super::{
     mapped::Mapped,
@@ -59,9 +57,7 @@ pub enum Attachment {
 #[derive(Debug, Error)]
 pub enum KernelError {
     /// The agent was built without the eBPF objects.
-    #[error(
-        "this vipd was built without its eBPF programs; build it with `cargo xtask build`"
-    )]
+    #[error("this vipd was built without its eBPF programs; build it with `cargo xtask build`")]
     NotBuilt,
     /// The pins cannot be used.
     #[error(transparent)]
@@ -128,7 +124,9 @@ impl Kernel {
             .load(object::BALANCER)
             .map_err(|e| KernelError::Load(Box::new(e)))?;
         let program = balancer(&mut ebpf)?;
-        program.load().map_err(|e| KernelError::Program(Box::new(e)))?;
+        program
+            .load()
+            .map_err(|e| KernelError::Program(Box::new(e)))?;
         if let Some(pins) = &pins {
             repin(program, &pins.program())?;
         }
@@ -183,11 +181,13 @@ impl Kernel {
         let link = program.take_link(id).map_err(|e| failed(&e))?;
         // aya falls back to an attachment by netlink without a word; that one
         // dies with the agent and cannot be replaced in place.
-        let link: FdLink = link.try_into().map_err(|_: LinkError| KernelError::Attach {
-            interface: interface.to_owned(),
-            message: "the kernel has no BPF links for XDP".to_owned(),
-            hint: "; vipd needs Linux 5.9 or later",
-        })?;
+        let link: FdLink = link
+            .try_into()
+            .map_err(|_: LinkError| KernelError::Attach {
+                interface: interface.to_owned(),
+                message: "the kernel has no BPF links for XDP".to_owned(),
+                hint: "; vipd needs Linux 5.9 or later",
+            })?;
         let Some(pin) = pin else {
             return Ok(Attachment::New);
         };

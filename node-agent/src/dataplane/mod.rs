@@ -3,6 +3,7 @@
 
 pub mod adopt;
 pub mod apply;
+pub mod driver;
 pub mod kernel;
 pub mod mapped;
 pub mod object;

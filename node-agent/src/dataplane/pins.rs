@@ -245,7 +245,11 @@ struct Shape {
 fn shapes(processors: u32) -> [Shape; 9] {
     fn shape<T>(name: &'static str, entries: u32) -> Shape {
         let value = u32::try_from(size_of::<T>()).unwrap_or(u32::MAX);
-        Shape { name, value, entries }
+        Shape {
+            name,
+            value,
+            entries,
+        }
     }
     [
         shape::<u64>(map::PUBLISHED, 1),
@@ -272,7 +276,13 @@ struct Found {
 impl std::fmt::Display for Found {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let kind = if self.array { "array" } else { "other type" };
-        let Self { key, value, entries, flags, .. } = self;
+        let Self {
+            key,
+            value,
+            entries,
+            flags,
+            ..
+        } = self;
         write!(
             f,
             "({kind}, key {key}, value {value}, {entries} entries, flags {flags:#x})"

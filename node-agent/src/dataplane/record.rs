@@ -55,9 +55,9 @@ pub fn record(
         (Mode::Ipip, IpAddr::V6(_)) => BackendKind::Ipip6,
     };
     let source = match kind {
-        BackendKind::Ipip4 | BackendKind::Ipip6 => sources
-            .towards(address, way)
-            .map_or([0; 16], mapped),
+        BackendKind::Ipip4 | BackendKind::Ipip6 => {
+            sources.towards(address, way).map_or([0; 16], mapped)
+        }
         BackendKind::L2 | BackendKind::Unset => [0; 16],
     };
     BackendRecord {
@@ -78,9 +78,15 @@ fn partial_checksum(source: &[u8; 16], destination: &[u8; 16]) -> u32 {
     const VERSION_IHL: u32 = 0x4500;
     const DONT_FRAGMENT: u32 = 0x4000;
     const TTL_PROTOCOL: u32 = 64 << 8 | 4;
-    let words = source[12..].chunks_exact(2).chain(destination[12..].chunks_exact(2));
-    let mut sum = VERSION_IHL + DONT_FRAGMENT + TTL_PROTOCOL
-        + words.map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum::<u32>();
+    let words = source[12..]
+        .chunks_exact(2)
+        .chain(destination[12..].chunks_exact(2));
+    let mut sum = VERSION_IHL
+        + DONT_FRAGMENT
+        + TTL_PROTOCOL
+        + words
+            .map(|w| u32::from(w[0]) << 8 | u32::from(w[1]))
+            .sum::<u32>();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }

@@ -51,11 +51,7 @@ impl Half {
             .ok_or(BuildError::NoArrangement(entries.len()))
     }
 
-    fn arrange(
-        entries: &BTreeMap<VipKey, VipEntry>,
-        flow_key: FlowKey,
-        seed: u64,
-    ) -> Option<Self> {
+    fn arrange(entries: &BTreeMap<VipKey, VipEntry>, flow_key: FlowKey, seed: u64) -> Option<Self> {
         let mut half = Self {
             head: Head {
                 flow_key,
@@ -148,9 +144,7 @@ mod tests {
     fn find(tables: &Tables, key: &VipKey) -> Option<VipEntry> {
         let half = tables.half();
         let hash = key.hash(tables.heads.load(half).seed);
-        let seed = tables
-            .seeds
-            .load(half * VIP_BUCKETS + VipKey::bucket(hash));
+        let seed = tables.seeds.load(half * VIP_BUCKETS + VipKey::bucket(hash));
         let entry = tables
             .entries
             .load(half * VIP_SLOTS + VipKey::place(hash, seed));

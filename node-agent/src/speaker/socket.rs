@@ -2,7 +2,7 @@
 //! an operator's words.
 
 use std::{
-    io, mem,
+    io,
     net::{IpAddr, SocketAddr},
     os::fd::AsRawFd,
     time::Duration,
@@ -67,7 +67,7 @@ impl Md5 {
                 libc::IPPROTO_TCP,
                 libc::TCP_MD5SIG,
                 std::ptr::from_ref(&option).cast(),
-                mem::size_of::<TcpMd5Sig>() as libc::socklen_t,
+                size_of::<TcpMd5Sig>() as libc::socklen_t,
             )
         };
         if result == 0 {
@@ -198,7 +198,10 @@ fn dial_words(error: &io::Error, peer: &BgpPeer) -> String {
              MD5 password"
         ),
         Some(libc::ENETUNREACH | libc::EHOSTUNREACH) => {
-            format!("there is no way to {address}: see `ip route get {}`", address.ip())
+            format!(
+                "there is no way to {address}: see `ip route get {}`",
+                address.ip()
+            )
         }
         Some(libc::ETIMEDOUT) => timeout_words(peer),
         _ => error.to_string(),
