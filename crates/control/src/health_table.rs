@@ -1,7 +1,7 @@
 //! The health of every backend of every service: takes observations in, says
 //! who is available. Holds no opinion of its own; [`crate::health`] does.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Instant};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Instant};
 
 use crate::{
     check::Observation,
@@ -13,7 +13,7 @@ use crate::{
 /// Health of all backends of a model.
 #[derive(Clone, Debug, Default)]
 pub struct HealthTable {
-    services: BTreeMap<Arc<str>, Row>,
+    services: HashMap<Arc<str>, Row>,
 }
 
 #[derive(Clone, Debug)]
