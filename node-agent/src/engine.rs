@@ -51,7 +51,7 @@ pub struct Plan {
 }
 
 /// What is believed of a backend before its first check.
-pub type Beliefs = Box<dyn Fn(&Service, &Backend) -> Initial + Send>;
+pub type Beliefs<'a> = &'a dyn Fn(&Service, &Backend) -> Initial;
 
 /// Observes, decides, publishes.
 pub struct Engine {
@@ -66,7 +66,7 @@ impl Engine {
     /// An engine for a first configuration, with what is believed of its
     /// backends.
     #[must_use]
-    pub fn new(plan: Plan, beliefs: &Beliefs) -> Self {
+    pub fn new(plan: Plan, beliefs: Beliefs<'_>) -> Self {
         let mut health = HealthTable::default();
         health.apply(&plan.model, beliefs, Instant::now());
         let engine = Self {
@@ -138,8 +138,12 @@ impl Engine {
         let now = Instant::now();
         let before = Arc::clone(&self.decision.borrow().desired);
         self.leaving.configure(&before, &plan.model, now + plan.linger);
-        self.table().apply(&plan.model, &|_: &Service, _: &Backend| Initial::Unknown, now);
-        self.decider = Decider::new(plan.secret);
+        self.table().apply(&plan.model, &|_, _| Initial::Unknown, now);
+        if plan.secret != self.plan.secret {
+            // Every fingerprint is another; nothing of before can be shared.
+            self.decider = Decider::new(plan.secret);
+            self.decision.send_replace(Decision::default());
+        }
         self.plan = plan;
         self.decide();
     }
