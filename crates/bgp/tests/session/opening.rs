@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use vipd_bgp::wire::{Capability, Code, Family, Message, Open, keepalive};
-use vipd_bgp::{ConfigError, Direction, Event, Input, PeerConfig, Session, State};
+use vipd_bgp::{ConfigError, Direction, Event, Input, PeerConfig, Session, State, StopReason};
 
 use crate::scripted::{Scripted, open_for};
 use crate::world::{A, B, World, ebgp, ibgp};
@@ -143,6 +143,87 @@ fn a_second_connection_to_an_established_session_is_refused_after_its_open() {
             .collect::<Vec<_>>(),
         [Code::COLLISION]
     );
+}
+
+#[test]
+fn an_established_session_gives_up_its_dial_and_its_silent_connection() {
+    let check = |sentence: &str, dial_connected: bool, last_words: &[Code]| {
+        println!("{sentence}");
+        let (config, _) = ebgp();
+        let mut speaker = Scripted::new(config.clone());
+        if dial_connected {
+            speaker.connect();
+        }
+        speaker.connect_by(Direction::Incoming);
+        speaker.receive_by(Direction::Incoming, &open_for(&config).emit());
+        speaker.receive_by(Direction::Incoming, &keepalive());
+        assert_eq!(speaker.session.state(), State::Established);
+        assert_eq!(speaker.closed, [Direction::Outgoing], "{}", speaker.dump());
+        let codes: Vec<Code> = speaker.last_words.iter().map(|n| n.code).collect();
+        assert_eq!(codes, last_words);
+        speaker.advance(Duration::from_secs(60));
+        assert_eq!(
+            (speaker.session.state(), speaker.dials),
+            (State::Established, 1)
+        );
+    };
+    check("a dial under way", false, &[]);
+    check(
+        "a connection without the peer's OPEN",
+        true,
+        &[Code::COLLISION],
+    );
+}
+
+#[test]
+fn a_start_ends_the_pause_after_an_error() {
+    let mut speaker = Scripted::connected(ebgp().0);
+    speaker.receive(&[0; 19]);
+    assert_eq!(speaker.session.state(), State::Idle);
+    speaker.input(Input::Start);
+    assert_eq!(
+        (speaker.session.state(), speaker.dials),
+        (State::Connect, 2)
+    );
+    speaker.advance(Duration::from_secs(4));
+    assert_eq!(
+        speaker.dials, 2,
+        "the end of the pause dials no second time"
+    );
+}
+
+#[test]
+fn a_stop_ends_every_kind_of_waiting() {
+    let check = |sentence: &str, mut speaker: Scripted, state: State| {
+        println!("{sentence}");
+        assert_eq!(speaker.session.state(), state, "{}", speaker.dump());
+        let dials = speaker.dials;
+        let reason = StopReason::AdminShutdown;
+        speaker.input(Input::Stop { reason, text: None });
+        assert_eq!(speaker.session.state(), State::Idle);
+        assert_eq!(speaker.session.poll_timeout(), None);
+        speaker.advance(Duration::from_secs(600));
+        assert_eq!(
+            (speaker.session.state(), speaker.dials),
+            (State::Idle, dials)
+        );
+    };
+    let (config, _) = ebgp();
+    let mut held = Scripted::connected(config.clone());
+    held.receive(&[0; 19]);
+    let mut refused = Scripted::new(config.clone());
+    refused.input(Input::TcpFailed {
+        reason: "connection refused".into(),
+    });
+    check("the pause after an error", held, State::Idle);
+    check("the pause between dials", refused, State::Active);
+    check("a dial", Scripted::new(config.clone()), State::Connect);
+    check(
+        "the peer's OPEN",
+        Scripted::connected(config.clone()),
+        State::OpenSent,
+    );
+    check("nothing", Scripted::established(config), State::Established);
 }
 
 #[test]

@@ -17,6 +17,8 @@ pub struct Scripted {
     pub dialect: Dialect,
     /// How often it wanted to dial.
     pub dials: usize,
+    /// Connections and dials it gave up.
+    pub closed: Vec<Direction>,
     /// Last words of connections it closed.
     pub last_words: Vec<Notification>,
 }
@@ -31,14 +33,15 @@ impl Scripted {
             internal: config.is_internal(),
         };
         let session = Session::new(config, 7).expect("the test's configuration is good");
-        let (now, events, last_words) = (Instant::now(), vec![], vec![]);
+        let now = Instant::now();
         let mut this = Self {
             session,
             now,
-            events,
+            events: vec![],
             dialect,
             dials: 0,
-            last_words,
+            closed: vec![],
+            last_words: vec![],
         };
         this.input(Input::Start);
         this
@@ -73,18 +76,20 @@ impl Scripted {
     }
 
     pub fn connect(&mut self) {
+        self.connect_by(OUT);
+    }
+
+    pub fn connect_by(&mut self, direction: Direction) {
         let local = Ipv4Addr::new(192, 0, 2, 1).into();
-        self.input(Input::TcpConnected {
-            direction: OUT,
-            local,
-        });
+        self.input(Input::TcpConnected { direction, local });
     }
 
     pub fn receive(&mut self, bytes: &[u8]) {
-        self.input(Input::Received {
-            direction: OUT,
-            bytes,
-        });
+        self.receive_by(OUT, bytes);
+    }
+
+    pub fn receive_by(&mut self, direction: Direction, bytes: &[u8]) {
+        self.input(Input::Received { direction, bytes });
     }
 
     pub fn input(&mut self, input: Input<'_>) {
@@ -141,15 +146,26 @@ impl Scripted {
         while let Some(action) = self.session.poll_action() {
             match action {
                 Action::Connect => self.dials += 1,
-                Action::Close { last_words, .. } if last_words.is_empty() => (),
-                Action::Close { last_words, .. } => match decode(&last_words, self.dialect) {
-                    Message::Notification(notification) => self.last_words.push(notification),
-                    other => panic!("last words that are no NOTIFICATION: {other:?}"),
-                },
+                Action::Close {
+                    direction,
+                    last_words,
+                } => {
+                    self.closed.push(direction);
+                    if !last_words.is_empty() {
+                        self.hear_out(&last_words);
+                    }
+                }
             }
         }
         self.events
             .extend(std::iter::from_fn(|| self.session.poll_event()));
+    }
+
+    fn hear_out(&mut self, last_words: &Bytes) {
+        match decode(last_words, self.dialect) {
+            Message::Notification(notification) => self.last_words.push(notification),
+            other => panic!("last words that are no NOTIFICATION: {other:?}"),
+        }
     }
 }
 
