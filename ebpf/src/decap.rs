@@ -26,7 +26,7 @@ static DECAP_COUNTERS: Array<
 
 /// Entry point and single exit.
 #[xdp]
-pub fn decap(ctx: XdpContext) -> u32 {
+fn decap(ctx: XdpContext) -> u32 {
     let bytes = (ctx.data_end() - ctx.data()) as u64;
     let verdict = tunnel(&ctx).unwrap_or_else(|verdict| verdict);
     count(verdict, bytes);

@@ -6,7 +6,7 @@ use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 
 /// Passes every frame.
 #[xdp]
-pub fn pass(_ctx: XdpContext) -> u32 {
+fn pass(_ctx: XdpContext) -> u32 {
     xdp_action::XDP_PASS
 }
 

@@ -22,7 +22,7 @@ use vipd_control::{
     gate::{Admission, Gate, GateChange, GateChangeKind},
 };
 
-use crate::{dataplane::apply::Applied, engine::Decision, netlink::hold::Holds};
+use crate::{dataplane::apply::Applied, engine::Decision, netlink::Netlink};
 
 /// How every address stands at the gate.
 pub type Admissions = BTreeMap<IpAddr, Admission>;
@@ -46,9 +46,10 @@ pub struct Inputs {
 }
 
 /// Runs until the agent ends.
-pub async fn run(mut inputs: Inputs, mut holds: Holds) {
+pub async fn run(mut inputs: Inputs, netlink: Netlink) {
     let mut gate = Gate::default();
-    let mut release: BTreeMap<IpAddr, Instant> = BTreeMap::new();
+    // What a previous agent holds is let go unless it is announced again.
+    let mut release = left_behind(&netlink).await;
     loop {
         let changes = judge(&mut gate, &mut inputs);
         for change in &changes {
@@ -63,7 +64,7 @@ pub async fn run(mut inputs: Inputs, mut holds: Holds) {
         release.extend(before.difference(&announced).map(|vip| (*vip, at)));
         for vip in announced.difference(&before) {
             release.remove(vip);
-            if let Err(error) = holds.hold(*vip).await {
+            if let Err(error) = netlink.hold(*vip).await {
                 warn!(
                     "no unreachable route holds {vip}: {error}; packets for it that XDP does not \
                      see could go in a circle"
@@ -91,7 +92,7 @@ pub async fn run(mut inputs: Inputs, mut holds: Holds) {
                     release.iter().filter(|(_, at)| **at <= now).map(|(vip, _)| *vip).collect();
                 for vip in due {
                     release.remove(&vip);
-                    if let Err(error) = holds.release(vip).await {
+                    if let Err(error) = netlink.release(vip).await {
                         warn!("the unreachable route of {vip} stays behind: {error}");
                     }
                 }
@@ -115,7 +116,9 @@ fn judge(gate: &mut Gate, inputs: &mut Inputs) -> Vec<GateChange> {
         services: Vec::new(),
         vips: decision.desired.vips.clone(),
     };
-    desired.vips.retain(|vip, _| !decision.leaving.contains(vip));
+    desired
+        .vips
+        .retain(|vip, _| !decision.leaving.contains(vip));
     gate.update(&desired, &applied.vips, fault.as_deref())
 }
 
@@ -135,5 +138,28 @@ fn log(change: &GateChange) {
         GateChangeKind::Entered => info!("{vip} is announced: {reason}"),
         GateChangeKind::Withdrawn => warn!("{vip} is withdrawn: {reason}"),
         GateChangeKind::Waiting => info!("{vip} is not announced: {reason}"),
+    }
+}
+
+/// How long what a previous agent holds is kept without being announced.
+const INHERITED: Duration = Duration::from_secs(60);
+
+async fn left_behind(netlink: &Netlink) -> BTreeMap<IpAddr, Instant> {
+    let at = Instant::now() + INHERITED;
+    match netlink.held().await {
+        Ok(held) => held.into_iter().map(|vip| (vip, at)).collect(),
+        Err(error) => {
+            warn!("cannot list unreachable routes of a previous agent: {error}");
+            BTreeMap::new()
+        }
+    }
+}
+
+/// Lets go of every address that is held.
+pub async fn release_all(netlink: &Netlink) {
+    for vip in left_behind(netlink).await.into_keys() {
+        if let Err(error) = netlink.release(vip).await {
+            warn!("the unreachable route of {vip} stays behind: {error}");
+        }
     }
 }

@@ -137,8 +137,10 @@ impl Engine {
     fn configure(&mut self, plan: Plan) {
         let now = Instant::now();
         let before = Arc::clone(&self.decision.borrow().desired);
-        self.leaving.configure(&before, &plan.model, now + plan.linger);
-        self.table().apply(&plan.model, &|_, _| Initial::Unknown, now);
+        self.leaving
+            .configure(&before, &plan.model, now + plan.linger);
+        self.table()
+            .apply(&plan.model, &|_, _| Initial::Unknown, now);
         if plan.secret != self.plan.secret {
             // Every fingerprint is another; nothing of before can be shared.
             self.decider = Decider::new(plan.secret);

@@ -31,8 +31,13 @@ impl Leaving {
     pub fn configure(&mut self, before: &Desired, model: &Model, until: Instant) {
         let configured = addresses(model);
         // An address that has come back is not leaving.
-        self.services
-            .retain(|_, leaver| leaver.service.vips.iter().all(|vip| !configured.contains(vip)));
+        self.services.retain(|_, leaver| {
+            leaver
+                .service
+                .vips
+                .iter()
+                .all(|vip| !configured.contains(vip))
+        });
         for plan in &before.services {
             let service = &plan.service;
             let gone: Vec<IpAddr> = service
@@ -63,7 +68,11 @@ impl Leaving {
     #[must_use]
     pub fn extend(&self, model: &Model) -> Model {
         let mut services = model.services.clone();
-        services.extend(self.services.values().map(|leaver| Arc::clone(&leaver.service)));
+        services.extend(
+            self.services
+                .values()
+                .map(|leaver| Arc::clone(&leaver.service)),
+        );
         services.sort_by(|a, b| a.name.cmp(&b.name));
         Model { services }
     }

@@ -1,5 +1,21 @@
 //! The vipd agent, as a library for its binary and its tests.
+//!
+//! [`agent`] starts everything and connects it; each other module is one room.
 
+pub mod agent;
+pub mod announce;
+pub mod api;
+pub mod cli;
 pub mod config;
 pub mod dataplane;
+pub mod decap;
+pub mod engine;
+mod leaving;
+pub mod metrics;
+pub mod netlink;
+pub mod plane;
+pub mod preflight;
+pub mod probe;
 pub mod speaker;
+pub mod status;
+pub mod views;

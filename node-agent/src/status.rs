@@ -171,9 +171,16 @@ pub struct Peer {
     pub last_error: Option<String>,
     /// How long ago that was.
     pub last_error_seconds_ago: Option<f64>,
+    /// Messages sent, by type.
+    pub messages_sent: Messages,
+    /// Messages received, by type.
+    pub messages_received: Messages,
     /// Routes that this session cannot carry, and why.
     pub unsent: Vec<String>,
 }
+
+/// Numbers of BGP messages by type.
+pub type Messages = BTreeMap<String, u64>;
 
 impl Status {
     /// For people, in a terminal.
@@ -187,14 +194,25 @@ impl Status {
 
     fn write(&self, out: &mut String) -> std::fmt::Result {
         let uptime = ago(self.uptime_seconds);
-        writeln!(out, "{} · vipd {} · up {uptime} · {}", self.node, self.version, self.config.display())?;
+        writeln!(
+            out,
+            "{} · vipd {} · up {uptime} · {}",
+            self.node,
+            self.version,
+            self.config.display()
+        )?;
         if let Some(dataplane) = &self.dataplane {
             let interfaces: Vec<_> = dataplane
                 .interfaces
                 .iter()
                 .map(|i| format!("{} ({})", i.name, i.mode))
                 .collect();
-            writeln!(out, "XDP on {} · pinned at {}", interfaces.join(", "), dataplane.pin_path.display())?;
+            writeln!(
+                out,
+                "XDP on {} · pinned at {}",
+                interfaces.join(", "),
+                dataplane.pin_path.display()
+            )?;
             if let Some(fault) = &dataplane.fault {
                 writeln!(out, "! the data plane does not forward: {fault}")?;
             }
@@ -210,13 +228,22 @@ impl Status {
         }
         for vip in &self.vips {
             let announced = if vip.announced { "yes" } else { "no" };
-            writeln!(out, "{:<40} {announced:<9}  {}", vip.address.to_string(), vip.reason)?;
+            writeln!(
+                out,
+                "{:<40} {announced:<9}  {}",
+                vip.address.to_string(),
+                vip.reason
+            )?;
         }
         for service in &self.services {
             service.write(out)?;
         }
         if !self.peers.is_empty() {
-            writeln!(out, "\n{:<20} {:<28} {:>10}  {:<12} {:>8}  ROUTES", "BGP PEER", "ADDRESS", "AS", "STATE", "FOR")?;
+            writeln!(
+                out,
+                "\n{:<20} {:<28} {:>10}  {:<12} {:>8}  ROUTES",
+                "BGP PEER", "ADDRESS", "AS", "STATE", "FOR"
+            )?;
         }
         for peer in &self.peers {
             peer.write(out)?;

@@ -21,7 +21,7 @@ use crate::frame::Frame;
 
 /// Entry point and single exit.
 #[xdp]
-pub fn balancer(ctx: XdpContext) -> u32 {
+fn balancer(ctx: XdpContext) -> u32 {
     let mut frame = Frame::new(ctx.ctx);
     let bytes = frame.len();
     let verdict = match parse::packet(&frame) {

@@ -1,7 +1,7 @@
 //! Values that are text of a certain form: names, interfaces, the parts of an
 //! HTTP check, fractions and status codes.
 
-use std::{fmt, ops::RangeInclusive, sync::Arc};
+use std::{fmt, ops::RangeInclusive, str::FromStr, sync::Arc};
 
 use toml::de::DeValue;
 
@@ -76,6 +76,24 @@ impl InterfaceName {
     }
 }
 
+impl FromStr for InterfaceName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() || text.len() > INTERFACE_NAME_MAX {
+            return Err(format!(
+                "an interface name has 1 to {INTERFACE_NAME_MAX} characters, this has {}",
+                text.len()
+            ));
+        }
+        let illegal = |c: char| c.is_whitespace() || c.is_control() || "/:".contains(c);
+        if text.contains(illegal) || [".", ".."].contains(&text) {
+            return Err(format!("`{text}` is not an interface name"));
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
 impl fmt::Display for InterfaceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -88,19 +106,7 @@ impl Value for InterfaceName {
     }
 
     fn read(value: &DeValue<'_>, span: &Span, report: &mut Report) -> Option<Self> {
-        read_text(value, span, report, "\"eth0\"", |text| {
-            if text.is_empty() || text.len() > INTERFACE_NAME_MAX {
-                return Err(format!(
-                    "an interface name has 1 to {INTERFACE_NAME_MAX} characters, this has {}",
-                    text.len()
-                ));
-            }
-            let illegal = |c: char| c.is_whitespace() || c.is_control() || "/:".contains(c);
-            if text.contains(illegal) || [".", ".."].contains(&text) {
-                return Err(format!("`{text}` is not an interface name"));
-            }
-            Ok(Self(text.to_owned()))
-        })
+        read_text(value, span, report, "\"eth0\"", str::parse)
     }
 }
 

@@ -25,14 +25,12 @@ use vipd_control::{
 
 use super::{
     adopt::Adopted,
-    record::{TunnelSources, Way, record},
+    record::{TunnelSources, record},
     space::{GRACE, Indices, Stretches},
     tables::{Tables, address_key, service_key},
     vip_table::{BuildError, Half},
 };
-
-/// The ways to all backends that have one, by backend address.
-pub type Ways = BTreeMap<IpAddr, Way>;
+use crate::netlink::way::{Way, Ways};
 
 /// What a pass has achieved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,8 +38,8 @@ pub struct Applied {
     /// Per virtual address, the fingerprint of what packets now get. Absent
     /// while something of it is not in place.
     pub vips: BTreeMap<IpAddr, u64>,
-    /// Where each backend is counted: (service, backend, index).
-    pub counters: Vec<(Arc<str>, Arc<str>, u32)>,
+    /// Index of the counter per service and backend.
+    pub counters: BTreeMap<Arc<str>, BTreeMap<Arc<str>, u32>>,
     /// What could not be done, in words, by service or virtual address.
     pub faults: BTreeMap<String, String>,
     /// How full the maps are.
@@ -619,10 +617,10 @@ impl Applier {
         }
         for (name, placed) in &self.services {
             let Some(plan) = &placed.plan else { continue };
+            let counters = applied.counters.entry(name.clone()).or_default();
             for backend in &plan.service.backends {
                 if let Some(placed) = placed.backends.get(&backend.address) {
-                    let place = (name.clone(), backend.name.clone(), placed.record.counter);
-                    applied.counters.push(place);
+                    counters.insert(backend.name.clone(), placed.record.counter);
                 }
             }
         }

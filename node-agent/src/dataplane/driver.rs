@@ -17,10 +17,10 @@ use tracing::{debug, error};
 use vipd_abi::FlowKey;
 
 use super::{
-    apply::{Applied, Applier, Ways},
+    apply::{Applied, Applier},
     record::TunnelSources,
 };
-use crate::engine::Decision;
+use crate::{engine::Decision, netlink::way::Ways};
 
 /// Between full comparisons with what the maps hold.
 const FULL: Duration = Duration::from_secs(10);

@@ -35,6 +35,10 @@ pub struct Kernel {
     links: Vec<PinnedLink>,
 }
 
+/// Levels of aya-log: the verifier removes log lines that are above.
+const LEVEL_INFO: u8 = 3;
+const LEVEL_DEBUG: u8 = 4;
+
 /// How the program is hooked to an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -42,6 +46,17 @@ pub enum Mode {
     Native,
     /// In the kernel's generic path: any interface, slower.
     Generic,
+}
+
+impl Mode {
+    /// As in the configuration and in `vipd status`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Native => "native",
+            Self::Generic => "generic",
+        }
+    }
 }
 
 /// What became of an attachment.
@@ -98,20 +113,23 @@ pub enum KernelError {
 
 impl Kernel {
     /// Loads maps and program; with `pins`, maps that are pinned already are
-    /// verified and taken over. Without, nothing outlives this value.
+    /// verified and taken over. Without, nothing outlives this value. With
+    /// `debug`, the program logs rare events.
     ///
     /// # Errors
     ///
     /// When the pins are not usable or the kernel refuses.
-    pub fn load(pins: Option<&Path>) -> Result<(Self, Tables), KernelError> {
+    pub fn load(pins: Option<&Path>, debug: bool) -> Result<(Self, Tables), KernelError> {
         if object::BALANCER.is_empty() {
             return Err(KernelError::NotBuilt);
         }
         let processors = processors();
         let pins = pins.map(Pins::new);
+        let level = if debug { LEVEL_DEBUG } else { LEVEL_INFO };
         let mut loader = EbpfLoader::new();
         loader
             .verifier_log_level(VerifierLogLevel::DISABLE)
+            .override_global(aya_log::LEVEL, &level, true)
             .map_max_entries(map::COUNTER_RECORDS, processors * COUNTERS);
         if let Some(pins) = &pins {
             pins.prepare()?;
@@ -256,7 +274,8 @@ impl Kernel {
 }
 
 /// Processors that may run the program, present or to come.
-fn processors() -> u32 {
+#[must_use]
+pub fn processors() -> u32 {
     let count = aya::util::nr_cpus().unwrap_or(1);
     u32::try_from(count).map_or(vipd_abi::CPUS, |n| n.clamp(1, vipd_abi::CPUS))
 }

@@ -2,23 +2,11 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use vipd_abi::{BackendKind, BackendRecord, Uplink};
+use vipd_abi::{BackendKind, BackendRecord};
 use vipd_control::model::Mode;
 
 use super::tables::mapped;
-
-/// The way to an address as the kernel's tables have it now.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Way {
-    /// MAC address of the neighbour that takes the frames.
-    pub mac: [u8; 6],
-    /// The interface towards it.
-    pub uplink: Uplink,
-    /// The gateway, when the address is not on the link itself.
-    pub gateway: Option<IpAddr>,
-    /// The source address the kernel would use.
-    pub source: Option<IpAddr>,
-}
+use crate::netlink::way::Way;
 
 /// Outer source addresses that the configuration prescribes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -258,7 +258,13 @@ mod tests {
         let busy = Server::Answers(b"HTTP/1.1 503 Service Unavailable\r\n\r\n");
         let other = Server::Answers(b"SSH-2.0-OpenSSH_9.2\r\n\r\n");
         let cases = [
-            ("TCP accepted", CheckKind::Tcp, Server::SaysNothing, L4Ok, None),
+            (
+                "TCP accepted",
+                CheckKind::Tcp,
+                Server::SaysNothing,
+                L4Ok,
+                None,
+            ),
             ("TCP refused", CheckKind::Tcp, Server::Closed, L4Con, None),
             ("HTTP 204", http(), ok, L7Ok, Some(204)),
             ("HTTP 503", http(), busy, L7Status, Some(503)),

@@ -16,13 +16,16 @@ use super::Outcome;
 pub async fn connect(target: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream, Outcome> {
     let socket = prepare(target, source)
         .map_err(|error| Outcome::with(CheckCode::SockErr, own_words(&error, source)))?;
-    socket.connect(target).await.map_err(|error| match error.raw_os_error() {
-        Some(libc::ETIMEDOUT) => Outcome::with(CheckCode::L4Timeout, error.to_string()),
-        Some(libc::EADDRNOTAVAIL | libc::EACCES | libc::EPERM) => {
-            Outcome::with(CheckCode::SockErr, own_words(&error, source))
-        }
-        _ => Outcome::with(CheckCode::L4Con, error.to_string()),
-    })
+    socket
+        .connect(target)
+        .await
+        .map_err(|error| match error.raw_os_error() {
+            Some(libc::ETIMEDOUT) => Outcome::with(CheckCode::L4Timeout, error.to_string()),
+            Some(libc::EADDRNOTAVAIL | libc::EACCES | libc::EPERM) => {
+                Outcome::with(CheckCode::SockErr, own_words(&error, source))
+            }
+            _ => Outcome::with(CheckCode::L4Con, error.to_string()),
+        })
 }
 
 fn prepare(target: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpSocket> {

@@ -67,6 +67,20 @@ impl Speaker {
         }
     }
 
+    /// What is announced.
+    #[must_use]
+    pub fn announced(&self) -> watch::Receiver<Arc<BTreeSet<IpAddr>>> {
+        self.announced.clone()
+    }
+
+    /// Whether any peer can hear us now.
+    #[must_use]
+    pub fn has_sessions(&self) -> bool {
+        self.running
+            .values()
+            .any(|running| running.status.borrow().session.established_at.is_some())
+    }
+
     /// The states of the sessions.
     #[must_use]
     pub fn peers(&self) -> watch::Receiver<Peers> {

@@ -1,0 +1,151 @@
+//! The control socket: HTTP and JSON over a Unix socket, readable by the
+//! group, and its client for the command line.
+
+use std::{
+    fs, io,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, bail};
+use axum::{
+    Json, Router,
+    extract::State,
+    http::StatusCode,
+    routing::{get, post},
+};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::{Method, Request, body::Bytes, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use serde::{Deserialize, Serialize};
+use tokio::{
+    net::{UnixListener, UnixStream},
+    sync::{mpsc, oneshot},
+};
+
+use crate::{status::Status, views::Views};
+
+/// A request to load the configuration anew; the answer goes back.
+pub type Reload = oneshot::Sender<ReloadAnswer>;
+
+/// What came of a reload.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReloadAnswer {
+    /// Whether the new configuration is in force.
+    pub applied: bool,
+    /// Errors, or what has changed, in words.
+    pub messages: Vec<String>,
+}
+
+#[derive(Clone)]
+struct Api {
+    views: Views,
+    reload: mpsc::Sender<Reload>,
+}
+
+/// The control interface.
+pub fn router(views: Views, reload: mpsc::Sender<Reload>) -> Router {
+    Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/reload", post(reload_config))
+        .with_state(Api { views, reload })
+}
+
+async fn status(State(api): State<Api>) -> Json<Status> {
+    Json(api.views.status())
+}
+
+async fn reload_config(State(api): State<Api>) -> Result<Json<ReloadAnswer>, StatusCode> {
+    let (answer, answered) = oneshot::channel();
+    let gone = |_| StatusCode::SERVICE_UNAVAILABLE;
+    api.reload.send(answer).await.map_err(|_| gone(()))?;
+    answered.await.map(Json).map_err(|_| gone(()))
+}
+
+/// Opens the socket. One that a dead agent left is replaced, one that a living
+/// agent serves is not.
+///
+/// # Errors
+///
+/// When the socket is in use or its directory cannot be written.
+pub fn listen(path: &Path) -> io::Result<UnixListener> {
+    if let Some(directory) = path.parent() {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o750)
+            .create(directory)?;
+    }
+    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        let message = format!("another vipd serves {}", path.display());
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
+    }
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
+    Ok(listener)
+}
+
+/// The command line's side of the socket.
+pub struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// A client of the agent that serves `socket`.
+    #[must_use]
+    pub fn new(socket: &Path) -> Self {
+        Self {
+            socket: socket.to_owned(),
+        }
+    }
+
+    /// The agent's status.
+    ///
+    /// # Errors
+    ///
+    /// When the agent cannot be reached.
+    pub async fn status(&self) -> anyhow::Result<Status> {
+        self.call(Method::GET, "/v1/status").await
+    }
+
+    /// Has the agent load its configuration anew.
+    ///
+    /// # Errors
+    ///
+    /// When the agent cannot be reached.
+    pub async fn reload(&self) -> anyhow::Result<ReloadAnswer> {
+        self.call(Method::POST, "/v1/reload").await
+    }
+
+    async fn call<T: for<'a> Deserialize<'a>>(
+        &self,
+        method: Method,
+        path: &str,
+    ) -> anyhow::Result<T> {
+        let stream = UnixStream::connect(&self.socket).await.with_context(|| {
+            format!(
+                "no agent answers at {}: is `vipd run` running?",
+                self.socket.display()
+            )
+        })?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        let connection = tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "vipd")
+            .body(Empty::<Bytes>::new())?;
+        let response = sender.send_request(request).await?;
+        let status = response.status();
+        let body = response.into_body().collect().await?.to_bytes();
+        drop(sender);
+        connection.await??;
+        if !status.is_success() {
+            bail!("the agent answered {status}: it may be stopping");
+        }
+        Ok(serde_json::from_slice(&body)?)
+    }
+}

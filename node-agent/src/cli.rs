@@ -1,0 +1,321 @@
+//! The command line of vipd: arguments, and what each command prints.
+
+use std::{
+    env,
+    io::{self, IsTerminal},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Context as _, bail};
+use clap::{Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+use tracing_subscriber::EnvFilter;
+
+use crate::{
+    agent,
+    api::Client,
+    config::{Config, Dataplane, Finding, InterfaceName, LogLevel, XdpMode},
+    dataplane::kernel::Mode,
+    decap,
+    netlink::Netlink,
+    plane,
+};
+
+/// Where the configuration is by default.
+const CONFIG: &str = "/etc/vipd/vipd.toml";
+/// Where the control socket is by default.
+const SOCKET: &str = "/run/vipd/vipd.sock";
+/// Where the decapsulator is pinned by default.
+const DECAP_PINS: &str = "/sys/fs/bpf/vipd-decap";
+
+/// Keeps virtual IPs alive.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the agent in the foreground until SIGTERM or SIGINT.
+    Run {
+        /// The configuration.
+        #[arg(long, default_value = CONFIG)]
+        config: PathBuf,
+    },
+    /// Checks configuration files and says everything that is wrong with them.
+    Check {
+        /// The files.
+        #[arg(default_value = CONFIG)]
+        files: Vec<PathBuf>,
+    },
+    /// Shows what the agent does, and why.
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Has the agent load its configuration anew; a bad one changes nothing.
+    Reload {
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Loads the XDP program, attaches and pins it, and leaves. Nothing is
+    /// forwarded before an agent has run.
+    Load {
+        /// The configuration.
+        #[arg(long, default_value = CONFIG)]
+        config: PathBuf,
+        /// Attach here instead of where the configuration says.
+        #[arg(long)]
+        iface: Vec<InterfaceName>,
+        /// Attach in this mode instead of the one in the configuration.
+        #[arg(long)]
+        mode: Option<ModeArgument>,
+    },
+    /// Takes away a data plane that no agent runs.
+    Unload {
+        /// The configuration.
+        #[arg(long, default_value = CONFIG)]
+        config: PathBuf,
+    },
+    /// The decapsulator, on a backend whose kernel has no IP-in-IP tunnel.
+    #[command(subcommand)]
+    Decap(Decap),
+}
+
+#[derive(clap::Args)]
+struct Socket {
+    /// The agent's control socket.
+    #[arg(long, default_value = SOCKET)]
+    socket: PathBuf,
+}
+
+#[derive(Subcommand)]
+enum Decap {
+    /// Attaches it; it stays until `detach`.
+    Attach {
+        /// The interface packets arrive by.
+        #[arg(long)]
+        iface: String,
+        /// Addresses of the balancers; packets from elsewhere are dropped.
+        #[arg(long, required = true)]
+        from: Vec<IpNet>,
+        /// Where it runs.
+        #[arg(long, default_value = "native")]
+        mode: ModeArgument,
+        /// Where it is pinned.
+        #[arg(long, default_value = DECAP_PINS)]
+        pin_path: PathBuf,
+    },
+    /// Takes it off.
+    Detach {
+        /// The interface; all of them when not given.
+        #[arg(long)]
+        iface: Option<String>,
+        /// Where it is pinned.
+        #[arg(long, default_value = DECAP_PINS)]
+        pin_path: PathBuf,
+    },
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum ModeArgument {
+    Native,
+    Generic,
+}
+
+impl From<ModeArgument> for XdpMode {
+    fn from(mode: ModeArgument) -> Self {
+        match mode {
+            ModeArgument::Native => Self::Native,
+            ModeArgument::Generic => Self::Generic,
+        }
+    }
+}
+
+impl From<ModeArgument> for Mode {
+    fn from(mode: ModeArgument) -> Self {
+        plane::mode(mode.into())
+    }
+}
+
+/// Runs the command of the command line.
+#[must_use]
+pub fn main() -> ExitCode {
+    let command = Arguments::parse().command;
+    if let Command::Check { files } = &command {
+        return check(files);
+    }
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error.into()),
+    };
+    let result = runtime.block_on(run(command));
+    // Tasks that still run have nothing to finish.
+    runtime.shutdown_background();
+    result.unwrap_or_else(|error| failed(&error))
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    eprintln!("vipd: {error:#}");
+    ExitCode::FAILURE
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Check { files } => return Ok(check(&files)),
+        Command::Run { config: path } => {
+            let config = read(&path)?;
+            log(config.log_level);
+            agent::run(&path, config).await?;
+        }
+        Command::Status { json, socket } => {
+            let status = Client::new(&socket.socket).status().await?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&status)?);
+            } else {
+                print!("{}", status.render());
+            }
+        }
+        Command::Reload { socket } => {
+            let answer = Client::new(&socket.socket).reload().await?;
+            for message in &answer.messages {
+                println!("{message}");
+            }
+            if !answer.applied {
+                bail!("refused; the old configuration stays in force");
+            }
+        }
+        Command::Load {
+            config: path,
+            iface,
+            mode,
+        } => {
+            let mut dataplane = dataplane(&path)?;
+            if !iface.is_empty() {
+                dataplane.interfaces = iface;
+            }
+            if let Some(mode) = mode {
+                dataplane.xdp_mode = mode.into();
+            }
+            load(&path, &dataplane).await?;
+        }
+        Command::Unload { config } => {
+            let dataplane = dataplane(&config)?;
+            let removed = plane::unload(&dataplane)?;
+            if removed.is_empty() {
+                println!("nothing is pinned at {}", dataplane.pin_path.display());
+            }
+            for path in removed {
+                println!("removed {}", path.display());
+            }
+        }
+        Command::Decap(Decap::Attach {
+            iface,
+            from,
+            mode,
+            pin_path,
+        }) => {
+            let link = plane::interface(&Netlink::connect()?, &iface).await?;
+            decap::attach(&pin_path, &iface, link.ifindex, &from, mode.into())?;
+            println!(
+                "decapsulator attached to {iface}; undo with `vipd decap detach --iface {iface}`"
+            );
+        }
+        Command::Decap(Decap::Detach { iface, pin_path }) => {
+            let removed = match &iface {
+                Some(name) => {
+                    let link = plane::interface(&Netlink::connect()?, name).await?;
+                    decap::detach(&pin_path, Some((name, link.ifindex)))?
+                }
+                None => decap::detach(&pin_path, None)?,
+            };
+            for path in removed {
+                println!("removed {}", path.display());
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Loads and says what was attached, in which mode, and how to undo it.
+async fn load(path: &Path, dataplane: &Dataplane) -> anyhow::Result<()> {
+    let netlink = Netlink::connect()?;
+    let (kernel, _tables) = plane::load(dataplane, &netlink, false).await?;
+    for name in &dataplane.interfaces {
+        let link = plane::interface(&netlink, name.as_str()).await?;
+        let mode = plane::attached(&link).map_or("no", Mode::name);
+        println!("{name}: XDP program attached in {mode} mode");
+    }
+    drop(kernel);
+    let file = path.display();
+    println!("pinned at {}", dataplane.pin_path.display());
+    println!("see it with    ip link show, bpftool net");
+    println!("run the agent  vipd run --config {file}");
+    println!("undo with      vipd unload --config {file}");
+    Ok(())
+}
+
+/// Reads a configuration, or says what is wrong with it.
+fn read(path: &Path) -> anyhow::Result<Config> {
+    match Config::load(path) {
+        Ok((config, warnings)) => {
+            show(&warnings);
+            Ok(config)
+        }
+        Err(error) => {
+            show(&error.findings);
+            bail!("{} cannot be used", path.display());
+        }
+    }
+}
+
+fn dataplane(path: &Path) -> anyhow::Result<Dataplane> {
+    let config = read(path)?;
+    config
+        .dataplane
+        .with_context(|| format!("{} has no [dataplane]", path.display()))
+}
+
+/// Logs to standard error; `RUST_LOG` has the last word.
+fn log(level: LogLevel) {
+    let level = format!("{level:?}").to_lowercase();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .init();
+}
+
+/// Checks each file; the exit code tells whether all of them can be used.
+fn check(files: &[PathBuf]) -> ExitCode {
+    let mut code = ExitCode::SUCCESS;
+    for file in files {
+        match Config::load(file) {
+            Ok((config, warnings)) => {
+                show(&warnings);
+                println!("{}: OK, {}", file.display(), config.summary());
+            }
+            Err(error) => {
+                show(&error.findings);
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    code
+}
+
+fn show(findings: &[Finding]) {
+    let no_colour = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let colour = io::stderr().is_terminal() && !no_colour;
+    for finding in findings {
+        eprintln!("{}\n", finding.render(colour));
+    }
+}

@@ -1,0 +1,384 @@
+//! The metrics page: a [`Status`] in the words of Prometheus.
+//!
+//! Names and units follow the conventions of Prometheus. The text is
+//! OpenMetrics when the reader asks for it, otherwise the older text format,
+//! which is derived from it.
+
+use std::fmt;
+
+use axum::{
+    Router,
+    extract::State,
+    http::{HeaderMap, header},
+    response::IntoResponse,
+    routing::get,
+};
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text},
+    metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge, info::Info},
+    registry::{Registry, Unit},
+};
+
+use crate::{status::Status, views::Views};
+
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// The page at `/metrics`.
+pub fn router(views: Views) -> Router {
+    Router::new().route("/metrics", get(page)).with_state(views)
+}
+
+async fn page(State(views): State<Views>, headers: HeaderMap) -> impl IntoResponse {
+    let accepted = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
+    let openmetrics =
+        accepted.is_some_and(|accept| accept.contains("application/openmetrics-text"));
+    let text = render(views.status(), openmetrics);
+    let kind = if openmetrics { OPENMETRICS } else { PROMETHEUS };
+    ([(header::CONTENT_TYPE, kind)], text)
+}
+
+/// The whole page.
+#[must_use]
+pub fn render(status: Status, openmetrics: bool) -> String {
+    let mut registry = Registry::with_prefix("vipd");
+    registry.register_collector(Box::new(Page(status)));
+    let mut out = String::new();
+    // Writing into a string cannot fail.
+    let _ = text::encode(&mut out, &registry);
+    if openmetrics { out } else { classic(&out) }
+}
+
+/// From OpenMetrics to the text format 0.0.4: a counter's metadata carries the
+/// full name, `info` is a gauge, and there are no units and no end mark.
+fn classic(openmetrics: &str) -> String {
+    let mut out = String::with_capacity(openmetrics.len());
+    let mut counters = std::collections::BTreeSet::new();
+    for line in openmetrics.lines() {
+        let mut words = line.splitn(4, ' ');
+        let (hash, keyword) = (words.next(), words.next());
+        if let (Some("#"), Some("TYPE"), Some(name), Some(kind)) =
+            (hash, keyword, words.next(), words.next())
+        {
+            counters.insert((name.to_owned(), kind.to_owned()));
+        }
+    }
+    let suffix = |name: &str| {
+        let is = |kind: &str| counters.contains(&(name.to_owned(), kind.to_owned()));
+        if is("counter") {
+            "_total"
+        } else if is("info") {
+            "_info"
+        } else {
+            ""
+        }
+    };
+    for line in openmetrics.lines() {
+        let words: Vec<_> = line.splitn(4, ' ').collect();
+        match words[..] {
+            ["#", "EOF"] | ["#", "UNIT", ..] => continue,
+            ["#", keyword, name, rest] => {
+                let rest = if keyword == "TYPE" && rest == "info" {
+                    "gauge"
+                } else {
+                    rest
+                };
+                out.push_str(&format!("# {keyword} {name}{} {rest}", suffix(name)));
+            }
+            _ => out.push_str(line),
+        }
+        out.push('\n');
+    }
+    out
+}
+
+/// The status as a collector.
+#[derive(Debug)]
+struct Page(Status);
+
+type Labels<'a> = [(&'static str, &'a str)];
+
+/// One family of metrics on the page.
+struct Family<'a>(MetricEncoder<'a>);
+
+impl Family<'_> {
+    fn gauge(&mut self, labels: &Labels<'_>, value: f64) -> fmt::Result {
+        ConstGauge::new(value).encode(self.0.encode_family(&labels)?)
+    }
+
+    fn counter(&mut self, labels: &Labels<'_>, value: u64) -> fmt::Result {
+        ConstCounter::new(value).encode(self.0.encode_family(&labels)?)
+    }
+}
+
+fn gauges<'a>(
+    page: &'a mut DescriptorEncoder<'_>,
+    name: &'a str,
+    help: &'a str,
+    unit: Option<&'a Unit>,
+) -> Result<Family<'a>, fmt::Error> {
+    page.encode_descriptor(name, help, unit, MetricType::Gauge)
+        .map(Family)
+}
+
+fn counters<'a>(
+    page: &'a mut DescriptorEncoder<'_>,
+    name: &'a str,
+    help: &'a str,
+) -> Result<Family<'a>, fmt::Error> {
+    page.encode_descriptor(name, help, None, MetricType::Counter)
+        .map(Family)
+}
+
+fn flag(value: bool) -> f64 {
+    f64::from(u8::from(value))
+}
+
+impl Collector for Page {
+    fn encode(&self, mut page: DescriptorEncoder<'_>) -> fmt::Result {
+        let status = &self.0;
+        let build = Info::new([("version", status.version.as_str())]);
+        build.encode(page.encode_descriptor(
+            "build",
+            "Version of the agent.",
+            None,
+            MetricType::Info,
+        )?)?;
+        gauges(
+            &mut page,
+            "uptime",
+            "How long the agent has been running.",
+            Some(&Unit::Seconds),
+        )?
+        .gauge(&[], status.uptime_seconds)?;
+        encode_services(status, &mut page)?;
+        encode_backends(status, &mut page)?;
+        encode_dataplane(status, &mut page)?;
+        encode_peers(status, &mut page)
+    }
+}
+
+fn encode_services(status: &Status, page: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let mut vips = gauges(
+        page,
+        "vip_announced",
+        "Whether the virtual address is announced.",
+        None,
+    )?;
+    for vip in &status.vips {
+        vips.gauge(&[("vip", &vip.address.to_string())], flag(vip.announced))?;
+    }
+    type Value = fn(&crate::status::Service) -> f64;
+    let families: [(&str, &str, Value); 3] = [
+        (
+            "service_alive",
+            "Whether enough backends are healthy.",
+            |s| flag(s.alive),
+        ),
+        (
+            "service_backends_healthy",
+            "Healthy backends with a weight.",
+            |s| s.healthy.into(),
+        ),
+        (
+            "service_backends_configured",
+            "Backends with a weight.",
+            |s| s.configured.into(),
+        ),
+    ];
+    for (name, help, value) in families {
+        let mut family = gauges(page, name, help, None)?;
+        for service in &status.services {
+            family.gauge(&[("service", &service.name)], value(service))?;
+        }
+    }
+    let mut packets = counters(
+        page,
+        "service_packets",
+        "Packets forwarded for the service.",
+    )?;
+    for service in &status.services {
+        packets.counter(&[("service", &service.name)], service.packets)?;
+    }
+    let mut bytes = counters(
+        page,
+        "service_bytes",
+        "Bytes of frames received and forwarded for the service.",
+    )?;
+    for service in &status.services {
+        bytes.counter(&[("service", &service.name)], service.bytes)?;
+    }
+    let help = "Always 1; the fingerprint is the same on every node that sees the same backends and \
+                has the same secret.";
+    let mut ring = gauges(page, "service_ring_fingerprint_info", help, None)?;
+    for service in &status.services {
+        if let Some(fingerprint) = &service.ring_fingerprint {
+            let labels = [
+                ("service", service.name.as_str()),
+                ("fingerprint", fingerprint),
+            ];
+            ring.gauge(&labels, 1.0)?;
+        }
+    }
+    Ok(())
+}
+
+fn encode_backends(status: &Status, page: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    type Backend = crate::status::Backend;
+    let each = |family: &mut dyn FnMut(&Labels<'_>, &Backend) -> fmt::Result| {
+        for service in &status.services {
+            for backend in &service.backends {
+                let labels = [
+                    ("service", service.name.as_str()),
+                    ("backend", &backend.name),
+                ];
+                family(&labels, backend)?;
+            }
+        }
+        Ok(())
+    };
+    let mut up = gauges(
+        page,
+        "backend_available",
+        "Whether the backend takes traffic.",
+        None,
+    )?;
+    each(&mut |labels, backend| up.gauge(labels, flag(backend.available)))?;
+    let mut state = gauges(
+        page,
+        "backend_state",
+        "1 for the state the backend is in.",
+        None,
+    )?;
+    each(&mut |labels, backend| {
+        let mut labels = labels.to_vec();
+        labels.push(("state", &backend.state));
+        state.gauge(&labels, 1.0)
+    })?;
+    let mut slots = gauges(
+        page,
+        "backend_ring_slots",
+        "Ring slots the backend owns.",
+        None,
+    )?;
+    each(&mut |labels, backend| slots.gauge(labels, backend.slots.into()))?;
+    let help = "How long the last check took, by its result in HAProxy's words.";
+    let mut check = gauges(page, "backend_check_duration", help, Some(&Unit::Seconds))?;
+    each(&mut |labels, backend| match &backend.check {
+        Some(last) => {
+            let mut labels = labels.to_vec();
+            labels.push(("result", &last.code));
+            check.gauge(&labels, last.duration_seconds)
+        }
+        None => Ok(()),
+    })?;
+    let mut packets = counters(page, "backend_packets", "Packets forwarded to the backend.")?;
+    each(&mut |labels, backend| packets.counter(labels, backend.packets))?;
+    let help = "Bytes of frames received and forwarded to the backend.";
+    let mut bytes = counters(page, "backend_bytes", help)?;
+    each(&mut |labels, backend| bytes.counter(labels, backend.bytes))
+}
+
+fn encode_dataplane(status: &Status, page: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let Some(dataplane) = &status.dataplane else {
+        return Ok(());
+    };
+    let help = "Packets by what became of them; the reasons are explained in docs/verdicts.md.";
+    let mut verdicts = counters(page, "packets", help)?;
+    for (verdict, packets) in &dataplane.verdicts {
+        verdicts.counter(&[("verdict", verdict)], *packets)?;
+    }
+    let mut used = gauges(page, "map_entries", "Entries in use of a BPF map.", None)?;
+    for usage in &dataplane.maps {
+        used.gauge(&[("map", &usage.map)], usage.used.into())?;
+    }
+    let mut capacity = gauges(
+        page,
+        "map_capacity",
+        "Entries a BPF map has room for.",
+        None,
+    )?;
+    for usage in &dataplane.maps {
+        capacity.gauge(&[("map", &usage.map)], usage.capacity.into())?;
+    }
+    let mut attached = gauges(
+        page,
+        "xdp_attached",
+        "1 for each interface with the XDP program.",
+        None,
+    )?;
+    for interface in &dataplane.interfaces {
+        let labels = [
+            ("interface", interface.name.as_str()),
+            ("mode", &interface.mode),
+        ];
+        attached.gauge(&labels, 1.0)?;
+    }
+    let help = "Whether the data plane forwards; 0 withdraws everything.";
+    gauges(page, "dataplane_up", help, None)?.gauge(&[], flag(dataplane.fault.is_none()))?;
+    let help = "Services and backends that could not be applied.";
+    let faults = u32::try_from(dataplane.faults.len()).unwrap_or(u32::MAX);
+    gauges(page, "dataplane_faults", help, None)?.gauge(&[], faults.into())
+}
+
+fn encode_peers(status: &Status, page: &mut DescriptorEncoder<'_>) -> fmt::Result {
+    let mut state = gauges(
+        page,
+        "bgp_session_state",
+        "1 for the state the session is in (RFC 4271).",
+        None,
+    )?;
+    for peer in &status.peers {
+        let labels = [("peer", peer.name.as_str()), ("state", &peer.state)];
+        state.gauge(&labels, 1.0)?;
+    }
+    let mut up = gauges(
+        page,
+        "bgp_session_up",
+        "Whether the session is established.",
+        None,
+    )?;
+    for peer in &status.peers {
+        up.gauge(&[("peer", &peer.name)], flag(peer.uptime_seconds.is_some()))?;
+    }
+    let help = "How long the session has been established.";
+    let mut uptime = gauges(page, "bgp_session_uptime", help, Some(&Unit::Seconds))?;
+    for peer in &status.peers {
+        uptime.gauge(&[("peer", &peer.name)], peer.uptime_seconds.unwrap_or(0.0))?;
+    }
+    let mut established = counters(
+        page,
+        "bgp_sessions_established",
+        "How often the session was established.",
+    )?;
+    for peer in &status.peers {
+        established.counter(&[("peer", &peer.name)], peer.established_count)?;
+    }
+    let mut prefixes = gauges(
+        page,
+        "bgp_announced_prefixes",
+        "Prefixes the peer has been told of.",
+        None,
+    )?;
+    for peer in &status.peers {
+        for (family, count) in &peer.advertised {
+            let labels = [("peer", peer.name.as_str()), ("family", family)];
+            let count = u32::try_from(*count).unwrap_or(u32::MAX);
+            prefixes.gauge(&labels, count.into())?;
+        }
+    }
+    let mut sent = counters(page, "bgp_messages_sent", "BGP messages sent.")?;
+    for peer in &status.peers {
+        for (kind, count) in &peer.messages_sent {
+            sent.counter(&[("peer", peer.name.as_str()), ("type", kind)], *count)?;
+        }
+    }
+    let mut received = counters(page, "bgp_messages_received", "BGP messages received.")?;
+    for peer in &status.peers {
+        for (kind, count) in &peer.messages_received {
+            received.counter(&[("peer", peer.name.as_str()), ("type", kind)], *count)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,287 @@
+//! What all the tasks publish, in one place, and the [`Status`] made from it.
+//! Reads only.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, PoisonError},
+    time::Instant,
+};
+
+use tokio::sync::watch;
+use vipd_abi::Verdict;
+use vipd_control::{
+    check::CheckResult,
+    decide::ServicePlan,
+    gate::Admission,
+    health::{Health, State},
+    model::{Mode, Protocol},
+};
+
+use crate::{
+    announce::Admissions,
+    config::{Config, Dataplane},
+    dataplane::{apply::Applied, tables::Counters},
+    engine::{Decision, SharedHealth},
+    netlink::way::Problems,
+    plane,
+    speaker::{PeerStatus, Peers},
+    status::{self, Status},
+};
+
+/// The receiving ends of everything that is published.
+#[derive(Clone)]
+pub struct Views {
+    /// When the agent started.
+    pub started: Instant,
+    /// The configuration file.
+    pub path: PathBuf,
+    /// The configuration in force.
+    pub config: watch::Receiver<Arc<Config>>,
+    /// What is decided.
+    pub decision: watch::Receiver<Decision>,
+    /// Health of the backends.
+    pub health: SharedHealth,
+    /// What the gate says.
+    pub admissions: watch::Receiver<Arc<Admissions>>,
+    /// The BGP sessions.
+    pub peers: watch::Receiver<Peers>,
+    /// The data plane, if there is one.
+    pub dataplane: Option<DataplaneViews>,
+    /// What was found at start.
+    pub findings: Arc<[String]>,
+}
+
+/// What the data plane publishes.
+#[derive(Clone)]
+pub struct DataplaneViews {
+    /// Where it is pinned.
+    pub pin_path: PathBuf,
+    /// What has been applied.
+    pub applied: watch::Receiver<Arc<Applied>>,
+    /// Why it does not forward at all, if so.
+    pub fault: watch::Receiver<Option<String>>,
+    /// The counters.
+    pub counters: Arc<Counters>,
+    /// Why some backends have no way, by address.
+    pub problems: watch::Receiver<Problems>,
+    /// Where the program is attached.
+    pub config: watch::Receiver<Option<Dataplane>>,
+}
+
+impl Views {
+    /// Everything as it is now.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let now = Instant::now();
+        let decision = self.decision.borrow().clone();
+        let config = Arc::clone(&self.config.borrow());
+        let peers = self.peers.borrow().clone();
+        Status {
+            node: config.node.name().to_string(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            uptime_seconds: seconds(self.started, now),
+            config: self.path.clone(),
+            dataplane: self.dataplane.as_ref().map(DataplaneViews::status),
+            vips: self.vips(&decision),
+            services: decision
+                .desired
+                .services
+                .iter()
+                .map(|plan| self.service(plan, now))
+                .collect(),
+            peers: peers
+                .values()
+                .map(|status| peer(&status.borrow(), now))
+                .collect(),
+            findings: self.findings.to_vec(),
+        }
+    }
+
+    fn vips(&self, decision: &Decision) -> Vec<status::Vip> {
+        let admissions = Arc::clone(&self.admissions.borrow());
+        let vips = decision.desired.vips.iter();
+        vips.map(|(address, plan)| {
+            let admission = admissions.get(address);
+            let reason = match admission {
+                Some(Admission::Announced) => plan.reason(),
+                Some(Admission::Withheld(obstacle)) => obstacle.to_string(),
+                None if decision.leaving.contains(address) => {
+                    "taken out of the configuration; forwarded a little longer".to_owned()
+                }
+                None => "not judged yet".to_owned(),
+            };
+            status::Vip {
+                address: *address,
+                announced: admission == Some(&Admission::Announced),
+                reason,
+            }
+        })
+        .collect()
+    }
+
+    fn service(&self, plan: &ServicePlan, now: Instant) -> status::Service {
+        let service = &plan.service;
+        let shares = plan.ring.as_ref().map(|ring| ring.shares());
+        let health: Vec<Health> = {
+            let table = self.health.lock().unwrap_or_else(PoisonError::into_inner);
+            table.backends(&service.name).to_vec()
+        };
+        let backends: Vec<_> = service
+            .backends
+            .iter()
+            .enumerate()
+            .map(|(i, backend)| {
+                let health = health.get(i);
+                let counter = self.dataplane.as_ref().map_or_else(Default::default, |d| {
+                    d.counter(&service.name, &backend.name)
+                });
+                status::Backend {
+                    name: backend.name.to_string(),
+                    address: backend.address,
+                    weight: backend.weight,
+                    state: health.map_or("leaving", |h| state(h.state())).to_owned(),
+                    available: plan.available.get(i) == Some(&true),
+                    since_seconds: health.map_or(0.0, |h| seconds(h.since(), now)),
+                    check: health.and_then(Health::last).map(check),
+                    slots: shares.as_ref().and_then(|s| s.get(i).copied()).unwrap_or(0),
+                    packets: counter.packets,
+                    bytes: counter.bytes,
+                }
+            })
+            .collect();
+        status::Service {
+            name: service.name.to_string(),
+            vips: service.vips.clone(),
+            protocol: match service.protocol {
+                Protocol::Tcp => "tcp",
+                Protocol::Udp => "udp",
+            }
+            .to_owned(),
+            port: service.port.get(),
+            mode: match service.mode {
+                Mode::L2Dsr => "l2-dsr",
+                Mode::Ipip => "ipip",
+            }
+            .to_owned(),
+            alive: plan.alive,
+            healthy: plan.healthy,
+            configured: plan.configured,
+            ring_size: service.ring_size,
+            ring_fingerprint: plan.ring_fingerprint.map(|f| format!("{f:016x}")),
+            packets: backends.iter().map(|b| b.packets).sum(),
+            bytes: backends.iter().map(|b| b.bytes).sum(),
+            backends,
+        }
+    }
+}
+
+impl DataplaneViews {
+    fn status(&self) -> status::Dataplane {
+        let applied = Arc::clone(&self.applied.borrow());
+        let mut faults = applied.faults.clone();
+        for (address, problem) in self.problems.borrow().iter() {
+            faults.insert(format!("backend {address}"), problem.clone());
+        }
+        status::Dataplane {
+            pin_path: self.pin_path.clone(),
+            interfaces: self
+                .config
+                .borrow()
+                .as_ref()
+                .map_or_else(Vec::new, plane::interfaces),
+            fault: self.fault.borrow().clone(),
+            faults,
+            maps: applied
+                .usage
+                .iter()
+                .map(|usage| status::MapUse {
+                    map: usage.map.to_lowercase(),
+                    used: usage.used,
+                    capacity: usage.capacity,
+                })
+                .collect(),
+            verdicts: Verdict::ALL
+                .iter()
+                .map(|verdict| {
+                    let counter = self.counters.sum(*verdict as u32);
+                    (verdict.label().to_owned(), counter.packets)
+                })
+                .collect(),
+        }
+    }
+
+    fn counter(&self, service: &str, backend: &str) -> vipd_abi::Counter {
+        let applied = self.applied.borrow();
+        let index = applied.counters.get(service).and_then(|s| s.get(backend));
+        index.map_or_else(Default::default, |index| self.counters.sum(*index))
+    }
+}
+
+fn peer(status: &PeerStatus, now: Instant) -> status::Peer {
+    let session = &status.session;
+    let error = session.last_error.as_ref();
+    status::Peer {
+        name: status.peer.name.to_string(),
+        address: status.peer.address.to_string(),
+        remote_as: status.peer.remote_as.number(),
+        state: session.state.to_string(),
+        uptime_seconds: session.established_at.map(|at| seconds(at, now)),
+        established_count: session.established_count,
+        advertised: session
+            .advertised
+            .iter()
+            .map(|(family, count)| (family.to_string(), *count))
+            .collect(),
+        pending: session.pending,
+        hold_time_seconds: session
+            .agreed
+            .as_ref()
+            .map(|agreed| agreed.hold_time.as_secs()),
+        last_error: error.map(|error| error.words.clone()),
+        last_error_seconds_ago: error.map(|error| seconds(error.at, now)),
+        messages_sent: messages(&session.counters.sent),
+        messages_received: messages(&session.counters.received),
+        unsent: session
+            .unsent
+            .iter()
+            .map(|(prefix, why)| format!("{prefix}: {why}"))
+            .collect(),
+    }
+}
+
+fn messages(messages: &vipd_bgp::Messages) -> status::Messages {
+    [
+        ("open", messages.open),
+        ("update", messages.update),
+        ("notification", messages.notification),
+        ("keepalive", messages.keepalive),
+        ("route_refresh", messages.route_refresh),
+    ]
+    .into_iter()
+    .map(|(kind, count)| (kind.to_owned(), count))
+    .collect()
+}
+
+/// A backend's state in HAProxy's words.
+fn state(state: State) -> &'static str {
+    match state {
+        State::Unknown => "unknown",
+        State::Up => "up",
+        State::GoingDown(_) => "going down",
+        State::Down => "down",
+        State::GoingUp(_) => "going up",
+    }
+}
+
+fn check(result: &CheckResult) -> status::Check {
+    status::Check {
+        code: result.code.to_string(),
+        status: result.status,
+        duration_seconds: result.duration.as_secs_f64(),
+        detail: result.detail.clone(),
+    }
+}
+
+fn seconds(since: Instant, now: Instant) -> f64 {
+    now.saturating_duration_since(since).as_secs_f64()
+}
