@@ -3,6 +3,7 @@
 mod build;
 mod setup;
 mod shell;
+mod tidy;
 
 use std::process::ExitCode;
 
@@ -22,12 +23,15 @@ enum Task {
     Setup(setup::Args),
     /// Build the eBPF objects and the agent that carries them
     Build,
+    /// Check the house rules
+    Tidy,
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
         Task::Setup(args) => setup::run(&args),
         Task::Build => build::run(),
+        Task::Tidy => tidy::run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
