@@ -1,6 +1,8 @@
 //! The project's own commands, run as `cargo xtask <command>`: a module each.
 
 mod build;
+mod demo;
+mod load;
 mod setup;
 mod shell;
 mod tidy;
@@ -23,6 +25,12 @@ enum Task {
     Setup(setup::Args),
     /// Build the eBPF objects and the agent that carries them
     Build,
+    /// Build, attach to an interface and pin
+    Load(load::LoadArgs),
+    /// Undo what `load` did
+    Unload(load::UnloadArgs),
+    /// Tell the story in a lab: a router, two balancers, three backends, and what a client sees
+    Demo(demo::Args),
     /// Check the house rules
     Tidy,
 }
@@ -31,6 +39,9 @@ fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
         Task::Setup(args) => setup::run(&args),
         Task::Build => build::run(),
+        Task::Load(args) => load::load(&args),
+        Task::Unload(args) => load::unload(&args),
+        Task::Demo(args) => demo::run(&args),
         Task::Tidy => tidy::run(),
     };
     match outcome {
