@@ -5,6 +5,7 @@ mod demo;
 mod load;
 mod setup;
 mod shell;
+mod test;
 mod tidy;
 
 use std::process::ExitCode;
@@ -31,6 +32,8 @@ enum Task {
     Unload(load::UnloadArgs),
     /// Tell the story in a lab: a router, two balancers, three backends, and what a client sees
     Demo(demo::Args),
+    /// Check and test everything, or run one tier of tests
+    Test(test::Args),
     /// Check the house rules
     Tidy,
 }
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Task::Load(args) => load::load(&args),
         Task::Unload(args) => load::unload(&args),
         Task::Demo(args) => demo::run(&args),
+        Task::Test(args) => test::run(&args),
         Task::Tidy => tidy::run(),
     };
     match outcome {
