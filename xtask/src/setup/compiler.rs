@@ -185,7 +185,10 @@ fn install_by_rustup() -> Result<(), String> {
         ]
     };
     let mut rustup = Command::new("timeout");
-    rustup.args([RUSTUP_PATIENCE, "rustup"]).args(words);
+    rustup
+        .args([RUSTUP_PATIENCE, "rustup"])
+        .args(words)
+        .env("RUST_BACKTRACE", "0");
     shell::step(
         "getting the eBPF compiler: nightly with rust-src, by rustup",
         || shell::run(&mut rustup, ""),
