@@ -1,8 +1,12 @@
 //! The project's own commands, run as `cargo xtask <command>`: a module each.
 
 mod build;
+mod demo;
+mod load;
 mod setup;
 mod shell;
+mod test;
+mod tidy;
 
 use std::process::ExitCode;
 
@@ -22,12 +26,27 @@ enum Task {
     Setup(setup::Args),
     /// Build the eBPF objects and the agent that carries them
     Build,
+    /// Build, attach to an interface and pin
+    Load(load::LoadArgs),
+    /// Undo what `load` did
+    Unload(load::UnloadArgs),
+    /// Tell the story in a lab: a router, two balancers, three backends, and what a client sees
+    Demo(demo::Args),
+    /// Check and test everything, or run one tier of tests
+    Test(test::Args),
+    /// Check the house rules
+    Tidy,
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().task {
         Task::Setup(args) => setup::run(&args),
         Task::Build => build::run(),
+        Task::Load(args) => load::load(&args),
+        Task::Unload(args) => load::unload(&args),
+        Task::Demo(args) => demo::run(&args),
+        Task::Test(args) => test::run(&args),
+        Task::Tidy => tidy::run(),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

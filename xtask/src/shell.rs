@@ -84,6 +84,20 @@ pub fn is_root() -> bool {
     fs::metadata("/proc/self").is_ok_and(|entry| entry.uid() == 0)
 }
 
+/// Fails, with the command that would do, when we are not root.
+pub fn require_root(what: &str) -> Result<()> {
+    if is_root() {
+        return Ok(());
+    }
+    let mut again = Command::new("sudo");
+    again
+        .args(["--preserve-env=HOME", "env"])
+        .arg(format!("PATH={}", env::var("PATH").unwrap_or_default()))
+        .args(["cargo", "xtask"])
+        .args(env::args_os().skip(1));
+    bail!("{what} needs root. Run:\n    {}", render(&again));
+}
+
 /// The command as one could type it in the root of the repository.
 pub fn render(command: &Command) -> String {
     let mut line = String::new();

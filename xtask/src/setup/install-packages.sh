@@ -31,7 +31,7 @@ export DEBIAN_FRONTEND=noninteractive
 # A third-party source that cannot be reached must not stop the installation.
 apt-get update -q || echo 'apt-get update failed; going on with the package lists that are here' >&2
 # --no-remove: better no installation than one that takes something away.
-apt-get install -q -y --no-remove --no-install-recommends "$@"
+apt-get install -q -y -o Dpkg::Use-Pty=0 --no-remove --no-install-recommends "$@"
 
 if command -v systemctl > /dev/null; then
     for unit in $(ls "$units" 2> /dev/null || true); do

@@ -110,7 +110,10 @@ pub fn install(compiler_llvm: u32) -> Result<PathBuf> {
         // Both of its build scripts look for LLVM, each in its own way, and
         // an older LLVM on the PATH must not win.
         .env("LLVM_PREFIX", prefix(llvm))
-        .env(format!("LLVM_SYS_{llvm}1_PREFIX"), prefix(llvm));
+        .env(format!("LLVM_SYS_{llvm}1_PREFIX"), prefix(llvm))
+        // LLVM does the work; optimizing what calls it only doubles the wait.
+        .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
+        .env("CARGO_PROFILE_RELEASE_DEBUG", "0");
     shell::step(
         &format!("building bpf-linker {VERSION} against LLVM {llvm} (about a minute)"),
         || {

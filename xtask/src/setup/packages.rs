@@ -1,6 +1,6 @@
 //! Debian packages: which ones are wanted, which are missing, how they are installed.
 
-use std::{ffi::OsStr, path::Path, process::Command};
+use std::{ffi::OsStr, fs, path::Path, process::Command};
 
 use anyhow::{Result, bail};
 
@@ -89,7 +89,12 @@ pub fn is_available(name: &str) -> bool {
 /// Brings apt's package lists up to date where none were ever fetched, as on
 /// a machine from a minimal image, so that [`is_available`] can be believed.
 pub fn fetch_missing_lists() -> Result<()> {
-    if !shell::is_root() || shell::find_program("apt-get").is_none() || is_available("iproute2") {
+    let has_lists = fs::read_dir("/var/lib/apt/lists").is_ok_and(|lists| {
+        lists
+            .flatten()
+            .any(|list| list.file_name().to_string_lossy().contains("_Packages"))
+    });
+    if has_lists || !shell::is_root() || shell::find_program("apt-get").is_none() {
         return Ok(());
     }
     shell::step("fetching apt's package lists", || {
