@@ -285,7 +285,9 @@ fn dataplane(path: &Path) -> anyhow::Result<Dataplane> {
 /// Logs to standard error; `RUST_LOG` has the last word.
 fn log(level: LogLevel) {
     let level = format!("{level:?}").to_lowercase();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+    // Ours and the XDP program's; of libraries only what is wrong.
+    let ours = format!("warn,vipd={level},balancer={level}");
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(ours));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_target(false)
