@@ -1,0 +1,166 @@
+//! vipd on a host: the agent of a balancer, and the decapsulator of a backend.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail};
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::{host::Host, process::Process, wait::wait_until};
+
+/// A running agent, with its own configuration, socket, state and pins.
+#[derive(Debug)]
+pub struct Vipd {
+    host: Host,
+    config: PathBuf,
+    process: Process,
+}
+
+impl Vipd {
+    /// The binary: `VIPD` in the environment, or the release build.
+    pub fn binary() -> Result<PathBuf> {
+        let path = env::var_os("VIPD").map_or_else(
+            || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/vipd"),
+            PathBuf::from,
+        );
+        path.canonicalize()
+            .with_context(|| format!("no agent at {}: run `cargo xtask build`", path.display()))
+    }
+
+    /// Starts the agent and returns when it answers on its socket.
+    ///
+    /// `config` lacks the places, which [`Vipd::places`] gives.
+    pub fn start(host: &Host, config: &str) -> Result<Self> {
+        let config = host.write("vipd.toml", config)?;
+        let process = spawn(host, &config)?;
+        let mut vipd = Self {
+            host: host.clone(),
+            config,
+            process,
+        };
+        vipd.wait_for_answer()?;
+        Ok(vipd)
+    }
+
+    /// The tables of a configuration that say where things are on this host:
+    /// `[node]`, `[control]` and `[dataplane]`.
+    pub fn places(host: &Host) -> String {
+        let dir = host.dir();
+        let (dir, pins, name) = (dir.display(), host.pins(), host.name());
+        format!(
+            r#"[node]
+name = "{name}"
+state_dir = "{dir}/state"
+[control]
+socket = "{dir}/vipd.sock"
+[dataplane]
+interfaces = ["eth0"]
+pin_path = "{}"
+"#,
+            pins.join("vipd").display()
+        )
+    }
+
+    /// Starts it again after it has ended.
+    pub fn start_again(&mut self) -> Result<()> {
+        self.process = spawn(&self.host, &self.config)?;
+        self.wait_for_answer()
+    }
+
+    /// `vipd status --json`.
+    pub fn status(&self) -> Result<Value> {
+        let text = self.command("status", &["--json"])?;
+        serde_json::from_str(&text).with_context(|| format!("vipd status answered {text}"))
+    }
+
+    /// Writes a configuration and asks for it with `vipd reload`. The error of
+    /// a refused one tells why.
+    pub fn reload(&self, config: &str) -> Result<String> {
+        self.host.write("vipd.toml", config)?;
+        self.command("reload", &[])
+    }
+
+    /// Writes a configuration and asks for it by SIGHUP.
+    pub fn reload_by_signal(&self, config: &str) -> Result<()> {
+        self.host.write("vipd.toml", config)?;
+        self.process.signal(Signal::HUP)
+    }
+
+    /// The metrics page.
+    pub fn metrics(&self) -> Result<String> {
+        self.host
+            .run("curl", &["-sf", "http://127.0.0.1:9842/metrics"])
+    }
+
+    /// The process, to be stopped or killed.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
+    fn command(&self, subcommand: &str, arguments: &[&str]) -> Result<String> {
+        let binary = Self::binary()?;
+        let socket = self.host.dir().join("vipd.sock");
+        let socket = socket.to_string_lossy();
+        let mut all = vec![subcommand, "--socket", &socket];
+        all.extend(arguments);
+        self.host.run(&binary.to_string_lossy(), &all)
+    }
+
+    fn wait_for_answer(&mut self) -> Result<()> {
+        wait_until("vipd answers", Duration::from_secs(10), || {
+            if self.process.exited()?.is_some() {
+                bail!("it has ended: {}", self.process.log());
+            }
+            self.status()
+        })?;
+        Ok(())
+    }
+}
+
+fn spawn(host: &Host, config: &Path) -> Result<Process> {
+    let mut command = Command::new(Vipd::binary()?);
+    command.arg("run").arg("--config").arg(config);
+    host.spawn("vipd", &mut command)
+}
+
+/// The decapsulating XDP program on a backend, which stands for IPIP in the
+/// kernel. It is pinned, and goes with the lab.
+#[derive(Debug)]
+pub struct Decapsulator {
+    host: Host,
+}
+
+impl Decapsulator {
+    /// Attaches it to `eth0` for tunnels from `sources`.
+    pub fn attach(host: &Host, sources: &[&str]) -> Result<Self> {
+        let decapsulator = Self { host: host.clone() };
+        let from = sources.iter().flat_map(|source| ["--from", source]);
+        decapsulator.command("attach", &from.collect::<Vec<_>>())?;
+        Ok(decapsulator)
+    }
+
+    /// Takes it away.
+    pub fn detach(self) -> Result<()> {
+        self.command("detach", &[])
+    }
+
+    fn command(&self, subcommand: &str, arguments: &[&str]) -> Result<()> {
+        let binary = Vipd::binary()?;
+        let pins = self.host.pins().join("decap");
+        let pins = pins.to_string_lossy();
+        let mut all = vec!["decap", subcommand, "--iface", "eth0", "--pin-path", &pins];
+        all.extend(arguments);
+        self.host.run(&binary.to_string_lossy(), &all)?;
+        Ok(())
+    }
+}
