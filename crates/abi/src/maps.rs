@@ -1,0 +1,60 @@
+//! The maps: their names, their sizes, and the version of all of it.
+
+/// Version of the layout: the name of the directory that holds the pins.
+pub const LAYOUT: &str = "v1";
+
+/// Places for (address, protocol, port) in one half of the VIP table.
+pub const VIP_SLOTS: u32 = 1 << 14;
+/// Buckets of the VIP table's hash in one half, each with a displacement.
+pub const VIP_BUCKETS: u32 = 1 << 12;
+/// Ring slots of all services together; 8 bytes each.
+pub const RING_SLOTS: u32 = 1 << 22;
+/// Backend records; index 0 is never used, so that an unset slot is seen.
+pub const BACKENDS: u32 = 1 << 17;
+/// Next hops; index 0 is never used.
+pub const NEXT_HOPS: u32 = 1 << 16;
+/// Interfaces packets may leave by, with their own addresses; 0 is never used.
+pub const UPLINKS: u32 = 1 << 8;
+/// Counters of one processor: the verdicts first, then one per backend.
+pub const COUNTERS: u32 = 1 << 17;
+/// Processors the counters have room for. The agent shrinks the map to the
+/// machine's own number when it loads the program.
+pub const CPUS: u32 = 256;
+
+/// Names of the maps, as in the eBPF object and as pinned.
+pub mod map {
+    /// `[u64; 1]`: which half of the VIP table is in force, 0 or 1.
+    pub const PUBLISHED: &str = "PUBLISHED";
+    /// `[Head; 2]`: one per half of the VIP table.
+    pub const HEADS: &str = "HEADS";
+    /// `[u32; 2 * VIP_BUCKETS]`: displacement per bucket.
+    pub const VIP_SEEDS: &str = "VIP_SEEDS";
+    /// `[VipEntry; 2 * VIP_SLOTS]`.
+    pub const VIP_ENTRIES: &str = "VIP_ENTRIES";
+    /// `[Slot; RING_SLOTS]`: the rings of all services.
+    pub const RING: &str = "RING";
+    /// `[BackendRecord; BACKENDS]`.
+    pub const BACKEND_RECORDS: &str = "BACKEND_RECORDS";
+    /// `[NextHop; NEXT_HOPS]`.
+    pub const NEXT_HOP_WORDS: &str = "NEXT_HOP_WORDS";
+    /// `[Uplink; UPLINKS]`.
+    pub const UPLINK_RECORDS: &str = "UPLINK_RECORDS";
+    /// `[Counter; CPUS * COUNTERS]`: all counters of processor 0 first.
+    pub const COUNTER_RECORDS: &str = "COUNTER_RECORDS";
+    /// Every map of the balancer that is pinned.
+    pub const ALL: [&str; 9] = [
+        PUBLISHED,
+        HEADS,
+        VIP_SEEDS,
+        VIP_ENTRIES,
+        RING,
+        BACKEND_RECORDS,
+        NEXT_HOP_WORDS,
+        UPLINK_RECORDS,
+        COUNTER_RECORDS,
+    ];
+    /// The decapsulator's list of accepted outer source prefixes.
+    pub const DECAP_SOURCES: &str = "DECAP_SOURCES";
+    /// `[Counter; CPUS * 8]` of the decapsulator, by `DecapVerdict`.
+    pub const DECAP_COUNTERS: &str = "DECAP_COUNTERS";
+}

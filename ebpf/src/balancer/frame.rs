@@ -1,0 +1,79 @@
+//! The frame as the driver shows it: bounds-checked access to its bytes.
+
+use aya_ebpf::{
+    bindings::xdp_md,
+    helpers::{bpf_redirect, bpf_xdp_adjust_head},
+};
+
+/// Length of an Ethernet header.
+pub const ETHERNET: usize = 14;
+
+/// A received frame.
+pub struct Frame {
+    ctx: *mut xdp_md,
+}
+
+impl Frame {
+    #[inline(always)]
+    pub fn new(ctx: *mut xdp_md) -> Self {
+        Self { ctx }
+    }
+
+    #[inline(always)]
+    fn data(&self) -> usize {
+        // SAFETY: the kernel hands a valid context to the program.
+        unsafe { (*self.ctx).data as usize }
+    }
+
+    #[inline(always)]
+    fn data_end(&self) -> usize {
+        // SAFETY: as above.
+        unsafe { (*self.ctx).data_end as usize }
+    }
+
+    /// Bytes from the Ethernet header to the end, padding included.
+    #[inline(always)]
+    pub fn len(&self) -> u64 {
+        (self.data_end() - self.data()) as u64
+    }
+
+    /// Pointer to a `T` at `offset`, if the frame holds all of it. It may be
+    /// read and written, unaligned, until the head is moved.
+    #[inline(always)]
+    pub fn at<T>(&self, offset: usize) -> Option<*mut T> {
+        let start = self.data() + offset;
+        if start + size_of::<T>() > self.data_end() {
+            return None;
+        }
+        Some(start as *mut T)
+    }
+
+    /// Reads a `T` of plain integers at `offset`.
+    #[inline(always)]
+    pub fn read<T: Copy>(&self, offset: usize) -> Option<T> {
+        // SAFETY: `at` has checked the bounds; T is plain integers.
+        self.at::<T>(offset).map(|p| unsafe { p.read_unaligned() })
+    }
+
+    /// Makes room for `bytes` in front. All pointers become invalid.
+    #[inline(always)]
+    pub fn grow_head(&mut self, bytes: i32) -> bool {
+        // SAFETY: the context is valid; the verifier has all pointers into
+        // the frame checked anew.
+        unsafe { bpf_xdp_adjust_head(self.ctx, -bytes) == 0 }
+    }
+
+    /// Index of the interface the frame came by.
+    #[inline(always)]
+    pub fn ingress(&self) -> u32 {
+        // SAFETY: the kernel hands a valid context to the program.
+        unsafe { (*self.ctx).ingress_ifindex }
+    }
+
+    /// Names the interface that a frame with the verdict `Redirected` leaves by.
+    #[inline(always)]
+    pub fn redirect(&self, ifindex: u32) {
+        // SAFETY: the helper has no preconditions.
+        unsafe { bpf_redirect(ifindex, 0) };
+    }
+}

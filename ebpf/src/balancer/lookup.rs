@@ -1,0 +1,63 @@
+//! The VIP table: which service a packet is for.
+
+use vipd_abi::{EntryKind, Head, VIP_BUCKETS, VIP_SLOTS, Verdict, VipEntry, VipKey};
+
+use crate::maps;
+
+/// The half of the table that is in force.
+pub struct Table {
+    half: u32,
+    pub head: &'static Head,
+}
+
+impl Table {
+    /// The half the agent has published last.
+    #[inline(always)]
+    pub fn published() -> Result<Self, Verdict> {
+        let half = maps::PUBLISHED.get_ptr(0).ok_or(Verdict::Inconsistent)?;
+        // SAFETY: map entries stay where they are; the agent stores the word
+        // as a whole, and it is read once.
+        let half = unsafe { half.read_volatile() } as u32 & 1;
+        let head = maps::HEADS.get(half).ok_or(Verdict::Inconsistent)?;
+        Ok(Self { half, head })
+    }
+
+    /// The entry of a service. Without one: the kernel's packet, or a port
+    /// that no service of this virtual address has.
+    #[inline(always)]
+    pub fn service(&self, key: &VipKey) -> Result<&'static VipEntry, Verdict> {
+        match self.find(key) {
+            Some(entry) if entry.kind == EntryKind::Service as u32 => Ok(entry),
+            _ => Err(self.if_vip(&key.address_only(), Verdict::UnservedPort)),
+        }
+    }
+
+    /// `verdict` when the address is virtual; otherwise the packet is the
+    /// kernel's.
+    #[inline(always)]
+    pub fn if_vip(&self, address: &VipKey, verdict: Verdict) -> Verdict {
+        match self.find(address) {
+            Some(entry) if entry.kind == EntryKind::Address as u32 => verdict,
+            _ => Verdict::NotVip,
+        }
+    }
+
+    #[inline(always)]
+    fn find(&self, key: &VipKey) -> Option<&'static VipEntry> {
+        let hash = key.hash(self.head.seed);
+        let seed = *maps::VIP_SEEDS.get(self.half * VIP_BUCKETS + VipKey::bucket(hash))?;
+        let entry = maps::VIP_ENTRIES.get(self.half * VIP_SLOTS + VipKey::place(hash, seed))?;
+        same(&entry.key, key).then_some(entry)
+    }
+}
+
+/// Compares word by word: the derived comparison calls `memcmp`.
+#[inline(always)]
+fn same(a: &VipKey, b: &VipKey) -> bool {
+    (a.address[3] ^ b.address[3])
+        | (a.service ^ b.service)
+        | (a.address[0] ^ b.address[0])
+        | (a.address[1] ^ b.address[1])
+        | (a.address[2] ^ b.address[2])
+        == 0
+}

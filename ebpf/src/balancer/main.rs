@@ -1,0 +1,53 @@
+//! The balancer: what is for a virtual address goes to a backend.
+//!
+//! parse -> VIP -> ring slot -> backend record -> encapsulate or rewrite ->
+//! verdict. One function classifies and forwards; its verdict is counted at
+//! the single exit below.
+#![no_std]
+#![no_main]
+
+mod encapsulate;
+mod forward;
+mod frame;
+mod lookup;
+mod maps;
+mod parse;
+
+use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
+use aya_log_ebpf::debug;
+use vipd_abi::Action;
+
+use crate::frame::Frame;
+
+/// Entry point and single exit.
+#[xdp]
+pub fn balancer(ctx: XdpContext) -> u32 {
+    let mut frame = Frame::new(ctx.ctx);
+    let bytes = frame.len();
+    let verdict = match parse::packet(&frame) {
+        Ok((packet, entry, head)) => forward::packet(&mut frame, &packet, entry, head),
+        Err(verdict) => verdict,
+    };
+    let seen = maps::count(verdict as u32, bytes);
+    // The 1st, 2nd, 4th, 8th ... on a processor: never a line per packet.
+    if verdict.is_odd() && seen.is_power_of_two() {
+        debug!(
+            &ctx,
+            "{}: {} packets on this processor",
+            verdict.label(),
+            seen
+        );
+    }
+    match verdict.action() {
+        Action::Pass => xdp_action::XDP_PASS,
+        Action::Drop => xdp_action::XDP_DROP,
+        Action::Transmit => xdp_action::XDP_TX,
+        Action::Redirect => xdp_action::XDP_REDIRECT,
+    }
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}

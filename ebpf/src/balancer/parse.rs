@@ -1,0 +1,192 @@
+//! From bytes to a packet for a service, or to the verdict why there is none.
+//!
+//! A packet whose destination is no virtual address is the kernel's, whatever
+//! its shape; so everything odd about a packet is judged only once its
+//! destination is known to be ours.
+
+use vipd_abi::{Head, Verdict, VipEntry, VipKey};
+
+use crate::{
+    frame::{ETHERNET, Frame},
+    lookup::Table,
+};
+
+/// Version of the packet's own header.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Family {
+    V4,
+    V6,
+}
+
+/// What forwarding needs to know of a packet.
+pub struct Packet {
+    pub family: Family,
+    /// Source and destination as [`vipd_abi::flow_hash`] wants them.
+    pub source: [u64; 2],
+    pub destination: [u64; 2],
+    /// Source port in the low half, destination port in the high half, both
+    /// in network order.
+    pub ports: u32,
+    pub protocol: u8,
+    /// TOS or traffic class, ECN bits included.
+    pub tos: u8,
+    /// Time to live or hop limit.
+    pub ttl: u8,
+    /// Length by the IP header, never by the frame.
+    pub length: u32,
+}
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
+const TCP_HEADER: u32 = 20;
+const UDP_HEADER: u32 = 8;
+const IPV4_HEADER: u32 = 20;
+const IPV6_HEADER: u32 = 40;
+
+/// EtherTypes as read from memory on a little-endian machine.
+const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
+const ETHERTYPE_IPV6: u16 = 0x86dd_u16.to_be();
+
+/// Looks at the frame and finds the service it is for.
+#[inline(always)]
+pub fn packet(frame: &Frame) -> Result<(Packet, &'static VipEntry, &'static Head), Verdict> {
+    match frame.read::<u16>(12) {
+        Some(ETHERTYPE_IPV4) => ipv4(frame),
+        Some(ETHERTYPE_IPV6) => ipv6(frame),
+        _ => Err(Verdict::NotIp),
+    }
+}
+
+/// An IPv4 header as it lies in the frame, fields in network order.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Ipv4 {
+    version_ihl: u8,
+    tos: u8,
+    length: u16,
+    id: u16,
+    fragment: u16,
+    ttl: u8,
+    protocol: u8,
+    checksum: u16,
+    source: u32,
+    destination: u32,
+}
+
+#[inline(always)]
+fn ipv4(frame: &Frame) -> Result<(Packet, &'static VipEntry, &'static Head), Verdict> {
+    let Some(header) = frame.at::<Ipv4>(ETHERNET) else {
+        return Err(Verdict::NotVip);
+    };
+    // SAFETY: `at` has checked the bounds.
+    let header = unsafe { header.read_unaligned() };
+    let table = Table::published()?;
+    let address = VipKey::v4(header.destination, 0, 0);
+
+    let header_length = u32::from(header.version_ihl & 0x0f) * 4;
+    let length = u32::from(u16::from_be(header.length));
+    if header.version_ihl >> 4 != 4
+        || header_length < IPV4_HEADER
+        || length < header_length
+        || ETHERNET as u64 + u64::from(length) > frame.len()
+    {
+        return Err(table.if_vip(&address, Verdict::Malformed));
+    }
+    // All but "don't fragment" and the reserved bit.
+    if header.fragment & 0x3fff_u16.to_be() != 0 {
+        return Err(table.if_vip(&address, Verdict::Fragment));
+    }
+    if header.protocol != TCP && header.protocol != UDP {
+        return Err(table.if_vip(&address, Verdict::UnservedProtocol));
+    }
+    let ports = frame.read::<u32>(ETHERNET + header_length as usize);
+    let Some(ports) = ports.filter(|_| fits(header.protocol, length - header_length)) else {
+        return Err(table.if_vip(&address, Verdict::Malformed));
+    };
+    let key = VipKey::v4(header.destination, header.protocol, (ports >> 16) as u16);
+    let entry = table.service(&key)?;
+    let packet = Packet {
+        family: Family::V4,
+        source: [u64::from(header.source), 0],
+        destination: [u64::from(header.destination), 0],
+        ports,
+        protocol: header.protocol,
+        tos: header.tos,
+        ttl: header.ttl,
+        length,
+    };
+    Ok((packet, entry, table.head))
+}
+
+/// An IPv6 header as it lies in the frame, fields in network order.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Ipv6 {
+    version_class_label: u32,
+    payload: u16,
+    next_header: u8,
+    hop_limit: u8,
+    source: [u32; 4],
+    destination: [u32; 4],
+}
+
+#[inline(always)]
+fn ipv6(frame: &Frame) -> Result<(Packet, &'static VipEntry, &'static Head), Verdict> {
+    let Some(header) = frame.at::<Ipv6>(ETHERNET) else {
+        return Err(Verdict::NotVip);
+    };
+    // SAFETY: `at` has checked the bounds.
+    let header = unsafe { header.read_unaligned() };
+    let table = Table::published()?;
+    let address = VipKey::v6(header.destination, 0, 0);
+
+    let first = u32::from_be(header.version_class_label);
+    let payload = u32::from(u16::from_be(header.payload));
+    if first >> 28 != 6
+        || ETHERNET as u64 + u64::from(IPV6_HEADER) + u64::from(payload) > frame.len()
+    {
+        return Err(table.if_vip(&address, Verdict::Malformed));
+    }
+    const FRAGMENT: u8 = 44;
+    if header.next_header == FRAGMENT {
+        return Err(table.if_vip(&address, Verdict::Fragment));
+    }
+    if header.next_header != TCP && header.next_header != UDP {
+        return Err(table.if_vip(&address, Verdict::UnservedProtocol));
+    }
+    let ports = frame.read::<u32>(ETHERNET + IPV6_HEADER as usize);
+    let Some(ports) = ports.filter(|_| fits(header.next_header, payload)) else {
+        return Err(table.if_vip(&address, Verdict::Malformed));
+    };
+    let key = VipKey::v6(header.destination, header.next_header, (ports >> 16) as u16);
+    let entry = table.service(&key)?;
+    let packet = Packet {
+        family: Family::V6,
+        source: words(header.source),
+        destination: words(header.destination),
+        ports,
+        protocol: header.next_header,
+        tos: (first >> 20) as u8,
+        ttl: header.hop_limit,
+        length: IPV6_HEADER + payload,
+    };
+    Ok((packet, entry, table.head))
+}
+
+/// Whether the layer-4 header fits into what the IP header leaves for it.
+#[inline(always)]
+fn fits(protocol: u8, room: u32) -> bool {
+    room >= if protocol == TCP {
+        TCP_HEADER
+    } else {
+        UDP_HEADER
+    }
+}
+
+#[inline(always)]
+fn words([a, b, c, d]: [u32; 4]) -> [u64; 2] {
+    [
+        u64::from(a) | u64::from(b) << 32,
+        u64::from(c) | u64::from(d) << 32,
+    ]
+}

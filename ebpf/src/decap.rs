@@ -1,0 +1,204 @@
+//! The decapsulator: takes the outer IP header off what listed balancers send
+//! to a backend whose kernel has no IP-in-IP tunnel, and leaves the rest to
+//! the kernel.
+#![no_std]
+#![no_main]
+
+use aya_ebpf::{
+    bindings::{BPF_F_MMAPABLE, xdp_action},
+    btf_maps::{Array, LpmTrie, lpm_trie::Key},
+    helpers::{bpf_get_smp_processor_id, bpf_xdp_adjust_head},
+    macros::{btf_map, xdp},
+    programs::XdpContext,
+};
+use vipd_abi::{CPUS, Counter, DecapVerdict};
+
+/// Outer source prefixes that are accepted, IPv4 in its mapped form.
+#[btf_map]
+static DECAP_SOURCES: LpmTrie<[u8; 16], u32, 1024> = LpmTrie::new();
+
+#[btf_map]
+static DECAP_COUNTERS: Array<
+    Counter,
+    { (CPUS * DecapVerdict::PLACES) as usize },
+    { BPF_F_MMAPABLE as usize },
+> = Array::new();
+
+/// Entry point and single exit.
+#[xdp]
+pub fn decap(ctx: XdpContext) -> u32 {
+    let bytes = (ctx.data_end() - ctx.data()) as u64;
+    let verdict = tunnel(&ctx).unwrap_or_else(|verdict| verdict);
+    count(verdict, bytes);
+    match verdict {
+        DecapVerdict::Decapsulated | DecapVerdict::NotTunnel => xdp_action::XDP_PASS,
+        _ => xdp_action::XDP_DROP,
+    }
+}
+
+const ETHERNET: usize = 14;
+const IPV4_HEADER: usize = 20;
+const IPV6_HEADER: usize = 40;
+const IPV4_IN_IP: u8 = 4;
+const IPV6_IN_IP: u8 = 41;
+const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
+const ETHERTYPE_IPV6: u16 = 0x86dd_u16.to_be();
+
+/// What the outer header says.
+struct Outer {
+    source: [u8; 16],
+    header: usize,
+    protocol: u8,
+    tos: u8,
+}
+
+#[inline(always)]
+fn tunnel(ctx: &XdpContext) -> Result<DecapVerdict, DecapVerdict> {
+    let outer = match read::<u16>(ctx, 12) {
+        Some(ETHERTYPE_IPV4) => outer_ipv4(ctx)?,
+        Some(ETHERTYPE_IPV6) => outer_ipv6(ctx)?,
+        _ => return Err(DecapVerdict::NotTunnel),
+    };
+    if DECAP_SOURCES.get(&Key::new(128, outer.source)).is_none() {
+        return Err(DecapVerdict::UnlistedSource);
+    }
+    let inner = ETHERNET + outer.header;
+    let version = read::<u8>(ctx, inner).ok_or(DecapVerdict::Malformed)? >> 4;
+    let ethertype = match (outer.protocol, version) {
+        (IPV4_IN_IP, 4) => ETHERTYPE_IPV4,
+        (IPV6_IN_IP, 6) => ETHERTYPE_IPV6,
+        _ => return Err(DecapVerdict::Malformed),
+    };
+    carry_congestion(ctx, inner, version, outer.tos)?;
+
+    let addresses = read::<[u32; 3]>(ctx, 0).ok_or(DecapVerdict::Malformed)?;
+    // SAFETY: the context is valid; pointers are checked anew below.
+    if unsafe { bpf_xdp_adjust_head(ctx.ctx, outer.header as i32) } != 0 {
+        return Err(DecapVerdict::Malformed);
+    }
+    let link = at::<[u32; 3]>(ctx, 0).ok_or(DecapVerdict::Malformed)?;
+    let kind = at::<u16>(ctx, 12).ok_or(DecapVerdict::Malformed)?;
+    // SAFETY: `at` has checked the bounds of both.
+    unsafe {
+        link.write_unaligned(addresses);
+        kind.write_unaligned(ethertype);
+    }
+    Ok(DecapVerdict::Decapsulated)
+}
+
+#[inline(always)]
+fn outer_ipv4(ctx: &XdpContext) -> Result<Outer, DecapVerdict> {
+    let header = read::<[u8; IPV4_HEADER]>(ctx, ETHERNET).ok_or(DecapVerdict::NotTunnel)?;
+    let protocol = header[9];
+    if protocol != IPV4_IN_IP && protocol != IPV6_IN_IP {
+        return Err(DecapVerdict::NotTunnel);
+    }
+    // Options and fragments: no balancer sends them.
+    let fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff;
+    if header[0] != 0x45 || fragment != 0 {
+        return Err(DecapVerdict::Malformed);
+    }
+    let mut source = [0; 16];
+    source[10] = 0xff;
+    source[11] = 0xff;
+    source[12] = header[12];
+    source[13] = header[13];
+    source[14] = header[14];
+    source[15] = header[15];
+    Ok(Outer {
+        source,
+        header: IPV4_HEADER,
+        protocol,
+        tos: header[1],
+    })
+}
+
+#[inline(always)]
+fn outer_ipv6(ctx: &XdpContext) -> Result<Outer, DecapVerdict> {
+    let protocol = read::<u8>(ctx, ETHERNET + 6).ok_or(DecapVerdict::NotTunnel)?;
+    if protocol != IPV4_IN_IP && protocol != IPV6_IN_IP {
+        return Err(DecapVerdict::NotTunnel);
+    }
+    let source = read::<[u8; 16]>(ctx, ETHERNET + 8).ok_or(DecapVerdict::Malformed)?;
+    let first = read::<u16>(ctx, ETHERNET).ok_or(DecapVerdict::Malformed)?;
+    Ok(Outer {
+        source,
+        header: IPV6_HEADER,
+        protocol,
+        tos: (u16::from_be(first) >> 4) as u8,
+    })
+}
+
+const ECN: u8 = 3;
+const ECN_CONGESTED: u8 = 3;
+const ECN_NOT_CAPABLE: u8 = 0;
+
+/// Carries "congestion experienced" from the outer header into the packet
+/// (RFC 6040, section 4.2).
+#[inline(always)]
+fn carry_congestion(
+    ctx: &XdpContext,
+    inner: usize,
+    version: u8,
+    outer_tos: u8,
+) -> Result<(), DecapVerdict> {
+    if outer_tos & ECN != ECN_CONGESTED {
+        return Ok(());
+    }
+    let word = at::<u16>(ctx, inner).ok_or(DecapVerdict::Malformed)?;
+    // SAFETY: `at` has checked the bounds.
+    let old = u16::from_be(unsafe { word.read_unaligned() });
+    let shift = if version == 4 { 0 } else { 4 };
+    let congested = u16::from(ECN_CONGESTED) << shift;
+    if (old >> shift) as u8 & ECN == ECN_NOT_CAPABLE {
+        return Err(DecapVerdict::Congested);
+    }
+    let new = old | congested;
+    if version == 4 && new != old {
+        let checksum = at::<u16>(ctx, inner + 10).ok_or(DecapVerdict::Malformed)?;
+        // SAFETY: `at` has checked the bounds. RFC 1624, equation 3.
+        unsafe {
+            let sum = u32::from(!u16::from_be(checksum.read_unaligned()))
+                + u32::from(!old)
+                + u32::from(new);
+            let sum = (sum & 0xffff) + (sum >> 16);
+            let sum = (sum & 0xffff) + (sum >> 16);
+            checksum.write_unaligned((!(sum as u16)).to_be());
+        }
+    }
+    // SAFETY: `at` has checked the bounds.
+    unsafe { word.write_unaligned(new.to_be()) };
+    Ok(())
+}
+
+#[inline(always)]
+fn at<T>(ctx: &XdpContext, offset: usize) -> Option<*mut T> {
+    let start = ctx.data() + offset;
+    (start + size_of::<T>() <= ctx.data_end()).then_some(start as *mut T)
+}
+
+#[inline(always)]
+fn read<T: Copy>(ctx: &XdpContext, offset: usize) -> Option<T> {
+    // SAFETY: `at` has checked the bounds; T is plain integers.
+    at::<T>(ctx, offset).map(|p| unsafe { p.read_unaligned() })
+}
+
+#[inline(always)]
+fn count(verdict: DecapVerdict, bytes: u64) {
+    // SAFETY: the helper has no preconditions.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let place = cpu * DecapVerdict::PLACES + verdict as u32;
+    if let Some(counter) = DECAP_COUNTERS.get_ptr_mut(place) {
+        // SAFETY: the entry stays where it is; only this processor writes it.
+        unsafe {
+            (*counter).packets += 1;
+            (*counter).bytes += bytes;
+        }
+    }
+}
+
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
