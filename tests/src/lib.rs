@@ -12,6 +12,7 @@
 //! by one function (`removal::remove`): when the lab is dropped, at Ctrl-C, or
 //! by the next lab after the owner was killed.
 
+mod agent_config;
 mod bird;
 mod client;
 mod frr;
@@ -26,6 +27,7 @@ mod udp_echo;
 mod vipd;
 mod wait;
 
+pub use agent_config::AgentConfig;
 pub use bird::{Bird, BirdRoute, BirdSession};
 pub use client::{Attempt, Held, HeldConnection, HeldReport, ProbeReport, Probes, ask, ask_udp};
 pub use frr::Frr;

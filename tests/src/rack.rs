@@ -209,6 +209,15 @@ impl Machine {
         })
     }
 
+    /// The machine's address in the family of `other`.
+    pub fn address_like(&self, other: IpAddr) -> IpAddr {
+        if other.is_ipv4() {
+            self.ipv4.into()
+        } else {
+            self.ipv6.into()
+        }
+    }
+
     /// Binds VIPs to this machine's loopback interface.
     pub fn bind_vips(&self, vips: &[IpAddr]) -> Result<()> {
         let batch: String = vips

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -33,8 +33,7 @@ impl Vipd {
     }
 
     /// Starts the agent and returns when it answers on its socket.
-    ///
-    /// `config` lacks the places, which [`Vipd::places`] gives.
+    /// See [`crate::AgentConfig`] for a configuration.
     pub fn start(host: &Host, config: &str) -> Result<Self> {
         let config = host.write("vipd.toml", config)?;
         let process = spawn(host, &config)?;
@@ -47,25 +46,6 @@ impl Vipd {
         Ok(vipd)
     }
 
-    /// The tables of a configuration that say where things are on this host:
-    /// `[node]`, `[control]` and `[dataplane]`.
-    pub fn places(host: &Host) -> String {
-        let dir = host.dir();
-        let (dir, pins, name) = (dir.display(), host.pins(), host.name());
-        format!(
-            r#"[node]
-name = "{name}"
-state_dir = "{dir}/state"
-[control]
-socket = "{dir}/vipd.sock"
-[dataplane]
-interfaces = ["eth0"]
-pin_path = "{}"
-"#,
-            pins.join("vipd").display()
-        )
-    }
-
     /// Starts it again after it has ended.
     pub fn start_again(&mut self) -> Result<()> {
         self.process = spawn(&self.host, &self.config)?;
@@ -76,6 +56,21 @@ pin_path = "{}"
     pub fn status(&self) -> Result<Value> {
         let text = self.command("status", &["--json"])?;
         serde_json::from_str(&text).with_context(|| format!("vipd status answered {text}"))
+    }
+
+    /// Fails, telling what there is, unless every service has that backend up
+    /// or down as wanted.
+    pub fn ensure_backend(&self, name: &str, up: bool) -> Result<()> {
+        let status = self.status()?;
+        let services = status["services"].as_array().context("no services")?;
+        for service in services {
+            let backend = service["backends"]
+                .as_array()
+                .and_then(|all| all.iter().find(|backend| backend["name"] == name))
+                .with_context(|| format!("no backend {name} in {service}"))?;
+            ensure!((backend["state"] == "up") == up, "{backend}");
+        }
+        Ok(())
     }
 
     /// Writes a configuration and asks for it with `vipd reload`. The error of

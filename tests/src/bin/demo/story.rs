@@ -1,0 +1,349 @@
+//! The story: the lab is built, works, and loses a backend, an agent and a
+//! balancer, one after the other.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use vipd_tests::{
+    AgentConfig, Bird, Decapsulator, Lab, Nginx, Probes, Rack, Size, Vipd, wait_until,
+};
+
+use crate::{
+    scene::{self, HELD},
+    score_card::{AgentKill, BackendKill, NodeKill, ScoreCard, ms},
+    screen::Screen,
+};
+
+const VIP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
+/// How long anything may take that is no part of the measurement.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+const INTRODUCTION: &str = "\
+A virtual IP (VIP) is one address that many servers answer for. Two load
+balancers run vipd: its XDP program spreads the VIP's connections over three
+web servers, its agent checks those servers and tells the router by BGP where
+the VIP is to be found. All hosts are network namespaces of this machine, and
+no packet leaves it.
+
+                     client 203.0.113.10
+                        |
+                     router 192.0.2.1          BIRD, AS 64501, spreads
+                        |                      over lb1 and lb2 (ECMP)
+     -----+---------+---+-----+---------+---------+-----  192.0.2.0/24
+          |         |         |         |         |
+         lb1       lb2        b1        b2        b3
+         .11       .12        .21       .22       .23
+        vipd      vipd       nginx     nginx     nginx    VIP on lo:
+          AS 64500                                        198.51.100.10
+
+    request   client > router > lb1 or lb2 > (tunnel) > b1, b2 or b3
+    answer    b1, b2 or b3 > router > client; the balancers do not see it";
+
+/// Tells the story and returns what was measured. With `keep` the lab is left
+/// standing.
+pub fn tell(lab: &Lab, screen: &Screen, keep: bool) -> Result<ScoreCard> {
+    screen.heading("vipd: a virtual IP that survives");
+    screen.say(INTRODUCTION);
+    let (mut stage, bgp_established) = Stage::set(lab, screen)?;
+    stage.ask_around()?;
+    let card = ScoreCard {
+        bgp_established,
+        backend_kill: stage.kill_backend()?,
+        agent_kill: stage.kill_agent()?,
+        node_kill: stage.kill_node()?,
+    };
+    if keep {
+        stage.revive_node()?;
+        stage.say_what_to_try()?;
+        lab.keep()?;
+    }
+    Ok(card)
+}
+
+/// Everything that runs.
+struct Stage<'a> {
+    screen: &'a Screen,
+    rack: Rack,
+    router: Bird,
+    servers: Vec<Nginx>,
+    agents: Vec<Vipd>,
+}
+
+impl<'a> Stage<'a> {
+    /// Builds the lab; returns it and how long BGP took.
+    fn set(lab: &Lab, screen: &'a Screen) -> Result<(Self, Duration)> {
+        screen.heading("The lab is built");
+        let size = Size {
+            balancers: 2,
+            backends: 3,
+        };
+        let rack = Rack::build(lab, size)?;
+        rack.bind_vips(&[VIP.into()])?;
+        let mut servers = Vec::new();
+        for backend in &rack.backends {
+            Decapsulator::attach(&backend.host, &["192.0.2.0/24"])?;
+            servers.push(Nginx::start(&backend.host)?);
+        }
+        let neighbours = [
+            ("lb1", rack.balancers[0].ipv4),
+            ("lb2", rack.balancers[1].ipv4),
+        ]
+        .map(|(name, address)| (name, IpAddr::from(address)));
+        let router = Bird::start(&rack.router, &Bird::router_config_with(&neighbours))?;
+        screen.say("The web servers and the router run. Now vipd starts on both balancers.");
+
+        let start = Instant::now();
+        let config = AgentConfig::default().service("web", VIP.into(), "ipip", &rack.backends);
+        let agents = rack
+            .balancers
+            .iter()
+            .map(|balancer| Vipd::start(&balancer.host, &config.text(balancer)))
+            .collect::<Result<Vec<_>>>()?;
+        let stage = Self {
+            screen,
+            rack,
+            router,
+            servers,
+            agents,
+        };
+        wait_until("both BGP sessions are established", PATIENCE, || {
+            stage.router.ensure_established("lb1")?;
+            stage.router.ensure_established("lb2")
+        })?;
+        let bgp_established = start.elapsed();
+        stage.wait_for_routes(&[0, 1])?;
+        screen.say(&format!(
+            "After {} ms both BGP sessions stand. The router is the witness:",
+            ms(bgp_established)
+        ));
+        stage.show_routes()?;
+        Ok((stage, bgp_established))
+    }
+
+    /// Shows that the VIP works and that all backends take part.
+    fn ask_around(&self) -> Result<()> {
+        self.screen.heading("Requests through the VIP");
+        let probes = Probes::start(&self.rack.client, vip());
+        sleep(Duration::from_millis(1500));
+        let report = probes.finish()?;
+        ensure!(
+            report.failures().next().is_none(),
+            "requests fail: {:?}",
+            report.by_failure()
+        );
+        let shares = report.by_backend();
+        ensure!(shares.len() == 3, "not all backends answer: {shares:?}");
+        let shares: Vec<_> = shares
+            .iter()
+            .map(|(name, answers)| format!("{name} answered {answers}"))
+            .collect();
+        self.screen.say(&format!(
+            "{} connections to {VIP}, one each 4 ms: {}.",
+            report.attempts.len(),
+            shares.join(", ")
+        ));
+        self.screen.say(&format!(
+            "From now on the client goes on like this and also holds {HELD} connections open,\n\
+             each asking every 100 to 200 ms; 15 s after each blow they are judged."
+        ));
+        Ok(())
+    }
+
+    /// (1) nginx is killed: refused connections, and resets for those on it.
+    fn kill_backend(&mut self) -> Result<BackendKill> {
+        self.screen.heading("1. A backend is killed");
+        self.screen.say(
+            "nginx on b2 gets SIGKILL. vipd asks each backend every 100 ms and takes one\n\
+             out after 2 bad answers. Connections to b2 are lost with it; no other may be.",
+        );
+        let mut detected = Duration::ZERO;
+        let Self {
+            screen,
+            rack,
+            servers,
+            agents,
+            ..
+        } = self;
+        let measured = scene::measure(&rack.client, vip(), screen, |event| {
+            servers[1].kill()?;
+            wait_until("both balancers have taken b2 out", PATIENCE, || {
+                agents
+                    .iter()
+                    .try_for_each(|agent| agent.ensure_backend("b2", false))
+            })?;
+            detected = event.elapsed();
+            screen.say(&format!(
+                "After {} ms both balancers have taken b2 out.",
+                ms(detected)
+            ));
+            Ok(())
+        })?;
+
+        let result = BackendKill {
+            detected,
+            last_failure: measured.last_failure(),
+            attempted: measured.new.attempts.len(),
+            failed: measured.new.failures().count(),
+            established_on_others_broken: measured.held.broken_elsewhere("b2").count(),
+        };
+        let on_b2 = measured.held.by_backend().get("b2").copied().unwrap_or(0);
+        screen.say(&format!(
+            "Of {} new connections {} failed, the last one begun {} ms after the kill.\n\
+             Of {HELD} long-lived ones {on_b2} were on b2 and died with it; of the other {}, {} broke.",
+            result.attempted,
+            result.failed,
+            ms(result.last_failure),
+            HELD - on_b2,
+            result.established_on_others_broken,
+        ));
+
+        servers[1] = Nginx::start(&rack.backends[1].host)?;
+        wait_until("both balancers have b2 back", PATIENCE, || {
+            agents
+                .iter()
+                .try_for_each(|agent| agent.ensure_backend("b2", true))
+        })?;
+        screen.say("nginx on b2 was started again, and both balancers have taken it back.");
+        Ok(result)
+    }
+
+    /// (2) The agent dies, its XDP program does not.
+    fn kill_agent(&mut self) -> Result<AgentKill> {
+        self.screen.heading("2. The agent on lb1 is killed");
+        self.screen.say(
+            "vipd on lb1 gets SIGKILL. Its XDP program and tables are pinned in the kernel and\n\
+             go on forwarding; BGP is lost, and the router turns to lb2, which sends each\n\
+             connection to the same backend. A second later the agent is started again.",
+        );
+        let agent = &mut self.agents[0];
+        let (screen, router, rack) = (self.screen, &self.router, &self.rack);
+        let lb2 = rack.balancers[1].ipv4.into();
+        let measured = scene::measure(&rack.client, vip(), screen, |event| {
+            agent.process().kill()?;
+            wait_until("the router leaves lb1", PATIENCE, || {
+                router.ensure_next_hops(&prefix(), &[lb2])
+            })?;
+            screen.say(&format!(
+                "After {} ms the router has left lb1.",
+                ms(event.elapsed())
+            ));
+            sleep(Duration::from_secs(1).saturating_sub(event.elapsed()));
+            agent.start_again()?;
+            wait_for_routes(router, rack, &[0, 1])?;
+            screen.say(&format!(
+                "After {} ms the new agent has adopted the tables, and the router is back.",
+                ms(event.elapsed())
+            ));
+            Ok(())
+        })?;
+        let result = AgentKill {
+            failed: measured.new.failures().count(),
+            established_broken: measured.held.broken().count(),
+        };
+        screen.say(&format!(
+            "Of {} new connections {} failed; of {HELD} long-lived ones {} broke.",
+            measured.new.attempts.len(),
+            result.failed,
+            result.established_broken,
+        ));
+        Ok(result)
+    }
+
+    /// (3) A balancer's packets vanish while its carrier stays.
+    fn kill_node(&mut self) -> Result<NodeKill> {
+        self.screen.heading("3. A balancer dies silently");
+        self.screen.say(
+            "All packets of lb2 vanish; its link stays up, so nobody is told. The router finds\n\
+             out when it has heard nothing for 3 s, the BGP hold time. Until then it goes on\n\
+             sending half of the connections to lb2.",
+        );
+        let (screen, router, rack) = (self.screen, &self.router, &self.rack);
+        let lb2 = &rack.balancers[1];
+        let measured = scene::measure(&rack.client, vip(), screen, |event| {
+            rack.unplug_silently(lb2)?;
+            wait_for_routes(router, rack, &[0])?;
+            screen.say(&format!(
+                "After {} ms the router has given up lb2:",
+                ms(event.elapsed())
+            ));
+            self.show_routes()
+        })?;
+        let result = NodeKill {
+            gap: measured.gap,
+            established_total: measured.held.connections.len(),
+            established_broken: measured.held.broken().count(),
+        };
+        screen.say(&format!(
+            "Of {} new connections {} failed, the last one begun {} ms after the death; those\n\
+             that met lb1 did not notice, so the longest time without a success was {} ms.\n\
+             Of {} long-lived connections {} broke: lb1 sends each to the backend it was on.",
+            measured.new.attempts.len(),
+            measured.new.failures().count(),
+            ms(measured.last_failure()),
+            ms(result.gap),
+            result.established_total,
+            result.established_broken,
+        ));
+        Ok(result)
+    }
+
+    fn revive_node(&self) -> Result<()> {
+        self.rack.plug_in(&self.rack.balancers[1])?;
+        self.wait_for_routes(&[0, 1])
+    }
+
+    fn say_what_to_try(&self) -> Result<()> {
+        let (client, router) = (&self.rack.client, &self.rack.router);
+        let lb1 = &self.rack.balancers[0].host;
+        let vipd = Vipd::binary()?;
+        self.screen.heading("The lab is left standing. Try:");
+        self.screen.say(&format!(
+            "  ip netns exec {} curl {VIP}\n  \
+               birdc -s {}/bird.ctl show route all\n  \
+               {} status --socket {}/vipd.sock\n  \
+               less {}/vipd.log\n\
+             and when you have seen enough:\n  \
+               cargo xtask demo --clean",
+            client.netns_name(),
+            router.dir().display(),
+            vipd.display(),
+            lb1.dir().display(),
+            lb1.dir().display(),
+        ));
+        Ok(())
+    }
+
+    fn show_routes(&self) -> Result<()> {
+        let command = format!("show route {}", prefix());
+        self.screen
+            .quote(&format!("birdc {command}"), &self.router.birdc(&command)?);
+        Ok(())
+    }
+
+    fn wait_for_routes(&self, balancers: &[usize]) -> Result<()> {
+        wait_for_routes(&self.router, &self.rack, balancers)
+    }
+}
+
+/// Waits until the router sends the VIP to just these balancers.
+fn wait_for_routes(router: &Bird, rack: &Rack, balancers: &[usize]) -> Result<()> {
+    let hops: Vec<IpAddr> = balancers
+        .iter()
+        .map(|index| rack.balancers[*index].ipv4.into())
+        .collect();
+    wait_until("the router sends the VIP where it should", PATIENCE, || {
+        router.ensure_next_hops(&prefix(), &hops)
+    })
+}
+
+fn vip() -> SocketAddr {
+    (VIP, 80).into()
+}
+
+fn prefix() -> String {
+    format!("{VIP}/32")
+}
