@@ -1,10 +1,10 @@
 //! BIRD on a host, and what it says of its sessions and routes.
 
-use std::{fmt::Write as _, net::IpAddr, path::PathBuf, process::Command, time::Duration};
+use std::{net::IpAddr, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{host::Host, process::Process, wait::wait_until};
+use crate::{host::Host, process::Process, rack::Machine, wait::wait_until};
 
 /// A running BIRD.
 #[derive(Debug)]
@@ -60,7 +60,7 @@ impl Bird {
     }
 
     /// A configuration head for the router of a rack: kernel routes with ECMP,
-    /// short timers, and a template `balancer` for sessions to AS 64500.
+    /// short timers, and a template `balancer` for [`Bird::sessions`].
     pub fn router_config(local_as: u32) -> String {
         format!(
             r#"log stderr all;
@@ -85,18 +85,19 @@ template bgp balancer {{
         )
     }
 
-    /// [`Bird::router_config`] of AS 64501 with a session for each neighbour,
-    /// named as given.
-    pub fn router_config_with(neighbours: &[(&str, IpAddr)]) -> String {
-        let mut config = Self::router_config(64501);
-        for (name, address) in neighbours {
-            // A String takes whatever is written to it.
-            let _ = writeln!(
-                config,
-                "protocol bgp {name} from balancer {{ neighbor {address} as 64500; }}"
-            );
-        }
-        config
+    /// A session for each machine, from the template `balancer` and named
+    /// after the machine, with further lines of configuration.
+    pub fn sessions(machines: &[Machine], remote_as: u32, further: &str) -> String {
+        machines
+            .iter()
+            .map(|Machine { host, ipv4, .. }| {
+                let name = host.name();
+                format!(
+                    "protocol bgp {name} from balancer {{ \
+                     neighbor {ipv4} as {remote_as}; {further} }}\n"
+                )
+            })
+            .collect()
     }
 
     /// Asks BIRD by its own client, for instance `show route`.

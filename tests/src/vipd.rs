@@ -2,6 +2,8 @@
 
 use std::{
     env,
+    io::{Read as _, Write as _},
+    net::TcpStream,
     path::{Path, PathBuf},
     process::Command,
     time::Duration,
@@ -12,6 +14,9 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::{host::Host, process::Process, wait::wait_until};
+
+/// Where the agent's metrics are by default.
+const METRICS: &str = "127.0.0.1:9842";
 
 /// A running agent, with its own configuration, socket, state and pins.
 #[derive(Debug)]
@@ -86,10 +91,32 @@ impl Vipd {
         self.process.signal(Signal::HUP)
     }
 
-    /// The metrics page.
-    pub fn metrics(&self) -> Result<String> {
-        self.host
-            .run("curl", &["-sf", "http://127.0.0.1:9842/metrics"])
+    /// What the status says of a BGP peer.
+    pub fn peer(&self, name: &str) -> Result<Value> {
+        let status = self.status()?;
+        status["bgp"]["peers"]
+            .as_array()
+            .and_then(|peers| peers.iter().find(|peer| peer["name"] == name))
+            .cloned()
+            .with_context(|| format!("no peer {name} in {status}"))
+    }
+
+    /// The metrics page, in the format that `accept` asks for.
+    pub fn metrics(&self, accept: &str) -> Result<String> {
+        let answer = self.host.enter(|| {
+            let mut stream = TcpStream::connect(METRICS).context("connect to the metrics page")?;
+            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+            write!(
+                stream,
+                "GET /metrics HTTP/1.1\r\nHost: {METRICS}\r\nAccept: {accept}\r\n\
+                 Connection: close\r\n\r\n"
+            )?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer)?;
+            Ok(answer)
+        })?;
+        ensure!(answer.starts_with("HTTP/1.1 200 "), "answered {answer}");
+        Ok(answer)
     }
 
     /// The process, to be stopped or killed.

@@ -126,12 +126,8 @@ fn rack(lab: &Lab) -> Result<Rack> {
 }
 
 fn start_router(rack: &Rack) -> Result<Bird> {
-    let neighbours: Vec<(&str, IpAddr)> = rack
-        .balancers
-        .iter()
-        .map(|machine| (machine.host.name(), machine.ipv4.into()))
-        .collect();
-    Bird::start(&rack.router, &Bird::router_config_with(&neighbours))
+    let sessions = Bird::sessions(&rack.balancers, 64500, "");
+    Bird::start(&rack.router, &(Bird::router_config(64501) + &sessions))
 }
 
 /// A BIRD that announces the VIPs, which are bound on its own machine.

@@ -48,18 +48,14 @@ fn run() -> Result<ExitCode> {
 
     let screen = Screen::new(options.ci);
     let lab = Lab::new()?;
-    let told = story::tell(&lab, &screen, options.keep);
-    let card = match told {
-        Ok(card) => card,
-        Err(error) => {
-            eprintln!("{}", lab.logs());
-            return Err(error);
-        }
-    };
+    let (card, stage) = story::tell(&lab, &screen).inspect_err(|_| eprintln!("{}", lab.logs()))?;
     card.show(&screen);
     if options.ci {
         let path = card.write()?;
         screen.say(&format!("The score card is in {}.", path.display()));
+    }
+    if options.keep {
+        stage.leave_standing(&lab)?;
     }
     Ok(if card.failed_bounds().is_empty() {
         ExitCode::SUCCESS

@@ -2,15 +2,13 @@
 //! balancer, one after the other.
 
 use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
     thread::sleep,
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, ensure};
-use vipd_tests::{
-    AgentConfig, Bird, Decapsulator, Lab, Nginx, Probes, Rack, Size, Vipd, wait_until,
-};
+use vipd_tests::{AgentConfig, Lab, Nginx, Probes, Rack, Site, Size, Vipd, host_prefix};
 
 use crate::{
     scene::{self, HELD},
@@ -19,8 +17,6 @@ use crate::{
 };
 
 const VIP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
-/// How long anything may take that is no part of the measurement.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 const INTRODUCTION: &str = "\
 A virtual IP (VIP) is one address that many servers answer for. Two load
@@ -43,9 +39,8 @@ no packet leaves it.
     request   client > router > lb1 or lb2 > (tunnel) > b1, b2 or b3
     answer    b1, b2 or b3 > router > client; the balancers do not see it";
 
-/// Tells the story and returns what was measured. With `keep` the lab is left
-/// standing.
-pub fn tell(lab: &Lab, screen: &Screen, keep: bool) -> Result<ScoreCard> {
+/// Tells the story; returns what was measured and what still stands.
+pub fn tell<'a>(lab: &Lab, screen: &'a Screen) -> Result<(ScoreCard, Stage<'a>)> {
     screen.heading("vipd: a virtual IP that survives");
     screen.say(INTRODUCTION);
     let (mut stage, bgp_established) = Stage::set(lab, screen)?;
@@ -56,21 +51,13 @@ pub fn tell(lab: &Lab, screen: &Screen, keep: bool) -> Result<ScoreCard> {
         agent_kill: stage.kill_agent()?,
         node_kill: stage.kill_node()?,
     };
-    if keep {
-        stage.revive_node()?;
-        stage.say_what_to_try()?;
-        lab.keep()?;
-    }
-    Ok(card)
+    Ok((card, stage))
 }
 
-/// Everything that runs.
-struct Stage<'a> {
+/// Where the story plays.
+pub struct Stage<'a> {
     screen: &'a Screen,
-    rack: Rack,
-    router: Bird,
-    servers: Vec<Nginx>,
-    agents: Vec<Vipd>,
+    site: Site,
 }
 
 impl<'a> Stage<'a> {
@@ -81,45 +68,20 @@ impl<'a> Stage<'a> {
             balancers: 2,
             backends: 3,
         };
-        let rack = Rack::build(lab, size)?;
-        rack.bind_vips(&[VIP.into()])?;
-        let mut servers = Vec::new();
-        for backend in &rack.backends {
-            Decapsulator::attach(&backend.host, &["192.0.2.0/24"])?;
-            servers.push(Nginx::start(&backend.host)?);
-        }
-        let neighbours = [
-            ("lb1", rack.balancers[0].ipv4),
-            ("lb2", rack.balancers[1].ipv4),
-        ]
-        .map(|(name, address)| (name, IpAddr::from(address)));
-        let router = Bird::start(&rack.router, &Bird::router_config_with(&neighbours))?;
+        let mut site = Site::without_agents(lab, size, &[VIP.into()])?;
         screen.say("The web servers and the router run. Now vipd starts on both balancers.");
 
         let start = Instant::now();
-        let config = AgentConfig::default().service("web", VIP.into(), "ipip", &rack.backends);
-        let agents = rack
-            .balancers
-            .iter()
-            .map(|balancer| Vipd::start(&balancer.host, &config.text(balancer)))
-            .collect::<Result<Vec<_>>>()?;
-        let stage = Self {
-            screen,
-            rack,
-            router,
-            servers,
-            agents,
-        };
-        wait_until("both BGP sessions are established", PATIENCE, || {
-            stage.router.ensure_established("lb1")?;
-            stage.router.ensure_established("lb2")
-        })?;
+        let config = AgentConfig::default().service("web", VIP.into(), "ipip", &site.rack.backends);
+        site.start_agents(&config)?;
+        site.wait_for_sessions()?;
         let bgp_established = start.elapsed();
-        stage.wait_for_routes(&[0, 1])?;
+        site.wait_for_routes(VIP.into(), &site.rack.balancers)?;
         screen.say(&format!(
             "After {} ms both BGP sessions stand. The router is the witness:",
             ms(bgp_established)
         ));
+        let stage = Self { screen, site };
         stage.show_routes()?;
         Ok((stage, bgp_established))
     }
@@ -127,7 +89,7 @@ impl<'a> Stage<'a> {
     /// Shows that the VIP works and that all backends take part.
     fn ask_around(&self) -> Result<()> {
         self.screen.heading("Requests through the VIP");
-        let probes = Probes::start(&self.rack.client, vip());
+        let probes = Probes::start(&self.site.rack.client, vip());
         sleep(Duration::from_millis(1500));
         let report = probes.finish()?;
         ensure!(
@@ -161,20 +123,11 @@ impl<'a> Stage<'a> {
              out after 2 bad answers. Connections to b2 are lost with it; no other may be.",
         );
         let mut detected = Duration::ZERO;
-        let Self {
-            screen,
-            rack,
-            servers,
-            agents,
-            ..
-        } = self;
-        let measured = scene::measure(&rack.client, vip(), screen, |event| {
-            servers[1].kill()?;
-            wait_until("both balancers have taken b2 out", PATIENCE, || {
-                agents
-                    .iter()
-                    .try_for_each(|agent| agent.ensure_backend("b2", false))
-            })?;
+        let Self { screen, site } = self;
+        let client = site.rack.client.clone();
+        let measured = scene::measure(&client, vip(), screen, |event| {
+            site.servers[1].kill()?;
+            site.wait_for_backend("b2", false)?;
             detected = event.elapsed();
             screen.say(&format!(
                 "After {} ms both balancers have taken b2 out.",
@@ -201,12 +154,8 @@ impl<'a> Stage<'a> {
             result.established_on_others_broken,
         ));
 
-        servers[1] = Nginx::start(&rack.backends[1].host)?;
-        wait_until("both balancers have b2 back", PATIENCE, || {
-            agents
-                .iter()
-                .try_for_each(|agent| agent.ensure_backend("b2", true))
-        })?;
+        site.servers[1] = Nginx::start(&site.rack.backends[1].host)?;
+        site.wait_for_backend("b2", true)?;
         screen.say("nginx on b2 was started again, and both balancers have taken it back.");
         Ok(result)
     }
@@ -219,21 +168,18 @@ impl<'a> Stage<'a> {
              go on forwarding; BGP is lost, and the router turns to lb2, which sends each\n\
              connection to the same backend. A second later the agent is started again.",
         );
-        let agent = &mut self.agents[0];
-        let (screen, router, rack) = (self.screen, &self.router, &self.rack);
-        let lb2 = rack.balancers[1].ipv4.into();
-        let measured = scene::measure(&rack.client, vip(), screen, |event| {
-            agent.process().kill()?;
-            wait_until("the router leaves lb1", PATIENCE, || {
-                router.ensure_next_hops(&prefix(), &[lb2])
-            })?;
+        let Self { screen, site } = self;
+        let client = site.rack.client.clone();
+        let measured = scene::measure(&client, vip(), screen, |event| {
+            site.agents[0].process().kill()?;
+            site.wait_for_routes(VIP.into(), &site.rack.balancers[1..])?;
             screen.say(&format!(
                 "After {} ms the router has left lb1.",
                 ms(event.elapsed())
             ));
             sleep(Duration::from_secs(1).saturating_sub(event.elapsed()));
-            agent.start_again()?;
-            wait_for_routes(router, rack, &[0, 1])?;
+            site.agents[0].start_again()?;
+            site.wait_for_routes(VIP.into(), &site.rack.balancers)?;
             screen.say(&format!(
                 "After {} ms the new agent has adopted the tables, and the router is back.",
                 ms(event.elapsed())
@@ -254,18 +200,18 @@ impl<'a> Stage<'a> {
     }
 
     /// (3) A balancer's packets vanish while its carrier stays.
-    fn kill_node(&mut self) -> Result<NodeKill> {
+    fn kill_node(&self) -> Result<NodeKill> {
         self.screen.heading("3. A balancer dies silently");
         self.screen.say(
             "All packets of lb2 vanish; its link stays up, so nobody is told. The router finds\n\
              out when it has heard nothing for 3 s, the BGP hold time. Until then it goes on\n\
              sending half of the connections to lb2.",
         );
-        let (screen, router, rack) = (self.screen, &self.router, &self.rack);
-        let lb2 = &rack.balancers[1];
-        let measured = scene::measure(&rack.client, vip(), screen, |event| {
-            rack.unplug_silently(lb2)?;
-            wait_for_routes(router, rack, &[0])?;
+        let Self { screen, site } = self;
+        let (lb1, lb2) = site.rack.balancers.split_at(1);
+        let measured = scene::measure(&site.rack.client, vip(), screen, |event| {
+            site.rack.unplug_silently(&lb2[0])?;
+            site.wait_for_routes(VIP.into(), lb1)?;
             screen.say(&format!(
                 "After {} ms the router has given up lb2:",
                 ms(event.elapsed())
@@ -291,14 +237,13 @@ impl<'a> Stage<'a> {
         Ok(result)
     }
 
-    fn revive_node(&self) -> Result<()> {
-        self.rack.plug_in(&self.rack.balancers[1])?;
-        self.wait_for_routes(&[0, 1])
-    }
-
-    fn say_what_to_try(&self) -> Result<()> {
-        let (client, router) = (&self.rack.client, &self.rack.router);
-        let lb1 = &self.rack.balancers[0].host;
+    /// Leaves the lab standing, all of it well, and says what to try in it.
+    pub fn leave_standing(self, lab: &Lab) -> Result<()> {
+        let Rack { balancers, .. } = &self.site.rack;
+        self.site.rack.plug_in(&balancers[1])?;
+        self.site.wait_for_routes(VIP.into(), balancers)?;
+        let (client, router) = (&self.site.rack.client, &self.site.rack.router);
+        let lb1 = &self.site.rack.balancers[0].host;
         let vipd = Vipd::binary()?;
         self.screen.heading("The lab is left standing. Try:");
         self.screen.say(&format!(
@@ -314,36 +259,19 @@ impl<'a> Stage<'a> {
             lb1.dir().display(),
             lb1.dir().display(),
         ));
-        Ok(())
+        lab.keep()
     }
 
     fn show_routes(&self) -> Result<()> {
-        let command = format!("show route {}", prefix());
-        self.screen
-            .quote(&format!("birdc {command}"), &self.router.birdc(&command)?);
+        let command = format!("show route {}", host_prefix(VIP.into()));
+        self.screen.quote(
+            &format!("birdc {command}"),
+            &self.site.router.birdc(&command)?,
+        );
         Ok(())
     }
-
-    fn wait_for_routes(&self, balancers: &[usize]) -> Result<()> {
-        wait_for_routes(&self.router, &self.rack, balancers)
-    }
-}
-
-/// Waits until the router sends the VIP to just these balancers.
-fn wait_for_routes(router: &Bird, rack: &Rack, balancers: &[usize]) -> Result<()> {
-    let hops: Vec<IpAddr> = balancers
-        .iter()
-        .map(|index| rack.balancers[*index].ipv4.into())
-        .collect();
-    wait_until("the router sends the VIP where it should", PATIENCE, || {
-        router.ensure_next_hops(&prefix(), &hops)
-    })
 }
 
 fn vip() -> SocketAddr {
     (VIP, 80).into()
-}
-
-fn prefix() -> String {
-    format!("{VIP}/32")
 }
