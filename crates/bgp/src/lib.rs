@@ -1,1 +1,90 @@
-//! To come.
+//! A BGP-4 speaker that announces virtual IPs, as a state machine without I/O.
+//!
+//! This crate opens no socket, reads no clock and starts no task. It is told
+//! what happened and what time it is, and answers with what to do. Whoever owns
+//! the sockets (the *driver*) stays a dumb loop, and every situation, down to
+//! the collision of two connections, can be played through in a test.
+//!
+//! # The rooms
+//!
+//! - [`wire`]: messages as bytes and as types. No bytes from the network make
+//!   it panic; errors carry the NOTIFICATION they are answered with.
+//! - `session`: [`Session`], the finite state machine of RFC 4271 for one
+//!   peer, with its timers, back-off and collision handling.
+//! - `rib`: what the peer is to know and what it has been told (Adj-RIB-Out).
+//!   The driver hands in all [`Routes`] it wants announced, as often as it
+//!   likes; only differences are sent, withdrawals first, and an announcement
+//!   is never repeated unless the peer asks (ROUTE-REFRESH) or the session is
+//!   new.
+//!
+//! Nothing is imported. UPDATEs of the peer are checked by RFC 7606, counted
+//! and dropped, so a full table costs no memory.
+//!
+//! # Driving a session
+//!
+//! 1. Feed it: [`Session::handle`] with an [`Input`], [`Session::set_routes`],
+//!    and [`Session::handle_timeout`] when [`Session::poll_timeout`] is due
+//!    (bytes that wait in a socket first, time second).
+//! 2. After that, drain it: for each [`Direction`] whose socket is writable
+//!    write what [`Session::poll_transmit`] yields, do what
+//!    [`Session::poll_action`] asks for, log what [`Session::poll_event`]
+//!    tells.
+//!
+//! What is not polled does not pile up: there is one pending state per prefix,
+//! at most one OPEN and one KEEPALIVE. So ask for messages only as the socket
+//! takes them. When [`Action::Close`] comes, its last words go behind what was
+//! already given to the socket (half a message included), then the connection
+//! is closed, and nothing more is reported of it.
+//!
+//! An accepted connection is handed in only if [`Session::admits_incoming`].
+//!
+//! To stop in good order: set no routes, write until [`Session::is_flushed`]
+//! and the socket has taken everything, linger while packets still arrive,
+//! then [`Input::Stop`].
+//!
+//! # Example
+//!
+//! ```
+//! use std::net::Ipv4Addr;
+//! use std::time::Instant;
+//!
+//! use vipd_bgp::{Action, Direction, Input, PeerConfig, Route, Routes, Session, State};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let config = PeerConfig::new(64496, 64497, Ipv4Addr::new(192, 0, 2, 1));
+//! let mut session = Session::new(config, 1)?;
+//! let now = Instant::now();
+//!
+//! // What the peer is to know can be said at any time.
+//! let vip = "203.0.113.1/32".parse()?;
+//! session.set_routes(Routes::from([(vip, Route::default().into())]));
+//!
+//! session.handle(Input::Start, now);
+//! assert_eq!(session.poll_action(), Some(Action::Connect));
+//!
+//! // The driver dials; the connection stands; our OPEN is ready to be written.
+//! let local = Ipv4Addr::new(192, 0, 2, 1).into();
+//! session.handle(Input::TcpConnected { direction: Direction::Outgoing, local }, now);
+//! assert_eq!(session.state(), State::OpenSent);
+//! let open = session.poll_transmit(Direction::Outgoing).ok_or("an OPEN was expected")?;
+//! assert_eq!(open[18], 1);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Not there yet
+//!
+//! Graceful restart and with it End-of-RIB (RFC 4724; without the capability
+//! no peer waits for the marker, so none is sent), extended messages,
+//! enhanced route refresh, the send hold timer, IPv4 routes with IPv6 next
+//! hops, and a change of configuration under a running session.
+
+mod rib;
+mod session;
+pub mod wire;
+
+pub use self::rib::{Route, Routes, Unsent};
+pub use self::session::{
+    Action, Agreed, ConfigError, Counters, Direction, Event, Input, LastError, Messages,
+    PeerConfig, Session, State, Status, StopReason,
+};

@@ -1,0 +1,163 @@
+//! Adj-RIB-Out: what this peer is to know, what it has been told, and the
+//! UPDATE messages that close the gap.
+//!
+//! There is one pending state per prefix, so output that the peer does not
+//! take up cannot grow: a prefix that flaps while the socket is full is sent
+//! once, in its last state, or not at all. Withdrawals leave before anything
+//! else.
+
+mod outlet;
+mod pending;
+mod route;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use ipnet::IpNet;
+
+pub use self::outlet::Unsent;
+pub use self::route::{Route, Routes};
+
+pub(crate) use self::outlet::Outlet;
+
+use self::pending::Pending;
+use crate::wire::Family;
+
+/// The routes of one peer.
+#[derive(Debug, Default)]
+pub(crate) struct AdjRibOut {
+    desired: Routes,
+    /// What was handed out on this session. `None` stands for a prefix that
+    /// the peer has in a state that is to be sent anew.
+    written: BTreeMap<IpNet, Option<Arc<Route>>>,
+    pending: Pending,
+    /// The terms of the session; `None` while it is not Established.
+    outlet: Option<Outlet>,
+}
+
+impl AdjRibOut {
+    /// Replaces all routes the peer is to know. What is as it was costs a
+    /// comparison and no message.
+    pub(crate) fn set(&mut self, routes: Routes) {
+        let truncated = routes
+            .into_iter()
+            .map(|(prefix, route)| (prefix.trunc(), route));
+        let before = std::mem::replace(&mut self.desired, truncated.collect());
+        let changed: Vec<IpNet> = before
+            .keys()
+            .chain(self.desired.keys())
+            .filter(|prefix| before.get(prefix) != self.desired.get(prefix))
+            .copied()
+            .collect();
+        for prefix in changed {
+            self.settle(prefix);
+        }
+    }
+
+    /// A new session: the peer knows nothing.
+    pub(crate) fn open(&mut self, outlet: Outlet) {
+        self.close();
+        self.outlet = Some(outlet);
+        let prefixes: Vec<IpNet> = self.desired.keys().copied().collect();
+        for prefix in prefixes {
+            self.settle(prefix);
+        }
+    }
+
+    /// The session is gone, and with it all that the peer knew.
+    pub(crate) fn close(&mut self) {
+        self.outlet = None;
+        self.written.clear();
+        self.pending.clear();
+    }
+
+    /// The peer wants everything of `family` once more.
+    pub(crate) fn resend(&mut self, family: Family) {
+        let prefixes: Vec<IpNet> = self
+            .written
+            .keys()
+            .filter(|prefix| Family::of(prefix) == family)
+            .copied()
+            .collect();
+        for prefix in prefixes {
+            self.written.insert(prefix, None);
+            self.settle(prefix);
+        }
+    }
+
+    /// The next UPDATE, withdrawals first. What it holds counts as written.
+    pub(crate) fn poll_update(&mut self) -> Option<Bytes> {
+        let outlet = self.outlet.as_ref()?;
+        if let Some(family) = self.pending.next_withdrawal() {
+            let (update, prefixes) =
+                outlet.withdrawal(family, |room| self.pending.take_withdrawals(family, room));
+            for prefix in &prefixes {
+                self.written.remove(prefix);
+            }
+            return Some(update);
+        }
+        let (family, route) = self.pending.next_announcement()?;
+        let (update, prefixes) = outlet.announcement(family, &route, |room| {
+            self.pending.take_announcements(family, &route, room)
+        });
+        for prefix in prefixes {
+            self.written.insert(prefix, Some(Arc::clone(&route)));
+        }
+        Some(update)
+    }
+
+    /// Whether nothing waits for [`AdjRibOut::poll_update`].
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// Prefixes that wait for [`AdjRibOut::poll_update`].
+    pub(crate) fn pending(&self) -> usize {
+        self.pending.len()
+    }
+
+    /// What the peer has been told on this session.
+    pub(crate) fn written(&self) -> impl Iterator<Item = (&IpNet, &Route)> {
+        self.written
+            .iter()
+            .filter_map(|(prefix, route)| Some((prefix, route.as_deref()?)))
+    }
+
+    /// What the peer has been told of `family`, in prefixes.
+    pub(crate) fn written_count(&self, family: Family) -> usize {
+        self.written
+            .keys()
+            .filter(|prefix| Family::of(prefix) == family)
+            .count()
+    }
+
+    /// Routes that this session cannot carry, each with the reason. Empty
+    /// while the session is not Established.
+    pub(crate) fn unsent(&self) -> impl Iterator<Item = (&IpNet, Unsent)> {
+        self.desired.iter().filter_map(|(prefix, route)| {
+            let outlet = self.outlet.as_ref()?;
+            Some((prefix, outlet.next_hop(Family::of(prefix), route).err()?))
+        })
+    }
+
+    /// Compares what the peer is to know of `prefix` with what it was told,
+    /// and leaves that difference, and no other, pending.
+    fn settle(&mut self, prefix: IpNet) {
+        let Some(outlet) = &self.outlet else {
+            return;
+        };
+        self.pending.forget(&prefix);
+        let family = Family::of(&prefix);
+        let wanted = self
+            .desired
+            .get(&prefix)
+            .filter(|route| outlet.next_hop(family, route).is_ok());
+        match (wanted, self.written.get(&prefix)) {
+            (None, None) => (),
+            (None, Some(_)) => self.pending.withdraw(prefix),
+            (Some(wanted), Some(Some(written))) if wanted == written => (),
+            (Some(wanted), _) => self.pending.announce(prefix, Arc::clone(wanted)),
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! How routes are rendered for one Established session: next hop, attributes,
+//! UPDATE messages as full as they can be.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use bytes::Bytes;
+use ipnet::IpNet;
+use thiserror::Error;
+
+use super::Route;
+use crate::wire::{
+    AsPath, Attributes, Dialect, Family, MAX_MESSAGE_LEN, MpReach, MpUnreach, Update,
+};
+
+/// LOCAL_PREF of a route that asks for none (the value other speakers assume).
+const DEFAULT_LOCAL_PREF: u32 = 100;
+
+/// Most octets of communities on one route: with the longest AS path and
+/// everything else there is still room for prefixes in the message.
+const MAX_COMMUNITY_OCTETS: usize = 2000;
+
+/// What the two sides agreed on, as far as routes are concerned.
+#[derive(Debug, Clone)]
+pub(crate) struct Outlet {
+    pub(crate) dialect: Dialect,
+    pub(crate) local_as: u32,
+    pub(crate) families: BTreeSet<Family>,
+    pub(crate) next_hop_v4: Option<Ipv4Addr>,
+    pub(crate) next_hop_v6: Option<Ipv6Addr>,
+}
+
+/// Why a route is not sent on an Established session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Unsent {
+    /// One side did not offer the family.
+    #[error("the session does not carry {0}: one side does not offer it")]
+    FamilyNotNegotiated(Family),
+    /// The session runs over the other family and no next hop is configured.
+    #[error("no next hop for {0}: the session has no such address of its own, configure one")]
+    NoNextHop(Family),
+    /// The next hop given is of the other family, or link-local.
+    #[error("the next hop {0} is not a global address of the prefix's family")]
+    UnfitNextHop(IpAddr),
+    /// The communities do not fit a message.
+    #[error("the communities take {0} octets, at most {MAX_COMMUNITY_OCTETS} fit")]
+    TooManyCommunities(usize),
+}
+
+impl Outlet {
+    /// The next hop of `route`, or why the route cannot be sent.
+    pub(super) fn next_hop(&self, family: Family, route: &Route) -> Result<IpAddr, Unsent> {
+        if !self.families.contains(&family) {
+            return Err(Unsent::FamilyNotNegotiated(family));
+        }
+        let octets = community_octets(route);
+        if octets > MAX_COMMUNITY_OCTETS {
+            return Err(Unsent::TooManyCommunities(octets));
+        }
+        let own = match family {
+            Family::Ipv4Unicast => self.next_hop_v4.map(IpAddr::V4),
+            Family::Ipv6Unicast => self.next_hop_v6.map(IpAddr::V6),
+        };
+        let next_hop = route.next_hop.or(own).ok_or(Unsent::NoNextHop(family))?;
+        match (family, next_hop) {
+            (Family::Ipv4Unicast, IpAddr::V4(_)) => Ok(next_hop),
+            (Family::Ipv6Unicast, IpAddr::V6(address)) if !address.is_unicast_link_local() => {
+                Ok(next_hop)
+            }
+            (Family::Ipv4Unicast | Family::Ipv6Unicast, _) => Err(Unsent::UnfitNextHop(next_hop)),
+        }
+    }
+
+    /// An UPDATE that withdraws what `take` yields for the room there is.
+    pub(super) fn withdrawal(
+        &self,
+        family: Family,
+        take: impl FnOnce(usize) -> Vec<IpNet>,
+    ) -> (Bytes, Vec<IpNet>) {
+        let mut update = Update::default();
+        if family != Family::Ipv4Unicast {
+            update.attributes.mp_unreach = Some(MpUnreach {
+                family,
+                prefixes: Vec::new(),
+            });
+        }
+        self.filled(update, take, |update| {
+            match &mut update.attributes.mp_unreach {
+                Some(unreach) => &mut unreach.prefixes,
+                None => &mut update.withdrawn,
+            }
+        })
+    }
+
+    /// An UPDATE that announces what `take` yields for the room there is. The
+    /// route must have a [`next_hop`](Self::next_hop).
+    pub(super) fn announcement(
+        &self,
+        family: Family,
+        route: &Route,
+        take: impl FnOnce(usize) -> Vec<IpNet>,
+    ) -> (Bytes, Vec<IpNet>) {
+        let update = Update {
+            attributes: self.attributes(family, route),
+            ..Update::default()
+        };
+        self.filled(update, take, |update| {
+            match &mut update.attributes.mp_reach {
+                Some(reach) => &mut reach.prefixes,
+                None => &mut update.announced,
+            }
+        })
+    }
+
+    /// Completes an UPDATE that is still without prefixes.
+    fn filled(
+        &self,
+        mut update: Update,
+        take: impl FnOnce(usize) -> Vec<IpNet>,
+        field: impl FnOnce(&mut Update) -> &mut Vec<IpNet>,
+    ) -> (Bytes, Vec<IpNet>) {
+        let room = MAX_MESSAGE_LEN.saturating_sub(update.emit(self.dialect).len());
+        let prefixes = take(room);
+        field(&mut update).clone_from(&prefixes);
+        (update.emit(self.dialect), prefixes)
+    }
+
+    fn attributes(&self, family: Family, route: &Route) -> Attributes {
+        let Dialect {
+            internal,
+            four_octet_as,
+        } = self.dialect;
+        let times = if internal {
+            0
+        } else {
+            1 + usize::from(route.prepend)
+        };
+        let as_path = AsPath::repeated(self.local_as, times);
+        let as4_path = (!four_octet_as && as_path.needs_four_octets()).then(|| as_path.clone());
+        let next_hop = self.next_hop(family, route).ok();
+        let (next_hop, mp_reach) = match (family, next_hop) {
+            (Family::Ipv4Unicast, Some(IpAddr::V4(address))) => (Some(address), None),
+            (_, next_hop) => (
+                None,
+                next_hop.map(|next_hop| MpReach {
+                    family,
+                    next_hop,
+                    link_local: None,
+                    prefixes: Vec::new(),
+                }),
+            ),
+        };
+        Attributes {
+            origin: Some(route.origin),
+            as_path: Some(as_path),
+            as4_path,
+            next_hop,
+            med: route.med,
+            local_pref: internal.then(|| route.local_pref.unwrap_or(DEFAULT_LOCAL_PREF)),
+            communities: route.communities.clone(),
+            extended_communities: route.extended_communities.clone(),
+            large_communities: route.large_communities.clone(),
+            mp_reach,
+            mp_unreach: None,
+        }
+    }
+}
+
+fn community_octets(route: &Route) -> usize {
+    route.communities.len() * 4
+        + route.extended_communities.len() * 8
+        + route.large_communities.len() * 12
+}

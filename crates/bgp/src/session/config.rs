@@ -1,0 +1,139 @@
+//! What an operator configures for one peer.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use thiserror::Error;
+
+use crate::wire::{AS_TRANS, Capability, Family, Open};
+
+/// One peer. Addresses, ports, keys and other affairs of the socket are the
+/// driver's and not in here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerConfig {
+    /// Our AS number.
+    pub local_as: u32,
+    /// The AS number the peer must have; the same as ours makes it iBGP.
+    pub peer_as: u32,
+    /// Our BGP identifier, not 0.0.0.0 (RFC 6286).
+    pub router_id: Ipv4Addr,
+    /// Hold time to propose, in whole seconds; zero turns the hold timer off,
+    /// one and two seconds are not allowed (RFC 4271 section 4.2).
+    pub hold_time: Duration,
+    /// Families to offer.
+    pub families: BTreeSet<Family>,
+    /// Next hop of IPv4 routes that name none. `None`: the local address of
+    /// the connection, if that is an IPv4 address.
+    pub next_hop_v4: Option<Ipv4Addr>,
+    /// Next hop of IPv6 routes that name none; a global address (RFC 2545).
+    /// `None`: the local address of the connection, if that is one.
+    pub next_hop_v6: Option<Ipv6Addr>,
+    /// Wait for the peer to connect, never dial.
+    pub passive: bool,
+    /// How long a dial may take before it counts as failed.
+    pub connect_timeout: Duration,
+    /// The pause after the first failure. It doubles with every further one.
+    pub retry_min: Duration,
+    /// The longest pause.
+    pub retry_max: Duration,
+}
+
+/// A peer's configuration that cannot work.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum ConfigError {
+    /// AS 0, AS_TRANS and 65535 are no AS of anybody (RFC 7607, 6793, 7300).
+    #[error("AS {0} is reserved and cannot be used")]
+    ReservedAs(u32),
+    /// RFC 6286.
+    #[error("the router id must not be 0.0.0.0")]
+    NoRouterId,
+    /// RFC 4271 section 4.2.
+    #[error("a hold time of {0:?} is not possible: 0 or 3 to 65535 whole seconds are")]
+    HoldTime(Duration),
+    /// A session that carries nothing.
+    #[error("no address family is offered")]
+    NoFamily,
+    /// Retries without a pause would storm.
+    #[error(
+        "the pauses between connection attempts must be above zero, the longest not below the shortest"
+    )]
+    Retry,
+}
+
+impl PeerConfig {
+    /// A peer with the defaults: both families, hold time 90 s, dialling with
+    /// a time-out of 5 s and pauses of 1 s to 15 s.
+    #[must_use]
+    pub fn new(local_as: u32, peer_as: u32, router_id: Ipv4Addr) -> Self {
+        Self {
+            local_as,
+            peer_as,
+            router_id,
+            hold_time: Duration::from_secs(90),
+            families: Family::ALL.into(),
+            next_hop_v4: None,
+            next_hop_v6: None,
+            passive: false,
+            connect_timeout: Duration::from_secs(5),
+            retry_min: Duration::from_secs(1),
+            retry_max: Duration::from_secs(15),
+        }
+    }
+
+    /// Whether a session can be run with this.
+    ///
+    /// # Errors
+    /// The first thing found that cannot work.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        for asn in [self.local_as, self.peer_as] {
+            if [0, AS_TRANS.into(), 65535, u32::MAX].contains(&asn) {
+                return Err(ConfigError::ReservedAs(asn));
+            }
+        }
+        if self.router_id.is_unspecified() {
+            return Err(ConfigError::NoRouterId);
+        }
+        let whole = self.hold_time.subsec_nanos() == 0;
+        if !whole || !matches!(self.hold_time.as_secs(), 0 | 3..=65535) {
+            return Err(ConfigError::HoldTime(self.hold_time));
+        }
+        if self.families.is_empty() {
+            return Err(ConfigError::NoFamily);
+        }
+        if self.retry_min.is_zero() || self.retry_max < self.retry_min {
+            return Err(ConfigError::Retry);
+        }
+        Ok(())
+    }
+
+    /// Whether the peer is in our own AS (iBGP).
+    #[must_use]
+    pub fn is_internal(&self) -> bool {
+        self.local_as == self.peer_as
+    }
+
+    /// The capabilities we offer.
+    pub(super) fn capabilities(&self) -> Vec<Capability> {
+        let families = self
+            .families
+            .iter()
+            .map(|&family| Capability::family(family));
+        families
+            .chain([
+                Capability::RouteRefresh,
+                Capability::FourOctetAs(self.local_as),
+            ])
+            .collect()
+    }
+
+    /// The OPEN we send.
+    pub(super) fn open(&self) -> Open {
+        Open {
+            my_as: u16::try_from(self.local_as).unwrap_or(AS_TRANS),
+            hold_time: u16::try_from(self.hold_time.as_secs()).unwrap_or(u16::MAX),
+            router_id: self.router_id,
+            capabilities: self.capabilities(),
+        }
+    }
+}

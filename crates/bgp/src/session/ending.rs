@@ -1,0 +1,87 @@
+//! How connections and sessions end.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::connection::Stage;
+use super::timer::{Timer, Timers};
+use super::{Action, Dialler, Direction, Event, LastError, Retreat, Session, StopReason};
+use crate::wire::{Notification, WireError};
+
+impl Session {
+    pub(super) fn stop(&mut self, reason: StopReason, text: Option<&str>, now: Instant) {
+        for direction in Direction::ALL {
+            self.close_with(direction, Notification::with_text(reason.code(), text), now);
+        }
+        if let Dialler::Dialling { .. } = self.dialler {
+            self.close(Direction::Outgoing, Bytes::new());
+        }
+        self.dialler = Dialler::Stopped;
+        self.timers = Timers::default();
+        self.settle(&format!("stopped: {}", reason.code()));
+    }
+
+    /// Ends a connection on which the peer broke the protocol or our terms.
+    pub(super) fn reject(&mut self, direction: Direction, error: &WireError, now: Instant) {
+        self.close_with(direction, error.notification.clone(), now);
+        self.note_error(error.words.clone(), now);
+        self.retreat(Retreat::Idle, now, now, &error.words);
+    }
+
+    pub(super) fn connection_ended(&mut self, direction: Direction, reason: &str, now: Instant) {
+        if self.connections[direction as usize].is_none() {
+            return;
+        }
+        self.forget(direction, now);
+        let words = format!("the connection ended: {reason}");
+        self.note_error(words.clone(), now);
+        self.retreat(Retreat::Active, now, now, &words);
+    }
+
+    /// Closes a connection with a NOTIFICATION, if it is there.
+    pub(super) fn close_with(
+        &mut self,
+        direction: Direction,
+        notification: Notification,
+        now: Instant,
+    ) {
+        if self.connections[direction as usize].is_none() {
+            return;
+        }
+        self.forget(direction, now);
+        self.close(direction, notification.emit());
+        self.counters.sent.notification += 1;
+        self.events.push_back(Event::NotificationSent {
+            direction,
+            notification,
+        });
+    }
+
+    pub(super) fn close(&mut self, direction: Direction, last_words: Bytes) {
+        self.actions.push_back(Action::Close {
+            direction,
+            last_words,
+        });
+    }
+
+    /// Drops a connection and what hangs on it.
+    pub(super) fn forget(&mut self, direction: Direction, now: Instant) {
+        let connection = self.connections[direction as usize].take();
+        self.timers.stop(Timer::Hold(direction));
+        self.timers.stop(Timer::Keepalive(direction));
+        if let Some(Stage::Established(_)) = connection.map(|connection| connection.stage) {
+            self.rib.close();
+            let since = self.established_at.take();
+            // A session that falls as soon as it stands must not be tried
+            // again at the shortest pause.
+            if since.is_some_and(|since| now.duration_since(since) >= self.backoff.max()) {
+                self.backoff.reset();
+            }
+        }
+    }
+
+    pub(super) fn note_error(&mut self, words: String, now: Instant) {
+        self.last_error = Some(LastError { at: now, words });
+    }
+}

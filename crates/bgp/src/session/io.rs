@@ -1,0 +1,152 @@
+//! What goes into a session and what comes out of it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use std::net::IpAddr;
+
+use super::{Agreed, State};
+use crate::wire::{Code, Family, Fault, Notification};
+
+/// Who opened a connection. There is at most one of each, and two only until
+/// their collision is resolved (RFC 4271 section 6.8).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// We dialled.
+    Outgoing,
+    /// The peer did.
+    Incoming,
+}
+
+/// What happened outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input<'a> {
+    /// Run the session: dial, unless passive, and accept.
+    Start,
+    /// End the session and stay away from the peer until [`Input::Start`].
+    Stop {
+        /// Which Cease the peer is sent.
+        reason: StopReason,
+        /// Words for the peer's operator (RFC 9003); carried by shutdown and
+        /// reset only.
+        text: Option<String>,
+    },
+    /// A connection stands.
+    TcpConnected {
+        /// Who opened it.
+        direction: Direction,
+        /// Our end of it: the next hop of routes that name none.
+        local: IpAddr,
+    },
+    /// The dial asked for by [`Action::Connect`] failed.
+    TcpFailed {
+        /// Why, in words that fit behind "cannot connect: ".
+        reason: String,
+    },
+    /// A connection ended without our doing.
+    TcpClosed {
+        /// Which one.
+        direction: Direction,
+        /// Why, in words that fit behind "the connection ended: ".
+        reason: String,
+    },
+    /// Bytes arrived, cut anywhere.
+    Received {
+        /// On which connection.
+        direction: Direction,
+        /// The bytes.
+        bytes: &'a [u8],
+    },
+}
+
+/// Why we end a session (Cease, RFC 4486).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopReason {
+    /// An operator shuts it down, or the agent stops.
+    AdminShutdown,
+    /// An operator restarts it.
+    AdminReset,
+    /// The peer is no longer configured.
+    PeerDeconfigured,
+    /// Something was reconfigured that needs a new session.
+    ConfigurationChange,
+}
+
+/// What the driver is to do, in this order.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Action {
+    /// Dial the peer; answer with [`Input::TcpConnected`] or
+    /// [`Input::TcpFailed`].
+    Connect,
+    /// Forget a connection, or the dial for it. Nothing more is to be reported
+    /// of it.
+    Close {
+        /// Which one.
+        direction: Direction,
+        /// To be written before the close, as far as the socket takes it.
+        /// Empty if there is nothing to say.
+        last_words: Bytes,
+    },
+}
+
+/// Something worth a log line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The state of the session changed.
+    StateChanged {
+        /// From this,
+        from: State,
+        /// to this,
+        to: State,
+        /// because of this, in plain words.
+        why: String,
+    },
+    /// Routes flow from now on, on these terms.
+    Established(Arc<Agreed>),
+    /// We told the peer why a connection ends.
+    NotificationSent {
+        /// On which connection.
+        direction: Direction,
+        /// What the peer was told.
+        notification: Notification,
+    },
+    /// The peer told us why a connection ends.
+    NotificationReceived {
+        /// On which connection.
+        direction: Direction,
+        /// What it said.
+        notification: Notification,
+    },
+    /// The peer wants all routes of a family again, and gets them.
+    RefreshRequested(Family),
+    /// An UPDATE was malformed in a way the session survives (RFC 7606).
+    UpdateFaults(Vec<Fault>),
+}
+
+impl Direction {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Outgoing, Self::Incoming];
+
+    /// The opposite one.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Outgoing => Self::Incoming,
+            Self::Incoming => Self::Outgoing,
+        }
+    }
+}
+
+impl StopReason {
+    /// The Cease subcode.
+    #[must_use]
+    pub fn code(self) -> Code {
+        match self {
+            Self::AdminShutdown => Code::ADMIN_SHUTDOWN,
+            Self::AdminReset => Code::ADMIN_RESET,
+            Self::PeerDeconfigured => Code::PEER_DECONFIGURED,
+            Self::ConfigurationChange => Code::CONFIGURATION_CHANGE,
+        }
+    }
+}

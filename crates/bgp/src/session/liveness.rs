@@ -1,0 +1,62 @@
+//! Whether the peer is still there: hold timer and keepalives of a connection.
+
+use std::time::{Duration, Instant};
+
+use super::connection::Stage;
+use super::timer::Timer;
+use super::{Agreed, Direction, Retreat, Session};
+use crate::wire::{Code, Notification};
+
+/// How long a connection may take to its first OPEN; the RFC suggests four
+/// minutes, which is long for a peer that is half gone.
+pub(super) const OPEN_WAIT: Duration = Duration::from_secs(60);
+
+impl Session {
+    pub(super) fn restart_hold(&mut self, direction: Direction, agreed: &Agreed, now: Instant) {
+        if agreed.hold_time.is_zero() {
+            self.timers.stop(Timer::Hold(direction));
+        } else {
+            self.timers
+                .set(Timer::Hold(direction), now + agreed.hold_time);
+        }
+    }
+
+    /// Has a KEEPALIVE sent and the next one timed. It does not wait for a
+    /// pause in the UPDATEs: it goes before them, so that the peer hears from
+    /// us however much there is to send.
+    pub(super) fn send_keepalive(&mut self, direction: Direction, now: Instant) {
+        let Some(connection) = &mut self.connections[direction as usize] else {
+            return;
+        };
+        connection.queue_keepalive();
+        let Some(agreed) = connection.stage.agreed() else {
+            return;
+        };
+        if !agreed.keepalive.is_zero() {
+            let pause = self.jitter.shorten(agreed.keepalive);
+            self.timers.set(Timer::Keepalive(direction), now + pause);
+        }
+    }
+
+    pub(super) fn hold_timer_expired(&mut self, direction: Direction, now: Instant) {
+        let Some(connection) = &self.connections[direction as usize] else {
+            return;
+        };
+        let words = match &connection.stage {
+            Stage::OpenSent => {
+                format!("the peer is connected but sent no OPEN for {OPEN_WAIT:?}")
+            }
+            Stage::OpenConfirm(agreed) | Stage::Established(agreed) => format!(
+                "hold timer expired: nothing heard from the peer for {:?}; it is down, or the way to it is",
+                agreed.hold_time
+            ),
+        };
+        self.close_with(
+            direction,
+            Notification::new(Code::HOLD_TIMER_EXPIRED, []),
+            now,
+        );
+        self.note_error(words.clone(), now);
+        self.retreat(Retreat::Active, now, now, &words);
+    }
+}

@@ -1,0 +1,342 @@
+//! The session with one peer: the finite state machine of RFC 4271 section 8.
+//!
+//! ```text
+//!                  Start, IdleHold over
+//!          .------.  (passive)     .--------.  retry timer   .---------.
+//!          | Idle |--------------->| Active |--------------->| Connect |
+//!          '------'                '--------'<---------------'---------'
+//!            ^  |                    |   ^     dial failed       ^  |
+//!            |  |                    |   |                       |  |
+//!            |  '--------------------|---|-----------------------'  |
+//!            |    Start, IdleHold    |   | TCP closed,              |
+//!            |    over (dial)        |   | hold timer, Cease        |
+//!            |                       |   |                          |
+//!            |        peer connected v   |          dial connected  |
+//!            |   error             .----------.                     |
+//!            |<--------------------| OpenSent |<--------------------'
+//!            |                     '----------'
+//!            |                          | good OPEN received, KEEPALIVE sent
+//!            |                          v
+//!            |   error             .-------------.
+//!            |<--------------------| OpenConfirm |
+//!            |                     '-------------'
+//!            |                          | KEEPALIVE received
+//!            |   error                  v
+//!            |   (or Stop,         .-------------.
+//!            '---from any state)---| Established |
+//!                                  '-------------'
+//! ```
+//!
+//! Two things are the RFC's in letter and need a word:
+//!
+//! - The states from OpenSent on belong to a connection, and until a collision
+//!   is resolved there may be two ([`Direction`]). The session's own state is
+//!   that of its connection that got furthest; without one it is what the
+//!   dialler does: dialling (Connect), waiting (Active), nothing (Idle).
+//! - In Idle nothing is accepted. So only errors that will not go away by
+//!   themselves (a malformed message, a wrong AS) lead there, for a pause that
+//!   grows (IdleHoldTimer). After anything else the session waits in Active,
+//!   where a peer that is back is let in at once.
+
+mod backoff;
+mod config;
+mod connection;
+mod ending;
+mod io;
+mod liveness;
+mod messages;
+mod negotiate;
+mod seek;
+mod status;
+mod timer;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::Instant;
+
+use bytes::Bytes;
+use ipnet::IpNet;
+
+pub use self::config::{ConfigError, PeerConfig};
+pub use self::io::{Action, Direction, Event, Input, StopReason};
+pub use self::negotiate::Agreed;
+pub use self::status::{Counters, LastError, Messages, Status};
+
+use self::backoff::{Backoff, Jitter};
+use self::connection::{Connection, Stage};
+use self::timer::{Timer, Timers};
+use crate::rib::{AdjRibOut, Route, Routes};
+use crate::wire::Family;
+
+/// State of a session (RFC 4271 section 8.2.2), in the order of progress.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum State {
+    /// Nothing is tried and nothing accepted.
+    Idle,
+    /// Waiting for the peer, or for the next dial.
+    Active,
+    /// Dialling.
+    Connect,
+    /// Connected; waiting for the peer's OPEN.
+    OpenSent,
+    /// OPENs exchanged; waiting for the peer's consent.
+    OpenConfirm,
+    /// Routes flow.
+    Established,
+}
+
+/// The session with one peer. See the [crate] for how to drive it.
+#[derive(Debug)]
+pub struct Session {
+    config: PeerConfig,
+    state: State,
+    dialler: Dialler,
+    /// By [`Direction`].
+    connections: [Option<Connection>; 2],
+    timers: Timers,
+    backoff: Backoff,
+    jitter: Jitter,
+    rib: AdjRibOut,
+    actions: VecDeque<Action>,
+    events: VecDeque<Event>,
+    counters: Counters,
+    established_at: Option<Instant>,
+    established_count: u64,
+    last_error: Option<LastError>,
+}
+
+/// What is done to get a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Dialler {
+    /// Nothing, until Start.
+    Stopped,
+    /// Nothing, until the IdleHoldTimer expires.
+    Held,
+    /// The peer may connect; we dial when the ConnectRetryTimer expires, which
+    /// does not run while there is a connection.
+    Waiting,
+    /// A dial is under way, until the ConnectRetryTimer expires.
+    Dialling { since: Instant },
+}
+
+/// Where a session without a connection waits for its next attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Retreat {
+    Idle,
+    Active,
+}
+
+impl Session {
+    /// A session that is Idle until [`Input::Start`]. `seed` spreads its
+    /// timers; give each session another.
+    ///
+    /// # Errors
+    /// If the configuration cannot work.
+    pub fn new(config: PeerConfig, seed: u64) -> Result<Self, ConfigError> {
+        config.validate()?;
+        Ok(Self {
+            state: State::Idle,
+            dialler: Dialler::Stopped,
+            connections: [None, None],
+            timers: Timers::default(),
+            backoff: Backoff::new(config.retry_min, config.retry_max),
+            jitter: Jitter::new(seed),
+            rib: AdjRibOut::default(),
+            actions: VecDeque::new(),
+            events: VecDeque::new(),
+            counters: Counters::default(),
+            established_at: None,
+            established_count: 0,
+            last_error: None,
+            config,
+        })
+    }
+
+    /// Takes in what happened outside.
+    pub fn handle(&mut self, input: Input<'_>, now: Instant) {
+        use State::{Active, Connect, Established, Idle, OpenConfirm, OpenSent};
+
+        match (self.state, input) {
+            (Idle, Input::Start) => {
+                self.backoff.reset();
+                self.timers.stop(Timer::IdleHold);
+                self.seek(now, "started");
+            }
+            (Connect | Active | OpenSent | OpenConfirm | Established, Input::Start) => (),
+
+            (
+                Idle | Connect | Active | OpenSent | OpenConfirm | Established,
+                Input::Stop { reason, text },
+            ) => self.stop(reason, text.as_deref(), now),
+
+            (Idle, Input::TcpConnected { direction, .. }) => self.close(direction, Bytes::new()),
+            (
+                Connect | Active | OpenSent | OpenConfirm | Established,
+                Input::TcpConnected { direction, local },
+            ) => self.connected(direction, local, now),
+
+            (Idle | Active, Input::TcpFailed { .. }) => (),
+            (Connect | OpenSent | OpenConfirm | Established, Input::TcpFailed { reason }) => {
+                self.dial_failed(&reason, now);
+            }
+
+            (Idle | Connect | Active, Input::TcpClosed { .. } | Input::Received { .. }) => (),
+            (OpenSent | OpenConfirm | Established, Input::TcpClosed { direction, reason }) => {
+                self.connection_ended(direction, &reason, now);
+            }
+            (OpenSent | OpenConfirm | Established, Input::Received { direction, bytes }) => {
+                self.received(direction, bytes, now);
+            }
+        }
+    }
+
+    /// Takes in that time has passed. Hand over what the sockets hold first: a
+    /// driver that was held up must not take its own delay for the peer's.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some(timer) = self.timers.expire(now) {
+            match timer {
+                Timer::IdleHold => self.seek(now, "the pause after the error is over"),
+                Timer::ConnectRetry => match self.dialler {
+                    Dialler::Stopped | Dialler::Held => (),
+                    Dialler::Waiting => self.seek(now, "time for the next attempt"),
+                    Dialler::Dialling { .. } => {
+                        self.close(Direction::Outgoing, Bytes::new());
+                        let reason = format!("no answer within {:?}", self.config.connect_timeout);
+                        self.dial_failed(&reason, now);
+                    }
+                },
+                Timer::Hold(direction) => self.hold_timer_expired(direction, now),
+                Timer::Keepalive(direction) => self.send_keepalive(direction, now),
+            }
+        }
+    }
+
+    /// Replaces all routes the peer is to know; only what differs is sent.
+    /// Withdrawals are handed out by the next [`Session::poll_transmit`].
+    pub fn set_routes(&mut self, routes: Routes) {
+        self.rib.set(routes);
+    }
+
+    /// When [`Session::handle_timeout`] is due. May be in the past.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.next()
+    }
+
+    /// What the driver is to do next. Ask until there is nothing more.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// The next message to write on a connection. Ask only for what its socket
+    /// takes: what is not asked for is not queued, but brought up to date.
+    pub fn poll_transmit(&mut self, direction: Direction) -> Option<Bytes> {
+        let connection = self.connections[direction as usize].as_mut()?;
+        if let Some(message) = connection.poll_transmit(&mut self.counters.sent) {
+            return Some(message);
+        }
+        match connection.stage {
+            Stage::OpenSent | Stage::OpenConfirm(_) => None,
+            Stage::Established(_) => {
+                let update = self.rib.poll_update()?;
+                self.counters.sent.update += 1;
+                Some(update)
+            }
+        }
+    }
+
+    /// The next thing worth a log line.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// Whether everything the peer is to know has been handed out by
+    /// [`Session::poll_transmit`], so that a stop can go on to its next step.
+    /// True without an Established session: then there is nobody to tell.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        self.rib.is_flushed()
+    }
+
+    /// Whether a connection of the peer's is of use. If not, the driver closes
+    /// it right after accept and does not report it.
+    #[must_use]
+    pub fn admits_incoming(&self) -> bool {
+        self.state != State::Idle && self.connections[Direction::Incoming as usize].is_none()
+    }
+
+    /// The state of the session.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state
+    }
+
+    /// The configuration of the session.
+    #[must_use]
+    pub fn config(&self) -> &PeerConfig {
+        &self.config
+    }
+
+    /// The routes that were handed out for the peer, as they were.
+    pub fn advertised(&self) -> impl Iterator<Item = (&IpNet, &Route)> {
+        self.rib.written()
+    }
+
+    /// How the session is doing.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let furthest = self
+            .connections
+            .iter()
+            .flatten()
+            .max_by_key(|c| c.stage.state());
+        Status {
+            state: self.state,
+            established_at: self.established_at,
+            established_count: self.established_count,
+            last_error: self.last_error.clone(),
+            retry_at: match self.dialler {
+                Dialler::Held => self.timers.deadline(Timer::IdleHold),
+                Dialler::Waiting => self.timers.deadline(Timer::ConnectRetry),
+                Dialler::Stopped | Dialler::Dialling { .. } => None,
+            },
+            local_capabilities: self.config.capabilities(),
+            agreed: furthest.and_then(|connection| connection.stage.agreed().cloned()),
+            counters: self.counters,
+            advertised: Family::ALL
+                .map(|family| (family, self.rib.written_count(family)))
+                .into(),
+            pending: self.rib.pending(),
+            unsent: self
+                .rib
+                .unsent()
+                .map(|(prefix, unsent)| (*prefix, unsent))
+                .collect(),
+        }
+    }
+
+    /// Brings the session's state in line with its connections and dialler.
+    fn settle(&mut self, why: &str) {
+        let without = match self.dialler {
+            Dialler::Stopped | Dialler::Held => State::Idle,
+            Dialler::Waiting => State::Active,
+            Dialler::Dialling { .. } => State::Connect,
+        };
+        let stages = self.connections.iter().flatten().map(|c| c.stage.state());
+        let to = stages.max().unwrap_or(without);
+        let from = std::mem::replace(&mut self.state, to);
+        if from != to {
+            self.events.push_back(Event::StateChanged {
+                from,
+                to,
+                why: why.to_owned(),
+            });
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self, f)
+    }
+}

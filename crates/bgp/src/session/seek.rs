@@ -1,0 +1,84 @@
+//! Finding the peer: dialling, accepting, and the pause before the next
+//! attempt.
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::connection::Connection;
+use super::liveness::OPEN_WAIT;
+use super::timer::Timer;
+use super::{Action, Dialler, Direction, Retreat, Session};
+
+impl Session {
+    /// Dials, or if passive waits for the peer to.
+    pub(super) fn seek(&mut self, now: Instant, why: &str) {
+        if self.config.passive {
+            self.dialler = Dialler::Waiting;
+        } else {
+            self.dialler = Dialler::Dialling { since: now };
+            self.timers
+                .set(Timer::ConnectRetry, now + self.config.connect_timeout);
+            self.actions.push_back(Action::Connect);
+        }
+        self.settle(why);
+    }
+
+    pub(super) fn dial_failed(&mut self, reason: &str, now: Instant) {
+        let Dialler::Dialling { since } = self.dialler else {
+            return;
+        };
+        self.dialler = Dialler::Waiting;
+        self.timers.stop(Timer::ConnectRetry);
+        let words = format!("cannot connect: {reason}");
+        self.note_error(words.clone(), now);
+        // Pauses count from dial to dial: one that took long has had its pause.
+        self.retreat(Retreat::Active, since, now, &words);
+    }
+
+    pub(super) fn connected(&mut self, direction: Direction, local: IpAddr, now: Instant) {
+        if self.connections[direction as usize].is_some() {
+            return;
+        }
+        let dialling = matches!(self.dialler, Dialler::Dialling { .. });
+        match direction {
+            Direction::Outgoing if dialling => self.dialler = Dialler::Waiting,
+            Direction::Outgoing => return self.close(direction, Bytes::new()),
+            Direction::Incoming => (),
+        }
+        if self.dialler == Dialler::Waiting {
+            self.timers.stop(Timer::ConnectRetry);
+        }
+        let connection = Connection::new(local.to_canonical(), &self.config.open());
+        self.connections[direction as usize] = Some(connection);
+        self.timers.set(Timer::Hold(direction), now + OPEN_WAIT);
+        self.settle(match direction {
+            Direction::Outgoing => "connected to the peer",
+            Direction::Incoming => "the peer connected",
+        });
+    }
+
+    /// Times the next attempt, counted from `since`, unless another connection
+    /// or a dial is still good for one.
+    pub(super) fn retreat(&mut self, retreat: Retreat, since: Instant, now: Instant, why: &str) {
+        let dialling = matches!(self.dialler, Dialler::Dialling { .. });
+        if !dialling && self.connections.iter().all(Option::is_none) {
+            let pause = self.jitter.shorten(self.backoff.fail());
+            let deadline = now.max(since + pause);
+            match retreat {
+                Retreat::Idle => {
+                    self.dialler = Dialler::Held;
+                    self.timers.set(Timer::IdleHold, deadline);
+                }
+                Retreat::Active => {
+                    self.dialler = Dialler::Waiting;
+                    if !self.config.passive {
+                        self.timers.set(Timer::ConnectRetry, deadline);
+                    }
+                }
+            }
+        }
+        self.settle(why);
+    }
+}

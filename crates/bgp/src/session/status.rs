@@ -1,0 +1,79 @@
+//! How a session is doing: for `status`, metrics, and the operator who asks why.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use ipnet::IpNet;
+
+use super::{Agreed, State};
+use crate::rib::Unsent;
+use crate::wire::{Capability, Family};
+
+/// A snapshot of a session.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// State by RFC 4271.
+    pub state: State,
+    /// When the session became Established, if it is.
+    pub established_at: Option<Instant>,
+    /// How often it became Established.
+    pub established_count: u64,
+    /// The last thing that went wrong; kept after it is over.
+    pub last_error: Option<LastError>,
+    /// When we dial again, or accept and dial again, if that is waited for.
+    pub retry_at: Option<Instant>,
+    /// What we offer.
+    pub local_capabilities: Vec<Capability>,
+    /// The terms of the session, once the peer's OPEN was accepted.
+    pub agreed: Option<Arc<Agreed>>,
+    /// Messages, and prefixes in them.
+    pub counters: Counters,
+    /// Prefixes the peer has been told of, by family.
+    pub advertised: BTreeMap<Family, usize>,
+    /// Prefixes whose last state has not been handed out for sending.
+    pub pending: usize,
+    /// Routes that this session cannot carry.
+    pub unsent: Vec<(IpNet, Unsent)>,
+}
+
+/// Something that went wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastError {
+    /// When.
+    pub at: Instant,
+    /// What happened and, where known, what helps.
+    pub words: String,
+}
+
+/// Totals since the session was made, over all its connections.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Messages handed out for sending.
+    pub sent: Messages,
+    /// Messages received.
+    pub received: Messages,
+    /// Prefixes received as reachable. Nothing is imported.
+    pub prefixes_reachable: u64,
+    /// Prefixes received as withdrawn, or treated so (RFC 7606).
+    pub prefixes_withdrawn: u64,
+    /// UPDATEs of which an attribute was ignored (RFC 7606).
+    pub attribute_discards: u64,
+    /// UPDATEs that were treated as withdrawals (RFC 7606).
+    pub treated_as_withdraw: u64,
+}
+
+/// Messages by type.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Messages {
+    /// OPEN.
+    pub open: u64,
+    /// UPDATE.
+    pub update: u64,
+    /// NOTIFICATION.
+    pub notification: u64,
+    /// KEEPALIVE.
+    pub keepalive: u64,
+    /// ROUTE-REFRESH.
+    pub route_refresh: u64,
+}

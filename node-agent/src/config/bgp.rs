@@ -1,0 +1,345 @@
+//! The BGP speaker as validated: who we are, the routers we speak to and what
+//! we tell each of them.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    num::NonZeroU8,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use super::{
+    address::Vips,
+    report::Report,
+    routing::{Asn, Community, HoldTime, NextHop},
+    secret::SecretFile,
+    table::At,
+    text::Name,
+    valid::check_unique,
+    value::show_duration,
+    written::{self, Family},
+};
+
+/// The BGP speaker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bgp {
+    /// Our AS number.
+    pub local_as: Asn,
+    /// Our BGP identifier; no virtual address.
+    pub router_id: Ipv4Addr,
+    /// The routers we speak to, in the order of their names.
+    pub peers: Vec<Arc<BgpPeer>>,
+}
+
+/// One router and the session to it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BgpPeer {
+    /// Unique among peers.
+    pub name: Arc<str>,
+    /// Where the router is; the address is unique among peers.
+    pub address: SocketAddr,
+    /// AS number of the router.
+    pub remote_as: Asn,
+    /// Internal or external, and what only one of them has.
+    pub relation: Relation,
+    /// Our address of the session; `None` leaves it to the kernel.
+    pub source: Option<IpAddr>,
+    /// TTL of our packets.
+    pub ttl: NonZeroU8,
+    /// TCP MD5 password.
+    pub password: Option<SecretFile>,
+    /// Whether we only wait for the router to connect.
+    pub passive: bool,
+    /// The hold time we propose.
+    pub hold_time: HoldTime,
+    /// Pause before the second attempt to connect.
+    pub connect_retry: Duration,
+    /// Families of the routes, at least one, with their next hops.
+    pub families: Families,
+    /// MULTI_EXIT_DISC of announcements.
+    pub med: Option<u32>,
+    /// Communities of announcements, sorted, without repetition.
+    pub communities: Vec<Community>,
+}
+
+/// What a peer is to us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Relation {
+    /// In our AS (iBGP).
+    Internal {
+        /// LOCAL_PREF of announcements.
+        local_preference: u32,
+    },
+    /// In another AS (eBGP).
+    External {
+        /// How many more times our AS stands in the AS path.
+        prepend: u8,
+    },
+}
+
+/// The next hop per address family of a session; `None`: the family is not
+/// negotiated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Families {
+    /// Of IPv4 unicast routes.
+    pub ipv4: Option<NextHop<Ipv4Addr>>,
+    /// Of IPv6 unicast routes.
+    pub ipv6: Option<NextHop<Ipv6Addr>>,
+}
+
+/// LOCAL_PREF of routers that are told none.
+const LOCAL_PREFERENCE_DEFAULT: u32 = 100;
+
+/// TTL over iBGP, where a peer may be anywhere in the AS.
+const TTL_INTERNAL: NonZeroU8 = NonZeroU8::new(64).expect("64 is not zero");
+
+/// TTL over eBGP, where a peer is on our link.
+const TTL_EXTERNAL: NonZeroU8 = NonZeroU8::MIN;
+
+/// The shortest pause between attempts to connect.
+const CONNECT_RETRY_MIN: Duration = Duration::from_millis(100);
+
+impl Bgp {
+    pub(super) fn validate(
+        written: &At<written::Bgp>,
+        vips: &Vips,
+        directory: &Path,
+        report: &mut Report,
+    ) -> Option<Self> {
+        let table = &written.value;
+        if let Some(router_id) = &table.router_id {
+            vips.check_host(router_id, "the router id", report);
+        }
+        if table.peer.value.is_empty() {
+            report
+                .warning(&written.span, "[bgp] has no peer: nothing is announced")
+                .help("add a [[bgp.peer]]");
+        }
+        let peers = &table.peer.value;
+        let names: Vec<_> = peers.iter().filter_map(name).collect();
+        check_unique(names.iter(), "peer name", report);
+        let addresses = peers.iter().filter_map(|peer| peer.value.address.as_ref());
+        check_unique(addresses, "peer address", report);
+
+        let local_as = table.local_as.as_ref()?.value;
+        let validate = |peer| BgpPeer::validate(peer, local_as, vips, directory, report);
+        let peers: Vec<Option<BgpPeer>> = peers.iter().map(validate).collect();
+        let mut peers: Vec<_> = peers.into_iter().collect::<Option<_>>()?;
+        peers.sort_by(|a, b| a.name.cmp(&b.name));
+        Some(Self {
+            local_as,
+            router_id: table.router_id.as_ref()?.value,
+            peers: peers.into_iter().map(Arc::new).collect(),
+        })
+    }
+}
+
+impl BgpPeer {
+    fn validate(
+        written: &At<written::BgpPeer>,
+        local_as: Asn,
+        vips: &Vips,
+        directory: &Path,
+        report: &mut Report,
+    ) -> Option<Self> {
+        let peer = &written.value;
+        let address = peer.address.as_ref()?;
+        check_addresses(peer, address, vips, report);
+        let retry = &peer.connect_retry;
+        if retry.value < CONNECT_RETRY_MIN {
+            let min = show_duration(CONNECT_RETRY_MIN);
+            report
+                .error(
+                    &retry.span,
+                    "attempts to connect follow each other too closely",
+                )
+                .help(format!("at least \"{min}\""));
+        }
+        let families = Families::validate(written, address.value, report);
+        let remote_as = peer.r#as.as_ref()?.value;
+        let internal = remote_as == local_as;
+        let mut communities: Vec<_> = peer.communities.value.iter().map(|at| at.value).collect();
+        communities.sort_unstable();
+        communities.dedup();
+        Some(Self {
+            name: name(written)?.value.0,
+            address: SocketAddr::new(address.value, peer.port.value.get()),
+            remote_as,
+            relation: relation(peer, internal, report),
+            source: peer.source.as_ref().map(|source| source.value),
+            ttl: match &peer.multihop {
+                Some(hops) => NonZeroU8::new(hops.value.0)?,
+                None if internal => TTL_INTERNAL,
+                None => TTL_EXTERNAL,
+            },
+            password: peer.password(directory),
+            passive: peer.passive.value,
+            hold_time: peer.hold_time.value,
+            connect_retry: retry.value,
+            families: families?,
+            med: peer.med.as_ref().map(|med| med.value.0),
+            communities,
+        })
+    }
+}
+
+/// The name as written, or the address.
+fn name(peer: &At<written::BgpPeer>) -> Option<At<Name>> {
+    match (&peer.value.name, &peer.value.address) {
+        (Some(name), _) => Some(name.clone()),
+        (None, Some(address)) => Some(At {
+            value: Name(address.value.to_string().into()),
+            span: address.span.clone(),
+        }),
+        (None, None) => None,
+    }
+}
+
+fn check_addresses(
+    peer: &written::BgpPeer,
+    address: &At<IpAddr>,
+    vips: &Vips,
+    report: &mut Report,
+) {
+    vips.check_host(address, "the peer address", report);
+    if let Some(source) = &peer.source {
+        vips.check_host(source, "the session's source", report);
+        if source.value == address.value {
+            report
+                .error(
+                    &source.span,
+                    "source and address of the session are the same",
+                )
+                .help("`source` is our address, `address` the router's");
+        } else if source.value.is_ipv4() != address.value.is_ipv4() {
+            let family = Family::of(address.value).name();
+            report
+                .error(
+                    &source.span,
+                    "source and address of the session are of different families",
+                )
+                .related(&address.span, format!("{family} here"))
+                .help(format!("`source` must be an {family} address of this host"));
+        }
+    }
+    if let Some(At {
+        value: NextHop::Given(next_hop),
+        span,
+    }) = &peer.next_hop_ipv4
+    {
+        let next_hop = At {
+            value: *next_hop,
+            span: span.clone(),
+        };
+        vips.check_host(&next_hop, "the next hop", report);
+    }
+    if let Some(At {
+        value: NextHop::Given(next_hop),
+        span,
+    }) = &peer.next_hop_ipv6
+    {
+        let next_hop = At {
+            value: *next_hop,
+            span: span.clone(),
+        };
+        vips.check_host(&next_hop, "the next hop", report);
+    }
+}
+
+fn relation(peer: &written::BgpPeer, internal: bool, report: &mut Report) -> Relation {
+    if internal {
+        if peer.prepend.value.0 > 0 {
+            report
+                .error(
+                    &peer.prepend.span,
+                    "AS path prepends to a peer in our own AS",
+                )
+                .help("an iBGP peer takes our own AS in the path for a loop; use local_preference");
+        }
+        Relation::Internal {
+            local_preference: match &peer.local_preference {
+                Some(preference) => preference.value.0,
+                None => LOCAL_PREFERENCE_DEFAULT,
+            },
+        }
+    } else {
+        if let Some(preference) = &peer.local_preference {
+            report
+                .error(
+                    &preference.span,
+                    "a local preference for a peer in another AS",
+                )
+                .help("it is never sent over eBGP; use med or prepend");
+        }
+        Relation::External {
+            prepend: peer.prepend.value.0,
+        }
+    }
+}
+
+impl Families {
+    /// Whether routes of `family` can be announced.
+    pub(super) fn has(&self, family: Family) -> bool {
+        match family {
+            Family::Ipv4 => self.ipv4.is_some(),
+            Family::Ipv6 => self.ipv6.is_some(),
+        }
+    }
+
+    /// Without `families`, the session's own family is negotiated, and the
+    /// other one when its next hop is given: so the choice does not depend on
+    /// the services, and a reload that adds one resets no session.
+    fn validate(
+        written: &At<written::BgpPeer>,
+        address: IpAddr,
+        report: &mut Report,
+    ) -> Option<Self> {
+        let peer = &written.value;
+        let own = Family::of(address);
+        let ipv4 = peer.next_hop_ipv4.as_ref().map(|next_hop| next_hop.value);
+        let ipv6 = peer.next_hop_ipv6.as_ref().map(|next_hop| next_hop.value);
+        let wants = |family, next_hop_given| match &peer.families {
+            Some(list) => list.value.iter().any(|at| at.value == family),
+            None => family == own || next_hop_given,
+        };
+        let families = Self {
+            ipv4: wants(Family::Ipv4, ipv4.is_some()).then_some(ipv4.unwrap_or(NextHop::Own)),
+            ipv6: wants(Family::Ipv6, ipv6.is_some()).then_some(ipv6.unwrap_or(NextHop::Own)),
+        };
+        if let Some(list) = &peer.families
+            && list.value.is_empty()
+        {
+            report
+                .error(
+                    &list.span,
+                    "a session without address families carries nothing",
+                )
+                .help("\"ipv4\", \"ipv6\" or both, or leave the line out");
+        }
+        let unknown = match own {
+            Family::Ipv4 => (families.ipv6 == Some(NextHop::Own)).then_some(Family::Ipv6),
+            Family::Ipv6 => (families.ipv4 == Some(NextHop::Own)).then_some(Family::Ipv4),
+        };
+        if let Some(other) = unknown {
+            let span = match (
+                other,
+                &peer.next_hop_ipv4,
+                &peer.next_hop_ipv6,
+                &peer.families,
+            ) {
+                (Family::Ipv4, Some(next_hop), ..) => &next_hop.span,
+                (Family::Ipv6, _, Some(next_hop), _) => &next_hop.span,
+                (.., Some(list)) => &list.span,
+                _ => &written.span,
+            };
+            let (other, own) = (other.name(), own.name());
+            let title = format!("no next hop for {other} routes over an {own} session");
+            let key = format!("next_hop_{}", other.to_lowercase());
+            report
+                .error(span, title)
+                .help(format!("add {key} with an {other} address of this host"));
+        }
+        Some(families)
+    }
+}

@@ -1,0 +1,101 @@
+//! The configuration of a node: the file as written, and what is left of it
+//! when it has been found to be right.
+
+mod address;
+mod bgp;
+mod reference;
+mod report;
+mod routing;
+mod secret;
+mod service;
+mod table;
+mod text;
+mod valid;
+mod value;
+mod written;
+
+use std::{fs, path::Path};
+
+use toml::de::{DeTable, DeValue};
+
+pub use self::{
+    bgp::{Bgp, BgpPeer, Families, Relation},
+    reference::reference,
+    report::{ConfigError, Finding, Severity, Span},
+    routing::{Asn, Community, HoldTime, NextHop},
+    secret::{Secret, SecretError, SecretFile},
+    text::InterfaceName,
+    valid::{Config, Dataplane, Node},
+    written::{LogLevel, OnStop, XdpMode},
+};
+use self::{report::Report, table::Value, written::File};
+
+impl Config {
+    /// Reads and checks the file at `path`, and that the secrets it names can
+    /// be read. Relative paths in it start from its directory.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, not only the first.
+    pub fn load(path: &Path) -> Result<(Self, Vec<Finding>), ConfigError> {
+        let name = path.display().to_string();
+        match fs::read_to_string(path) {
+            Ok(text) => {
+                let mut report = Report::new(&name, &text);
+                let config = read(&text, &mut report).and_then(|file| {
+                    file.check_secrets(directory(path), &mut report);
+                    Self::validate(&file, directory(path), &mut report)
+                });
+                report.finish(config)
+            }
+            Err(error) => {
+                let mut report = Report::new(&name, "");
+                report.file_error(format!("cannot read the file: {error}"));
+                report.finish(None)
+            }
+        }
+    }
+
+    /// Checks `text`, called `name` in what is found, without looking at any
+    /// file. Relative paths in it start from the directory of `name`.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, not only the first.
+    pub fn parse(text: &str, name: &str) -> Result<(Self, Vec<Finding>), ConfigError> {
+        let mut report = Report::new(name, text);
+        let config = read(text, &mut report)
+            .and_then(|file| Self::validate(&file, directory(Path::new(name)), &mut report));
+        report.finish(config)
+    }
+}
+
+/// The tables of the file. Where TOML's own rules are broken nothing else is
+/// looked at: what follows a broken line would only mislead.
+fn read(text: &str, report: &mut Report) -> Option<File> {
+    let (table, errors) = DeTable::parse_recoverable(text);
+    for error in &errors {
+        let span = error.span().unwrap_or(0..0);
+        report
+            .error(&span, format!("not TOML: {}", error.message()))
+            .help(syntax_help(error.message()));
+    }
+    if !errors.is_empty() {
+        return None;
+    }
+    let span = 0..0;
+    File::read(&DeValue::Table(table.into_inner()), &span, report)
+}
+
+/// What to do about a message of the TOML parser.
+fn syntax_help(message: &str) -> &'static str {
+    if message.contains("duplicate key") {
+        "a key stands only once in a table; remove one of them"
+    } else if message.contains("string") {
+        "text stands between double quotes, on one line"
+    } else {
+        "a line is `key = value`, `[table]` or `[[table]]`; text values stand in double quotes"
+    }
+}
+
+fn directory(path: &Path) -> &Path {
+    path.parent().unwrap_or(Path::new(""))
+}

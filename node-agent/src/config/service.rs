@@ -1,0 +1,372 @@
+//! Services as validated: their addresses, backends and checks.
+
+use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU16, sync::Arc, time::Duration};
+
+use vipd_control::model::{Backend, Check, CheckKind, Mode, Protocol, Service, Timing};
+
+use super::{
+    address::{Vips, check_unicast},
+    report::Report,
+    table::At,
+    valid::check_unique,
+    value::show_duration,
+    written::{self, CheckType, Family},
+};
+
+/// The smallest ring.
+const RING_SIZE_MIN: u32 = 64;
+
+/// The largest ring.
+const RING_SIZE_MAX: u32 = 1 << 20;
+
+/// The fewest slots per backend; with less some would hardly get any.
+const RING_SLOTS_PER_BACKEND: u64 = 8;
+
+/// The shortest pause between two checks of a backend.
+const INTERVAL_MIN: Duration = Duration::from_millis(10);
+
+/// All services, or `None` when one of them is wrong.
+pub fn services(
+    written: &[At<written::Service>],
+    vips: &Vips,
+    report: &mut Report,
+) -> Option<Vec<Arc<Service>>> {
+    let names = written.iter().filter_map(|at| at.value.name.as_ref());
+    check_unique(names, "service name", report);
+    check_endpoints(written, report);
+    let services: Vec<_> = written.iter().map(|at| service(at, vips, report)).collect();
+    let mut services: Vec<_> = services.into_iter().collect::<Option<_>>()?;
+    services.sort_by(|a, b| a.name.cmp(&b.name));
+    Some(services.into_iter().map(Arc::new).collect())
+}
+
+/// Address, protocol and port lead to one service only.
+fn check_endpoints(written: &[At<written::Service>], report: &mut Report) {
+    let mut taken = BTreeMap::new();
+    for service in written.iter().map(|at| &at.value) {
+        let (Some(vips), Some(protocol), Some(port)) =
+            (&service.vips, &service.protocol, &service.port)
+        else {
+            continue;
+        };
+        check_unique(vips.value.iter(), "virtual address", report);
+        for vip in &vips.value {
+            let endpoint = (vip.value, protocol.value, port.value);
+            let Some((other, name)) = taken.insert(endpoint, (&service.name, &vip.span)) else {
+                continue;
+            };
+            let other_name = other.as_ref().map(|name| &name.value);
+            if other_name != service.name.as_ref().map(|name| &name.value) {
+                let (vip_address, port) = (vip.value, port.value);
+                let protocol = protocol_name(protocol.value);
+                let title = format!("two services for {vip_address}, {protocol} port {port}");
+                report
+                    .error(&vip.span, title)
+                    .related(name, "already served here")
+                    .help("give one of them another address, protocol or port");
+            }
+        }
+    }
+}
+
+fn service(written: &At<written::Service>, vips: &Vips, report: &mut Report) -> Option<Service> {
+    let service = &written.value;
+    check_vips(service, report);
+    check_backends(written, vips, report);
+    let ring_size = ring_size(service, report);
+    let protocol = service.protocol.as_ref().map(|protocol| protocol.value);
+    let port = service.port.as_ref().map(|port| port.value);
+    let check = check(service, protocol, port, vips, report);
+
+    let mut vips: Vec<_> = service
+        .vips
+        .as_ref()?
+        .value
+        .iter()
+        .map(|at| at.value)
+        .collect();
+    vips.sort_unstable();
+    let backends: Vec<_> = service.backend.value.iter().map(backend).collect();
+    let mut backends: Vec<_> = backends.into_iter().collect::<Option<_>>()?;
+    backends.sort_by(|a, b| a.name.cmp(&b.name));
+    Some(Service {
+        name: Arc::clone(&service.name.as_ref()?.value.0),
+        vips,
+        protocol: protocol?,
+        port: port?,
+        mode: service.mode.as_ref()?.value,
+        min_healthy: service.min_healthy.value.0,
+        ring_size: ring_size?,
+        check: check?,
+        backends,
+    })
+}
+
+fn backend(written: &At<written::Backend>) -> Option<Backend> {
+    let backend = &written.value;
+    Some(Backend {
+        name: Arc::clone(&backend.name.as_ref()?.value.0),
+        address: backend.address.as_ref()?.value,
+        weight: backend.weight.value.0,
+    })
+}
+
+fn check_vips(service: &written::Service, report: &mut Report) {
+    let Some(vips) = &service.vips else { return };
+    if vips.value.is_empty() {
+        report
+            .error(&vips.span, "a service without a virtual address")
+            .help("for example vips = [\"198.51.100.10\"]");
+    }
+    for vip in &vips.value {
+        check_unicast(vip, report);
+    }
+}
+
+fn check_backends(written: &At<written::Service>, vips: &Vips, report: &mut Report) {
+    let service = &written.value;
+    let backends = &service.backend.value;
+    if backends.is_empty() {
+        report
+            .error(&written.span, "a service without a backend")
+            .help("add a [[service.backend]] with name and address after it");
+        return;
+    }
+    let names = backends.iter().filter_map(|at| at.value.name.as_ref());
+    check_unique(names, "backend name", report);
+    for address in backends.iter().filter_map(|at| at.value.address.as_ref()) {
+        vips.check_host(address, "the backend address", report);
+        check_reachable(service, address, report);
+    }
+    warn_same_address(backends, report);
+
+    let with_traffic = backends.iter().filter(|at| at.value.weight.value.0 > 0);
+    let with_traffic = with_traffic.count();
+    if with_traffic == 0 {
+        report
+            .error(&backends[0].value.weight.span, "all backends have weight 0")
+            .help("give at least one of them a weight from 1 to 256");
+        return;
+    }
+    let wanted = &service.min_healthy;
+    if wanted.value.0 as usize > with_traffic {
+        let title = format!(
+            "{} healthy backends wanted of {with_traffic} that take traffic",
+            wanted.value.0
+        );
+        report.error(&wanted.span, title).help(format!(
+            "at most {with_traffic}, or the addresses are never announced"
+        ));
+    }
+}
+
+/// Checks that packets for every virtual address can be carried to `backend`.
+fn check_reachable(service: &written::Service, backend: &At<IpAddr>, report: &mut Report) {
+    let (Some(vips), Some(mode)) = (&service.vips, &service.mode) else {
+        return;
+    };
+    let family = Family::of(backend.value);
+    let unreachable = vips.value.iter().find(|vip| match mode.value {
+        Mode::L2Dsr => Family::of(vip.value) != family,
+        Mode::Ipip => family == Family::Ipv4 && vip.value.is_ipv6(),
+    });
+    let Some(vip) = unreachable else { return };
+    let vip_family = Family::of(vip.value).name();
+    let (title, help) = match mode.value {
+        Mode::L2Dsr => (
+            format!(
+                "l2-dsr cannot carry {vip_family} to an {} backend",
+                family.name()
+            ),
+            format!("take the backend's {vip_family} address, or a service per family"),
+        ),
+        Mode::Ipip => (
+            String::from(
+                "ipip carries IPv4 in IPv4, IPv6 in IPv6 and IPv4 in IPv6, not IPv6 in IPv4",
+            ),
+            String::from("take the backend's IPv6 address: it takes both families"),
+        ),
+    };
+    report
+        .error(&backend.span, title)
+        .related(&vip.span, format!("{vip_family} here"))
+        .help(help);
+}
+
+fn warn_same_address(backends: &[At<written::Backend>], report: &mut Report) {
+    let mut seen = BTreeMap::new();
+    for address in backends.iter().filter_map(|at| at.value.address.as_ref()) {
+        if let Some(first) = seen.insert(address.value, &address.span) {
+            report
+                .warning(&address.span, format!("two backends at {}", address.value))
+                .related(first, "first here")
+                .help("they are one server; use weight to give it more traffic");
+        }
+    }
+}
+
+fn ring_size(service: &written::Service, report: &mut Report) -> Option<u32> {
+    let backends = service.backend.value.len();
+    let needed = (backends as u64 * RING_SLOTS_PER_BACKEND).next_power_of_two();
+    let needed = u32::try_from(needed).unwrap_or(u32::MAX).max(RING_SIZE_MIN);
+    let Some(written) = &service.ring_size else {
+        return Some(default_ring_size(backends).max(needed));
+    };
+    let size = written.value.0;
+    if !size.is_power_of_two() || size < RING_SIZE_MIN {
+        let nearest = size.next_power_of_two().clamp(RING_SIZE_MIN, RING_SIZE_MAX);
+        report
+            .error(&written.span, format!("{size} is no ring size"))
+            .help(format!(
+                "a power of two from {RING_SIZE_MIN} to {RING_SIZE_MAX}, for example {nearest}"
+            ));
+        return None;
+    }
+    if size < needed {
+        let title = format!("{size} slots are too few for {backends} backends");
+        report.error(&written.span, title).help(format!(
+            "at least {needed}: {RING_SLOTS_PER_BACKEND} per backend"
+        ));
+        return None;
+    }
+    Some(size)
+}
+
+/// Slots for a service that does not say how many: about a hundred per backend.
+fn default_ring_size(backends: usize) -> u32 {
+    let slots = u32::try_from(backends)
+        .unwrap_or(u32::MAX)
+        .saturating_mul(100);
+    slots.clamp(4096, RING_SIZE_MAX).next_power_of_two()
+}
+
+fn check(
+    service: &written::Service,
+    protocol: Option<Protocol>,
+    service_port: Option<NonZeroU16>,
+    vips: &Vips,
+    report: &mut Report,
+) -> Option<Check> {
+    let at = &service.check;
+    let check = &at.value;
+    check_timing(check, report);
+    if let Some(source) = &check.source {
+        vips.check_host(source, "the source of checks", report);
+        let mut addresses = service
+            .backend
+            .value
+            .iter()
+            .filter_map(|at| at.value.address.as_ref());
+        let family = Family::of(source.value);
+        if let Some(other) = addresses.find(|address| Family::of(address.value) != family) {
+            report
+                .error(
+                    &source.span,
+                    "checks cannot have this source: a backend is of the other family",
+                )
+                .related(
+                    &other.span,
+                    format!("{} here", Family::of(other.value).name()),
+                )
+                .help("leave `source` out, or give all backends addresses of one family");
+        }
+    }
+    let kind = check_kind(check, report)?;
+    let asked_anyway = check.port.is_none() && !matches!(kind, CheckKind::None);
+    if protocol == Some(Protocol::Udp) && asked_anyway {
+        report
+            .error(
+                &at.span,
+                "a UDP service is checked over TCP, and no port is given",
+            )
+            .help("add `port` to [service.check], or type = \"none\" to trust the backends");
+    }
+    Some(Check {
+        kind,
+        port: check
+            .port
+            .as_ref()
+            .map(|port| port.value)
+            .or(service_port)?,
+        source: check.source.as_ref().map(|source| source.value),
+        timing: Timing {
+            interval: check.interval.value,
+            timeout: check.timeout.value,
+            rise: check.rise.value.0,
+            fall: check.fall.value.0,
+            jitter_permille: check.jitter.value.0,
+        },
+    })
+}
+
+fn check_timing(check: &written::Check, report: &mut Report) {
+    let (interval, timeout) = (&check.interval, &check.timeout);
+    if interval.value < INTERVAL_MIN {
+        let title = format!(
+            "an interval of {} is too short",
+            show_duration(interval.value)
+        );
+        report
+            .error(&interval.span, title)
+            .help(format!("at least \"{}\"", show_duration(INTERVAL_MIN)));
+    }
+    if timeout.value.is_zero() {
+        report
+            .error(&timeout.span, "no backend answers in no time")
+            .help("for example \"500ms\", not longer than `interval`");
+    } else if timeout.value > interval.value {
+        let (long, short) = (show_duration(timeout.value), show_duration(interval.value));
+        report
+            .error(
+                &timeout.span,
+                format!("a time-out of {long} is longer than the interval of {short}"),
+            )
+            .related(&interval.span, "the interval")
+            .help(format!(
+                "a time-out of at most \"{short}\", or a longer interval"
+            ));
+    }
+}
+
+fn check_kind(check: &written::Check, report: &mut Report) -> Option<CheckKind> {
+    let kind = check.r#type.as_ref()?;
+    if kind.value != CheckType::Http {
+        let path = check.path.as_ref().map(|at| ("path", &at.span));
+        let host = check.host.as_ref().map(|at| ("host", &at.span));
+        let status = check.status.as_ref().map(|at| ("status", &at.span));
+        for (key, span) in [path, host, status].into_iter().flatten() {
+            report
+                .error(span, format!("`{key}` belongs to HTTP checks"))
+                .related(&kind.span, "another type here")
+                .help(format!("type = \"http\", or remove `{key}`"));
+        }
+    }
+    Some(match kind.value {
+        CheckType::None => CheckKind::None,
+        CheckType::Tcp => CheckKind::Tcp,
+        CheckType::Http => CheckKind::Http {
+            path: check
+                .path
+                .as_ref()
+                .map_or_else(|| String::from("/"), |at| at.value.0.clone()),
+            host: check.host.as_ref().map(|at| at.value.0.clone()),
+            status: match &check.status {
+                Some(list) if list.value.is_empty() => {
+                    report
+                        .error(&list.span, "with no status code no backend is ever healthy")
+                        .help("for example [\"200-399\"]");
+                    return None;
+                }
+                Some(list) => list.value.iter().map(|at| at.value.0.clone()).collect(),
+                None => vec![200..=399],
+            },
+        },
+    })
+}
+
+fn protocol_name(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "TCP",
+        Protocol::Udp => "UDP",
+    }
+}

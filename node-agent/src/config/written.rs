@@ -1,0 +1,419 @@
+//! The file as it is written: its tables, keys and defaults, each with what it
+//! means. `docs/configuration.md` is made from here.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    num::NonZeroU16,
+    path::PathBuf,
+    time::Duration,
+};
+
+use toml::de::DeValue;
+use vipd_control::model::{Mode, Protocol};
+
+use super::{
+    report::{Report, Span},
+    routing::{Asn, Community, HoldTime, NextHop},
+    table::{At, KeyDoc, Need, Reader, TableDoc, Value, table},
+    text::{HttpHost, HttpPath, InterfaceName, Jitter, Name, StatusRange},
+    value::{Int, read_word, words},
+};
+
+table! {
+    /// The tables of the file. An empty file is legal and serves nothing.
+    File = "" {
+        /// This node.
+        node: Node, default "{}";
+        /// Forwarding.
+        dataplane: Dataplane, optional "nothing is forwarded; services need it";
+        /// The control socket.
+        control: Control, default "{}";
+        /// The metrics.
+        metrics: Metrics, default "{}";
+        /// The log.
+        log: Log, default "{}";
+        /// How the agent stops.
+        stop: Stop, default "{}";
+        /// Announcing to routers.
+        bgp: Bgp, optional "nothing is announced";
+        /// What is served.
+        service: Vec<At<Service>>, default "[]";
+    }
+}
+
+table! {
+    /// Who this node is.
+    ///
+    /// ```toml
+    /// [node]
+    /// name = "lb1"
+    /// cluster_secret_file = "cluster.secret"
+    /// ```
+    Node = "[node]" {
+        /// Name of this node in status, logs and metrics.
+        name: Name, optional "the host name";
+        /// File with the secret that keys the flow hash, so that nobody can
+        /// aim all flows at one backend. The same on every node that announces
+        /// the same addresses, or they spread flows differently.
+        cluster_secret_file: PathBuf, optional "a key that everybody knows";
+        /// Where the agent keeps what must survive it.
+        state_dir: PathBuf, default "\"/var/lib/vipd\"";
+    }
+}
+
+table! {
+    /// Where and how packets are forwarded. Required as soon as there is a
+    /// service.
+    ///
+    /// ```toml
+    /// [dataplane]
+    /// interfaces = ["eth0", "eth1"]
+    /// xdp_mode = "native"
+    /// on_stop = "keep"
+    /// ```
+    Dataplane = "[dataplane]" {
+        /// Interfaces on which packets for the virtual addresses arrive; the
+        /// XDP program is attached to each.
+        interfaces: Vec<At<InterfaceName>>, required;
+        /// `"native"` runs in the driver, `"generic"` in the kernel behind it,
+        /// slower, with every driver. Never changed silently: the agent
+        /// does not start where the mode is not possible.
+        xdp_mode: XdpMode, default "\"native\"";
+        /// What becomes of forwarding when the agent stops: `"remove"` takes
+        /// it away after the routes are withdrawn, `"keep"` leaves it pinned
+        /// and running, for a restart or an upgrade.
+        on_stop: OnStop, default "\"remove\"";
+        /// Where maps, program and links are pinned, on a BPF file system.
+        pin_path: PathBuf, default "\"/sys/fs/bpf/vipd\"";
+        /// Outer source address of packets to IPv4 backends in mode `ipip`.
+        tunnel_source_ipv4: Ipv4Addr, optional "the source address of the kernel's route to the backend";
+        /// The same for IPv6 backends.
+        tunnel_source_ipv6: Ipv6Addr, optional "the source address of the kernel's route to the backend";
+    }
+}
+
+table! {
+    /// The socket through which `vipd status` and `vipd reload` speak to the
+    /// agent.
+    ///
+    /// ```toml
+    /// [control]
+    /// socket = "/run/vipd/vipd.sock"
+    /// ```
+    Control = "[control]" {
+        /// Unix socket, readable and writable for its group.
+        socket: PathBuf, default "\"/run/vipd/vipd.sock\"";
+    }
+}
+
+table! {
+    /// Metrics for Prometheus, over HTTP at `/metrics`.
+    ///
+    /// ```toml
+    /// [metrics]
+    /// listen = "127.0.0.1:9842"
+    /// ```
+    Metrics = "[metrics]" {
+        /// Whether metrics are served at all.
+        enabled: bool, default "true";
+        /// Where they are served. There is no password: think before you open
+        /// it to others.
+        listen: SocketAddr, default "\"127.0.0.1:9842\"";
+    }
+}
+
+table! {
+    /// The log, on standard error.
+    ///
+    /// ```toml
+    /// [log]
+    /// level = "info"
+    /// ```
+    Log = "[log]" {
+        /// The least important kind of line that is written. The environment
+        /// variable `RUST_LOG` overrides it.
+        level: LogLevel, default "\"info\"";
+    }
+}
+
+table! {
+    /// How the agent stops: it withdraws its routes, goes on forwarding for a
+    /// while, closes its sessions, and then takes forwarding away.
+    ///
+    /// ```toml
+    /// [stop]
+    /// linger = "5s"
+    /// ```
+    Stop = "[stop]" {
+        /// How long packets are still forwarded after the routes are withdrawn.
+        /// Longer than the routers need to follow.
+        linger: Duration, default "\"2s\"";
+    }
+}
+
+table! {
+    /// The BGP speaker. A virtual address is announced as a host route while
+    /// its services have enough healthy backends, and withdrawn at once when
+    /// they have not.
+    ///
+    /// ```toml
+    /// [bgp]
+    /// local_as = 64500
+    /// router_id = "192.0.2.11"
+    /// ```
+    Bgp = "[bgp]" {
+        /// Our AS number.
+        local_as: Asn, required;
+        /// Our BGP identifier: an IPv4 address of this node that no other
+        /// node shares, so never a virtual address.
+        router_id: Ipv4Addr, required;
+        /// The routers we speak to.
+        peer: Vec<At<BgpPeer>>, default "[]";
+    }
+}
+
+table! {
+    /// One router and the session to it. The session is internal (iBGP) when
+    /// `as` is `local_as`, else external (eBGP). Everything said here on
+    /// announcements holds for this peer only.
+    ///
+    /// ```toml
+    /// [[bgp.peer]]
+    /// name = "tor1"
+    /// address = "192.0.2.1"
+    /// as = 64501
+    /// hold_time = "9s"
+    /// password_file = "tor1.md5"
+    /// communities = ["64500:100", "no-export"]
+    ///
+    /// [[bgp.peer]]
+    /// name = "tor1-v6"
+    /// address = "2001:db8::1"
+    /// as = 64501
+    /// ```
+    BgpPeer = "[[bgp.peer]]" {
+        /// Name in status, logs and metrics. Unique among peers.
+        name: Name, optional "the address";
+        /// Address of the router. Unique among peers.
+        address: IpAddr, required;
+        /// AS number of the router.
+        r#as: Asn, required;
+        /// TCP port of the router.
+        port: Port, default "179";
+        /// Our address of the session, of the same family as `address`.
+        source: IpAddr, optional "the kernel chooses";
+        /// TTL of our packets: how many hops the router may be away.
+        multihop: Int<u8, 1, 255>, optional "1 (eBGP), 64 (iBGP)";
+        /// File with the TCP MD5 password (RFC 2385) of the session, at most
+        /// 80 bytes.
+        password_file: PathBuf, optional "no password";
+        /// Whether we wait for the router to connect and never do so ourselves.
+        passive: bool, default "false";
+        /// The hold time that we propose, in whole seconds, at least `"3s"`;
+        /// the smaller of both sides' counts. `"0s"`: none, a silent router is
+        /// never noticed.
+        hold_time: HoldTime, default "\"90s\"";
+        /// Pause before the second attempt to connect; it grows from there.
+        connect_retry: Duration, default "\"5s\"";
+        /// Address families of the routes in this session.
+        families: Vec<At<Family>>, optional "that of `address`, and the other one when its next hop is given";
+        /// Next hop of IPv4 routes: `"self"` is our address of the session.
+        next_hop_ipv4: NextHop<Ipv4Addr>, optional "`\"self\"`; must be given over an IPv6 session";
+        /// Next hop of IPv6 routes: `"self"` is our address of the session.
+        next_hop_ipv6: NextHop<Ipv6Addr>, optional "`\"self\"`; must be given over an IPv4 session";
+        /// MULTI_EXIT_DISC: among routes by the same neighbour AS, routers take
+        /// the one with the lowest.
+        med: Number, optional "none is sent";
+        /// LOCAL_PREF, iBGP only: routers take the highest.
+        local_preference: Number, optional "100 (iBGP)";
+        /// Communities: standard (RFC 1997) as `"AS:number"`, large (RFC 8092)
+        /// as `"AS:number:number"`, or by name: `no-export`, `no-advertise`,
+        /// `no-export-subconfed`, `no-peer`, `graceful-shutdown`, `blackhole`,
+        /// `accept-own`, `llgr-stale`, `no-llgr`.
+        communities: Vec<At<Community>>, default "[]";
+        /// How many more times our AS stands in the AS path, eBGP only: each
+        /// makes the route look farther away.
+        prepend: Int<u8, 0, 16>, default "0";
+    }
+}
+
+table! {
+    /// A service: one protocol and port on one or more virtual addresses,
+    /// spread over its backends.
+    ///
+    /// ```toml
+    /// [[service]]
+    /// name = "web"
+    /// vips = ["198.51.100.10", "2001:db8:100::10"]
+    /// protocol = "tcp"
+    /// port = 80
+    /// mode = "ipip"
+    /// ```
+    Service = "[[service]]" {
+        /// Name in status, logs and metrics. Unique among services.
+        name: Name, required;
+        /// Virtual addresses. Several services may share one, with another
+        /// protocol or port.
+        vips: Vec<At<IpAddr>>, required;
+        /// Layer-4 protocol.
+        protocol: Protocol, required;
+        /// Layer-4 port; backends get the packet with the same port.
+        port: Port, required;
+        /// How a packet reaches its backend. `"ipip"`: in an IPv4 or IPv6
+        /// header to the backend's address, over any number of hops;
+        /// `"l2-dsr"`: unchanged on the backend's link. In both cases the
+        /// backend holds the virtual address, for example on `lo`, and answers
+        /// the client directly.
+        mode: Mode, required;
+        /// How many backends must be healthy for the addresses to be announced.
+        min_healthy: Int<u32, 1, 65536>, default "1";
+        /// Slots of the table that spreads flows over backends, a power of two
+        /// and at least 8 per backend. More slots spread more evenly.
+        ring_size: Int<u32, 1, 1_048_576>, optional "chosen by the number of backends";
+        /// How backends are checked.
+        check: Check, default "{ type = \"tcp\" }";
+        /// The servers.
+        backend: Vec<At<Backend>>, default "[]";
+    }
+}
+
+table! {
+    /// How each backend of the service is checked. It follows its `[[service]]`.
+    ///
+    /// ```toml
+    /// [service.check]
+    /// type = "http"
+    /// path = "/healthz"
+    /// host = "www.example.com"
+    /// status = ["200", "204"]
+    /// interval = "1s"
+    /// timeout = "500ms"
+    /// ```
+    Check = "[service.check]" {
+        /// `"tcp"`: the backend accepts a connection; `"http"`: it answers a
+        /// GET request with an expected status; `"none"`: it counts as healthy
+        /// always.
+        r#type: CheckType, required;
+        /// Port that is asked. Must be given for a UDP service.
+        port: Port, optional "the service's port";
+        /// Our address that asks, of the same family as the backends.
+        source: IpAddr, optional "the kernel chooses";
+        /// From the start of one check to the start of the next, at least
+        /// `"10ms"`.
+        interval: Duration, default "\"1s\"";
+        /// No answer for so long is a failure; not longer than `interval`.
+        timeout: Duration, default "\"500ms\"";
+        /// Successes in a row that make a backend healthy.
+        rise: Int<u32, 1, 1000>, default "2";
+        /// Failures in a row that make it unhealthy.
+        fall: Int<u32, 1, 1000>, default "3";
+        /// Each interval is stretched or shrunk at random by up to this
+        /// fraction of it, so that checks do not fall into step.
+        jitter: Jitter, default "0.1";
+        /// What is asked for; `http` only.
+        path: HttpPath, optional "`\"/\"`";
+        /// `Host` header; `http` only.
+        host: HttpHost, optional "the backend's address";
+        /// Status codes that count as healthy; `http` only.
+        status: Vec<At<StatusRange>>, optional "`[\"200-399\"]`";
+    }
+}
+
+table! {
+    /// A server of the service. It follows its `[[service]]`.
+    ///
+    /// ```toml
+    /// [[service.backend]]
+    /// name = "b1"
+    /// address = "192.0.2.21"
+    ///
+    /// [[service.backend]]
+    /// name = "b2"
+    /// address = "192.0.2.22"
+    /// weight = 2
+    /// ```
+    Backend = "[[service.backend]]" {
+        /// Name in status, logs and metrics. Unique in the service.
+        name: Name, required;
+        /// Where its packets go and its checks ask. Mode `l2-dsr`: of the
+        /// family of the virtual addresses; mode `ipip`: IPv6 backends take
+        /// both families, IPv4 backends IPv4 only.
+        address: IpAddr, required;
+        /// Share of the traffic relative to the other backends. 0: none.
+        weight: Int<u16, 0, 256>, default "1";
+    }
+}
+
+/// A TCP or UDP port.
+pub type Port = NonZeroU16;
+
+/// Any 32-bit number.
+pub type Number = Int<u32, 0, 4_294_967_295>;
+
+/// Where the XDP program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum XdpMode {
+    /// In the driver.
+    Native,
+    /// In the kernel, behind the driver.
+    Generic,
+}
+words! { XdpMode { "native" => Self::Native, "generic" => Self::Generic, } }
+
+/// What becomes of the data plane when the agent stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnStop {
+    /// It is taken away.
+    Remove,
+    /// It stays pinned and goes on forwarding.
+    Keep,
+}
+words! { OnStop { "remove" => Self::Remove, "keep" => Self::Keep, } }
+
+/// The least important kind of line that is logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogLevel {
+    /// Nothing works as it should.
+    Error,
+    /// And: something may not.
+    Warn,
+    /// And: what an operator follows.
+    Info,
+    /// And: why.
+    Debug,
+    /// And: every step.
+    Trace,
+}
+words! { LogLevel {
+    "error" => Self::Error,
+    "warn" => Self::Warn,
+    "info" => Self::Info,
+    "debug" => Self::Debug,
+    "trace" => Self::Trace,
+} }
+
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4 unicast.
+    Ipv4,
+    /// IPv6 unicast.
+    Ipv6,
+}
+words! { Family { "ipv4" => Self::Ipv4, "ipv6" => Self::Ipv6, } }
+
+/// The kinds of checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CheckType {
+    /// None at all.
+    None,
+    /// A TCP connection.
+    Tcp,
+    /// An HTTP request.
+    Http,
+}
+words! { CheckType {
+    "tcp" => Self::Tcp,
+    "http" => Self::Http,
+    "none" => Self::None,
+} }

@@ -1,0 +1,3 @@
+//! The vipd agent, as a library for its binary and its tests.
+
+pub mod config;
