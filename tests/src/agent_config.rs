@@ -34,7 +34,7 @@ impl Default for AgentConfig {
 
 impl AgentConfig {
     /// Adds a TCP service on port 80 for one VIP, with an HTTP check that
-    /// finds a dead backend within a fifth of a second.
+    /// finds a dead backend within half a second.
     #[must_use]
     pub fn service(mut self, name: &str, vip: IpAddr, mode: &str, backends: &[Machine]) -> Self {
         self.services += &format!(
@@ -48,10 +48,10 @@ mode = "{mode}"
 [service.check]
 type = "http"
 path = "/healthz"
-interval = "100ms"
-timeout = "500ms"
+interval = "150ms"
+timeout = "150ms"
 rise = 2
-fall = 2
+fall = 3
 "#
         );
         self.services += &backend_tables(vip, backends);

@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::Command, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use crate::{host::Host, process::Process, wait::wait_until};
+use crate::{host::Host, process::Process, rack::Machine, wait::wait_until};
 
 const DAEMONS: &str = "/usr/lib/frr";
 
@@ -45,6 +45,42 @@ impl Frr {
             frr.vtysh("show version")
         })?;
         Ok(frr)
+    }
+
+    /// bgpd's configuration for the router of a rack: a session with each
+    /// machine for both families, with further lines for each neighbour,
+    /// written as what follows `neighbor <address>`.
+    pub fn router_config(
+        local_as: u32,
+        machines: &[Machine],
+        remote_as: u32,
+        further: &[&str],
+    ) -> String {
+        let mut neighbours = String::new();
+        let mut activated = String::new();
+        for Machine { ipv4, .. } in machines {
+            neighbours += &format!(
+                " neighbor {ipv4} remote-as {remote_as}\n neighbor {ipv4} timers connect 1\n"
+            );
+            for line in further {
+                neighbours += &format!(" neighbor {ipv4} {line}\n");
+            }
+            activated += &format!("  neighbor {ipv4} activate\n");
+        }
+        format!(
+            "router bgp {local_as}
+ bgp router-id 192.0.2.1
+ no bgp ebgp-requires-policy
+ no bgp default ipv4-unicast
+ bgp bestpath as-path multipath-relax
+ timers bgp 1 3
+{neighbours}
+ address-family ipv4 unicast
+{activated} exit-address-family
+ address-family ipv6 unicast
+{activated} exit-address-family
+"
+        )
     }
 
     /// Asks FRR by its own shell.

@@ -9,7 +9,9 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use vipd_tests::{Bird, Held, Lab, LabId, Machine, Nginx, Probes, Rack, Size, ask, wait_until};
+use vipd_tests::{
+    Bird, Frr, Held, Lab, LabId, Machine, Nginx, Probes, Rack, Size, ask, wait_until,
+};
 
 use crate::support::in_lab;
 
@@ -79,6 +81,35 @@ fn a_client_reaches_two_speakers_by_ecmp_and_outlives_the_silent_death_of_one() 
             "{:?}",
             report.by_backend()
         );
+        Ok(())
+    });
+}
+
+#[test]
+fn frr_as_the_router_shows_what_a_speaker_announces() {
+    in_lab(|lab| {
+        let rack = rack(lab)?;
+        let lb1 = &rack.balancers[0];
+        let neighbours = std::slice::from_ref(lb1);
+        let config = Frr::router_config(64501, neighbours, 64500, &[]);
+        let router = Frr::start(&rack.router, &config)?;
+        let _speaker = start_speaker(lb1)?;
+        wait_until("FRR has the session", Duration::from_secs(15), || {
+            router.ensure_established(&lb1.ipv4.to_string())
+        })?;
+        for (prefix, next_hop) in [
+            (format!("{VIP}/32"), lb1.ipv4.to_string()),
+            (format!("{VIP6}/128"), lb1.ipv6.to_string()),
+        ] {
+            wait_until("FRR has the route", Duration::from_secs(5), || {
+                let paths = router.paths(&prefix)?;
+                ensure!(
+                    paths.len() == 1 && paths[0]["nexthops"][0]["ip"] == next_hop.as_str(),
+                    "{prefix}: {paths:?}"
+                );
+                Ok(())
+            })?;
+        }
         Ok(())
     });
 }

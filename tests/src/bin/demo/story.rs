@@ -119,8 +119,8 @@ impl<'a> Stage<'a> {
     fn kill_backend(&mut self) -> Result<BackendKill> {
         self.screen.heading("1. A backend is killed");
         self.screen.say(
-            "nginx on b2 gets SIGKILL. vipd asks each backend every 100 ms and takes one\n\
-             out after 2 bad answers. Connections to b2 are lost with it; no other may be.",
+            "nginx on b2 gets SIGKILL. vipd asks each backend every 150 ms and takes one\n\
+             out after 3 bad answers. Connections to b2 are lost with it; no other may be.",
         );
         let mut detected = Duration::ZERO;
         let Self { screen, site } = self;
