@@ -2,16 +2,17 @@
 //! speakers that serve the VIP themselves, no vipd in it.
 
 use std::{
+    io::{BufRead as _, BufReader},
     net::{IpAddr, SocketAddr},
     path::Path,
+    process::{Child, Command, Stdio},
     thread::sleep,
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, ensure};
-use vipd_tests::{
-    Bird, Frr, Held, Lab, LabId, Machine, Nginx, Probes, Rack, Size, ask, wait_until,
-};
+use rustix::process::{Pid, Signal};
+use vipd_tests::{Bird, Frr, Held, Lab, Machine, Nginx, Probes, Rack, Size, ask, wait_until};
 
 use crate::support::in_lab;
 
@@ -135,15 +136,71 @@ fn nothing_is_left_of_a_dropped_lab() {
     in_lab(|lab| {
         let rack = rack(lab)?;
         let _server = Nginx::start(&rack.backends[0].host)?;
-        ensure!(namespaces_of(lab.id()) == 7, "the lab stands");
+        ensure!(namespaces_of(&lab.id().to_string()) == 7, "the lab stands");
         ensure!(lab.id().dir().exists() && lab.id().pins().exists());
-        left_id = Some(lab.id().clone());
+        left_id = Some(lab.id().to_string());
         Ok(())
     });
-    let id = left_id.expect("the lab has run");
-    assert_eq!(namespaces_of(&id), 0);
-    assert!(!id.dir().exists() && !id.pins().exists());
-    assert_eq!(processes_that_name(&id.to_string()), Vec::<String>::new());
+    assert_nothing_left(&left_id.expect("the lab has run"));
+}
+
+#[test]
+fn nothing_is_left_of_a_lab_whose_owner_is_interrupted() {
+    let (mut owner, id) = start_owner();
+    rustix::process::kill_process(Pid::from_child(&owner), Signal::INT).expect("it runs");
+    let status = owner.wait().expect("it ends");
+    assert_eq!(status.code(), Some(130));
+    assert_nothing_left(&id);
+}
+
+#[test]
+fn the_next_lab_removes_what_a_killed_owner_left() {
+    let (mut owner, id) = start_owner();
+    owner.kill().expect("it runs");
+    owner.wait().expect("it ends");
+    in_lab(|_| Ok(()));
+    assert_nothing_left(&id);
+}
+
+/// The other process of the two tests above.
+#[test]
+#[ignore = "runs until it is killed, for the tests of interrupted labs"]
+fn a_lab_that_waits() {
+    in_lab(|lab| {
+        let rack = rack(lab)?;
+        let _server = Nginx::start(&rack.backends[0].host)?;
+        println!("\nlab {}", lab.id());
+        sleep(Duration::from_secs(60));
+        Ok(())
+    });
+}
+
+/// Starts the test above by itself and returns it with its lab's name.
+fn start_owner() -> (Child, String) {
+    let mut owner = Command::new(std::env::current_exe().expect("a test has a path"))
+        .args(["--exact", "the_lab_itself::a_lab_that_waits"])
+        .args(["--ignored", "--nocapture"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .expect("a test can be started");
+    let output = BufReader::new(owner.stdout.take().expect("it is piped"));
+    let id = output
+        .lines()
+        .map_while(Result::ok)
+        .find_map(|line| Some(line.strip_prefix("lab ")?.to_owned()))
+        .expect("it tells its lab");
+    assert_eq!(namespaces_of(&id), 7, "its lab stands");
+    (owner, id)
+}
+
+/// Looks for anything that carries the lab's name.
+fn assert_nothing_left(id: &str) {
+    assert_eq!(namespaces_of(id), 0);
+    for dir in ["/tmp", "/sys/fs/bpf"] {
+        assert!(!Path::new(dir).join(id).exists(), "{id} is in {dir}");
+    }
+    assert_eq!(processes_that_name(id), Vec::<String>::new());
 }
 
 fn rack(lab: &Lab) -> Result<Rack> {
@@ -186,10 +243,10 @@ protocol bgp upstream {{
     )
 }
 
-fn namespaces_of(id: &LabId) -> usize {
+fn namespaces_of(id: &str) -> usize {
     list("/run/netns")
         .iter()
-        .filter(|name| name.starts_with(&id.netns("")))
+        .filter(|name| name.starts_with(&format!("{id}-")))
         .count()
 }
 
