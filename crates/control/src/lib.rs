@@ -1,7 +1,55 @@
-//! What vipd decides, and nothing else: from the configuration and the
-//! observations of health checks to what is to be forwarded and announced.
+//! What vipd decides, and nothing else: from the configuration and the results
+//! of health checks to what is to be forwarded and announced.
 //!
-//! Everything here is a pure function of its arguments: no sockets, no clock,
-//! no threads. Time is passed in.
+//! Everything here is a pure function of its arguments or a state machine that
+//! is told the time: no sockets, no clock, no threads.
+//!
+//! # The way of a change
+//!
+//! ```text
+//!   configuration          probe (outside)
+//!        |                    |  Observation
+//!        v                    v
+//!      model ---------> health_table <-> health
+//!        |                    |  who is available
+//!        v                    v
+//!        +--------> decide <--+  <-> ring
+//!                     |  Desired
+//!          +----------+----------+
+//!          v                     v
+//!     data plane (outside) --> gate --> speaker (outside)
+//!               acknowledgement     VIPs to announce
+//! ```
+//!
+//! It begins with the [`model`]: services, each with virtual addresses (VIPs)
+//! in front and backends behind, validated by whoever read the configuration.
+//!
+//! A *probe* outside this crate asks a backend at the moments that [`schedule`]
+//! names, and hands over what it found as an [`check::Observation`]: a word
+//! such as `L7STS`, a duration, a detail.
+//!
+//! [`health_table`] finds the backend that the observation is about and tells
+//! its [`health`], a small machine of rise and fall: some failures in a row
+//! take a backend down, some successes bring it up. One bit of it goes on:
+//! whether the backend takes traffic.
+//!
+//! [`decide`] puts the model and these bits together. For each service it works
+//! out a [`ring`], which says for each hash of a flow what backend it goes to,
+//! and which all nodes of a cluster work out alike without talking to each
+//! other. For each VIP it says whether there is enough behind it to announce
+//! it. The outcome is [`decide::Desired`]: a state, not a list of changes.
+//!
+//! The *data plane* outside compares that state with what the kernel holds,
+//! writes the difference, and acknowledges each VIP by the fingerprint of what
+//! it applied. The [`gate`] sees both, and lets the BGP *speaker* announce a VIP
+//! only once its packets would be forwarded, and no longer than they should be.
 
+pub mod check;
+pub mod decide;
+pub mod gate;
+mod hash;
+pub mod health;
+pub mod health_table;
 pub mod model;
+pub mod ring;
+pub mod schedule;

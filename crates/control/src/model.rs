@@ -64,7 +64,8 @@ pub enum Mode {
 pub struct Backend {
     /// Unique in its service.
     pub name: Arc<str>,
-    /// Where packets go: outer destination, or neighbour on the link.
+    /// Where packets go: outer destination, or neighbour on the link. Unique in
+    /// its service, where it is the backend's identity in health and ring.
     pub address: IpAddr,
     /// Share of the traffic relative to its siblings; 0 takes none.
     pub weight: u16,
@@ -122,5 +123,44 @@ impl Service {
     #[must_use]
     pub fn check_address(&self, backend: &Backend) -> SocketAddr {
         SocketAddr::new(backend.address, self.check.port.get())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// A service on port 80 of one address, with such backends (name, last
+    /// byte of the address, weight), for the tests of this crate.
+    pub(crate) fn service(name: &str, backends: &[(&str, u8, u16)]) -> Service {
+        Service {
+            name: name.into(),
+            vips: vec![IpAddr::from([192, 0, 2, 1])],
+            protocol: Protocol::Tcp,
+            port: NonZeroU16::MIN.saturating_add(79),
+            mode: Mode::Ipip,
+            min_healthy: 1,
+            ring_size: 4096,
+            check: Check {
+                kind: CheckKind::Tcp,
+                port: NonZeroU16::MIN.saturating_add(79),
+                source: None,
+                timing: Timing {
+                    interval: Duration::from_secs(1),
+                    timeout: Duration::from_secs(1),
+                    rise: 2,
+                    fall: 2,
+                    jitter_permille: 0,
+                },
+            },
+            backends: backends
+                .iter()
+                .map(|&(name, last, weight)| Backend {
+                    name: name.into(),
+                    address: IpAddr::from([198, 51, 100, last]),
+                    weight,
+                })
+                .collect(),
+        }
     }
 }

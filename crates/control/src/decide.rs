@@ -1,0 +1,277 @@
+//! The decision: from the model and the health of backends to what is to be
+//! forwarded and which virtual addresses may be announced.
+//!
+//! The outcome is a state, not a list of changes: whoever applies it compares
+//! it with what there is. What did not change is shared with the decision
+//! before, so comparing is cheap.
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
+
+use crate::{
+    hash::Fields,
+    model::{Backend, Mode, Model, Protocol, Service},
+    ring::{Ring, RingBase},
+};
+
+/// What is to be forwarded and announced.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// One per service, in the order of their names.
+    pub services: Vec<Arc<ServicePlan>>,
+    /// One per virtual address.
+    pub vips: BTreeMap<IpAddr, VipPlan>,
+}
+
+/// What is to be forwarded for one service.
+#[derive(Debug, PartialEq, Eq)]
+pub struct ServicePlan {
+    /// As configured.
+    pub service: Arc<Service>,
+    /// Whether each backend takes traffic, in the service's order; also those
+    /// of weight 0 when they are healthy.
+    pub available: Vec<bool>,
+    /// Number of available backends with a weight.
+    pub healthy: u32,
+    /// Number of configured backends with a weight.
+    pub configured: u32,
+    /// What the ring is made from.
+    pub base: Arc<RingBase>,
+    /// Who owns which slot; `None` when nobody was available since the service
+    /// or its backends were configured. If nobody is available *now*, the ring
+    /// is the last one: packets of a farm that is thought dead are better sent
+    /// than dropped.
+    pub ring: Option<Arc<Ring>>,
+    /// [`Ring::fingerprint`] of the ring under the cluster secret.
+    pub ring_fingerprint: Option<u64>,
+    /// Of all that the data plane is to apply for this service, except for the
+    /// virtual addresses.
+    pub fingerprint: u64,
+    /// Whether enough backends are healthy.
+    pub alive: bool,
+}
+
+/// What is to become of one virtual address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VipPlan {
+    /// Whether it may be announced.
+    pub alive: bool,
+    /// The services on it, in the order of their names.
+    pub services: Vec<ServiceVerdict>,
+    /// Of all that the data plane is to apply for this address; what it
+    /// acknowledges with.
+    pub fingerprint: u64,
+}
+
+/// How one service stands, in numbers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceVerdict {
+    /// Name of the service.
+    pub name: Arc<str>,
+    /// Whether enough backends are healthy.
+    pub alive: bool,
+    /// Number of healthy backends with a weight.
+    pub healthy: u32,
+    /// Number of configured backends with a weight.
+    pub configured: u32,
+    /// Number of healthy backends wanted.
+    pub wanted: u32,
+}
+
+/// Says which backends of a service are available, in the service's order.
+/// A missing flag means no.
+pub trait HealthView {
+    /// One flag per backend of `service`.
+    fn available(&self, service: &Service) -> Vec<bool>;
+}
+
+impl<F: Fn(&Service, &Backend) -> bool> HealthView for F {
+    fn available(&self, service: &Service) -> Vec<bool> {
+        service.backends.iter().map(|b| self(service, b)).collect()
+    }
+}
+
+/// Decides. Keeps nothing between decisions but the secret: what need not be
+/// computed again is found in the decision before.
+#[derive(Clone, Debug)]
+pub struct Decider {
+    secret: [u8; 16],
+}
+
+impl Decider {
+    /// `secret` is what keys the cluster's flow hash; it enters the
+    /// fingerprints.
+    #[must_use]
+    pub const fn new(secret: [u8; 16]) -> Self {
+        Self { secret }
+    }
+
+    /// What is to be, given what is configured and who is healthy. `previous`
+    /// is the decision before, or the default: it saves work, and says how the
+    /// ring of a service was when nobody is left. Plans that did not change are
+    /// the same `Arc` as there.
+    #[must_use]
+    pub fn decide(&self, model: &Model, health: &impl HealthView, previous: &Desired) -> Desired {
+        let plan = |service: &Arc<Service>| {
+            let available = health.available(service);
+            self.plan(service, available, previous.service(&service.name))
+        };
+        let services: Vec<_> = model.services.iter().map(plan).collect();
+        let vips = by_vip(&services)
+            .into_iter()
+            .map(|(vip, plans)| (vip, VipPlan::new(&plans)))
+            .collect();
+        Desired { services, vips }
+    }
+
+    fn plan(
+        &self,
+        service: &Arc<Service>,
+        mut available: Vec<bool>,
+        previous: Option<&Arc<ServicePlan>>,
+    ) -> Arc<ServicePlan> {
+        available.resize(service.backends.len(), false);
+        let unchanged = |p: &&Arc<ServicePlan>| p.service == *service && p.available == available;
+        if let Some(same) = previous.filter(unchanged) {
+            return Arc::clone(same);
+        }
+
+        let related = previous.filter(|plan| plan.base.fits(service));
+        let base = related.map_or_else(
+            || Arc::new(RingBase::new(service)),
+            |plan| Arc::clone(&plan.base),
+        );
+        let last = related.and_then(|plan| plan.ring.as_ref());
+        let ring = last
+            .map_or_else(|| base.ring(&available), |ring| ring.update(&available))
+            .map(Arc::new)
+            .or_else(|| last.cloned());
+
+        let ring_fingerprint = ring.as_ref().map(|ring| ring.fingerprint(&self.secret));
+        let healthy = weighted(service, |i| available[i]);
+        Arc::new(ServicePlan {
+            fingerprint: service_fingerprint(service, ring_fingerprint),
+            alive: healthy >= service.min_healthy,
+            service: Arc::clone(service),
+            available,
+            healthy,
+            configured: weighted(service, |_| true),
+            base,
+            ring,
+            ring_fingerprint,
+        })
+    }
+}
+
+/// Number of backends that have a weight and are chosen by their place.
+fn weighted(service: &Service, chosen: impl Fn(usize) -> bool) -> u32 {
+    let backends = (0..).zip(&service.backends);
+    let counted = backends.filter(|(i, backend)| backend.weight > 0 && chosen(*i));
+    counted.fold(0, |count, _| count + 1)
+}
+
+/// The services on each virtual address, in the order of their names.
+fn by_vip(services: &[Arc<ServicePlan>]) -> BTreeMap<IpAddr, Vec<&ServicePlan>> {
+    let mut vips = BTreeMap::<_, Vec<_>>::new();
+    for plan in services {
+        for &vip in &plan.service.vips {
+            vips.entry(vip).or_default().push(&**plan);
+        }
+    }
+    vips
+}
+
+impl Desired {
+    /// The plan of a service.
+    #[must_use]
+    pub fn service(&self, name: &str) -> Option<&Arc<ServicePlan>> {
+        let found = self
+            .services
+            .binary_search_by(|plan| (*plan.service.name).cmp(name));
+        found.ok().map(|i| &self.services[i])
+    }
+}
+
+impl VipPlan {
+    fn new(plans: &[&ServicePlan]) -> Self {
+        let services: Vec<_> = plans.iter().map(|plan| plan.verdict()).collect();
+        Self {
+            alive: any_service_alive(&services),
+            services,
+            fingerprint: plans
+                .iter()
+                .fold(Fields::default(), |fields, p| fields.number(p.fingerprint))
+                .hash(FINGERPRINT_KEY),
+        }
+    }
+
+    /// Why it is alive or not, in plain words, for example `web: 0 of 3
+    /// backends healthy, 1 wanted`.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        let reasons: Vec<_> = self.services.iter().map(ToString::to_string).collect();
+        reasons.join("; ")
+    }
+}
+
+/// The policy of when a virtual address may be announced: when at least one of
+/// its services is alive, since withdrawing it would take that one down too.
+fn any_service_alive(services: &[ServiceVerdict]) -> bool {
+    services.iter().any(|service| service.alive)
+}
+
+impl ServicePlan {
+    fn verdict(&self) -> ServiceVerdict {
+        ServiceVerdict {
+            name: Arc::clone(&self.service.name),
+            alive: self.alive,
+            healthy: self.healthy,
+            configured: self.configured,
+            wanted: self.service.min_healthy,
+        }
+    }
+}
+
+impl fmt::Display for ServiceVerdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            name,
+            healthy,
+            configured,
+            wanted,
+            ..
+        } = self;
+        write!(f, "{name}: {healthy} of {configured} backends healthy")?;
+        if !self.alive {
+            write!(f, ", {wanted} wanted")?;
+        }
+        Ok(())
+    }
+}
+
+/// Covers what packets of the service meet: name, protocol, port, mode and
+/// ring. The secret is in the ring's fingerprint.
+fn service_fingerprint(service: &Service, ring: Option<u64>) -> u64 {
+    let protocol = match service.protocol {
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+    };
+    let mode = match service.mode {
+        Mode::L2Dsr => 1,
+        Mode::Ipip => 2,
+    };
+    let fields = Fields::default()
+        .bytes(service.name.as_bytes())
+        .number(protocol)
+        .number(u64::from(service.port.get()))
+        .number(mode);
+    ring.into_iter()
+        .fold(fields, Fields::number)
+        .hash(FINGERPRINT_KEY)
+}
+
+/// The fingerprints of services and addresses are compared only, so the key
+/// need not be secret.
+const FINGERPRINT_KEY: &[u8; 16] = b"vipd fingerprint";

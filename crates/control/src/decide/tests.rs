@@ -1,0 +1,275 @@
+//! The decision as tables and properties.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::tests::service;
+
+const DECIDER: Decider = Decider::new(*b"a cluster secret");
+
+fn model(services: impl IntoIterator<Item = Service>) -> Model {
+    let services = services.into_iter().map(Arc::new).collect();
+    Model { services }
+}
+
+/// Three backends of one service; `up` names those that are healthy.
+fn web() -> Service {
+    service("web", &[("a", 1, 10), ("b", 2, 10), ("c", 3, 10)])
+}
+
+fn up(names: &str) -> impl Fn(&Service, &Backend) -> bool + '_ {
+    |_, backend| names.contains(&*backend.name)
+}
+
+fn decide(model: &Model, names: &str, previous: &Desired) -> Desired {
+    DECIDER.decide(model, &up(names), previous)
+}
+
+fn only_vip(desired: &Desired) -> &VipPlan {
+    desired.vips.values().next().expect("a VIP")
+}
+
+#[test]
+fn a_vip_is_alive_while_enough_backends_are_healthy() {
+    let check = |sentence, min_healthy, weights: [u16; 3], names, alive, reason| {
+        let mut web = web();
+        web.min_healthy = min_healthy;
+        for (backend, weight) in web.backends.iter_mut().zip(weights) {
+            backend.weight = weight;
+        }
+        let desired = decide(&model([web]), names, &Desired::default());
+        let vip = only_vip(&desired);
+        let found = (vip.alive, vip.reason());
+        assert_eq!(found, (alive, String::from(reason)), "{sentence}: {vip:#?}");
+    };
+    let even = [10; 3];
+    check(
+        "all healthy",
+        1,
+        even,
+        "abc",
+        true,
+        "web: 3 of 3 backends healthy",
+    );
+    check(
+        "one is enough",
+        1,
+        even,
+        "b",
+        true,
+        "web: 1 of 3 backends healthy",
+    );
+    check(
+        "nobody",
+        1,
+        even,
+        "",
+        false,
+        "web: 0 of 3 backends healthy, 1 wanted",
+    );
+    check(
+        "exactly enough",
+        2,
+        even,
+        "ab",
+        true,
+        "web: 2 of 3 backends healthy",
+    );
+    check(
+        "one too few",
+        3,
+        even,
+        "ab",
+        false,
+        "web: 2 of 3 backends healthy, 3 wanted",
+    );
+    check(
+        "a healthy backend without weight takes no traffic and does not count",
+        1,
+        [0, 10, 10],
+        "a",
+        false,
+        "web: 0 of 2 backends healthy, 1 wanted",
+    );
+}
+
+#[test]
+fn a_vip_is_alive_while_one_of_its_services_is() {
+    let check = |sentence, names, alive, reason| {
+        let dns = service("dns", &[("x", 8, 1)]);
+        let desired = decide(&model([dns, web()]), names, &Desired::default());
+        let vip = only_vip(&desired);
+        let found = (desired.vips.len(), vip.alive, vip.reason());
+        assert_eq!(
+            found,
+            (1, alive, String::from(reason)),
+            "{sentence}: {desired:#?}"
+        );
+    };
+    check(
+        "both",
+        "ax",
+        true,
+        "dns: 1 of 1 backends healthy; web: 1 of 3 backends healthy",
+    );
+    check(
+        "one of two",
+        "a",
+        true,
+        "dns: 0 of 1 backends healthy, 1 wanted; web: 1 of 3 backends healthy",
+    );
+    check(
+        "none",
+        "",
+        false,
+        "dns: 0 of 1 backends healthy, 1 wanted; web: 0 of 3 backends healthy, 1 wanted",
+    );
+}
+
+#[test]
+fn every_address_of_a_service_gets_its_plan() {
+    let mut web = web();
+    web.vips = vec![
+        "192.0.2.7".parse().expect("v4"),
+        "2001:db8::7".parse().expect("v6"),
+    ];
+    let desired = decide(&model([web.clone()]), "a", &Desired::default());
+    assert_eq!(desired.vips.keys().copied().collect::<Vec<_>>(), web.vips);
+    let plans: Vec<_> = desired.vips.values().collect();
+    assert_eq!(plans[0], plans[1]);
+}
+
+#[test]
+fn nothing_new_is_the_same_state_in_the_same_memory() {
+    let dns = service("dns", &[("x", 8, 1)]);
+    let first = decide(&model([dns.clone(), web()]), "abx", &Desired::default());
+    // The model is read anew, so it is equal but not the same.
+    let second = decide(&model([dns.clone(), web()]), "abx", &first);
+    assert_eq!(second, first);
+    for (new, old) in second.services.iter().zip(&first.services) {
+        assert!(Arc::ptr_eq(new, old), "{new:#?}");
+    }
+
+    let third = decide(&model([dns, web()]), "ax", &second);
+    assert_ne!(third, second);
+    assert!(Arc::ptr_eq(&third.services[0], &second.services[0]));
+    assert!(!Arc::ptr_eq(&third.services[1], &second.services[1]));
+}
+
+#[test]
+fn while_nobody_is_left_the_ring_stays_as_it_was() {
+    let model = model([web()]);
+    let some = decide(&model, "ab", &Desired::default());
+    let nobody = decide(&model, "", &some);
+    let (some, after) = (&some.services[0], &nobody.services[0]);
+    assert!(!after.alive);
+    assert_eq!(after.ring, some.ring);
+    assert_eq!(after.fingerprint, some.fingerprint, "nothing to apply");
+
+    let back = decide(&model, "c", &nobody);
+    let afresh = decide(&model, "c", &Desired::default());
+    assert_eq!(back, afresh);
+}
+
+#[test]
+fn who_was_never_up_has_no_ring() {
+    let desired = decide(&model([web()]), "", &Desired::default());
+    assert_eq!(desired.services[0].ring, None);
+    assert_eq!(desired.services[0].ring_fingerprint, None);
+}
+
+#[test]
+fn a_ring_of_other_backends_is_not_kept() {
+    let some = decide(&model([web()]), "abc", &Desired::default());
+    let mut other = web();
+    other.backends.remove(0);
+    let nobody = decide(&model([other]), "", &some);
+    assert_eq!(nobody.services[0].ring, None, "{nobody:#?}");
+}
+
+#[test]
+fn the_base_of_the_ring_is_computed_only_for_other_backends() {
+    let check = |sentence, edit: fn(&mut Service), same| {
+        let before = decide(&model([web()]), "abc", &Desired::default());
+        let mut edited = web();
+        edit(&mut edited);
+        let after = decide(&model([edited]), "abc", &before);
+        let bases = (&before.services[0].base, &after.services[0].base);
+        assert_eq!(Arc::ptr_eq(bases.0, bases.1), same, "{sentence}");
+    };
+    check("a check", |s| s.check.timing.rise += 1, true);
+    check("a name", |s| s.backends[0].name = "aa".into(), true);
+    check("a weight", |s| s.backends[0].weight += 1, false);
+    check("a size", |s| s.ring_size *= 2, false);
+    check("a removal", |s| drop(s.backends.pop()), false);
+}
+
+#[test]
+fn the_fingerprint_of_a_vip_covers_what_packets_meet() {
+    let check = |sentence, edit: fn(&mut Service), names, same| {
+        let before = decide(&model([web()]), "abc", &Desired::default());
+        let mut edited = web();
+        edit(&mut edited);
+        let after = decide(&model([edited]), names, &Desired::default());
+        let fingerprints = (only_vip(&before).fingerprint, only_vip(&after).fingerprint);
+        assert_eq!(fingerprints.0 == fingerprints.1, same, "{sentence}");
+    };
+    check("nothing", |_| (), "abc", true);
+    check("a check", |s| s.check.timing.rise += 1, "abc", true);
+    check(
+        "a name of a backend",
+        |s| s.backends[2].name = "ab".into(),
+        "abc",
+        true,
+    );
+    check(
+        "the port",
+        |s| s.port = s.port.saturating_add(1),
+        "abc",
+        false,
+    );
+    check("the protocol", |s| s.protocol = Protocol::Udp, "abc", false);
+    check("the mode", |s| s.mode = Mode::L2Dsr, "abc", false);
+    check(
+        "the name of the service",
+        |s| s.name = "www".into(),
+        "abc",
+        false,
+    );
+    check("the ring size", |s| s.ring_size *= 2, "abc", false);
+    check(
+        "an address",
+        |s| s.backends[0].address = [203, 0, 113, 1].into(),
+        "abc",
+        false,
+    );
+    check("a death", |_| (), "ab", false);
+}
+
+proptest! {
+    /// But for rings kept because nobody is left, history does not matter.
+    #[test]
+    fn a_decision_does_not_depend_on_the_ones_before(
+        moments in prop::collection::vec("[abcx]{0,4}", 1..8),
+    ) {
+        let model = model([service("dns", &[("x", 8, 1)]), web()]);
+        let mut previous = Desired::default();
+        for names in moments {
+            let desired = decide(&model, &names, &previous);
+            let afresh = decide(&model, &names, &Desired::default());
+            for (found, expected) in desired.services.iter().zip(&afresh.services) {
+                if expected.healthy > 0 {
+                    prop_assert_eq!(found, expected);
+                } else {
+                    let kept = previous.service(&found.service.name).map(|p| &p.ring);
+                    prop_assert_eq!(&found.ring, kept.unwrap_or(&None));
+                }
+            }
+            for (found, expected) in desired.vips.values().zip(afresh.vips.values()) {
+                prop_assert_eq!(found.alive, expected.alive);
+                prop_assert_eq!(&found.services, &expected.services);
+            }
+            previous = desired;
+        }
+    }
+}

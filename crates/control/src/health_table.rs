@@ -1,0 +1,176 @@
+//! The health of every backend of every service: takes observations in, says
+//! who is available. Holds no opinion of its own; [`crate::health`] does.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Instant};
+
+use crate::{
+    check::Observation,
+    decide::HealthView,
+    health::{Health, Initial, Transition},
+    model::{CheckKind, Model, Service},
+};
+
+/// Health of all backends of a model.
+#[derive(Clone, Debug, Default)]
+pub struct HealthTable {
+    services: BTreeMap<Arc<str>, Row>,
+}
+
+#[derive(Clone, Debug)]
+struct Row {
+    service: Arc<Service>,
+    /// In the order of the service's backends.
+    backends: Vec<Health>,
+    /// The same in one bit each, since decisions read nothing else.
+    available: Vec<bool>,
+}
+
+impl HealthTable {
+    /// Follows a new configuration. A backend that was there keeps its health,
+    /// also when its name, its weight or its check changed, so that a reload
+    /// flaps nothing; a new one starts as `initial` says, or up when it is not
+    /// checked at all.
+    pub fn apply(&mut self, model: &Model, initial: Initial, now: Instant) {
+        let mut before = std::mem::take(&mut self.services);
+        for service in &model.services {
+            let old = before.remove(&service.name);
+            let row = Row::new(service, old.as_ref(), initial, now);
+            self.services.insert(Arc::clone(&service.name), row);
+        }
+    }
+
+    /// Takes in one result. A result about a backend that is no longer there,
+    /// or is not to be checked, is ignored.
+    pub fn observe(&mut self, observation: Observation, now: Instant) -> Option<Transition> {
+        let row = self.services.get_mut(&observation.service)?;
+        let i = row.position(observation.backend)?;
+        let check = &row.service.check;
+        if check.kind == CheckKind::None {
+            return None;
+        }
+        let transition = row.backends[i].observe(observation.result, &check.timing, now);
+        row.available[i] = row.backends[i].is_available();
+        transition
+    }
+
+    /// Health of one backend.
+    #[must_use]
+    pub fn backend(&self, service: &str, address: IpAddr) -> Option<&Health> {
+        let row = self.services.get(service)?;
+        row.position(address).map(|i| &row.backends[i])
+    }
+
+    /// Health of all backends of a service, in the service's order; empty for
+    /// a service that is not in the table.
+    #[must_use]
+    pub fn backends(&self, service: &str) -> &[Health] {
+        self.services
+            .get(service)
+            .map_or(&[], |row| row.backends.as_slice())
+    }
+}
+
+/// A service is looked up by its name, and its backends by their place: hand
+/// in the model that was applied last.
+impl HealthView for HealthTable {
+    fn available(&self, service: &Service) -> Vec<bool> {
+        self.services
+            .get(&service.name)
+            .map_or_else(Vec::new, |row| row.available.clone())
+    }
+}
+
+impl Row {
+    fn new(service: &Arc<Service>, old: Option<&Self>, initial: Initial, now: Instant) -> Self {
+        let unchecked = service.check.kind == CheckKind::None;
+        let health = |address| {
+            if unchecked {
+                return Health::new(Initial::Up, now);
+            }
+            old.and_then(|row| row.position(address).map(|i| row.backends[i].clone()))
+                .unwrap_or_else(|| Health::new(initial, now))
+        };
+        let addresses = service.backends.iter().map(|b| b.address);
+        let backends: Vec<_> = addresses.map(health).collect();
+        Self {
+            service: Arc::clone(service),
+            available: backends.iter().map(Health::is_available).collect(),
+            backends,
+        }
+    }
+
+    fn position(&self, address: IpAddr) -> Option<usize> {
+        self.service
+            .backends
+            .iter()
+            .position(|b| b.address == address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::{
+        check::{CheckCode, CheckResult},
+        health::State,
+        model::tests::service,
+    };
+
+    fn table(service: &Service) -> HealthTable {
+        let mut table = HealthTable::default();
+        apply(&mut table, service);
+        table
+    }
+
+    fn apply(table: &mut HealthTable, service: &Service) {
+        let services = vec![Arc::new(service.clone())];
+        table.apply(&Model { services }, Initial::Unknown, Instant::now());
+    }
+
+    fn observe(table: &mut HealthTable, last_byte: u8, code: CheckCode) -> Option<Transition> {
+        let observation = Observation {
+            service: "web".into(),
+            backend: IpAddr::from([198, 51, 100, last_byte]),
+            result: CheckResult {
+                code,
+                status: None,
+                duration: Duration::from_millis(1),
+                detail: String::new(),
+            },
+        };
+        table.observe(observation, Instant::now())
+    }
+
+    #[test]
+    fn observations_reach_their_backend_and_no_other() {
+        let web = service("web", &[("a", 1, 1), ("b", 2, 1)]);
+        let mut table = table(&web);
+        assert_eq!(table.available(&web), [false, false], "{table:#?}");
+        assert!(observe(&mut table, 2, CheckCode::L4Ok).is_some());
+        assert_eq!(table.available(&web), [false, true], "{table:#?}");
+        assert_eq!(observe(&mut table, 9, CheckCode::L4Ok), None, "{table:#?}");
+        assert_eq!(table.available(&service("other", &[])), [false; 0]);
+    }
+
+    #[test]
+    fn a_reload_keeps_the_health_of_whoever_has_the_same_address() {
+        let mut table = table(&service("web", &[("a", 1, 1), ("b", 2, 1)]));
+        observe(&mut table, 2, CheckCode::L4Ok);
+        let mut web = service("web", &[("new", 3, 1), ("renamed", 2, 9)]);
+        web.check.timing.fall = 7;
+        apply(&mut table, &web);
+        assert_eq!(table.available(&web), [false, true], "{table:#?}");
+    }
+
+    #[test]
+    fn a_backend_that_is_not_checked_is_up_whatever_a_late_result_says() {
+        let mut web = service("web", &[("a", 1, 1)]);
+        web.check.kind = CheckKind::None;
+        let mut table = table(&web);
+        assert_eq!(observe(&mut table, 1, CheckCode::L4Con), None);
+        assert_eq!(table.backends("web")[0].state(), State::Up, "{table:#?}");
+        assert_eq!(table.available(&web), [true], "{table:#?}");
+    }
+}
