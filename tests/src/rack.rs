@@ -1,7 +1,10 @@
 //! The topology "rack": a client, a router, and a switch with balancers and
 //! backends on it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result};
 
@@ -170,11 +173,16 @@ impl Rack {
             batch += &format!("link set {} master br0\n", machine.host.name());
         }
         self.switch.ip(&batch)?;
-        // What a machine sends by XDP_TX reaches the other end of its veth
-        // only if that end polls (NAPI), which GRO makes it do.
-        for machine in self.machines() {
-            self.switch
-                .run("ethtool", &["-K", machine.host.name(), "gro", "on"])?;
+        // What a balancer sends by XDP_TX is taken over at once only by a veth
+        // end that runs an XDP program too. (With GRO alone it is queued there,
+        // and waits for the next packet that comes the ordinary way.)
+        let pass = pass_object()?;
+        for balancer in &self.balancers {
+            let port = balancer.host.name();
+            self.switch.ip(&format!(
+                "link set dev {port} xdpdrv object {} section xdp\n",
+                pass.display()
+            ))?;
         }
         Ok(())
     }
@@ -226,6 +234,17 @@ impl Machine {
             .collect();
         self.host.ip(&batch)
     }
+}
+
+/// The pass-all XDP program.
+fn pass_object() -> Result<PathBuf> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/pass");
+    path.canonicalize().with_context(|| {
+        format!(
+            "no XDP object at {}: run `cargo xtask build`",
+            path.display()
+        )
+    })
 }
 
 /// Joins two hosts by a veth pair, up, without checksum offload: a frame that

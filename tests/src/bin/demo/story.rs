@@ -2,6 +2,7 @@
 //! balancer, one after the other.
 
 use std::{
+    env,
     net::{Ipv4Addr, SocketAddr},
     thread::sleep,
     time::{Duration, Instant},
@@ -251,13 +252,14 @@ impl<'a> Stage<'a> {
                birdc -s {}/bird.ctl show route all\n  \
                {} status --socket {}/vipd.sock\n  \
                less {}/vipd.log\n\
-             and when you have seen enough:\n  \
-               cargo xtask demo --clean",
+             The next demo takes it away, or, when you have seen enough:\n  \
+               {} --clean",
             client.netns_name(),
             router.dir().display(),
             vipd.display(),
             lb1.dir().display(),
             lb1.dir().display(),
+            env::current_exe()?.display(),
         ));
         lab.keep()
     }
