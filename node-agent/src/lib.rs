@@ -1,3 +1,5 @@
 //! The vipd agent, as a library for its binary and its tests.
 
 pub mod config;
+pub mod dataplane;
+pub mod speaker;

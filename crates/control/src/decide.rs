@@ -8,7 +8,7 @@
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use crate::{
     hash::Fields,
@@ -22,7 +22,7 @@ pub struct Desired {
     /// One per service, in the order of their names.
     pub services: Vec<Arc<ServicePlan>>,
     /// One per virtual address.
-    pub vips: BTreeMap<IpAddr, VipPlan>,
+    pub vips: BTreeMap<IpAddr, Arc<VipPlan>>,
 }
 
 /// What is to be forwarded for one service.
@@ -54,30 +54,15 @@ pub struct ServicePlan {
 }
 
 /// What is to become of one virtual address.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct VipPlan {
     /// Whether it may be announced.
     pub alive: bool,
     /// The services on it, in the order of their names.
-    pub services: Vec<ServiceVerdict>,
+    pub services: Vec<Arc<ServicePlan>>,
     /// Of all that the data plane is to apply for this address; what it
     /// acknowledges with.
     pub fingerprint: u64,
-}
-
-/// How one service stands, in numbers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServiceVerdict {
-    /// Name of the service.
-    pub name: Arc<str>,
-    /// Whether enough backends are healthy.
-    pub alive: bool,
-    /// Number of healthy backends with a weight.
-    pub healthy: u32,
-    /// Number of configured backends with a weight.
-    pub configured: u32,
-    /// Number of healthy backends wanted.
-    pub wanted: u32,
 }
 
 /// Says which backends of a service are available, in the service's order.
@@ -102,7 +87,8 @@ pub struct Decider {
 
 impl Decider {
     /// `secret` is what keys the cluster's flow hash; it enters the
-    /// fingerprints.
+    /// fingerprints. After a change of the secret decide afresh, from the
+    /// default, since plans that are reused carry the old fingerprints.
     #[must_use]
     pub const fn new(secret: [u8; 16]) -> Self {
         Self { secret }
@@ -114,15 +100,22 @@ impl Decider {
     /// the same `Arc` as there.
     #[must_use]
     pub fn decide(&self, model: &Model, health: &impl HealthView, previous: &Desired) -> Desired {
-        let plan = |service: &Arc<Service>| {
-            let available = health.available(service);
-            self.plan(service, available, previous.service(&service.name))
+        let plan = |(i, service): (usize, &Arc<Service>)| {
+            // Mostly it is where it was, which spares the search.
+            let there = previous.services.get(i);
+            let previous = there
+                .filter(|plan| plan.service.name == service.name)
+                .or_else(|| previous.service(&service.name));
+            self.plan(service, health.available(service), previous)
         };
-        let services: Vec<_> = model.services.iter().map(plan).collect();
-        let vips = by_vip(&services)
-            .into_iter()
-            .map(|(vip, plans)| (vip, VipPlan::new(&plans)))
-            .collect();
+        let services: Vec<_> = model.services.iter().enumerate().map(plan).collect();
+        let share = |(vip, services)| {
+            let previous = previous.vips.get(&vip);
+            let same = previous.filter(|plan| plan.services == services);
+            let plan = same.map_or_else(|| Arc::new(VipPlan::new(services)), Arc::clone);
+            (vip, plan)
+        };
+        let vips = by_vip(&services).into_iter().map(share).collect();
         Desired { services, vips }
     }
 
@@ -173,11 +166,11 @@ fn weighted(service: &Service, chosen: impl Fn(usize) -> bool) -> u32 {
 }
 
 /// The services on each virtual address, in the order of their names.
-fn by_vip(services: &[Arc<ServicePlan>]) -> BTreeMap<IpAddr, Vec<&ServicePlan>> {
+fn by_vip(services: &[Arc<ServicePlan>]) -> BTreeMap<IpAddr, Vec<Arc<ServicePlan>>> {
     let mut vips = BTreeMap::<_, Vec<_>>::new();
     for plan in services {
         for &vip in &plan.service.vips {
-            vips.entry(vip).or_default().push(&**plan);
+            vips.entry(vip).or_default().push(Arc::clone(plan));
         }
     }
     vips
@@ -195,15 +188,14 @@ impl Desired {
 }
 
 impl VipPlan {
-    fn new(plans: &[&ServicePlan]) -> Self {
-        let services: Vec<_> = plans.iter().map(|plan| plan.verdict()).collect();
+    fn new(services: Vec<Arc<ServicePlan>>) -> Self {
         Self {
             alive: any_service_alive(&services),
-            services,
-            fingerprint: plans
+            fingerprint: services
                 .iter()
-                .fold(Fields::default(), |fields, p| fields.number(p.fingerprint))
+                .fold(Fields::default(), |fields, s| fields.number(s.fingerprint))
                 .hash(FINGERPRINT_KEY),
+            services,
         }
     }
 
@@ -211,43 +203,35 @@ impl VipPlan {
     /// backends healthy, 1 wanted`.
     #[must_use]
     pub fn reason(&self) -> String {
-        let reasons: Vec<_> = self.services.iter().map(ToString::to_string).collect();
+        let reasons: Vec<_> = self.services.iter().map(|s| s.reason()).collect();
         reasons.join("; ")
     }
 }
 
 /// The policy of when a virtual address may be announced: when at least one of
 /// its services is alive, since withdrawing it would take that one down too.
-fn any_service_alive(services: &[ServiceVerdict]) -> bool {
+fn any_service_alive(services: &[Arc<ServicePlan>]) -> bool {
     services.iter().any(|service| service.alive)
 }
 
 impl ServicePlan {
-    fn verdict(&self) -> ServiceVerdict {
-        ServiceVerdict {
-            name: Arc::clone(&self.service.name),
-            alive: self.alive,
-            healthy: self.healthy,
-            configured: self.configured,
-            wanted: self.service.min_healthy,
-        }
-    }
-}
-
-impl fmt::Display for ServiceVerdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// Why it is alive or not, in plain words.
+    #[must_use]
+    pub fn reason(&self) -> String {
         let Self {
-            name,
             healthy,
             configured,
-            wanted,
             ..
         } = self;
-        write!(f, "{name}: {healthy} of {configured} backends healthy")?;
-        if !self.alive {
-            write!(f, ", {wanted} wanted")?;
+        let Service {
+            name, min_healthy, ..
+        } = &*self.service;
+        let found = format!("{name}: {healthy} of {configured} backends healthy");
+        if self.alive {
+            found
+        } else {
+            format!("{found}, {min_healthy} wanted")
         }
-        Ok(())
     }
 }
 

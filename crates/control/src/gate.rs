@@ -167,7 +167,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::decide::ServiceVerdict;
+    use crate::{decide::ServicePlan, model::tests::service, ring::RingBase};
 
     /// What the gate is shown about one VIP; `None` is not configured.
     #[derive(Clone, Copy, Debug)]
@@ -182,18 +182,24 @@ mod tests {
         IpAddr::from([192, 0, 2, i])
     }
 
-    fn plan(vip: &Vip) -> VipPlan {
-        VipPlan {
+    fn plan(vip: &Vip) -> Arc<VipPlan> {
+        let mut web = service("web", &[("a", 1, 1), ("b", 2, 1), ("c", 3, 1)]);
+        web.ring_size = 4;
+        Arc::new(VipPlan {
             alive: vip.alive,
-            services: vec![ServiceVerdict {
-                name: Arc::from("web"),
+            services: vec![Arc::new(ServicePlan {
                 alive: vip.alive,
+                available: vec![vip.alive, false, false],
                 healthy: vip.alive.into(),
                 configured: 3,
-                wanted: 1,
-            }],
+                base: Arc::new(RingBase::new(&web)),
+                ring: None,
+                ring_fingerprint: None,
+                fingerprint: vip.decided,
+                service: Arc::new(web),
+            })],
             fingerprint: vip.decided,
-        }
+        })
     }
 
     fn update(gate: &mut Gate, vips: &[Vip], fault: Option<&str>) -> Vec<GateChange> {

@@ -1,19 +1,19 @@
 //! The health of every backend of every service: takes observations in, says
 //! who is available. Holds no opinion of its own; [`crate::health`] does.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Instant};
+use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Instant};
 
 use crate::{
     check::Observation,
     decide::HealthView,
     health::{Health, Initial, Transition},
-    model::{CheckKind, Model, Service},
+    model::{Backend, CheckKind, Model, Service},
 };
 
 /// Health of all backends of a model.
 #[derive(Clone, Debug, Default)]
 pub struct HealthTable {
-    services: BTreeMap<Arc<str>, Row>,
+    services: HashMap<Arc<str>, Row>,
 }
 
 #[derive(Clone, Debug)]
@@ -28,9 +28,14 @@ struct Row {
 impl HealthTable {
     /// Follows a new configuration. A backend that was there keeps its health,
     /// also when its name, its weight or its check changed, so that a reload
-    /// flaps nothing; a new one starts as `initial` says, or up when it is not
-    /// checked at all.
-    pub fn apply(&mut self, model: &Model, initial: Initial, now: Instant) {
+    /// flaps nothing; a new one starts as `initial` says of it, or up when it is
+    /// not checked at all.
+    pub fn apply(
+        &mut self,
+        model: &Model,
+        initial: &dyn Fn(&Service, &Backend) -> Initial,
+        now: Instant,
+    ) {
         let mut before = std::mem::take(&mut self.services);
         for service in &model.services {
             let old = before.remove(&service.name);
@@ -81,17 +86,24 @@ impl HealthView for HealthTable {
 }
 
 impl Row {
-    fn new(service: &Arc<Service>, old: Option<&Self>, initial: Initial, now: Instant) -> Self {
+    fn new(
+        service: &Arc<Service>,
+        old: Option<&Self>,
+        initial: &dyn Fn(&Service, &Backend) -> Initial,
+        now: Instant,
+    ) -> Self {
         let unchecked = service.check.kind == CheckKind::None;
-        let health = |address| {
+        let health = |backend: &Backend| {
             if unchecked {
                 return Health::new(Initial::Up, now);
             }
-            old.and_then(|row| row.position(address).map(|i| row.backends[i].clone()))
-                .unwrap_or_else(|| Health::new(initial, now))
+            old.and_then(|row| {
+                row.position(backend.address)
+                    .map(|i| row.backends[i].clone())
+            })
+            .unwrap_or_else(|| Health::new(initial(service, backend), now))
         };
-        let addresses = service.backends.iter().map(|b| b.address);
-        let backends: Vec<_> = addresses.map(health).collect();
+        let backends: Vec<_> = service.backends.iter().map(health).collect();
         Self {
             service: Arc::clone(service),
             available: backends.iter().map(Health::is_available).collect(),
@@ -126,7 +138,11 @@ mod tests {
 
     fn apply(table: &mut HealthTable, service: &Service) {
         let services = vec![Arc::new(service.clone())];
-        table.apply(&Model { services }, Initial::Unknown, Instant::now());
+        table.apply(
+            &Model { services },
+            &|_, _| Initial::Unknown,
+            Instant::now(),
+        );
     }
 
     fn observe(table: &mut HealthTable, last_byte: u8, code: CheckCode) -> Option<Transition> {

@@ -33,11 +33,13 @@ pub struct Service {
     pub mode: Mode,
     /// The service counts as alive with at least so many healthy backends.
     pub min_healthy: u32,
-    /// Number of ring slots, a power of two.
+    /// Number of ring slots, a power of two, at most
+    /// [`MAX_RING_SIZE`](crate::ring::MAX_RING_SIZE).
     pub ring_size: u32,
     /// How each backend is checked.
     pub check: Check,
-    /// Backends in the order of their names, at least one.
+    /// Backends in the order of their names, at least one, at most
+    /// [`MAX_BACKENDS`](crate::ring::MAX_BACKENDS).
     pub backends: Vec<Backend>,
 }
 

@@ -38,6 +38,8 @@ use crate::{
 pub const MIN_DEFAULT_RING_SIZE: u32 = 4096;
 /// Largest ring [`default_ring_size`] gives.
 pub const MAX_DEFAULT_RING_SIZE: u32 = 65_536;
+/// Largest ring there can be; a larger size is taken as this one.
+pub const MAX_RING_SIZE: u32 = 1 << 20;
 /// Most backends a ring can tell apart; further ones own nothing, so the
 /// configuration must refuse them.
 pub const MAX_BACKENDS: usize = u16::MAX as usize;

@@ -37,13 +37,7 @@ impl Vips {
         A: Copy + Into<IpAddr>,
     {
         let ip = address.value.into();
-        check_unicast(
-            &At {
-                value: ip,
-                span: address.span.clone(),
-            },
-            report,
-        );
+        check_unicast(ip, &address.span, report);
         if let Some(vip) = self.0.get(&ip) {
             report
                 .error(&address.span, format!("{role} {ip} is a virtual address"))
@@ -71,9 +65,8 @@ impl Family {
     }
 }
 
-/// Checks that packets can be sent to `address` from another host.
-pub fn check_unicast(address: &At<IpAddr>, report: &mut Report) {
-    let ip = address.value;
+/// Checks that packets can be sent to `ip` from another host.
+pub fn check_unicast(ip: IpAddr, span: &Span, report: &mut Report) {
     let fault = match ip {
         _ if ip.is_unspecified() => "stands for no host",
         _ if ip.is_multicast() => "is a multicast address",
@@ -84,6 +77,6 @@ pub fn check_unicast(address: &At<IpAddr>, report: &mut Report) {
         _ => return,
     };
     report
-        .error(&address.span, format!("the address {ip} {fault}"))
+        .error(span, format!("the address {ip} {fault}"))
         .help("write the address under which other hosts reach it");
 }

@@ -223,27 +223,21 @@ fn check_addresses(
                 .help(format!("`source` must be an {family} address of this host"));
         }
     }
-    if let Some(At {
-        value: NextHop::Given(next_hop),
-        span,
-    }) = &peer.next_hop_ipv4
-    {
-        let next_hop = At {
-            value: *next_hop,
-            span: span.clone(),
-        };
+    let ipv4 = peer.next_hop_ipv4.as_ref().and_then(given);
+    let ipv6 = peer.next_hop_ipv6.as_ref().and_then(given);
+    for next_hop in [ipv4, ipv6].into_iter().flatten() {
         vips.check_host(&next_hop, "the next hop", report);
     }
-    if let Some(At {
-        value: NextHop::Given(next_hop),
-        span,
-    }) = &peer.next_hop_ipv6
-    {
-        let next_hop = At {
-            value: *next_hop,
-            span: span.clone(),
-        };
-        vips.check_host(&next_hop, "the next hop", report);
+}
+
+/// The address of a next hop that has one of its own.
+fn given<A: Copy + Into<IpAddr>>(next_hop: &At<NextHop<A>>) -> Option<At<IpAddr>> {
+    match next_hop.value {
+        NextHop::Own => None,
+        NextHop::Given(address) => Some(At {
+            value: address.into(),
+            span: next_hop.span.clone(),
+        }),
     }
 }
 
@@ -296,6 +290,17 @@ impl Families {
         report: &mut Report,
     ) -> Option<Self> {
         let peer = &written.value;
+        if let Some(list) = &peer.families
+            && list.value.is_empty()
+        {
+            report
+                .error(
+                    &list.span,
+                    "a session without address families carries nothing",
+                )
+                .help("\"ipv4\", \"ipv6\" or both, or leave the line out");
+            return None;
+        }
         let own = Family::of(address);
         let ipv4 = peer.next_hop_ipv4.as_ref().map(|next_hop| next_hop.value);
         let ipv6 = peer.next_hop_ipv6.as_ref().map(|next_hop| next_hop.value);
@@ -307,38 +312,22 @@ impl Families {
             ipv4: wants(Family::Ipv4, ipv4.is_some()).then_some(ipv4.unwrap_or(NextHop::Own)),
             ipv6: wants(Family::Ipv6, ipv6.is_some()).then_some(ipv6.unwrap_or(NextHop::Own)),
         };
-        if let Some(list) = &peer.families
-            && list.value.is_empty()
-        {
-            report
-                .error(
-                    &list.span,
-                    "a session without address families carries nothing",
-                )
-                .help("\"ipv4\", \"ipv6\" or both, or leave the line out");
-        }
-        let unknown = match own {
+        let other = match own {
             Family::Ipv4 => (families.ipv6 == Some(NextHop::Own)).then_some(Family::Ipv6),
             Family::Ipv6 => (families.ipv4 == Some(NextHop::Own)).then_some(Family::Ipv4),
         };
-        if let Some(other) = unknown {
-            let span = match (
-                other,
-                &peer.next_hop_ipv4,
-                &peer.next_hop_ipv6,
-                &peer.families,
-            ) {
-                (Family::Ipv4, Some(next_hop), ..) => &next_hop.span,
-                (Family::Ipv6, _, Some(next_hop), _) => &next_hop.span,
-                (.., Some(list)) => &list.span,
-                _ => &written.span,
+        if let Some(other) = other {
+            let next_hop = match other {
+                Family::Ipv4 => peer.next_hop_ipv4.as_ref().map(|at| &at.span),
+                Family::Ipv6 => peer.next_hop_ipv6.as_ref().map(|at| &at.span),
             };
+            let list = peer.families.as_ref().map(|at| &at.span);
             let (other, own) = (other.name(), own.name());
             let title = format!("no next hop for {other} routes over an {own} session");
             let key = format!("next_hop_{}", other.to_lowercase());
             report
-                .error(span, title)
-                .help(format!("add {key} with an {other} address of this host"));
+                .error(next_hop.or(list).unwrap_or(&written.span), title)
+                .help(format!("set {key} to an {other} address of this host"));
         }
         Some(families)
     }

@@ -3,6 +3,7 @@
 
 mod address;
 mod bgp;
+mod check;
 mod reference;
 mod report;
 mod routing;
@@ -72,7 +73,13 @@ impl Config {
 /// looked at: what follows a broken line would only mislead.
 fn read(text: &str, report: &mut Report) -> Option<File> {
     let (table, errors) = DeTable::parse_recoverable(text);
+    let is_duplicate = |message: &str| message.contains("duplicate key");
+    let all_duplicates = errors.iter().all(|error| is_duplicate(error.message()));
     for error in &errors {
+        // After a broken header its keys look like duplicates of others.
+        if is_duplicate(error.message()) && !all_duplicates {
+            continue;
+        }
         let span = error.span().unwrap_or(0..0);
         report
             .error(&span, format!("not TOML: {}", error.message()))
@@ -89,8 +96,8 @@ fn read(text: &str, report: &mut Report) -> Option<File> {
 fn syntax_help(message: &str) -> &'static str {
     if message.contains("duplicate key") {
         "a key stands only once in a table; remove one of them"
-    } else if message.contains("string") {
-        "text stands between double quotes, on one line"
+    } else if message.contains("string") || message.contains("boolean") {
+        "text stands between double quotes, on one line; only numbers, true and false do not"
     } else {
         "a line is `key = value`, `[table]` or `[[table]]`; text values stand in double quotes"
     }

@@ -9,7 +9,8 @@ use super::{
 const INTRODUCTION: &str = "\
 # Configuration
 
-<!-- Made from node-agent/src/config/written.rs by the test config_reference. -->
+<!-- Do not edit: this is made from node-agent/src/config/written.rs by
+     UPDATE_DOCS=1 cargo test -p vipd --test config reference -->
 
 The agent reads one file, `/etc/vipd/vipd.toml` unless told otherwise, in
 [TOML](https://toml.io). `vipd check FILE` says everything that is wrong with a
@@ -57,6 +58,8 @@ fn section(table: &TableDoc) -> String {
 fn row(key: &KeyDoc) -> String {
     let without = match key.need {
         Need::Required => String::from("required"),
+        Need::Default("{}") => String::from("its own defaults"),
+        Need::Default("[]") => String::from("none"),
         Need::Default(value) => format!("`{value}`"),
         Need::Optional(words) => words.to_owned(),
     };

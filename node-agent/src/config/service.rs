@@ -1,16 +1,16 @@
-//! Services as validated: their addresses, backends and checks.
+//! Services as validated: their addresses, ports, backends and rings.
 
-use std::{collections::BTreeMap, net::IpAddr, num::NonZeroU16, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use vipd_control::model::{Backend, Check, CheckKind, Mode, Protocol, Service, Timing};
+use vipd_control::model::{Backend, Mode, Protocol, Service};
 
 use super::{
     address::{Vips, check_unicast},
+    check,
     report::Report,
     table::At,
     valid::check_unique,
-    value::show_duration,
-    written::{self, CheckType, Family},
+    written::{self, Family},
 };
 
 /// The smallest ring.
@@ -19,11 +19,11 @@ const RING_SIZE_MIN: u32 = 64;
 /// The largest ring.
 const RING_SIZE_MAX: u32 = 1 << 20;
 
+/// The most backends a ring can tell apart.
+const BACKENDS_MAX: usize = 65_535;
+
 /// The fewest slots per backend; with less some would hardly get any.
 const RING_SLOTS_PER_BACKEND: u64 = 8;
-
-/// The shortest pause between two checks of a backend.
-const INTERVAL_MIN: Duration = Duration::from_millis(10);
 
 /// All services, or `None` when one of them is wrong.
 pub fn services(
@@ -76,7 +76,7 @@ fn service(written: &At<written::Service>, vips: &Vips, report: &mut Report) -> 
     let ring_size = ring_size(service, report);
     let protocol = service.protocol.as_ref().map(|protocol| protocol.value);
     let port = service.port.as_ref().map(|port| port.value);
-    let check = check(service, protocol, port, vips, report);
+    let check = check::validate(service, protocol, port, vips, report);
 
     let mut vips: Vec<_> = service
         .vips
@@ -86,7 +86,13 @@ fn service(written: &At<written::Service>, vips: &Vips, report: &mut Report) -> 
         .map(|at| at.value)
         .collect();
     vips.sort_unstable();
-    let backends: Vec<_> = service.backend.value.iter().map(backend).collect();
+    let backends: Vec<_> = service
+        .backend
+        .as_ref()?
+        .value
+        .iter()
+        .map(backend)
+        .collect();
     let mut backends: Vec<_> = backends.into_iter().collect::<Option<_>>()?;
     backends.sort_by(|a, b| a.name.cmp(&b.name));
     Some(Service {
@@ -119,18 +125,26 @@ fn check_vips(service: &written::Service, report: &mut Report) {
             .help("for example vips = [\"198.51.100.10\"]");
     }
     for vip in &vips.value {
-        check_unicast(vip, report);
+        check_unicast(vip.value, &vip.span, report);
     }
 }
 
 fn check_backends(written: &At<written::Service>, vips: &Vips, report: &mut Report) {
     let service = &written.value;
-    let backends = &service.backend.value;
+    let Some(backends) = &service.backend else {
+        return;
+    };
+    let backends = &backends.value;
     if backends.is_empty() {
         report
             .error(&written.span, "a service without a backend")
             .help("add a [[service.backend]] with name and address after it");
         return;
+    }
+    if let Some(beyond) = backends.get(BACKENDS_MAX) {
+        report
+            .error(&beyond.span, format!("more than {BACKENDS_MAX} backends"))
+            .help("split the service");
     }
     let names = backends.iter().filter_map(|at| at.value.name.as_ref());
     check_unique(names, "backend name", report);
@@ -138,7 +152,8 @@ fn check_backends(written: &At<written::Service>, vips: &Vips, report: &mut Repo
         vips.check_host(address, "the backend address", report);
         check_reachable(service, address, report);
     }
-    warn_same_address(backends, report);
+    let addresses = backends.iter().filter_map(|at| at.value.address.as_ref());
+    check_unique(addresses, "backend address", report);
 
     let with_traffic = backends.iter().filter(|at| at.value.weight.value.0 > 0);
     let with_traffic = with_traffic.count();
@@ -193,20 +208,8 @@ fn check_reachable(service: &written::Service, backend: &At<IpAddr>, report: &mu
         .help(help);
 }
 
-fn warn_same_address(backends: &[At<written::Backend>], report: &mut Report) {
-    let mut seen = BTreeMap::new();
-    for address in backends.iter().filter_map(|at| at.value.address.as_ref()) {
-        if let Some(first) = seen.insert(address.value, &address.span) {
-            report
-                .warning(&address.span, format!("two backends at {}", address.value))
-                .related(first, "first here")
-                .help("they are one server; use weight to give it more traffic");
-        }
-    }
-}
-
 fn ring_size(service: &written::Service, report: &mut Report) -> Option<u32> {
-    let backends = service.backend.value.len();
+    let backends = service.backend.as_ref()?.value.len();
     let needed = (backends as u64 * RING_SLOTS_PER_BACKEND).next_power_of_two();
     let needed = u32::try_from(needed).unwrap_or(u32::MAX).max(RING_SIZE_MIN);
     let Some(written) = &service.ring_size else {
@@ -232,136 +235,14 @@ fn ring_size(service: &written::Service, report: &mut Report) -> Option<u32> {
     Some(size)
 }
 
-/// Slots for a service that does not say how many: about a hundred per backend.
+/// Slots for a service that does not say how many. To be replaced by the
+/// function of the same name in `vipd_control::ring`.
 fn default_ring_size(backends: usize) -> u32 {
-    let slots = u32::try_from(backends)
-        .unwrap_or(u32::MAX)
-        .saturating_mul(100);
-    slots.clamp(4096, RING_SIZE_MAX).next_power_of_two()
-}
-
-fn check(
-    service: &written::Service,
-    protocol: Option<Protocol>,
-    service_port: Option<NonZeroU16>,
-    vips: &Vips,
-    report: &mut Report,
-) -> Option<Check> {
-    let at = &service.check;
-    let check = &at.value;
-    check_timing(check, report);
-    if let Some(source) = &check.source {
-        vips.check_host(source, "the source of checks", report);
-        let mut addresses = service
-            .backend
-            .value
-            .iter()
-            .filter_map(|at| at.value.address.as_ref());
-        let family = Family::of(source.value);
-        if let Some(other) = addresses.find(|address| Family::of(address.value) != family) {
-            report
-                .error(
-                    &source.span,
-                    "checks cannot have this source: a backend is of the other family",
-                )
-                .related(
-                    &other.span,
-                    format!("{} here", Family::of(other.value).name()),
-                )
-                .help("leave `source` out, or give all backends addresses of one family");
-        }
+    match backends {
+        0..=32 => 4096,
+        33..=128 => 16_384,
+        _ => 65_536,
     }
-    let kind = check_kind(check, report)?;
-    let asked_anyway = check.port.is_none() && !matches!(kind, CheckKind::None);
-    if protocol == Some(Protocol::Udp) && asked_anyway {
-        report
-            .error(
-                &at.span,
-                "a UDP service is checked over TCP, and no port is given",
-            )
-            .help("add `port` to [service.check], or type = \"none\" to trust the backends");
-    }
-    Some(Check {
-        kind,
-        port: check
-            .port
-            .as_ref()
-            .map(|port| port.value)
-            .or(service_port)?,
-        source: check.source.as_ref().map(|source| source.value),
-        timing: Timing {
-            interval: check.interval.value,
-            timeout: check.timeout.value,
-            rise: check.rise.value.0,
-            fall: check.fall.value.0,
-            jitter_permille: check.jitter.value.0,
-        },
-    })
-}
-
-fn check_timing(check: &written::Check, report: &mut Report) {
-    let (interval, timeout) = (&check.interval, &check.timeout);
-    if interval.value < INTERVAL_MIN {
-        let title = format!(
-            "an interval of {} is too short",
-            show_duration(interval.value)
-        );
-        report
-            .error(&interval.span, title)
-            .help(format!("at least \"{}\"", show_duration(INTERVAL_MIN)));
-    }
-    if timeout.value.is_zero() {
-        report
-            .error(&timeout.span, "no backend answers in no time")
-            .help("for example \"500ms\", not longer than `interval`");
-    } else if timeout.value > interval.value {
-        let (long, short) = (show_duration(timeout.value), show_duration(interval.value));
-        report
-            .error(
-                &timeout.span,
-                format!("a time-out of {long} is longer than the interval of {short}"),
-            )
-            .related(&interval.span, "the interval")
-            .help(format!(
-                "a time-out of at most \"{short}\", or a longer interval"
-            ));
-    }
-}
-
-fn check_kind(check: &written::Check, report: &mut Report) -> Option<CheckKind> {
-    let kind = check.r#type.as_ref()?;
-    if kind.value != CheckType::Http {
-        let path = check.path.as_ref().map(|at| ("path", &at.span));
-        let host = check.host.as_ref().map(|at| ("host", &at.span));
-        let status = check.status.as_ref().map(|at| ("status", &at.span));
-        for (key, span) in [path, host, status].into_iter().flatten() {
-            report
-                .error(span, format!("`{key}` belongs to HTTP checks"))
-                .related(&kind.span, "another type here")
-                .help(format!("type = \"http\", or remove `{key}`"));
-        }
-    }
-    Some(match kind.value {
-        CheckType::None => CheckKind::None,
-        CheckType::Tcp => CheckKind::Tcp,
-        CheckType::Http => CheckKind::Http {
-            path: check
-                .path
-                .as_ref()
-                .map_or_else(|| String::from("/"), |at| at.value.0.clone()),
-            host: check.host.as_ref().map(|at| at.value.0.clone()),
-            status: match &check.status {
-                Some(list) if list.value.is_empty() => {
-                    report
-                        .error(&list.span, "with no status code no backend is ever healthy")
-                        .help("for example [\"200-399\"]");
-                    return None;
-                }
-                Some(list) => list.value.iter().map(|at| at.value.0.clone()).collect(),
-                None => vec![200..=399],
-            },
-        },
-    })
 }
 
 fn protocol_name(protocol: Protocol) -> &'static str {

@@ -65,6 +65,7 @@ pub struct Reader<'a, 'de> {
     span: &'a Span,
     table: &'a DeTable<'de>,
     known: Vec<&'static str>,
+    /// Keys that should be there, each with how to add it.
     missing: Vec<(&'static str, String)>,
     report: &'a mut Report,
 }
@@ -149,7 +150,11 @@ impl<'a, 'de> Reader<'a, 'de> {
     /// Reads a key that must be there. `None` is reported.
     pub fn required<T: Value>(&mut self, key: &'static str) -> Option<At<T>> {
         if !self.table.contains_key(key) {
-            self.missing.push((key, T::kind()));
+            let help = match T::tables().first() {
+                Some(table) => format!("add {}", table.header),
+                None => format!("add a line `{key} = ...`, {}", T::kind()),
+            };
+            self.missing.push((key, help));
         }
         self.read(key)
     }
@@ -188,9 +193,8 @@ impl<'a, 'de> Reader<'a, 'de> {
             };
             self.report.error(&key.span(), title).help(help);
         }
-        for (key, kind) in self.missing {
+        for (key, help) in self.missing {
             let title = format!("{} has no `{key}`", self.header);
-            let help = format!("add a line `{key} = ...`, {kind}");
             self.report.error(self.span, title).help(help);
         }
     }

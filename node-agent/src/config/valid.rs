@@ -275,11 +275,11 @@ pub fn check_unique<'a, T: Ord + ToString + 'a>(
     let mut seen = BTreeMap::new();
     for at in list {
         if let Some(first) = seen.insert(&at.value, &at.span) {
-            let title = format!("{what} {} stands here twice", at.value.to_string());
+            let title = format!("{what} {} is not unique", at.value.to_string());
             report
                 .error(&at.span, title)
                 .related(first, "first here")
-                .help("remove or rename one of them");
+                .help("change or remove one of them");
             seen.insert(&at.value, first);
         }
     }

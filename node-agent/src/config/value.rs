@@ -245,6 +245,7 @@ impl<T: Value> Value for Vec<At<T>> {
     fn kind() -> String {
         match T::kind().as_str() {
             "table" => String::from("tables"),
+            "address" => String::from("list of addresses"),
             kind => format!("list of {kind}"),
         }
     }

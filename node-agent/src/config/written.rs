@@ -272,8 +272,8 @@ table! {
         ring_size: Int<u32, 1, 1_048_576>, optional "chosen by the number of backends";
         /// How backends are checked.
         check: Check, default "{ type = \"tcp\" }";
-        /// The servers.
-        backend: Vec<At<Backend>>, default "[]";
+        /// The servers, at least one.
+        backend: Vec<At<Backend>>, required;
     }
 }
 
@@ -302,7 +302,7 @@ table! {
         /// `"10ms"`.
         interval: Duration, default "\"1s\"";
         /// No answer for so long is a failure; not longer than `interval`.
-        timeout: Duration, default "\"500ms\"";
+        timeout: Duration, optional "`\"500ms\"`, or `interval` when that is shorter";
         /// Successes in a row that make a backend healthy.
         rise: Int<u32, 1, 1000>, default "2";
         /// Failures in a row that make it unhealthy.
@@ -325,17 +325,18 @@ table! {
     /// ```toml
     /// [[service.backend]]
     /// name = "b1"
-    /// address = "192.0.2.21"
+    /// address = "2001:db8:2::21"
     ///
     /// [[service.backend]]
     /// name = "b2"
-    /// address = "192.0.2.22"
+    /// address = "2001:db8:2::22"
     /// weight = 2
     /// ```
     Backend = "[[service.backend]]" {
         /// Name in status, logs and metrics. Unique in the service.
         name: Name, required;
-        /// Where its packets go and its checks ask. Mode `l2-dsr`: of the
+        /// Where its packets go and its checks ask; no two backends of a service
+        /// share one. Mode `l2-dsr`: of the
         /// family of the virtual addresses; mode `ipip`: IPv6 backends take
         /// both families, IPv4 backends IPv4 only.
         address: IpAddr, required;

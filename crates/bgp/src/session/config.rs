@@ -54,9 +54,9 @@ pub enum ConfigError {
     /// A session that carries nothing.
     #[error("no address family is offered")]
     NoFamily,
-    /// Retries without a pause would storm.
+    /// Dials that fail at once and come back at once would storm.
     #[error(
-        "the pauses between connection attempts must be above zero, the longest not below the shortest"
+        "the time a dial may take and the pauses between dials must be above zero, the longest pause not below the shortest"
     )]
     Retry,
 }
@@ -101,7 +101,8 @@ impl PeerConfig {
         if self.families.is_empty() {
             return Err(ConfigError::NoFamily);
         }
-        if self.retry_min.is_zero() || self.retry_max < self.retry_min {
+        let zero = self.retry_min.is_zero() || self.connect_timeout.is_zero();
+        if zero || self.retry_max < self.retry_min {
             return Err(ConfigError::Retry);
         }
         Ok(())

@@ -1,10 +1,9 @@
 //! What goes into a session and what comes out of it.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-
-use std::net::IpAddr;
 
 use super::{Agreed, State};
 use crate::wire::{Code, Family, Fault, Notification};

@@ -27,7 +27,7 @@
 //!                                  '-------------'
 //! ```
 //!
-//! Two things are the RFC's in letter and need a word:
+//! Two things need a word beside the RFC's:
 //!
 //! - The states from OpenSent on belong to a connection, and until a collision
 //!   is resolved there may be two ([`Direction`]). The session's own state is

@@ -12,19 +12,23 @@
 //! the slots, 1 % being the least possible. (A walk by a keyed mix of all bits
 //! instead of by a constant stride moves as many, and takes twice as long.)
 
-use crate::{hash::mix, ring::rendezvous::Contender};
+use crate::{
+    hash::mix,
+    ring::{MAX_RING_SIZE, rendezvous::Contender},
+};
 
 /// Deals `size` slots to `contenders`, all of a weight above 0. The outcome
 /// depends on their order, so sort them first. Empty when there are none.
 ///
-/// A size that is no power of two is taken as the next one.
+/// A size that is no power of two is taken as the next one, a larger one than
+/// [`MAX_RING_SIZE`] as that.
 pub(super) fn deal(contenders: &[Contender], size: u32) -> Vec<u16> {
     const FREE: u16 = u16::MAX;
 
     let Some(heaviest) = contenders.iter().map(|c| u32::from(c.weight)).max() else {
         return Vec::new();
     };
-    let size = size.next_power_of_two();
+    let size = size.min(MAX_RING_SIZE).next_power_of_two();
     let mut slots = vec![FREE; size as usize];
     let mut players: Vec<_> = contenders
         .iter()

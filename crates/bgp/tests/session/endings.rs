@@ -1,0 +1,239 @@
+//! NOTIFICATIONs both ways, stops, and connections that break.
+
+use std::time::Duration;
+
+use vipd_bgp::wire::{Code, Notification};
+use vipd_bgp::{Direction, Event, Input, PeerConfig, State, StopReason};
+
+use crate::scripted::Scripted;
+use crate::world::{A, B, World, ebgp, routes};
+
+#[test]
+fn a_stop_tells_the_peer_why() {
+    let check = |reason, text: Option<&str>, code: Code, shown: &str| {
+        let (a, b) = ebgp();
+        let mut world = World::new(a, b).established();
+        world.input(
+            A,
+            Input::Stop {
+                reason,
+                text: text.map(str::to_owned),
+            },
+        );
+        world.pump();
+        let state = world.speakers[A].session.state();
+        assert_eq!(state, State::Idle, "{}", world.dump());
+        assert_eq!(
+            world.speakers[A].session.poll_timeout(),
+            None,
+            "nothing is tried any more"
+        );
+        let received = world.speakers[B]
+            .events
+            .iter()
+            .rev()
+            .find_map(|event| match event {
+                Event::NotificationReceived { notification, .. } => Some(notification.clone()),
+                _ => None,
+            });
+        let received = received.expect("B was told");
+        assert_eq!(
+            (received.code, received.to_string().as_str()),
+            (code, shown)
+        );
+        let error = world.speakers[B].session.status().last_error.unwrap().words;
+        assert_eq!(error, format!("the peer ended the connection: {shown}"));
+
+        world.input(A, Input::Start);
+        world.run(Duration::from_secs(20));
+        world.assert_states(State::Established, State::Established);
+    };
+    check(
+        StopReason::AdminShutdown,
+        Some("moving to \"rack 7\""),
+        Code::ADMIN_SHUTDOWN,
+        r#"Cease / Administrative Shutdown (6/2): "moving to \"rack 7\"""#,
+    );
+    check(
+        StopReason::AdminReset,
+        None,
+        Code::ADMIN_RESET,
+        "Cease / Administrative Reset (6/4)",
+    );
+    check(
+        StopReason::PeerDeconfigured,
+        Some("not carried by this code"),
+        Code::PEER_DECONFIGURED,
+        "Cease / Peer De-configured (6/3)",
+    );
+    check(
+        StopReason::ConfigurationChange,
+        None,
+        Code::CONFIGURATION_CHANGE,
+        "Cease / Other Configuration Change (6/6)",
+    );
+}
+
+#[test]
+fn notifications_are_shown_in_words() {
+    let check = |code: u8, subcode: u8, data: &[u8], shown: &str| {
+        let notification = Notification::new(Code { code, subcode }, data);
+        assert_eq!(notification.to_string(), shown);
+    };
+    check(2, 2, &[], "OPEN Message Error / Bad Peer AS (2/2)");
+    check(
+        2,
+        7,
+        &[1, 4, 0, 1, 0, 1],
+        "OPEN Message Error / Unsupported Capability (2/7)",
+    );
+    check(
+        2,
+        1,
+        &[0, 4],
+        "OPEN Message Error / Unsupported Version Number (2/1): the highest version supported is 4",
+    );
+    check(4, 0, &[], "Hold Timer Expired (4/0)");
+    check(
+        5,
+        3,
+        &[],
+        "Finite State Machine Error / Receive Unexpected Message in Established State (5/3)",
+    );
+    check(
+        6,
+        1,
+        &[0, 2, 1, 0, 0, 0, 50],
+        "Cease / Maximum Number of Prefixes Reached (6/1): the limit for IPv6 unicast is 50",
+    );
+    check(6, 2, &[], "Cease / Administrative Shutdown (6/2)");
+    check(6, 2, &[0], "Cease / Administrative Shutdown (6/2)");
+    check(
+        6,
+        2,
+        &[9, b'h', b'i'],
+        "Cease / Administrative Shutdown (6/2)",
+    );
+    check(
+        6,
+        4,
+        &[2, b'h', b'i'],
+        r#"Cease / Administrative Reset (6/4): "hi""#,
+    );
+    check(
+        6,
+        2,
+        &[3, b'a', b'\n', 0xff],
+        "Cease / Administrative Shutdown (6/2): \"a\\n\u{fffd}\"",
+    );
+    check(6, 10, &[], "Cease / BFD Down (6/10)");
+    check(8, 0, &[], "Send Hold Timer Expired (8/0)");
+    check(6, 99, &[], "Cease (6/99)");
+    check(77, 1, &[], "unknown error (77/1)");
+}
+
+#[test]
+fn what_the_peer_says_decides_where_to_wait() {
+    let check = |sentence: &str, code: Code, state: State| {
+        println!("{sentence}");
+        let mut speaker = Scripted::established(ebgp().0);
+        speaker.receive(&Notification::new(code, []).emit());
+        assert_eq!(speaker.session.state(), state, "{}", speaker.dump());
+        assert_eq!(speaker.last_words, [], "a NOTIFICATION is not answered");
+        assert_eq!(speaker.session.admits_incoming(), state == State::Active);
+        speaker.advance(Duration::from_secs(1));
+        assert_eq!(
+            (speaker.session.state(), speaker.dials),
+            (State::Connect, 2)
+        );
+    };
+    check(
+        "a shutdown may be over any time",
+        Code::ADMIN_SHUTDOWN,
+        State::Active,
+    );
+    check(
+        "a lost peer may be back any time",
+        Code::HOLD_TIMER_EXPIRED,
+        State::Active,
+    );
+    check("a wrong AS stays wrong", Code::BAD_PEER_AS, State::Idle);
+    check(
+        "a bad UPDATE comes again",
+        Code::MALFORMED_ATTRIBUTE_LIST,
+        State::Idle,
+    );
+}
+
+#[test]
+fn a_broken_connection_is_replaced() {
+    let mut speaker = Scripted::established(ebgp().0);
+    let reason = "reset by the peer".to_owned();
+    speaker.input(Input::TcpClosed {
+        direction: Direction::Outgoing,
+        reason,
+    });
+    assert_eq!(speaker.session.state(), State::Active);
+    let status = speaker.session.status();
+    assert_eq!(
+        status.last_error.unwrap().words,
+        "the connection ended: reset by the peer"
+    );
+    assert_eq!((status.established_at, status.agreed), (None, None));
+    assert_eq!(speaker.sent(), []);
+    speaker.advance(Duration::from_secs(1));
+    assert_eq!(speaker.dials, 2);
+}
+
+#[test]
+fn an_idle_session_refuses_connections() {
+    let mut speaker = Scripted::new(ebgp().0);
+    speaker.input(Input::Stop {
+        reason: StopReason::AdminShutdown,
+        text: None,
+    });
+    assert!(!speaker.session.admits_incoming());
+    let local = "192.0.2.1".parse().unwrap();
+    speaker.input(Input::TcpConnected {
+        direction: Direction::Incoming,
+        local,
+    });
+    assert_eq!(speaker.session.state(), State::Idle);
+    assert_eq!(speaker.sent(), []);
+}
+
+#[test]
+fn an_ordered_stop_withdraws_before_it_says_goodbye() {
+    let (a, b) = ebgp();
+    let mut world = World::new(a, PeerConfig { passive: true, ..b });
+    world.speakers[A]
+        .session
+        .set_routes(routes(&["203.0.113.1/32", "203.0.113.2/32"]));
+    let mut world = world.established();
+    assert_eq!(
+        world.speakers[B]
+            .session
+            .status()
+            .counters
+            .prefixes_reachable,
+        2
+    );
+
+    world.speakers[A].session.set_routes(routes(&[]));
+    assert!(!world.speakers[A].session.is_flushed());
+    world.pump();
+    assert!(world.speakers[A].session.is_flushed());
+    world.input(
+        A,
+        Input::Stop {
+            reason: StopReason::AdminShutdown,
+            text: None,
+        },
+    );
+    world.pump();
+    let counters = world.speakers[B].session.status().counters;
+    assert_eq!(
+        (counters.prefixes_withdrawn, counters.received.notification),
+        (2, 1)
+    );
+}

@@ -1,0 +1,15 @@
+//! The session machine on a virtual clock: two of them wired together, or one
+//! against a scripted peer.
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "in a test a panic is the report"
+)]
+
+mod chaos;
+mod endings;
+mod opening;
+mod routes;
+mod scripted;
+mod timers;
+mod world;

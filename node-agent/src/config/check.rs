@@ -1,0 +1,148 @@
+//! The check of a service's backends as validated.
+
+use std::{net::IpAddr, num::NonZeroU16, time::Duration};
+
+use vipd_control::model::{Check, CheckKind, Protocol, Timing};
+
+use super::{
+    address::Vips,
+    report::Report,
+    table::At,
+    value::show_duration,
+    written::{self, CheckType, Family},
+};
+
+/// The shortest pause between two checks of a backend.
+const INTERVAL_MIN: Duration = Duration::from_millis(10);
+
+/// How long an answer may take; never longer than the interval.
+const TIMEOUT_DEFAULT: Duration = Duration::from_millis(500);
+
+/// The check of a service's backends, or `None` when it is wrong.
+pub fn validate(
+    service: &written::Service,
+    protocol: Option<Protocol>,
+    service_port: Option<NonZeroU16>,
+    vips: &Vips,
+    report: &mut Report,
+) -> Option<Check> {
+    let at = &service.check;
+    let check = &at.value;
+    if let Some(source) = &check.source {
+        check_source(source, service, vips, report);
+    }
+    let timing = timing(check, report);
+    let kind = check_kind(check, report)?;
+    let asked_anyway = check.port.is_none() && !matches!(kind, CheckKind::None);
+    if protocol == Some(Protocol::Udp) && asked_anyway {
+        report
+            .error(
+                &at.span,
+                "a UDP service is checked over TCP, and no port is given",
+            )
+            .help("add `port` to [service.check], or type = \"none\" to trust the backends");
+    }
+    Some(Check {
+        kind,
+        port: check
+            .port
+            .as_ref()
+            .map(|port| port.value)
+            .or(service_port)?,
+        source: check.source.as_ref().map(|source| source.value),
+        timing,
+    })
+}
+
+fn check_source(source: &At<IpAddr>, service: &written::Service, vips: &Vips, report: &mut Report) {
+    vips.check_host(source, "the source of checks", report);
+    let family = Family::of(source.value);
+    let backends = service.backend.iter().flat_map(|list| &list.value);
+    let mut addresses = backends.filter_map(|at| at.value.address.as_ref());
+    if let Some(other) = addresses.find(|address| Family::of(address.value) != family) {
+        let other_family = Family::of(other.value).name();
+        report
+            .error(
+                &source.span,
+                format!("checks of an {other_family} backend cannot have this source"),
+            )
+            .related(&other.span, format!("{other_family} here"))
+            .help("leave `source` out, or give all backends addresses of one family");
+    }
+}
+
+fn timing(check: &written::Check, report: &mut Report) -> Timing {
+    let interval = check.interval.value;
+    let timeout = match &check.timeout {
+        Some(timeout) => timeout.value,
+        None => TIMEOUT_DEFAULT.min(interval),
+    };
+    if interval < INTERVAL_MIN {
+        let title = format!("an interval of {} is too short", show_duration(interval));
+        report
+            .error(&check.interval.span, title)
+            .help(format!("at least \"{}\"", show_duration(INTERVAL_MIN)));
+    } else if let Some(written) = &check.timeout {
+        check_timeout(written, &check.interval, report);
+    }
+    Timing {
+        interval,
+        timeout,
+        rise: check.rise.value.0,
+        fall: check.fall.value.0,
+        jitter_permille: check.jitter.value.0,
+    }
+}
+
+fn check_timeout(timeout: &At<Duration>, interval: &At<Duration>, report: &mut Report) {
+    if timeout.value.is_zero() {
+        report
+            .error(&timeout.span, "no backend answers in no time")
+            .help("for example \"500ms\", not longer than `interval`");
+    } else if timeout.value > interval.value {
+        let (long, short) = (show_duration(timeout.value), show_duration(interval.value));
+        let title = format!("a time-out of {long} is longer than the interval of {short}");
+        report
+            .error(&timeout.span, title)
+            .related(&interval.span, "the interval")
+            .help(format!(
+                "a time-out of at most \"{short}\", or a longer interval"
+            ));
+    }
+}
+
+fn check_kind(check: &written::Check, report: &mut Report) -> Option<CheckKind> {
+    let kind = check.r#type.as_ref()?;
+    if kind.value != CheckType::Http {
+        let path = check.path.as_ref().map(|at| ("path", &at.span));
+        let host = check.host.as_ref().map(|at| ("host", &at.span));
+        let status = check.status.as_ref().map(|at| ("status", &at.span));
+        for (key, span) in [path, host, status].into_iter().flatten() {
+            report
+                .error(span, format!("`{key}` belongs to HTTP checks"))
+                .related(&kind.span, "another type here")
+                .help(format!("type = \"http\", or remove `{key}`"));
+        }
+    }
+    Some(match kind.value {
+        CheckType::None => CheckKind::None,
+        CheckType::Tcp => CheckKind::Tcp,
+        CheckType::Http => CheckKind::Http {
+            path: check
+                .path
+                .as_ref()
+                .map_or_else(|| String::from("/"), |at| at.value.0.clone()),
+            host: check.host.as_ref().map(|at| at.value.0.clone()),
+            status: match &check.status {
+                Some(list) if list.value.is_empty() => {
+                    report
+                        .error(&list.span, "with no status code no backend is ever healthy")
+                        .help("for example [\"200-399\"]");
+                    return None;
+                }
+                Some(list) => list.value.iter().map(|at| at.value.0.clone()).collect(),
+                None => vec![200..=399],
+            },
+        },
+    })
+}

@@ -1,0 +1,698 @@
+//! The data-plane applier: makes the maps what is desired.
+//!
+//! Every pass compares with what the maps really hold, slot by slot, so what
+//! drifted heals. The order keeps packets whole at any moment, also when the
+//! agent is killed in between: records and next hops first, then the slots
+//! that name them, then the table that names the ring; only after that is
+//! anything taken away, and its place rests before it is used again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+    time::Instant,
+};
+
+use thiserror::Error;
+use vipd_abi::{
+    BACKENDS, BackendRecord, COUNTERS, Counter, EntryKind, FlowKey, NEXT_HOPS, NextHop, RING_SLOTS,
+    Slot, UPLINKS, Uplink, VipEntry, VipKey,
+};
+use vipd_control::{
+    decide::{Desired, ServicePlan},
+    model::{Mode, Service},
+};
+
+use super::{
+    adopt::Adopted,
+    record::{TunnelSources, Way, record},
+    space::{GRACE, Indices, Stretches},
+    tables::{Tables, address_key, service_key},
+    vip_table::{BuildError, Half},
+};
+
+/// The ways to all backends that have one, by backend address.
+pub type Ways = BTreeMap<IpAddr, Way>;
+
+/// What a pass has achieved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Per virtual address, the fingerprint of what packets now get. Absent
+    /// while something of it is not in place.
+    pub vips: BTreeMap<IpAddr, u64>,
+    /// Where each backend is counted: (service, backend, index).
+    pub counters: Vec<(Arc<str>, Arc<str>, u32)>,
+    /// What could not be done, in words, by service or virtual address.
+    pub faults: BTreeMap<String, String>,
+    /// How full the maps are.
+    pub usage: Vec<Usage>,
+    /// When to come again although nothing has changed.
+    pub retry_at: Option<Instant>,
+}
+
+/// How full a map is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Name of the map.
+    pub map: &'static str,
+    /// Entries in use.
+    pub used: u32,
+    /// Entries there are.
+    pub capacity: u32,
+}
+
+/// Why a service could not be placed.
+#[derive(Debug, Error)]
+enum PlaceError {
+    #[error("the {0} are full ({1} in use)")]
+    Full(&'static str, u32),
+    #[error("it has more than 65535 backends")]
+    TooManyBackends,
+}
+
+/// Brings the maps to what is desired.
+pub struct Applier {
+    tables: Tables,
+    flow_key: FlowKey,
+    sources: TunnelSources,
+    services: BTreeMap<Arc<str>, Placed>,
+    hops: BTreeMap<HopKey, u32>,
+    uplinks: BTreeMap<u32, Uplink>,
+    indices: AllIndices,
+    ring: Stretches,
+    entries: BTreeMap<VipKey, VipEntry>,
+    half: Option<Half>,
+    published_at: Option<Instant>,
+    /// What no longer has a name but may still be published.
+    retired: Retired,
+    adopted: Adopted,
+}
+
+/// A destination and whether frames must go to it directly.
+type HopKey = (IpAddr, bool);
+
+struct AllIndices {
+    numbers: Indices,
+    records: Indices,
+    counters: Indices,
+    hops: Indices,
+    uplinks: Indices,
+}
+
+struct Placed {
+    number: u32,
+    ring: (u32, u32),
+    backends: BTreeMap<IpAddr, PlacedBackend>,
+    plan: Option<Arc<ServicePlan>>,
+}
+
+#[derive(Clone, Copy)]
+struct PlacedBackend {
+    index: u32,
+    record: BackendRecord,
+}
+
+#[derive(Default)]
+struct Retired {
+    numbers: Vec<u32>,
+    rings: Vec<(u32, u32)>,
+    records: Vec<u32>,
+    counters: Vec<u32>,
+}
+
+impl Applier {
+    /// Takes over the maps with whatever they hold.
+    #[must_use]
+    pub fn new(tables: Tables, flow_key: FlowKey, sources: TunnelSources) -> Self {
+        let adopted = Adopted::read(&tables);
+        let records = || adopted.services.values().flat_map(|s| s.backends.values());
+        let mut indices = AllIndices {
+            numbers: Indices::new(1, u32::MAX),
+            records: Indices::new(1, BACKENDS),
+            counters: Indices::new(Counter::FIRST_BACKEND, COUNTERS),
+            hops: Indices::new(1, NEXT_HOPS),
+            uplinks: Indices::new(1, UPLINKS),
+        };
+        let set = |values: &mut dyn Iterator<Item = u32>| values.collect::<BTreeSet<u32>>();
+        indices
+            .numbers
+            .adopt(&set(&mut adopted.services.keys().copied()));
+        indices
+            .records
+            .adopt(&set(&mut records().map(|(index, _)| *index)));
+        indices
+            .counters
+            .adopt(&set(&mut records().map(|(_, r)| r.counter)));
+        indices
+            .hops
+            .adopt(&set(&mut records().map(|(_, r)| r.next_hop)));
+        indices
+            .uplinks
+            .adopt(&set(&mut adopted.uplinks.keys().copied()));
+        let rings = adopted.services.values().map(|s| s.ring).collect();
+        Self {
+            ring: Stretches::new(RING_SLOTS, &rings),
+            entries: adopted.entries.clone(),
+            uplinks: adopted.uplinks.clone(),
+            tables,
+            flow_key,
+            sources,
+            services: BTreeMap::new(),
+            hops: BTreeMap::new(),
+            indices,
+            half: None,
+            published_at: None,
+            retired: Retired::default(),
+            adopted,
+        }
+    }
+
+    /// What a previous agent left, for whoever starts from it.
+    #[must_use]
+    pub fn adopted(&self) -> &Adopted {
+        &self.adopted
+    }
+
+    /// The tables, for whoever shows them.
+    #[must_use]
+    pub fn tables(&self) -> &Tables {
+        &self.tables
+    }
+
+    /// Puts other tunnel sources or another flow key into force with the next
+    /// pass.
+    pub fn configure(&mut self, flow_key: FlowKey, sources: TunnelSources) {
+        if self.sources != sources {
+            // Every record may change.
+            for placed in self.services.values_mut() {
+                placed.plan = None;
+            }
+        }
+        if self.flow_key != flow_key {
+            self.half = None;
+        }
+        (self.flow_key, self.sources) = (flow_key, sources);
+    }
+
+    /// One pass. With `full`, unchanged services are compared too.
+    pub fn apply(&mut self, desired: &Desired, ways: &Ways, full: bool, now: Instant) -> Applied {
+        let mut applied = Applied::default();
+        self.write_hops(desired, ways, now, &mut applied);
+        for plan in &desired.services {
+            if let Err(error) = self.place(plan, ways, full, now) {
+                let name = &plan.service.name;
+                applied.faults.insert(
+                    format!("service {name}"),
+                    format!("not in the data plane: {error}"),
+                );
+            }
+        }
+        self.retire_removed(desired);
+        let wanted = self.wanted_entries(desired);
+        self.publish(&wanted, full, now, &mut applied);
+        self.acknowledge(desired, &wanted, ways, &mut applied);
+        applied.usage = self.usage();
+        applied
+    }
+
+    /// Next hops first: the records will name them.
+    fn write_hops(&mut self, desired: &Desired, ways: &Ways, now: Instant, applied: &mut Applied) {
+        let wanted: BTreeSet<HopKey> = desired
+            .services
+            .iter()
+            .flat_map(|plan| {
+                let on_link = plan.service.mode == Mode::L2Dsr;
+                plan.service
+                    .backends
+                    .iter()
+                    .map(move |b| (b.address, on_link))
+            })
+            .collect();
+        for key in &wanted {
+            let (address, on_link) = *key;
+            let way = ways.get(&address);
+            if on_link && let Some(gateway) = way.and_then(|way| way.gateway) {
+                applied.faults.insert(
+                    format!("backend {address}"),
+                    format!(
+                        "mode l2-dsr needs it on the same link, but the route leads over \
+                         {gateway}; use mode ipip or mend the route"
+                    ),
+                );
+            }
+            let word = usable(way, on_link)
+                .and_then(|way| {
+                    let uplink = u16::try_from(self.uplink(way.uplink, now)?).ok()?;
+                    Some(NextHop::new(way.mac, uplink))
+                })
+                .unwrap_or(NextHop::UNRESOLVED);
+            if let Some(index) = self.hop(*key, now) {
+                self.tables.hops.publish(index, word);
+            }
+        }
+    }
+
+    /// The index of a next hop, given out when first asked for.
+    fn hop(&mut self, key: HopKey, now: Instant) -> Option<u32> {
+        if let Some(index) = self.hops.get(&key) {
+            return Some(*index);
+        }
+        let (address, on_link) = key;
+        let adopted = self.adopted.services.values().find_map(|service| {
+            let (_, record) = service.backends.get(&address)?;
+            let is_l2 = record.kind == vipd_abi::BackendKind::L2 as u32;
+            (is_l2 == on_link && record.next_hop != 0).then_some(record.next_hop)
+        });
+        let index = adopted.or_else(|| self.indices.hops.take(now))?;
+        self.hops.insert(key, index);
+        Some(index)
+    }
+
+    /// The index of an uplink, given out when first seen.
+    fn uplink(&mut self, uplink: Uplink, now: Instant) -> Option<u32> {
+        if let Some((index, _)) = self.uplinks.iter().find(|(_, known)| **known == uplink) {
+            return Some(*index);
+        }
+        let index = self.indices.uplinks.take(now)?;
+        self.tables.uplinks.store(index, uplink);
+        self.uplinks.insert(index, uplink);
+        Some(index)
+    }
+
+    /// Writes the records and slots of one service.
+    fn place(
+        &mut self,
+        plan: &Arc<ServicePlan>,
+        ways: &Ways,
+        full: bool,
+        now: Instant,
+    ) -> Result<(), PlaceError> {
+        let service = &plan.service;
+        let mut placed = match self.services.remove(&service.name) {
+            Some(placed) => placed,
+            None => self.first_place(service, now)?,
+        };
+        let result = self.update(&mut placed, plan, ways, full, now);
+        if result.is_err() {
+            placed.plan = None;
+        }
+        self.services.insert(service.name.clone(), placed);
+        result
+    }
+
+    /// A service seen for the first time: as adopted, or new.
+    fn first_place(&mut self, service: &Service, now: Instant) -> Result<Placed, PlaceError> {
+        let adopted = self
+            .adopted
+            .number(service)
+            .and_then(|number| Some((number, self.adopted.services.remove(&number)?)));
+        if let Some((number, adopted)) = adopted {
+            let backends = adopted.backends.into_iter();
+            return Ok(Placed {
+                number,
+                ring: adopted.ring,
+                backends: backends
+                    .map(|(address, (index, record))| (address, PlacedBackend { index, record }))
+                    .collect(),
+                plan: None,
+            });
+        }
+        let number = self.indices.numbers.take(now);
+        Ok(Placed {
+            number: number.ok_or(PlaceError::Full("service numbers", u32::MAX))?,
+            ring: (0, 0),
+            backends: BTreeMap::new(),
+            plan: None,
+        })
+    }
+
+    fn update(
+        &mut self,
+        placed: &mut Placed,
+        plan: &Arc<ServicePlan>,
+        ways: &Ways,
+        full: bool,
+        now: Instant,
+    ) -> Result<(), PlaceError> {
+        let same_plan = placed
+            .plan
+            .as_ref()
+            .is_some_and(|old| Arc::ptr_eq(old, plan));
+        let replaced = self.write_records(placed, &plan.service, ways, now)?;
+        if placed.ring.1 != plan.service.ring_size {
+            let length = plan.service.ring_size;
+            let start = self.ring.take(length, now);
+            let start = start.ok_or(PlaceError::Full("ring slots", self.ring.used()))?;
+            if placed.ring.1 != 0 {
+                self.retired.rings.push(placed.ring);
+            }
+            placed.ring = (start, length);
+            self.write_slots(placed, plan)?;
+        } else if full || replaced.is_some() || !same_plan {
+            self.write_slots(placed, plan)?;
+        }
+        for index in replaced.into_iter().flatten() {
+            self.indices.records.give_back(index, now);
+        }
+        self.drop_unused(placed, &plan.service, now);
+        placed.plan = Some(plan.clone());
+        Ok(())
+    }
+
+    /// Writes the records that are new or differ. If there are any, says which
+    /// records they replace: those go once no slot names them. (If a table
+    /// runs full in between, they stay lost until the agent starts again,
+    /// which is better than a slot that names somebody else's record.)
+    fn write_records(
+        &mut self,
+        placed: &mut Placed,
+        service: &Service,
+        ways: &Ways,
+        now: Instant,
+    ) -> Result<Option<Vec<u32>>, PlaceError> {
+        let mut replaced = None;
+        for backend in &service.backends {
+            let on_link = service.mode == Mode::L2Dsr;
+            let hop = self.hop((backend.address, on_link), now);
+            let hop = hop.ok_or(PlaceError::Full("next hops", self.indices.hops.used()))?;
+            let old = placed.backends.get(&backend.address).copied();
+            let counter = match old {
+                Some(old) => old.record.counter,
+                None => {
+                    let counter = self.indices.counters.take(now);
+                    let counter = counter
+                        .ok_or(PlaceError::Full("counters", self.indices.counters.used()))?;
+                    self.tables.counters.clear(counter);
+                    counter
+                }
+            };
+            let wanted = BackendRecord {
+                next_hop: hop,
+                counter,
+                service: placed.number,
+                ..record(
+                    service.mode,
+                    backend.address,
+                    ways.get(&backend.address),
+                    &self.sources,
+                )
+            };
+            if let Some(old) = old
+                && old.record == wanted
+                && self.tables.records.load(old.index) == wanted
+            {
+                continue;
+            }
+            let index = self.indices.records.take(now);
+            let index = index.ok_or(PlaceError::Full(
+                "backend records",
+                self.indices.records.used(),
+            ))?;
+            self.tables.records.store(index, wanted);
+            replaced
+                .get_or_insert_with(Vec::new)
+                .extend(old.map(|old| old.index));
+            let new = PlacedBackend {
+                index,
+                record: wanted,
+            };
+            placed.backends.insert(backend.address, new);
+        }
+        Ok(replaced)
+    }
+
+    /// Writes the slots that differ.
+    fn write_slots(&mut self, placed: &Placed, plan: &ServicePlan) -> Result<(), PlaceError> {
+        let backends: Vec<u32> = plan
+            .service
+            .backends
+            .iter()
+            .map(|backend| placed.backends.get(&backend.address).map_or(0, |b| b.index))
+            .collect();
+        if backends.len() > usize::from(u16::MAX) {
+            return Err(PlaceError::TooManyBackends);
+        }
+        for slot in 0..placed.ring.1 {
+            let owner = plan
+                .ring
+                .as_ref()
+                .and_then(|ring| ring.slots().get(slot as usize))
+                .and_then(|ordinal| backends.get(usize::from(*ordinal)).copied())
+                .unwrap_or(0);
+            self.tables
+                .ring
+                .publish(placed.ring.0 + slot, Slot::stable(owner));
+        }
+        Ok(())
+    }
+
+    /// Forgets backends that the service no longer has: no slot names them.
+    fn drop_unused(&mut self, placed: &mut Placed, service: &Service, now: Instant) {
+        let wanted: BTreeSet<IpAddr> = service.backends.iter().map(|b| b.address).collect();
+        placed.backends.retain(|address, backend| {
+            let keep = wanted.contains(address);
+            if !keep {
+                self.indices.records.give_back(backend.index, now);
+                self.indices.counters.give_back(backend.record.counter, now);
+            }
+            keep
+        });
+    }
+
+    /// Services no longer wanted leave the table with the next publication.
+    fn retire_removed(&mut self, desired: &Desired) {
+        let wanted: BTreeSet<&str> = desired.services.iter().map(|p| &*p.service.name).collect();
+        let (kept, gone): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.services)
+            .into_iter()
+            .partition(|(name, _)| wanted.contains(&**name));
+        self.services = kept;
+        for placed in gone.into_values() {
+            self.retired.retire(placed);
+        }
+        // What a previous agent left and the configuration does not name.
+        for (number, adopted) in std::mem::take(&mut self.adopted.services) {
+            let backends = adopted.backends.into_iter();
+            self.retired.retire(Placed {
+                number,
+                ring: adopted.ring,
+                backends: backends
+                    .map(|(address, (index, record))| (address, PlacedBackend { index, record }))
+                    .collect(),
+                plan: None,
+            });
+        }
+    }
+
+    /// Puts the table in force if it differs from the one that is.
+    fn publish(
+        &mut self,
+        wanted: &BTreeMap<VipKey, VipEntry>,
+        full: bool,
+        now: Instant,
+        applied: &mut Applied,
+    ) {
+        let stands = self.entries == *wanted
+            && self
+                .half
+                .as_ref()
+                .is_some_and(|half| !full || half.is_published(&self.tables));
+        if stands {
+            self.take_away(now);
+            return;
+        }
+        let half = match Half::build(wanted, self.flow_key) {
+            Ok(half) => half,
+            Err(error @ (BuildError::TooMany(_) | BuildError::NoArrangement(_))) => {
+                applied
+                    .faults
+                    .insert("VIP table".to_owned(), error.to_string());
+                return;
+            }
+        };
+        if !half.is_published(&self.tables) {
+            let ready = self.published_at.map_or(now, |last| last + GRACE);
+            if now < ready {
+                applied.retry_at = Some(ready);
+                return;
+            }
+            half.publish(&self.tables);
+            self.published_at = Some(now);
+        }
+        self.entries.clone_from(wanted);
+        self.half = Some(half);
+        self.take_away(now);
+    }
+
+    fn wanted_entries(&self, desired: &Desired) -> BTreeMap<VipKey, VipEntry> {
+        let mut entries: BTreeMap<VipKey, VipEntry> = BTreeMap::new();
+        for vip in desired.vips.keys() {
+            let key = address_key(*vip);
+            let kind = EntryKind::Address as u32;
+            entries.insert(
+                key,
+                VipEntry {
+                    key,
+                    kind,
+                    ..VipEntry::default()
+                },
+            );
+        }
+        for placed in self.services.values() {
+            let Some(plan) = &placed.plan else { continue };
+            let service = &plan.service;
+            for vip in &service.vips {
+                let key = service_key(*vip, service.protocol, service.port.get());
+                let entry = VipEntry {
+                    key,
+                    kind: EntryKind::Service as u32,
+                    service: placed.number,
+                    ring_offset: placed.ring.0,
+                    ring_mask: placed.ring.1 - 1,
+                    ..VipEntry::default()
+                };
+                entries.insert(key, entry);
+            }
+        }
+        entries
+    }
+
+    /// Nothing published names the retired any more.
+    fn take_away(&mut self, now: Instant) {
+        let retired = std::mem::take(&mut self.retired);
+        for (start, length) in retired.rings {
+            self.ring.give_back(start, length, now);
+        }
+        let all = [
+            (retired.numbers, &mut self.indices.numbers),
+            (retired.records, &mut self.indices.records),
+            (retired.counters, &mut self.indices.counters),
+        ];
+        for (gone, indices) in all {
+            for index in gone {
+                indices.give_back(index, now);
+            }
+        }
+        let named: BTreeSet<u32> = self
+            .services
+            .values()
+            .flat_map(|placed| placed.backends.values())
+            .map(|backend| backend.record.next_hop)
+            .collect();
+        self.hops.retain(|_, index| {
+            let keep = named.contains(index);
+            if !keep {
+                self.indices.hops.give_back(*index, now);
+            }
+            keep
+        });
+    }
+
+    /// Says which virtual addresses are in place, with a way to enough of
+    /// their backends.
+    fn acknowledge(
+        &self,
+        desired: &Desired,
+        wanted: &BTreeMap<VipKey, VipEntry>,
+        ways: &Ways,
+        applied: &mut Applied,
+    ) {
+        let in_force =
+            |key: VipKey| wanted.contains_key(&key) && wanted.get(&key) == self.entries.get(&key);
+        for (vip, vip_plan) in &desired.vips {
+            let mut published = in_force(address_key(*vip));
+            let mut carried = false;
+            for plan in desired
+                .services
+                .iter()
+                .filter(|p| p.service.vips.contains(vip))
+            {
+                let service = &plan.service;
+                published &= in_force(service_key(*vip, service.protocol, service.port.get()));
+                carried |= self
+                    .services
+                    .get(&service.name)
+                    .is_some_and(|placed| placed.is_in_place(ways));
+            }
+            if published && carried {
+                applied.vips.insert(*vip, vip_plan.fingerprint);
+            }
+        }
+        for (name, placed) in &self.services {
+            let Some(plan) = &placed.plan else { continue };
+            for backend in &plan.service.backends {
+                if let Some(placed) = placed.backends.get(&backend.address) {
+                    let place = (name.clone(), backend.name.clone(), placed.record.counter);
+                    applied.counters.push(place);
+                }
+            }
+        }
+    }
+
+    fn usage(&self) -> Vec<Usage> {
+        use vipd_abi::map;
+        let entries = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
+        let most = u32::try_from(super::vip_table::MOST_ENTRIES).unwrap_or(u32::MAX);
+        let usage = |map, used, capacity| Usage {
+            map,
+            used,
+            capacity,
+        };
+        vec![
+            usage(map::VIP_ENTRIES, entries, most),
+            usage(map::RING, self.ring.used(), RING_SLOTS),
+            usage(
+                map::BACKEND_RECORDS,
+                self.indices.records.used(),
+                BACKENDS - 1,
+            ),
+            usage(map::NEXT_HOP_WORDS, self.indices.hops.used(), NEXT_HOPS - 1),
+            usage(
+                map::UPLINK_RECORDS,
+                self.indices.uplinks.used(),
+                UPLINKS - 1,
+            ),
+            usage(
+                map::COUNTER_RECORDS,
+                self.indices.counters.used(),
+                COUNTERS - Counter::FIRST_BACKEND,
+            ),
+        ]
+    }
+}
+
+impl Placed {
+    /// Whether its wanted number of available backends can be reached.
+    fn is_in_place(&self, ways: &Ways) -> bool {
+        let Some(plan) = &self.plan else { return false };
+        let on_link = plan.service.mode == Mode::L2Dsr;
+        let reachable = plan
+            .service
+            .backends
+            .iter()
+            .zip(&plan.available)
+            .filter(|(backend, available)| {
+                **available && usable(ways.get(&backend.address), on_link).is_some()
+            })
+            .count();
+        reachable >= plan.service.min_healthy.max(1) as usize
+    }
+}
+
+/// A way that frames can take: for a destination on the link, one without a
+/// gateway.
+fn usable(way: Option<&Way>, on_link: bool) -> Option<&Way> {
+    way.filter(|way| !on_link || way.gateway.is_none())
+}
+
+impl Retired {
+    fn retire(&mut self, placed: Placed) {
+        self.numbers.push(placed.number);
+        if placed.ring.1 != 0 {
+            self.rings.push(placed.ring);
+        }
+        for backend in placed.backends.into_values() {
+            self.records.push(backend.index);
+            self.counters.push(backend.record.counter);
+        }
+    }
+}

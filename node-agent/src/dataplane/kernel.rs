@@ -1,0 +1,347 @@
+//! The XDP program in the kernel: loading it, attaching it, and leaving it.
+//!
+//! The program is always this agent's own: on a data plane that a previous
+//! agent left, the maps are taken over and the program is replaced in place,
+//! which packets do not notice.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf, EbpfLoader, VerifierLogLevel,
+    maps::{Map, MapData},
+    programs::{
+        ProgramError, Xdp, XdpMode,
+        links::{FdLink, LinkError, PinnedLink},
+        xdp::XdpLink,
+    },
+};
+use thiserror::Error;
+use vipd_abi::{BACKENDS, COUNTERS, NEXT_HOPS, RING_SLOTS, UPLINKS, VIP_BUCKETS, VIP_SLOTS, map};
+
+use super::{
+    mapped::Mapped,
+    object,
+    pins::{Pins, PinsError},
+    tables::{Counters, Tables},
+};
+
+/// A loaded data plane. Dropping it leaves everything that is pinned.
+pub struct Kernel {
+    ebpf: Ebpf,
+    pins: Option<Pins>,
+    links: Vec<PinnedLink>,
+}
+
+/// How the program is hooked to an interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// In the driver.
+    Native,
+    /// In the kernel's generic path: any interface, slower.
+    Generic,
+}
+
+/// What became of an attachment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attachment {
+    /// The program was attached.
+    New,
+    /// The program of a previous agent was replaced in place.
+    Replaced,
+}
+
+/// Why the data plane cannot be had.
+#[derive(Debug, Error)]
+pub enum KernelError {
+    /// The agent was built without the eBPF objects.
+    #[error("this vipd was built without its eBPF programs; build it with `cargo xtask build`")]
+    NotBuilt,
+    /// The pins cannot be used.
+    #[error(transparent)]
+    Pins(#[from] PinsError),
+    /// The object could not be loaded.
+    #[error("cannot load the eBPF maps: {0}")]
+    Load(#[source] Box<aya::EbpfError>),
+    /// The kernel did not take the program.
+    #[error("the kernel does not take the XDP program: {0}")]
+    Program(#[source] Box<ProgramError>),
+    /// A map could not be mapped into memory.
+    #[error("cannot map {name} into memory: {source}")]
+    Map {
+        /// Name of the map.
+        name: &'static str,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The program could not be pinned.
+    #[error("cannot pin {path}: {message}")]
+    Pin {
+        /// Where.
+        path: PathBuf,
+        /// What was said.
+        message: String,
+    },
+    /// The program could not be attached.
+    #[error("cannot attach to {interface}: {message}{hint}")]
+    Attach {
+        /// Name of the interface.
+        interface: String,
+        /// What was said.
+        message: String,
+        /// What to do, if known.
+        hint: &'static str,
+    },
+}
+
+impl Kernel {
+    /// Loads maps and program; with `pins`, maps that are pinned already are
+    /// verified and taken over. Without, nothing outlives this value.
+    ///
+    /// # Errors
+    ///
+    /// When the pins are not usable or the kernel refuses.
+    pub fn load(pins: Option<&Path>) -> Result<(Self, Tables), KernelError> {
+        if object::BALANCER.is_empty() {
+            return Err(KernelError::NotBuilt);
+        }
+        let processors = processors();
+        let pins = pins.map(Pins::new);
+        let mut loader = EbpfLoader::new();
+        loader
+            .verifier_log_level(VerifierLogLevel::DISABLE)
+            .map_max_entries(map::COUNTER_RECORDS, processors * COUNTERS);
+        if let Some(pins) = &pins {
+            pins.prepare()?;
+            pins.verify(processors)?;
+            for name in map::ALL {
+                loader.map_pin_path(name, pins.map(name));
+            }
+        }
+        let mut ebpf = loader
+            .load(object::BALANCER)
+            .map_err(|e| KernelError::Load(Box::new(e)))?;
+        let program = balancer(&mut ebpf)?;
+        program
+            .load()
+            .map_err(|e| KernelError::Program(Box::new(e)))?;
+        if let Some(pins) = &pins {
+            repin(program, &pins.program())?;
+        }
+        let tables = tables(&mut ebpf, processors)?;
+        let kernel = Self {
+            ebpf,
+            pins,
+            links: Vec::new(),
+        };
+        Ok((kernel, tables))
+    }
+
+    /// Attaches the program to an interface, or replaces the program that a
+    /// previous agent has attached there.
+    ///
+    /// With `fresh`, an attachment left behind is given up first: its mode is
+    /// not the one wanted.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel or the driver refuses, in words.
+    pub fn attach(
+        &mut self,
+        interface: &str,
+        ifindex: u32,
+        mode: Mode,
+        fresh: bool,
+    ) -> Result<Attachment, KernelError> {
+        let pin = self.pins.as_ref().map(|pins| pins.link(interface, ifindex));
+        if let Some(pin) = &pin
+            && pin.exists()
+        {
+            if !fresh && self.replace(pin) {
+                return Ok(Attachment::Replaced);
+            }
+            // The device is gone, or the mode is another.
+            let _ = fs::remove_file(pin);
+        }
+        let failed = |error: &ProgramError| KernelError::Attach {
+            interface: interface.to_owned(),
+            message: chain(error),
+            hint: hint(error, mode),
+        };
+        let program = balancer(&mut self.ebpf)?;
+        let flags = match mode {
+            Mode::Native => XdpMode::Driver,
+            Mode::Generic => XdpMode::Skb,
+        };
+        let id = program
+            .attach_to_if_index(ifindex, flags)
+            .map_err(|e| failed(&e))?;
+        let link = program.take_link(id).map_err(|e| failed(&e))?;
+        // aya falls back to an attachment by netlink without a word; that one
+        // dies with the agent and cannot be replaced in place.
+        let link: FdLink = link
+            .try_into()
+            .map_err(|_: LinkError| KernelError::Attach {
+                interface: interface.to_owned(),
+                message: "the kernel has no BPF links for XDP".to_owned(),
+                hint: "; vipd needs Linux 5.9 or later",
+            })?;
+        let Some(pin) = pin else {
+            return Ok(Attachment::New);
+        };
+        let link = link.pin(&pin).map_err(|e| KernelError::Pin {
+            path: pin.clone(),
+            message: chain(&e),
+        })?;
+        self.links.push(link);
+        Ok(Attachment::New)
+    }
+
+    /// Puts this program into a pinned link; `false` when the link is dead.
+    fn replace(&mut self, pin: &Path) -> bool {
+        let Ok(pinned) = PinnedLink::from_pin(pin) else {
+            return false;
+        };
+        let Ok(link) = XdpLink::try_from(FdLink::from(pinned)) else {
+            return false;
+        };
+        let Ok(program) = balancer(&mut self.ebpf) else {
+            return false;
+        };
+        // The pin keeps the link, also when aya drops its own reference.
+        program.attach_to_link(link).is_ok()
+    }
+
+    /// Drops attachments to interfaces that are not `wanted` any more, given
+    /// as (name, index).
+    pub fn detach_others(&mut self, wanted: &[(String, u32)]) -> Vec<PathBuf> {
+        let Some(pins) = &self.pins else {
+            return Vec::new();
+        };
+        let keep: Vec<PathBuf> = wanted.iter().map(|(name, i)| pins.link(name, *i)).collect();
+        pins.links()
+            .into_iter()
+            .filter(|path| !keep.contains(path))
+            .filter(|path| fs::remove_file(path).is_ok())
+            .collect()
+    }
+
+    /// The loaded program, for test runs.
+    ///
+    /// # Errors
+    ///
+    /// When the object has none, which would be a defect.
+    pub fn program(&mut self) -> Result<&mut Xdp, KernelError> {
+        balancer(&mut self.ebpf)
+    }
+
+    /// The object, for the logger.
+    pub fn ebpf(&mut self) -> &mut Ebpf {
+        &mut self.ebpf
+    }
+
+    /// Takes the data plane away: links, program, maps.
+    ///
+    /// # Errors
+    ///
+    /// When a pin cannot be removed.
+    pub fn unload(self) -> io::Result<Vec<PathBuf>> {
+        let Self { ebpf, pins, links } = self;
+        let removed = pins.map_or(Ok(Vec::new()), |pins| pins.remove());
+        drop((ebpf, links));
+        removed
+    }
+}
+
+/// Processors that may run the program, present or to come.
+fn processors() -> u32 {
+    let count = aya::util::nr_cpus().unwrap_or(1);
+    u32::try_from(count).map_or(vipd_abi::CPUS, |n| n.clamp(1, vipd_abi::CPUS))
+}
+
+fn balancer(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
+    let program = ebpf.program_mut("balancer").ok_or(KernelError::NotBuilt)?;
+    program
+        .try_into()
+        .map_err(|e: ProgramError| KernelError::Program(Box::new(e)))
+}
+
+/// Pins the new program in the place of an old one.
+fn repin(program: &mut Xdp, path: &Path) -> Result<(), KernelError> {
+    let failed = |message| KernelError::Pin {
+        path: path.to_owned(),
+        message,
+    };
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            return Err(failed(error.to_string()));
+        }
+        _ => {}
+    }
+    program.pin(path).map_err(|e| failed(chain(&e)))
+}
+
+fn tables(ebpf: &mut Ebpf, processors: u32) -> Result<Tables, KernelError> {
+    fn memory<T: vipd_abi::Plain>(
+        ebpf: &Ebpf,
+        name: &'static str,
+        len: u32,
+    ) -> Result<Mapped<T>, KernelError> {
+        let Some(Map::Array(data)) = ebpf.map(name) else {
+            return Err(KernelError::NotBuilt);
+        };
+        let data: &MapData = data;
+        Mapped::of_map(&std::os::fd::AsFd::as_fd(data.fd()), len)
+            .map_err(|source| KernelError::Map { name, source })
+    }
+    Ok(Tables {
+        published: memory(ebpf, map::PUBLISHED, 1)?,
+        heads: memory(ebpf, map::HEADS, 2)?,
+        seeds: memory(ebpf, map::VIP_SEEDS, 2 * VIP_BUCKETS)?,
+        entries: memory(ebpf, map::VIP_ENTRIES, 2 * VIP_SLOTS)?,
+        ring: memory(ebpf, map::RING, RING_SLOTS)?,
+        records: memory(ebpf, map::BACKEND_RECORDS, BACKENDS)?,
+        hops: memory(ebpf, map::NEXT_HOP_WORDS, NEXT_HOPS)?,
+        uplinks: memory(ebpf, map::UPLINK_RECORDS, UPLINKS)?,
+        counters: std::sync::Arc::new(Counters::new(memory(
+            ebpf,
+            map::COUNTER_RECORDS,
+            processors * COUNTERS,
+        )?)),
+    })
+}
+
+/// An error with all its causes in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+/// What to do about a refused attachment.
+fn hint(error: &ProgramError, mode: Mode) -> &'static str {
+    let ProgramError::SyscallError(error) = error else {
+        return "";
+    };
+    match (error.io_error.raw_os_error(), mode) {
+        (Some(libc::EBUSY | libc::EEXIST), _) => {
+            "; another XDP program is attached there: see it with `ip link show`, and take it \
+             off with the program that put it there"
+        }
+        (Some(libc::EOPNOTSUPP), Mode::Native) => {
+            "; its driver has no native XDP: set xdp_mode = \"generic\", which is slower"
+        }
+        (Some(libc::EINVAL | libc::ERANGE), Mode::Native) => {
+            "; the driver refuses native XDP in this configuration: often an MTU that is too \
+             large, LRO, or too few queues (see `dmesg`)"
+        }
+        (Some(libc::EPERM), _) => "; vipd needs CAP_NET_ADMIN and CAP_BPF",
+        _ => "",
+    }
+}

@@ -1,0 +1,132 @@
+//! A BPF array seen as memory: no system call per entry, in either direction.
+
+use std::{io, marker::PhantomData, os::fd::AsRawFd, sync::atomic::AtomicU64};
+
+use memmap2::{MmapMut, MmapOptions, MmapRaw};
+use vipd_abi::{NextHop, Plain, Slot};
+
+/// An array of `T` shared with the kernel.
+///
+/// The kernel's side reads (and, for counters, writes) at any time, so every
+/// access is a volatile one, and what packets read changes only by
+/// [`Mapped::publish`].
+pub struct Mapped<T> {
+    memory: MmapRaw,
+    len: u32,
+    plain: PhantomData<T>,
+}
+
+/// Types that fit one aligned word and may thus change under the packets.
+pub trait Word: Plain {
+    /// The word as a number.
+    fn bits(self) -> u64;
+}
+
+impl Word for u64 {
+    fn bits(self) -> u64 {
+        self
+    }
+}
+
+impl Word for Slot {
+    fn bits(self) -> u64 {
+        self.0
+    }
+}
+
+impl Word for NextHop {
+    fn bits(self) -> u64 {
+        self.0
+    }
+}
+
+impl<T: Plain> Mapped<T> {
+    /// The kernel rounds the size of an array's value up to 8 bytes
+    /// (kernel/bpf/arraymap.c).
+    const STRIDE: usize = size_of::<T>().next_multiple_of(8);
+
+    /// Maps a BPF array with `BPF_F_MMAPABLE` and `len` entries.
+    ///
+    /// The caller has compared the map's value size and length with `T` and
+    /// `len`.
+    ///
+    /// # Errors
+    ///
+    /// What `mmap` says.
+    pub fn of_map(fd: &impl AsRawFd, len: u32) -> io::Result<Self> {
+        let memory = MmapOptions::new()
+            .len(len as usize * Self::STRIDE)
+            .map_raw(&fd.as_raw_fd())?;
+        Ok(Self::new(memory, len))
+    }
+
+    /// Memory of the same shape that no kernel reads, for tests.
+    ///
+    /// # Errors
+    ///
+    /// What `mmap` says.
+    pub fn anonymous(len: u32) -> io::Result<Self> {
+        let memory = MmapMut::map_anon(len as usize * Self::STRIDE)?;
+        Ok(Self::new(memory.into(), len))
+    }
+
+    fn new(memory: MmapRaw, len: u32) -> Self {
+        Self {
+            memory,
+            len,
+            plain: PhantomData,
+        }
+    }
+
+    /// Number of entries.
+    #[must_use]
+    pub fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Whether there are no entries at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    fn at(&self, index: u32) -> *mut T {
+        assert!(index < self.len, "index {index} of {} entries", self.len);
+        // SAFETY: the index is within the mapping, as just checked.
+        unsafe {
+            self.memory
+                .as_mut_ptr()
+                .add(index as usize * Self::STRIDE)
+                .cast()
+        }
+    }
+
+    /// The entry's present value. Entries wider than a word may be torn if
+    /// the kernel is writing them.
+    #[must_use]
+    pub fn load(&self, index: u32) -> T {
+        // SAFETY: within the mapping and aligned to 8; T is `Plain`, so any
+        // bytes are a value.
+        unsafe { self.at(index).read_volatile() }
+    }
+
+    /// Writes an entry that no packet can be reading now.
+    pub fn store(&self, index: u32, value: T) {
+        // SAFETY: within the mapping and aligned to 8.
+        unsafe { self.at(index).write_volatile(value) }
+    }
+}
+
+impl<T: Word> Mapped<T> {
+    /// Writes an entry that packets read: one aligned store, ordered after
+    /// everything that was stored before. Says whether it made a difference.
+    pub fn publish(&self, index: u32, value: T) -> bool {
+        // SAFETY: within the mapping, aligned to 8, and 8 bytes wide.
+        let word = unsafe { AtomicU64::from_ptr(self.at(index).cast()) };
+        let differs = word.load(std::sync::atomic::Ordering::Relaxed) != value.bits();
+        if differs {
+            word.store(value.bits(), std::sync::atomic::Ordering::Release);
+        }
+        differs
+    }
+}

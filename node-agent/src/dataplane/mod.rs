@@ -1,0 +1,14 @@
+//! The data plane as the agent sees it: maps as memory, an applier that makes
+//! them what is desired, and the XDP program that reads them.
+
+pub mod adopt;
+pub mod apply;
+pub mod driver;
+pub mod kernel;
+pub mod mapped;
+pub mod object;
+pub mod pins;
+pub mod record;
+pub mod space;
+pub mod tables;
+pub mod vip_table;

@@ -1,0 +1,291 @@
+//! Where the data plane lives while no agent runs: a directory on the BPF
+//! file system, verified before use.
+
+use std::{
+    fs, io,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
+};
+
+use aya::maps::{MapData, MapType};
+use thiserror::Error;
+use vipd_abi::{
+    BACKENDS, BackendRecord, COUNTERS, Counter, Head, LAYOUT, NEXT_HOPS, NextHop, RING_SLOTS, Slot,
+    UPLINKS, Uplink, VIP_BUCKETS, VIP_SLOTS, VipEntry, map,
+};
+
+/// `BPF_F_MMAPABLE` (include/uapi/linux/bpf.h).
+const MMAPABLE: u32 = 1 << 10;
+
+/// The directory of one data plane of this layout.
+#[derive(Clone, Debug)]
+pub struct Pins {
+    root: PathBuf,
+}
+
+/// Why the pins cannot be used.
+#[derive(Debug, Error)]
+pub enum PinsError {
+    /// The directory is not on a BPF file system.
+    #[error(
+        "{0} is not on a BPF file system, so nothing can be pinned there; \
+         mount one with `mount -t bpf bpf /sys/fs/bpf`"
+    )]
+    NotBpffs(PathBuf),
+    /// The directory could not be made or read.
+    #[error("cannot use {path}: {source}")]
+    Directory {
+        /// The directory.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another version of vipd has left its data plane.
+    #[error(
+        "{0} holds a data plane of another layout, and this vipd uses {LAYOUT}; \
+         take the other away with the vipd that made it, or with `vipd unload`"
+    )]
+    OtherLayout(PathBuf),
+    /// A pinned map is not what this version would make.
+    #[error(
+        "the pinned map {path} has {found}, but this vipd needs {wanted}; \
+         `vipd unload` takes the old data plane away"
+    )]
+    Mismatch {
+        /// The pin.
+        path: PathBuf,
+        /// Type and sizes found.
+        found: String,
+        /// Type and sizes needed.
+        wanted: String,
+    },
+    /// A pinned map could not be read.
+    #[error("cannot read the pinned map {path}: {message}")]
+    Unreadable {
+        /// The pin.
+        path: PathBuf,
+        /// What was said.
+        message: String,
+    },
+}
+
+impl Pins {
+    /// The pins under `root`, by default `/sys/fs/bpf/vipd`.
+    #[must_use]
+    pub fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+        }
+    }
+
+    /// The directory of this layout.
+    #[must_use]
+    pub fn directory(&self) -> PathBuf {
+        self.root.join(LAYOUT)
+    }
+
+    /// Where a map is pinned.
+    #[must_use]
+    pub fn map(&self, name: &str) -> PathBuf {
+        self.directory().join(name)
+    }
+
+    /// Where the program is pinned.
+    #[must_use]
+    pub fn program(&self) -> PathBuf {
+        self.directory().join("program")
+    }
+
+    /// Where the link to an interface is pinned. An interface made anew has
+    /// another index, and thus another pin.
+    #[must_use]
+    pub fn link(&self, interface: &str, ifindex: u32) -> PathBuf {
+        // The BPF file system takes no dots in names; interfaces may have
+        // them (eth0.100).
+        let interface = interface.replace('.', "_");
+        self.directory().join(format!("link-{interface}-{ifindex}"))
+    }
+
+    /// Pins of links found.
+    #[must_use]
+    pub fn links(&self) -> Vec<PathBuf> {
+        self.files()
+            .into_iter()
+            .filter(|path| {
+                path.file_name()
+                    .is_some_and(|name| name.to_string_lossy().starts_with("link-"))
+            })
+            .collect()
+    }
+
+    fn files(&self) -> Vec<PathBuf> {
+        fs::read_dir(self.directory())
+            .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
+            .unwrap_or_default()
+    }
+
+    /// Makes the directory if need be.
+    ///
+    /// # Errors
+    ///
+    /// When it is not on a BPF file system, or holds another layout.
+    pub fn prepare(&self) -> Result<(), PinsError> {
+        let fail = |path: &Path| {
+            let path = path.to_owned();
+            move |source| PinsError::Directory { path, source }
+        };
+        let existing = self
+            .root
+            .ancestors()
+            .find(|path| path.exists())
+            .unwrap_or(Path::new("/"));
+        if !is_bpffs(existing).map_err(fail(existing))? {
+            return Err(PinsError::NotBpffs(self.root.clone()));
+        }
+        let directory = self.directory();
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&directory)
+            .map_err(fail(&directory))?;
+        let siblings = fs::read_dir(&self.root).map_err(fail(&self.root))?;
+        for sibling in siblings.flatten() {
+            if sibling.path() != directory {
+                return Err(PinsError::OtherLayout(sibling.path()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares every map that is already pinned with what this version
+    /// makes. Using a map of other sizes would corrupt memory.
+    ///
+    /// # Errors
+    ///
+    /// The first difference.
+    pub fn verify(&self, processors: u32) -> Result<(), PinsError> {
+        for shape in shapes(processors) {
+            let path = self.map(shape.name);
+            if !path.exists() {
+                continue;
+            }
+            let unreadable = |error: &dyn std::fmt::Display| PinsError::Unreadable {
+                path: path.clone(),
+                message: error.to_string(),
+            };
+            let data = MapData::from_pin(&path).map_err(|e| unreadable(&e))?;
+            let info = data.info().map_err(|e| unreadable(&e))?;
+            let found = Found {
+                array: info.map_type().is_ok_and(|t| t == MapType::Array),
+                key: info.key_size(),
+                value: info.value_size(),
+                entries: info.max_entries(),
+                flags: info.map_flags(),
+            };
+            let wanted = Found {
+                array: true,
+                key: 4,
+                value: shape.value,
+                entries: shape.entries,
+                flags: MMAPABLE,
+            };
+            if found != wanted {
+                return Err(PinsError::Mismatch {
+                    path,
+                    found: found.to_string(),
+                    wanted: wanted.to_string(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes every pin; with the last reference the kernel detaches the
+    /// program. Says what was removed.
+    ///
+    /// # Errors
+    ///
+    /// When a pin cannot be removed.
+    pub fn remove(&self) -> io::Result<Vec<PathBuf>> {
+        let mut removed = Vec::new();
+        // Links first: no packet then finds a program without its maps.
+        let mut files = self.files();
+        files.sort_by_key(|path| !path.to_string_lossy().contains("/link-"));
+        for path in files {
+            fs::remove_file(&path)?;
+            removed.push(path);
+        }
+        for directory in [self.directory(), self.root.clone()] {
+            match fs::remove_dir(&directory) {
+                Ok(()) => {}
+                // Somebody else's pins may be beside ours.
+                Err(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty
+                    ) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(removed)
+    }
+}
+
+fn is_bpffs(path: &Path) -> io::Result<bool> {
+    Ok(rustix::fs::statfs(path)?.f_type == libc::BPF_FS_MAGIC)
+}
+
+/// A map as this version makes it.
+struct Shape {
+    name: &'static str,
+    value: u32,
+    entries: u32,
+}
+
+fn shapes(processors: u32) -> [Shape; 9] {
+    fn shape<T>(name: &'static str, entries: u32) -> Shape {
+        let value = u32::try_from(size_of::<T>()).unwrap_or(u32::MAX);
+        Shape {
+            name,
+            value,
+            entries,
+        }
+    }
+    [
+        shape::<u64>(map::PUBLISHED, 1),
+        shape::<Head>(map::HEADS, 2),
+        shape::<u32>(map::VIP_SEEDS, 2 * VIP_BUCKETS),
+        shape::<VipEntry>(map::VIP_ENTRIES, 2 * VIP_SLOTS),
+        shape::<Slot>(map::RING, RING_SLOTS),
+        shape::<BackendRecord>(map::BACKEND_RECORDS, BACKENDS),
+        shape::<NextHop>(map::NEXT_HOP_WORDS, NEXT_HOPS),
+        shape::<Uplink>(map::UPLINK_RECORDS, UPLINKS),
+        shape::<Counter>(map::COUNTER_RECORDS, processors * COUNTERS),
+    ]
+}
+
+#[derive(PartialEq, Eq)]
+struct Found {
+    array: bool,
+    key: u32,
+    value: u32,
+    entries: u32,
+    flags: u32,
+}
+
+impl std::fmt::Display for Found {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = if self.array { "array" } else { "other type" };
+        let Self {
+            key,
+            value,
+            entries,
+            flags,
+            ..
+        } = self;
+        write!(
+            f,
+            "({kind}, key {key}, value {value}, {entries} entries, flags {flags:#x})"
+        )
+    }
+}

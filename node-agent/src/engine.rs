@@ -1,0 +1,209 @@
+//! The engine: observations and configuration in, what is desired out.
+//!
+//! One task. It owns the health table and asks the decision after every
+//! observation that changed something; what is desired is published as a
+//! state, only when it differs.
+
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    time::sleep_until,
+};
+use tracing::{info, warn};
+use vipd_control::{
+    check::Observation,
+    decide::{Decider, Desired, HealthView},
+    health::{Initial, Transition},
+    health_table::HealthTable,
+    model::{Backend, Model, Service},
+};
+
+use crate::leaving::Leaving;
+
+/// What the engine publishes.
+#[derive(Clone, Debug, Default)]
+pub struct Decision {
+    /// What is to be forwarded, and what is behind each virtual address.
+    pub desired: Arc<Desired>,
+    /// Virtual addresses that were taken out of the configuration: still
+    /// forwarded, no longer announced.
+    pub leaving: Arc<BTreeSet<IpAddr>>,
+}
+
+/// The health table, for whoever shows it.
+pub type SharedHealth = Arc<Mutex<HealthTable>>;
+
+/// A configuration as the engine sees it.
+#[derive(Clone)]
+pub struct Plan {
+    /// What is served.
+    pub model: Arc<Model>,
+    /// Keys the fingerprints.
+    pub secret: [u8; 16],
+    /// How long a removed address is still forwarded.
+    pub linger: Duration,
+}
+
+/// What is believed of a backend before its first check.
+pub type Beliefs<'a> = &'a dyn Fn(&Service, &Backend) -> Initial;
+
+/// Observes, decides, publishes.
+pub struct Engine {
+    plan: Plan,
+    decider: Decider,
+    health: SharedHealth,
+    leaving: Leaving,
+    decision: watch::Sender<Decision>,
+}
+
+impl Engine {
+    /// An engine for a first configuration, with what is believed of its
+    /// backends.
+    #[must_use]
+    pub fn new(plan: Plan, beliefs: Beliefs<'_>) -> Self {
+        let mut health = HealthTable::default();
+        health.apply(&plan.model, beliefs, Instant::now());
+        let engine = Self {
+            decider: Decider::new(plan.secret),
+            plan,
+            health: Arc::new(Mutex::new(health)),
+            leaving: Leaving::default(),
+            decision: watch::Sender::default(),
+        };
+        engine.decide();
+        engine
+    }
+
+    /// What is decided.
+    #[must_use]
+    pub fn decision(&self) -> watch::Receiver<Decision> {
+        self.decision.subscribe()
+    }
+
+    /// The health table.
+    #[must_use]
+    pub fn health(&self) -> SharedHealth {
+        Arc::clone(&self.health)
+    }
+
+    /// Runs until nobody observes any more.
+    pub async fn run(
+        mut self,
+        mut observations: mpsc::Receiver<Observation>,
+        mut plans: watch::Receiver<Plan>,
+    ) {
+        loop {
+            let leave = self.leaving.next();
+            tokio::select! {
+                observation = observations.recv() => match observation {
+                    Some(observation) => self.observe(observation),
+                    None => return,
+                },
+                changed = plans.changed() => match changed {
+                    Ok(()) => {
+                        let plan = plans.borrow_and_update().clone();
+                        self.configure(plan);
+                    }
+                    Err(_) => return,
+                },
+                () = async { match leave {
+                    Some(at) => sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                } } => {
+                    self.leaving.expire(Instant::now());
+                    self.decide();
+                }
+            }
+        }
+    }
+
+    fn observe(&mut self, observation: Observation) {
+        let (service, backend) = (Arc::clone(&observation.service), observation.backend);
+        let detail = observation.result.to_string();
+        let transition = self.table().observe(observation, Instant::now());
+        let Some(transition) = transition else { return };
+        self.log(&service, backend, &transition, &detail);
+        if transition.availability().is_some() {
+            self.decide();
+        }
+    }
+
+    fn configure(&mut self, plan: Plan) {
+        let now = Instant::now();
+        let before = Arc::clone(&self.decision.borrow().desired);
+        self.leaving.configure(&before, &plan.model, now + plan.linger);
+        self.table().apply(&plan.model, &|_, _| Initial::Unknown, now);
+        if plan.secret != self.plan.secret {
+            // Every fingerprint is another; nothing of before can be shared.
+            self.decider = Decider::new(plan.secret);
+            self.decision.send_replace(Decision::default());
+        }
+        self.plan = plan;
+        self.decide();
+    }
+
+    fn decide(&self) {
+        let previous = Arc::clone(&self.decision.borrow().desired);
+        let model = self.leaving.extend(&self.plan.model);
+        let desired = {
+            let table = self.table();
+            let view = View {
+                health: &table,
+                leaving: &self.leaving,
+            };
+            self.decider.decide(&model, &view, &previous)
+        };
+        let leaving = self.leaving.addresses();
+        self.decision.send_if_modified(|decision| {
+            let changed = *decision.desired != desired || *decision.leaving != leaving;
+            if changed {
+                *decision = Decision {
+                    desired: Arc::new(desired),
+                    leaving: Arc::new(leaving),
+                };
+            }
+            changed
+        });
+    }
+
+    fn table(&self) -> std::sync::MutexGuard<'_, HealthTable> {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn log(&self, service: &str, address: IpAddr, transition: &Transition, detail: &str) {
+        let name = self
+            .plan
+            .model
+            .services
+            .iter()
+            .find(|s| &*s.name == service)
+            .and_then(|s| s.backends.iter().find(|b| b.address == address))
+            .map_or("?", |backend| &backend.name);
+        let reason = &transition.reason;
+        match transition.availability() {
+            Some(true) => info!("backend {service}/{name} is up: {reason}"),
+            Some(false) => warn!("backend {service}/{name} is down: {reason}"),
+            None => tracing::debug!("backend {service}/{name}: {reason} ({detail})"),
+        }
+    }
+}
+
+/// Health of what is checked, and the last word on what is leaving.
+struct View<'a> {
+    health: &'a HealthTable,
+    leaving: &'a Leaving,
+}
+
+impl HealthView for View<'_> {
+    fn available(&self, service: &Service) -> Vec<bool> {
+        self.leaving
+            .available(&service.name)
+            .map_or_else(|| self.health.available(service), <[bool]>::to_vec)
+    }
+}

@@ -1,0 +1,47 @@
+//! The connection that every check begins with.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
+
+use tokio::net::{TcpSocket, TcpStream};
+use vipd_control::check::CheckCode;
+
+use super::Outcome;
+
+/// Connects, or says why not. The connection is reset when dropped, so that
+/// thousands of checks leave no sockets waiting.
+pub async fn connect(target: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream, Outcome> {
+    let socket = prepare(target, source)
+        .map_err(|error| Outcome::with(CheckCode::SockErr, own_words(&error, source)))?;
+    socket.connect(target).await.map_err(|error| match error.raw_os_error() {
+        Some(libc::ETIMEDOUT) => Outcome::with(CheckCode::L4Timeout, error.to_string()),
+        Some(libc::EADDRNOTAVAIL | libc::EACCES | libc::EPERM) => {
+            Outcome::with(CheckCode::SockErr, own_words(&error, source))
+        }
+        _ => Outcome::with(CheckCode::L4Con, error.to_string()),
+    })
+}
+
+fn prepare(target: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpSocket> {
+    let socket = match target {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
+    if let Some(source) = source {
+        socket.bind(SocketAddr::new(source, 0))?;
+    }
+    Ok(socket)
+}
+
+fn own_words(error: &io::Error, source: Option<IpAddr>) -> String {
+    match (error.raw_os_error(), source) {
+        (Some(libc::EADDRNOTAVAIL), Some(source)) => {
+            format!("the source address {source} is not configured on this host")
+        }
+        _ => error.to_string(),
+    }
+}

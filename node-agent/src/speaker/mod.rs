@@ -1,0 +1,222 @@
+//! The speaker: one session per peer, started, changed and stopped as the
+//! configuration says, and the listener that hands them incoming connections.
+
+mod listener;
+mod peer;
+mod routes;
+mod socket;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    hash::{BuildHasher, RandomState},
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    net::TcpStream,
+    sync::{mpsc, watch},
+    task::JoinHandle,
+    time::timeout,
+};
+use tracing::{error, warn};
+use vipd_bgp::{Session, StopReason};
+
+pub use self::peer::PeerStatus;
+use self::{
+    listener::Listeners,
+    peer::{Command, Inputs, session_config},
+};
+use crate::config::{Bgp, BgpPeer};
+
+/// The states of all sessions by the names of their peers; each is watched by
+/// itself.
+pub type Peers = BTreeMap<Arc<str>, watch::Receiver<PeerStatus>>;
+
+/// How long a session may take to say its last words.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// All sessions.
+pub struct Speaker {
+    bgp: Option<Bgp>,
+    announced: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
+    running: BTreeMap<Arc<str>, Running>,
+    listeners: Listeners,
+    peers: watch::Sender<Peers>,
+}
+
+struct Running {
+    peer: watch::Sender<Arc<BgpPeer>>,
+    door: mpsc::Sender<TcpStream>,
+    commands: mpsc::Sender<Command>,
+    status: watch::Receiver<PeerStatus>,
+    task: JoinHandle<()>,
+}
+
+impl Speaker {
+    /// A speaker without sessions.
+    #[must_use]
+    pub fn new(announced: watch::Receiver<Arc<BTreeSet<IpAddr>>>) -> Self {
+        Self {
+            bgp: None,
+            announced,
+            running: BTreeMap::new(),
+            listeners: Listeners::default(),
+            peers: watch::Sender::default(),
+        }
+    }
+
+    /// The states of the sessions.
+    #[must_use]
+    pub fn peers(&self) -> watch::Receiver<Peers> {
+        self.peers.subscribe()
+    }
+
+    /// Brings the sessions to what is configured. A session is touched only if
+    /// it must be: other attributes of its routes are sent as an update.
+    pub async fn configure(&mut self, new: Option<&Bgp>) {
+        let old = std::mem::replace(&mut self.bgp, new.cloned());
+        let wanted: BTreeMap<_, _> = new
+            .iter()
+            .flat_map(|bgp| {
+                bgp.peers
+                    .iter()
+                    .map(move |peer| (Arc::clone(&peer.name), (*bgp, peer)))
+            })
+            .collect();
+        let names: Vec<Arc<str>> = self.running.keys().cloned().collect();
+        for name in names {
+            let reason = match (wanted.get(&name), &old, self.running.get(&name)) {
+                (None, ..) => StopReason::PeerDeconfigured,
+                (Some((bgp, peer)), Some(old), Some(running))
+                    if same_session(old, &running.status.borrow().peer, bgp, peer) =>
+                {
+                    running.peer.send_if_modified(|current| {
+                        let changed = **current != ***peer;
+                        *current = Arc::clone(peer);
+                        changed
+                    });
+                    continue;
+                }
+                _ => StopReason::ConfigurationChange,
+            };
+            if let Some(running) = self.running.remove(&name) {
+                running.stop(reason, None).await;
+            }
+        }
+        let mut doors = Vec::new();
+        for (name, (bgp, peer)) in wanted {
+            if !self.running.contains_key(&name) {
+                self.start(bgp, peer);
+            }
+            if let Some(running) = self.running.get(&name) {
+                doors.push((Arc::clone(peer), running.door.clone()));
+            }
+        }
+        self.listeners.open(doors).await;
+        self.peers.send_replace(
+            self.running
+                .iter()
+                .map(|(name, running)| (Arc::clone(name), running.status.clone()))
+                .collect(),
+        );
+    }
+
+    fn start(&mut self, bgp: &Bgp, peer: &Arc<BgpPeer>) {
+        let seed = RandomState::new().hash_one(&*peer.name);
+        let session = match Session::new(session_config(bgp, peer), seed) {
+            Ok(session) => session,
+            Err(reason) => {
+                error!(peer = &*peer.name, "no session: {reason}");
+                return;
+            }
+        };
+        let (commands, commands_out) = mpsc::channel(8);
+        let (door, incoming) = mpsc::channel(4);
+        let (sender, status) = watch::channel(PeerStatus {
+            peer: Arc::clone(peer),
+            session: session.status(),
+            flushed: true,
+        });
+        let (peer_in, peer_out) = watch::channel(Arc::clone(peer));
+        let task = tokio::spawn(peer::run(
+            session,
+            Inputs {
+                peer: peer_out,
+                announced: self.announced.clone(),
+                incoming,
+                commands: commands_out,
+                status: sender,
+            },
+        ));
+        let running = Running {
+            peer: peer_in,
+            door,
+            commands,
+            status,
+            task,
+        };
+        self.running.insert(Arc::clone(&peer.name), running);
+    }
+
+    /// Waits until every peer has been told the present routes, for at most
+    /// `limit`; names the peers that have not.
+    pub async fn flushed(&mut self, limit: Duration) -> Vec<Arc<str>> {
+        let announced = self.announced.borrow().clone();
+        let wait = |running: &Running| {
+            let mut status = running.status.clone();
+            let announced = Arc::clone(&announced);
+            async move {
+                let told = status.wait_for(|status| is_told(status, &announced));
+                timeout(limit, told).await.is_ok_and(|told| told.is_ok())
+            }
+        };
+        let told = futures_util::future::join_all(self.running.values().map(wait)).await;
+        self.running
+            .keys()
+            .zip(told)
+            .filter(|(_, told)| !told)
+            .map(|(name, _)| Arc::clone(name))
+            .collect()
+    }
+
+    /// Ends all sessions with a Cease.
+    pub async fn stop(&mut self, text: &str) {
+        self.listeners.close().await;
+        let running = std::mem::take(&mut self.running);
+        let stops = running
+            .into_values()
+            .map(|running| running.stop(StopReason::AdminShutdown, Some(text.to_owned())));
+        futures_util::future::join_all(stops).await;
+    }
+}
+
+/// Whether nothing has changed that both sides agreed on or the sockets need.
+fn same_session(old_bgp: &Bgp, old: &BgpPeer, bgp: &Bgp, peer: &BgpPeer) -> bool {
+    session_config(old_bgp, old) == session_config(bgp, peer)
+        && old.address == peer.address
+        && old.source == peer.source
+        && old.ttl == peer.ttl
+        && old.password == peer.password
+}
+
+fn is_told(status: &PeerStatus, announced: &BTreeSet<IpAddr>) -> bool {
+    let advertised: usize = status.session.advertised.values().sum();
+    status.flushed
+        && (status.session.established_at.is_none()
+            || advertised == routes::routes(announced, &status.peer).len())
+}
+
+impl Running {
+    async fn stop(mut self, reason: StopReason, text: Option<String>) {
+        let _ = self.commands.send(Command::Stop(reason, text)).await;
+        if timeout(LAST_WORDS, &mut self.task).await.is_err() {
+            warn!(
+                peer = &*self.status.borrow().peer.name,
+                "the session does not end; cut off"
+            );
+            self.task.abort();
+        }
+    }
+}

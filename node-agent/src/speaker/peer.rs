@@ -1,0 +1,374 @@
+//! The driver of one BGP session: sockets and clock around the state machine
+//! of `vipd-bgp`, which decides everything.
+//!
+//! One task per peer. Its loop waits for whatever comes first, hands it over,
+//! and flushes. Every branch of the wait is cancel-safe: readiness of a socket
+//! (nothing is read in the wait itself), the dial (kept outside), channels.
+
+use std::{
+    collections::BTreeSet,
+    future::pending,
+    io,
+    net::IpAddr,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use bytes::{Buf, BytesMut};
+use tokio::{
+    io::{Interest, Ready},
+    net::TcpStream,
+    sync::{mpsc, watch},
+    time::{sleep_until, timeout},
+};
+use tracing::{debug, info, warn};
+use vipd_bgp::{
+    Action, Direction, Event, Input, PeerConfig, Session, State, Status, StopReason, wire,
+};
+
+use super::{routes::routes, socket};
+use crate::config::{Bgp, BgpPeer};
+
+/// What the driver publishes about its session.
+#[derive(Clone, Debug)]
+pub struct PeerStatus {
+    /// The peer as configured.
+    pub peer: Arc<BgpPeer>,
+    /// The session.
+    pub session: Status,
+    /// Whether every route is with the kernel's socket, or there is nobody to
+    /// tell.
+    pub flushed: bool,
+}
+
+/// What a driver can be told.
+#[derive(Debug)]
+pub enum Command {
+    /// End the session for this reason, with words for the peer's operator,
+    /// and end the task.
+    Stop(StopReason, Option<String>),
+}
+
+/// What a driver lives on.
+pub struct Inputs {
+    /// The peer; may change in what needs no new session.
+    pub peer: watch::Receiver<Arc<BgpPeer>>,
+    /// The addresses to announce.
+    pub announced: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
+    /// Connections the peer has opened.
+    pub incoming: mpsc::Receiver<TcpStream>,
+    /// Commands.
+    pub commands: mpsc::Receiver<Command>,
+    /// Where the state goes.
+    pub status: watch::Sender<PeerStatus>,
+}
+
+/// The session's terms, as the state machine wants them.
+#[must_use]
+pub fn session_config(bgp: &Bgp, peer: &BgpPeer) -> PeerConfig {
+    let mut config = PeerConfig::new(
+        bgp.local_as.number(),
+        peer.remote_as.number(),
+        bgp.router_id,
+    );
+    config.hold_time = Duration::from_secs(peer.hold_time.seconds().into());
+    config.passive = peer.passive;
+    config.retry_min = peer.connect_retry;
+    config.retry_max = config.retry_max.max(peer.connect_retry);
+    config.families.clear();
+    if peer.families.ipv4.is_some() {
+        config.families.insert(wire::Family::Ipv4Unicast);
+    }
+    if peer.families.ipv6.is_some() {
+        config.families.insert(wire::Family::Ipv6Unicast);
+    }
+    config
+}
+
+/// Runs a session until it is told to stop.
+pub async fn run(session: Session, mut inputs: Inputs) {
+    let mut driver = Driver {
+        peer: inputs.peer.borrow_and_update().clone(),
+        session,
+        connections: [None, None],
+        dial: None,
+    };
+    driver.set_routes(&mut inputs);
+    driver.session.handle(Input::Start, Instant::now());
+    loop {
+        driver.flush();
+        driver.publish(&inputs.status);
+        let deadline = driver.session.poll_timeout();
+        let [outgoing, incoming] = &driver.connections;
+        tokio::select! {
+            // Bytes before time: our own delay must not look like the peer's.
+            biased;
+            command = inputs.commands.recv() => {
+                let (reason, text) = match command {
+                    Some(Command::Stop(reason, text)) => (reason, text),
+                    None => (StopReason::AdminShutdown, None),
+                };
+                driver.session.handle(Input::Stop { reason, text }, Instant::now());
+                driver.flush();
+                driver.publish(&inputs.status);
+                return;
+            }
+            _ = inputs.announced.changed() => driver.set_routes(&mut inputs),
+            _ = inputs.peer.changed() => {
+                driver.peer = inputs.peer.borrow_and_update().clone();
+                driver.set_routes(&mut inputs);
+            }
+            ready = readiness(outgoing.as_ref()) => driver.ready(Direction::Outgoing, ready),
+            ready = readiness(incoming.as_ref()) => driver.ready(Direction::Incoming, ready),
+            result = dialled(&mut driver.dial) => driver.dialled(result),
+            Some(stream) = inputs.incoming.recv() => driver.accepted(stream),
+            () = expiry(deadline) => driver.session.handle_timeout(Instant::now()),
+        }
+    }
+}
+
+struct Driver {
+    peer: Arc<BgpPeer>,
+    session: Session,
+    /// By [`Direction`].
+    connections: [Option<Connection>; 2],
+    dial: Option<Dial>,
+}
+
+type Dial = Pin<Box<dyn Future<Output = Result<TcpStream, String>> + Send>>;
+
+struct Connection {
+    stream: TcpStream,
+    /// What the socket has not taken yet.
+    out: BytesMut,
+}
+
+async fn readiness(connection: Option<&Connection>) -> io::Result<Ready> {
+    match connection {
+        Some(connection) if connection.out.is_empty() => {
+            connection.stream.ready(Interest::READABLE).await
+        }
+        Some(connection) => {
+            connection
+                .stream
+                .ready(Interest::READABLE | Interest::WRITABLE)
+                .await
+        }
+        None => pending().await,
+    }
+}
+
+async fn dialled(dial: &mut Option<Dial>) -> Result<TcpStream, String> {
+    match dial {
+        Some(dial) => dial.await,
+        None => pending().await,
+    }
+}
+
+async fn expiry(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline.into()).await,
+        None => pending().await,
+    }
+}
+
+impl Driver {
+    fn set_routes(&mut self, inputs: &mut Inputs) {
+        let announced = inputs.announced.borrow_and_update().clone();
+        self.session.set_routes(routes(&announced, &self.peer));
+    }
+
+    fn dialled(&mut self, result: Result<TcpStream, String>) {
+        self.dial = None;
+        match result {
+            Ok(stream) => self.connected(Direction::Outgoing, stream),
+            Err(reason) => self
+                .session
+                .handle(Input::TcpFailed { reason }, Instant::now()),
+        }
+    }
+
+    fn accepted(&mut self, stream: TcpStream) {
+        if self.session.admits_incoming() && socket::accept(&stream, &self.peer).is_ok() {
+            self.connected(Direction::Incoming, stream);
+        }
+    }
+
+    fn connected(&mut self, direction: Direction, stream: TcpStream) {
+        let local = match stream.local_addr() {
+            Ok(address) => address.ip(),
+            Err(error) => {
+                let reason = error.to_string();
+                if direction == Direction::Outgoing {
+                    let failed = Input::TcpFailed { reason };
+                    self.session.handle(failed, Instant::now());
+                }
+                return;
+            }
+        };
+        let local = local.to_canonical();
+        socket::limit_unacknowledged(&stream, self.session.config().hold_time);
+        self.connections[direction as usize] = Some(Connection {
+            stream,
+            out: BytesMut::new(),
+        });
+        self.session
+            .handle(Input::TcpConnected { direction, local }, Instant::now());
+    }
+
+    /// A socket can be read or written; writing is the flush's.
+    fn ready(&mut self, direction: Direction, ready: io::Result<Ready>) {
+        if !ready.is_ok_and(|ready| ready.is_readable() || ready.is_read_closed()) {
+            return;
+        }
+        let mut buffer = [0; 65536];
+        let Some(connection) = &self.connections[direction as usize] else {
+            return;
+        };
+        let reason = match connection.stream.try_read(&mut buffer) {
+            Ok(0) => socket::end_words(None),
+            Ok(count) => {
+                let bytes = &buffer[..count];
+                self.session
+                    .handle(Input::Received { direction, bytes }, Instant::now());
+                return;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) => socket::end_words(Some(&error)),
+        };
+        self.connections[direction as usize] = None;
+        self.session
+            .handle(Input::TcpClosed { direction, reason }, Instant::now());
+    }
+
+    /// Does what the session asks for and writes what the sockets take.
+    fn flush(&mut self) {
+        loop {
+            while let Some(action) = self.session.poll_action() {
+                self.act(action);
+            }
+            while let Some(event) = self.session.poll_event() {
+                log(&self.peer.name, &event);
+            }
+            let mut ended = false;
+            for direction in Direction::ALL {
+                ended |= self.write(direction);
+            }
+            if !ended {
+                return;
+            }
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::Connect => {
+                let peer = Arc::clone(&self.peer);
+                // A little sooner than the session itself gives up, since the
+                // socket knows better what no answer means.
+                let limit = self.session.config().connect_timeout.mul_f32(0.95);
+                self.dial = Some(Box::pin(async move {
+                    timeout(limit, socket::dial(&peer))
+                        .await
+                        .unwrap_or_else(|_| Err(socket::timeout_words(&peer)))
+                }));
+            }
+            Action::Close {
+                direction,
+                last_words,
+            } => {
+                if direction == Direction::Outgoing {
+                    self.dial = None;
+                }
+                if let Some(mut connection) = self.connections[direction as usize].take() {
+                    connection.out.extend_from_slice(&last_words);
+                    // What the socket does not take now is lost; the peer
+                    // sees the connection end either way.
+                    let _ = connection.write();
+                }
+            }
+        }
+    }
+
+    /// Writes until the socket is full; says whether the connection ended.
+    fn write(&mut self, direction: Direction) -> bool {
+        let Some(connection) = &mut self.connections[direction as usize] else {
+            return false;
+        };
+        let result = loop {
+            match connection.write() {
+                Ok(true) => match self.session.poll_transmit(direction) {
+                    Some(message) => connection.out.extend_from_slice(&message),
+                    None => return false,
+                },
+                Ok(false) => return false,
+                Err(error) => break error,
+            }
+        };
+        // The peer's last words may still wait in the socket.
+        self.ready(direction, Ok(Ready::READABLE));
+        if self.connections[direction as usize].take().is_some() {
+            let reason = socket::end_words(Some(&result));
+            self.session
+                .handle(Input::TcpClosed { direction, reason }, Instant::now());
+        }
+        true
+    }
+
+    fn publish(&self, status: &watch::Sender<PeerStatus>) {
+        let written = self
+            .connections
+            .iter()
+            .flatten()
+            .all(|connection| connection.out.is_empty());
+        status.send_replace(PeerStatus {
+            peer: Arc::clone(&self.peer),
+            session: self.session.status(),
+            flushed: written
+                && (self.session.state() != State::Established || self.session.is_flushed()),
+        });
+    }
+}
+
+impl Connection {
+    /// Writes what is left; says whether all of it went.
+    fn write(&mut self) -> io::Result<bool> {
+        while !self.out.is_empty() {
+            match self.stream.try_write(&self.out) {
+                Ok(count) => self.out.advance(count),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// One line per event, in words.
+fn log(peer: &str, event: &Event) {
+    match event {
+        Event::StateChanged { from, to, why } if *to == State::Established => {
+            info!(peer, "BGP session established (was {from}): {why}");
+        }
+        Event::StateChanged { from, to, why } if *from == State::Established => {
+            warn!(peer, "BGP session lost, now {to}: {why}");
+        }
+        Event::StateChanged { from, to, why } => debug!(peer, "{from} -> {to}: {why}"),
+        Event::Established(agreed) => debug!(peer, ?agreed, "agreed"),
+        Event::NotificationSent { notification, .. } => {
+            warn!(peer, "sent NOTIFICATION: {notification}");
+        }
+        Event::NotificationReceived { notification, .. } => {
+            warn!(peer, "received NOTIFICATION: {notification}");
+        }
+        Event::RefreshRequested(family) => {
+            info!(peer, ?family, "the peer asks for all routes again")
+        }
+        Event::UpdateFaults(faults) => {
+            for fault in faults {
+                debug!(peer, ?fault, "malformed UPDATE survived (RFC 7606)");
+            }
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! What `vipd status` shows, as it goes over the control socket: plain data,
+//! the same for people and programs.
+
+use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr, path::PathBuf, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+/// A node as a whole.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Name of the node.
+    pub node: String,
+    /// Version of the agent.
+    pub version: String,
+    /// How long the agent has been running.
+    pub uptime_seconds: f64,
+    /// The configuration file in force.
+    pub config: PathBuf,
+    /// The data plane.
+    pub dataplane: Option<Dataplane>,
+    /// Virtual addresses.
+    pub vips: Vec<Vip>,
+    /// Services.
+    pub services: Vec<Service>,
+    /// BGP sessions.
+    pub peers: Vec<Peer>,
+    /// What was found at start, or hampers the node now.
+    pub findings: Vec<String>,
+}
+
+/// The data plane.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Dataplane {
+    /// Where it is pinned.
+    pub pin_path: PathBuf,
+    /// Where the program is attached.
+    pub interfaces: Vec<Interface>,
+    /// Why it does not forward at all, if so.
+    pub fault: Option<String>,
+    /// What could not be applied, by what it concerns.
+    pub faults: BTreeMap<String, String>,
+    /// How full the maps are.
+    pub maps: Vec<MapUse>,
+    /// Packets by verdict.
+    pub verdicts: BTreeMap<String, u64>,
+}
+
+/// An interface with the program.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Interface {
+    /// Name.
+    pub name: String,
+    /// `native` or `generic`.
+    pub mode: String,
+}
+
+/// How full a map is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct MapUse {
+    /// Name of the map.
+    pub map: String,
+    /// Entries in use.
+    pub used: u32,
+    /// Entries there are.
+    pub capacity: u32,
+}
+
+/// A virtual address.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Vip {
+    /// The address.
+    pub address: IpAddr,
+    /// Whether it is announced.
+    pub announced: bool,
+    /// Why, or why not.
+    pub reason: String,
+}
+
+/// A service.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Service {
+    /// Name.
+    pub name: String,
+    /// Virtual addresses.
+    pub vips: Vec<IpAddr>,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// Port.
+    pub port: u16,
+    /// `ipip` or `l2-dsr`.
+    pub mode: String,
+    /// Whether enough backends are healthy.
+    pub alive: bool,
+    /// Healthy backends.
+    pub healthy: u32,
+    /// Backends with a weight.
+    pub configured: u32,
+    /// Slots of the ring.
+    pub ring_size: u32,
+    /// Who owns which slot, in one number; the same on every node that sees
+    /// the same and has the same secret.
+    pub ring_fingerprint: Option<String>,
+    /// Packets forwarded, all backends together.
+    pub packets: u64,
+    /// Bytes forwarded, all backends together.
+    pub bytes: u64,
+    /// Backends.
+    pub backends: Vec<Backend>,
+}
+
+/// A backend of a service.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Backend {
+    /// Name.
+    pub name: String,
+    /// Address.
+    pub address: IpAddr,
+    /// Weight.
+    pub weight: u16,
+    /// State in words.
+    pub state: String,
+    /// Whether it takes traffic.
+    pub available: bool,
+    /// How long it has been in this state.
+    pub since_seconds: f64,
+    /// The last check.
+    pub check: Option<Check>,
+    /// Ring slots it owns.
+    pub slots: u32,
+    /// Packets forwarded to it.
+    pub packets: u64,
+    /// Bytes forwarded to it.
+    pub bytes: u64,
+}
+
+/// The last check of a backend.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Check {
+    /// In HAProxy's words.
+    pub code: String,
+    /// Status in the protocol's own numbers.
+    pub status: Option<u16>,
+    /// How long it took.
+    pub duration_seconds: f64,
+    /// More in plain words.
+    pub detail: String,
+}
+
+/// A BGP session.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Peer {
+    /// Name.
+    pub name: String,
+    /// Address and port.
+    pub address: String,
+    /// Its AS.
+    pub remote_as: u32,
+    /// State by RFC 4271.
+    pub state: String,
+    /// How long it has been established, if it is.
+    pub uptime_seconds: Option<f64>,
+    /// How often it has been established.
+    pub established_count: u64,
+    /// Prefixes it has been told of, by family.
+    pub advertised: BTreeMap<String, usize>,
+    /// Prefixes it is yet to be told of.
+    pub pending: usize,
+    /// Agreed hold time.
+    pub hold_time_seconds: Option<u64>,
+    /// The last thing that went wrong, and what helps.
+    pub last_error: Option<String>,
+    /// How long ago that was.
+    pub last_error_seconds_ago: Option<f64>,
+    /// Routes that this session cannot carry, and why.
+    pub unsent: Vec<String>,
+}
+
+impl Status {
+    /// For people, in a terminal.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut out = String::new();
+        // Writing into a string cannot fail.
+        let _ = self.write(&mut out);
+        out
+    }
+
+    fn write(&self, out: &mut String) -> std::fmt::Result {
+        let uptime = ago(self.uptime_seconds);
+        writeln!(out, "{} · vipd {} · up {uptime} · {}", self.node, self.version, self.config.display())?;
+        if let Some(dataplane) = &self.dataplane {
+            let interfaces: Vec<_> = dataplane
+                .interfaces
+                .iter()
+                .map(|i| format!("{} ({})", i.name, i.mode))
+                .collect();
+            writeln!(out, "XDP on {} · pinned at {}", interfaces.join(", "), dataplane.pin_path.display())?;
+            if let Some(fault) = &dataplane.fault {
+                writeln!(out, "! the data plane does not forward: {fault}")?;
+            }
+            for (subject, fault) in &dataplane.faults {
+                writeln!(out, "! {subject}: {fault}")?;
+            }
+        }
+        for finding in &self.findings {
+            writeln!(out, "! {finding}")?;
+        }
+        if !self.vips.is_empty() {
+            writeln!(out, "\n{:<40} ANNOUNCED  WHY", "VIRTUAL ADDRESS")?;
+        }
+        for vip in &self.vips {
+            let announced = if vip.announced { "yes" } else { "no" };
+            writeln!(out, "{:<40} {announced:<9}  {}", vip.address.to_string(), vip.reason)?;
+        }
+        for service in &self.services {
+            service.write(out)?;
+        }
+        if !self.peers.is_empty() {
+            writeln!(out, "\n{:<20} {:<28} {:>10}  {:<12} {:>8}  ROUTES", "BGP PEER", "ADDRESS", "AS", "STATE", "FOR")?;
+        }
+        for peer in &self.peers {
+            peer.write(out)?;
+        }
+        Ok(())
+    }
+}
+
+impl Service {
+    fn write(&self, out: &mut String) -> std::fmt::Result {
+        let alive = if self.alive { "alive" } else { "DEAD" };
+        writeln!(
+            out,
+            "\nservice {} · {}/{} · {} · {alive}, {} of {} healthy · ring {} slots, {}",
+            self.name,
+            self.protocol,
+            self.port,
+            self.mode,
+            self.healthy,
+            self.configured,
+            self.ring_size,
+            self.ring_fingerprint.as_deref().unwrap_or("empty")
+        )?;
+        writeln!(
+            out,
+            "  {:<16} {:<28} {:>6} {:<11} {:>8} {:>7} {:>12}  LAST CHECK",
+            "BACKEND", "ADDRESS", "WEIGHT", "STATE", "FOR", "SLOTS", "PACKETS"
+        )?;
+        for backend in &self.backends {
+            let check = backend.check.as_ref().map_or_else(
+                || "none yet".to_owned(),
+                |check| {
+                    let took = check.duration_seconds * 1000.0;
+                    let detail = if check.detail.is_empty() { "" } else { ": " };
+                    format!("{} in {took:.1} ms{detail}{}", check.code, check.detail)
+                },
+            );
+            writeln!(
+                out,
+                "  {:<16} {:<28} {:>6} {:<11} {:>8} {:>7} {:>12}  {check}",
+                backend.name,
+                backend.address.to_string(),
+                backend.weight,
+                backend.state,
+                ago(backend.since_seconds),
+                backend.slots,
+                backend.packets
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl Peer {
+    fn write(&self, out: &mut String) -> std::fmt::Result {
+        let routes: Vec<_> = self
+            .advertised
+            .iter()
+            .map(|(family, count)| format!("{count} {family}"))
+            .collect();
+        let uptime = self.uptime_seconds.map_or_else(|| "-".to_owned(), ago);
+        writeln!(
+            out,
+            "{:<20} {:<28} {:>10}  {:<12} {uptime:>8}  {}",
+            self.name,
+            self.address,
+            self.remote_as,
+            self.state,
+            routes.join(", ")
+        )?;
+        if let (Some(error), Some(when)) = (&self.last_error, self.last_error_seconds_ago) {
+            writeln!(out, "  last error, {} ago: {error}", ago(when))?;
+        }
+        for unsent in &self.unsent {
+            writeln!(out, "  not sent: {unsent}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A duration with one or two units.
+fn ago(seconds: f64) -> String {
+    let whole = Duration::from_secs_f64(seconds.max(0.0)).as_secs();
+    match whole {
+        0..60 => format!("{whole}s"),
+        60..3600 => format!("{}m{:02}s", whole / 60, whole % 60),
+        3600..86400 => format!("{}h{:02}m", whole / 3600, whole % 3600 / 60),
+        _ => format!("{}d{:02}h", whole / 86400, whole % 86400 / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ago;
+
+    #[test]
+    fn durations_are_short() {
+        for (seconds, text) in [
+            (-1.0, "0s"),
+            (59.9, "59s"),
+            (61.0, "1m01s"),
+            (7265.0, "2h01m"),
+            (200_000.0, "2d07h"),
+        ] {
+            assert_eq!(ago(seconds), text);
+        }
+    }
+}

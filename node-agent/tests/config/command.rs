@@ -1,0 +1,41 @@
+//! `vipd check` as it is run.
+
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
+
+#[test]
+fn check_goes_through_all_files_and_fails_when_one_is_bad() {
+    let good = "tests/config/good.toml";
+    let output = vipd_check(&[good, "tests/config/main.rs", good]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let summary = format!("{good}: OK, 2 services, 3 virtual addresses, 3 backends, 2 BGP peers\n");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), summary.repeat(2));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("--> tests/config/main.rs:1:1"), "{stderr}");
+    assert!(
+        !stderr.contains('\u{1b}'),
+        "no colour without a terminal: {stderr}"
+    );
+}
+
+#[test]
+fn check_of_a_good_file_succeeds() {
+    let output = vipd_check(&["tests/config/good.toml"]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+#[test]
+fn check_without_a_file_says_how_it_is_used() {
+    let output = vipd_check(&[]);
+    assert_eq!(output.status.code(), Some(2), "{output:?}");
+}
+
+fn vipd_check(files: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vipd"));
+    command.arg("check").args(files);
+    command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")));
+    command.output().expect("vipd can be run")
+}

@@ -1,0 +1,342 @@
+//! What is wrong with broken files, as the operator reads it.
+
+use std::fmt::Write;
+
+use vipd::config::{Config, Severity};
+
+use crate::edited;
+
+/// What is wrong, in words, and the edits of the good file that make it so.
+type Case = (&'static str, &'static [(&'static str, &'static str)]);
+
+const SYNTAX: &[Case] = &[
+    (
+        "a string without its closing quote",
+        &[("\"ext\"", "\"ext")],
+    ),
+    (
+        "a word without quotes",
+        &[("\"tcp\"\nport = 80\n", "tcp\nport = 80\n")],
+    ),
+    (
+        "a key that stands twice",
+        &[("as = 64501", "as = 64501\nas = 64502")],
+    ),
+    ("a header without its bracket", &[("[bgp]", "[bgp")]),
+];
+
+const FORM: &[Case] = &[
+    (
+        "a misspelt key, which is then missing",
+        &[("router_id", "router-id")],
+    ),
+    (
+        "a key nobody knows",
+        &[("name = \"ext\"", "colour = \"red\"")],
+    ),
+    ("a misspelt table", &[("[dataplane]", "[data_plane]")]),
+    (
+        "a table where a list of tables is wanted",
+        &[(
+            "[[service]]\nname = \"dns\"",
+            "[dns]\n[[service]]\nname = \"dns\"",
+        )],
+    ),
+    (
+        "a single bracket where a list of tables is wanted",
+        &[(
+            "[[service.backend]]\nname = \"n1\"",
+            "[service.backend]\nname = \"n1\"",
+        )],
+    ),
+    (
+        "a required key is missing",
+        &[("mode = \"ipip\"\nmin_healthy = 2", "")],
+    ),
+    ("a number in quotes", &[("64501", "\"64501\"")]),
+    ("a port out of range", &[("port = 80\n", "port = 80000\n")]),
+    (
+        "an address with a prefix length",
+        &[("\"198.51.100.10\"", "\"198.51.100.10/32\"")],
+    ),
+    ("an address that is none", &[("192.0.2.21", "192.0.2.321")]),
+    (
+        "an unknown mode",
+        &[("mode = \"ipip\"\nmin_healthy = 2", "mode = \"ip-ip\"")],
+    ),
+    (
+        "a duration without a unit",
+        &[("source = \"192.0.2.11\"", "hold_time = 9")],
+    ),
+    (
+        "an unknown unit of time",
+        &[("source = \"192.0.2.11\"", "connect_retry = \"5 sec\"")],
+    ),
+    (
+        "an interface name that is too long",
+        &[("\"eth0\"", "\"ethernet-to-the-rack\"")],
+    ),
+    ("no interface at all", &[("\"eth0\"", "")]),
+    ("a name with a space", &[("\"web\"", "\"my web\"")]),
+    (
+        "a community that is none",
+        &[("local_preference = 200", "communities = [\"64500\"]")],
+    ),
+    (
+        "a standard community of a 4-octet AS",
+        &[("local_preference = 200", "communities = [\"65536:1\"]")],
+    ),
+    (
+        "a path without its slash",
+        &[("\"/healthz\"", "\"healthz\"")],
+    ),
+    (
+        "a status code that is none",
+        &[("path = \"/healthz\"", "status = [\"200-600\"]")],
+    ),
+    (
+        "too much jitter",
+        &[("path = \"/healthz\"", "jitter = 0.9")],
+    ),
+    (
+        "several errors at once",
+        &[
+            ("as = 64501", "as = 0"),
+            ("\"eth0\"", "\"eth0\", \"eth0\""),
+            ("port = 8053", "port = \"http\""),
+        ],
+    ),
+];
+
+const BGP: &[Case] = &[
+    (
+        "a virtual address as router id",
+        &[(
+            "router_id = \"192.0.2.11\"",
+            "router_id = \"198.51.100.10\"",
+        )],
+    ),
+    (
+        "a virtual address as the session's source",
+        &[("source = \"192.0.2.11\"", "source = \"198.51.100.10\"")],
+    ),
+    (
+        "a virtual address as peer",
+        &[("\"192.0.2.2\"", "\"198.51.100.10\"")],
+    ),
+    (
+        "a virtual address as next hop",
+        &[(
+            "next_hop_ipv6 = \"2001:db8::11\"",
+            "next_hop_ipv6 = \"2001:db8:100::53\"",
+        )],
+    ),
+    (
+        "source and peer of different families",
+        &[("source = \"192.0.2.11\"", "source = \"2001:db8::11\"")],
+    ),
+    (
+        "a reserved AS number",
+        &[("local_as = 64500", "local_as = 23456")],
+    ),
+    ("two peers of one name", &[("\"int\"", "\"ext\"")]),
+    (
+        "two sessions to one address",
+        &[("\"192.0.2.2\"", "\"192.0.2.1\"")],
+    ),
+    (
+        "a hold time of 2 seconds",
+        &[("source = \"192.0.2.11\"", "hold_time = \"2s\"")],
+    ),
+    (
+        "a hold time in milliseconds",
+        &[("source = \"192.0.2.11\"", "hold_time = \"3500ms\"")],
+    ),
+    (
+        "a local preference over eBGP",
+        &[("source = \"192.0.2.11\"", "local_preference = 200")],
+    ),
+    (
+        "prepends over iBGP",
+        &[("local_preference = 200", "prepend = 2")],
+    ),
+    ("a TTL of 0", &[("source = \"192.0.2.11\"", "multihop = 0")]),
+    (
+        "a session without families",
+        &[("source = \"192.0.2.11\"", "families = []")],
+    ),
+    (
+        "IPv6 routes over an IPv4 session without a next hop",
+        &[("local_preference = 200", "families = [\"ipv4\", \"ipv6\"]")],
+    ),
+];
+
+const SERVICES: &[Case] = &[
+    (
+        "services without a data plane",
+        &[(
+            "[dataplane]\ninterfaces = [\"eth0\"]\ntunnel_source_ipv4 = \"192.0.2.11\"\n",
+            "",
+        )],
+    ),
+    (
+        "a virtual address as tunnel source",
+        &[(
+            "tunnel_source_ipv4 = \"192.0.2.11\"",
+            "tunnel_source_ipv4 = \"198.51.100.53\"",
+        )],
+    ),
+    (
+        "a virtual address as backend",
+        &[("192.0.2.21", "198.51.100.53")],
+    ),
+    (
+        "a virtual address as source of checks",
+        &[("path = \"/healthz\"", "source = \"198.51.100.10\"")],
+    ),
+    (
+        "checks from the wrong family",
+        &[("path = \"/healthz\"", "source = \"2001:db8::11\"")],
+    ),
+    ("two services of one name", &[("\"dns\"", "\"web\"")]),
+    (
+        "two services on one address and port",
+        &[
+            ("\"198.51.100.53\"", "\"198.51.100.10\""),
+            (
+                "protocol = \"udp\"\nport = 53",
+                "protocol = \"tcp\"\nport = 80",
+            ),
+        ],
+    ),
+    (
+        "a virtual address that stands twice",
+        &[(
+            "[\"198.51.100.10\"]",
+            "[\"198.51.100.10\", \"198.51.100.10\"]",
+        )],
+    ),
+    (
+        "a virtual address on the loopback network",
+        &[("[\"198.51.100.10\"]", "[\"127.0.0.1\"]")],
+    ),
+    (
+        "a service without virtual addresses",
+        &[("[\"198.51.100.10\"]", "[]")],
+    ),
+    (
+        "a service without backends",
+        &[(
+            "[[service.backend]]\nname = \"n1\"\naddress = \"2001:db8:2::31\"\n",
+            "",
+        )],
+    ),
+    ("two backends of one name", &[("\"b2\"", "\"b1\"")]),
+    (
+        "two backends at one address",
+        &[("192.0.2.22", "192.0.2.21")],
+    ),
+    ("IPv6 in IPv4", &[("2001:db8:2::31", "192.0.2.31")]),
+    (
+        "a backend of the other family on the link",
+        &[(
+            "mode = \"ipip\"\n\n[service.check]\ntype = \"tcp\"",
+            "mode = \"l2-dsr\"\n\n[service.check]\ntype = \"tcp\"",
+        )],
+    ),
+    (
+        "more healthy backends wanted than there are",
+        &[("min_healthy = 2", "min_healthy = 3")],
+    ),
+    (
+        "no backend with a weight",
+        &[("weight = 1", "weight = 0"), ("weight = 2", "weight = 0")],
+    ),
+    ("a weight out of range", &[("weight = 2", "weight = 300")]),
+    (
+        "a ring size that is no power of two",
+        &[("min_healthy = 2", "ring_size = 5000")],
+    ),
+    (
+        "a ring that is too small for its backends",
+        &[
+            ("min_healthy = 2", "ring_size = 64"),
+            (
+                "name = \"b1\"\naddress = \"192.0.2.21\"\nweight = 1\n",
+                "name = \"b1\"\n\
+            address = \"192.0.2.21\"\n\
+            [[service.backend]]\nname = \"c1\"\naddress = \"192.0.2.31\"\n\
+            [[service.backend]]\nname = \"c2\"\naddress = \"192.0.2.32\"\n\
+            [[service.backend]]\nname = \"c3\"\naddress = \"192.0.2.33\"\n\
+            [[service.backend]]\nname = \"c4\"\naddress = \"192.0.2.34\"\n\
+            [[service.backend]]\nname = \"c5\"\naddress = \"192.0.2.35\"\n\
+            [[service.backend]]\nname = \"c6\"\naddress = \"192.0.2.36\"\n\
+            [[service.backend]]\nname = \"c7\"\naddress = \"192.0.2.37\"\n",
+            ),
+        ],
+    ),
+    (
+        "a time-out longer than the interval",
+        &[("path = \"/healthz\"", "interval = \"1s\"\ntimeout = \"2s\"")],
+    ),
+    (
+        "an interval of nothing",
+        &[("path = \"/healthz\"", "interval = \"0s\"")],
+    ),
+    (
+        "an HTTP path in a TCP check",
+        &[("type = \"http\"", "type = \"tcp\"")],
+    ),
+    (
+        "a UDP service whose check has no port",
+        &[("port = 8053", "")],
+    ),
+];
+
+#[test]
+fn what_is_not_toml_is_refused() {
+    insta::assert_snapshot!("syntax", check(SYNTAX));
+}
+
+#[test]
+fn what_has_the_wrong_form_is_refused() {
+    insta::assert_snapshot!("form", check(FORM));
+}
+
+#[test]
+fn what_bgp_cannot_do_is_refused() {
+    insta::assert_snapshot!("bgp", check(BGP));
+}
+
+#[test]
+fn services_that_cannot_work_are_refused() {
+    insta::assert_snapshot!("services", check(SERVICES));
+}
+
+/// What is said about each case. All of it must say where and what to do.
+fn check(cases: &[Case]) -> String {
+    let mut page = String::new();
+    for (sentence, edits) in cases {
+        let text = edited(edits);
+        let error = match Config::parse(&text, "vipd.toml") {
+            Err(error) => error,
+            Ok((config, _)) => panic!("{sentence}: accepted as {config:#?}"),
+        };
+        writeln!(page, "# {sentence}\n").expect("a string takes all");
+        for finding in &error.findings {
+            assert!(
+                finding.position().is_some(),
+                "{sentence}: {finding} says where"
+            );
+            assert!(
+                finding.help.is_some(),
+                "{sentence}: {finding} says what to do"
+            );
+            writeln!(page, "{}\n", finding.render(false)).expect("a string takes all");
+        }
+        let errors = error.findings.iter();
+        let errors = errors.filter(|finding| finding.severity == Severity::Error);
+        assert!(errors.count() > 0, "{sentence}: {error}");
+    }
+    page
+}
