@@ -63,17 +63,20 @@ impl Vipd {
         serde_json::from_str(&text).with_context(|| format!("vipd status answered {text}"))
     }
 
-    /// Fails, telling what there is, unless every service has that backend up
-    /// or down as wanted.
+    /// Fails, telling what there is, unless every service that has this backend
+    /// has it up, or down, as wanted.
     pub fn ensure_backend(&self, name: &str, up: bool) -> Result<()> {
         let status = self.status()?;
         let services = status["services"].as_array().context("no services")?;
-        for service in services {
-            let backend = service["backends"]
-                .as_array()
-                .and_then(|all| all.iter().find(|backend| backend["name"] == name))
-                .with_context(|| format!("no backend {name} in {service}"))?;
-            ensure!((backend["state"] == "up") == up, "{backend}");
+        let mut same_name = services
+            .iter()
+            .filter_map(|service| service["backends"].as_array())
+            .flatten()
+            .filter(|backend| backend["name"] == name)
+            .peekable();
+        ensure!(same_name.peek().is_some(), "no backend {name} in {status}");
+        for backend in same_name {
+            ensure!(backend["available"] == up, "{backend}");
         }
         Ok(())
     }
@@ -94,7 +97,7 @@ impl Vipd {
     /// What the status says of a BGP peer.
     pub fn peer(&self, name: &str) -> Result<Value> {
         let status = self.status()?;
-        status["bgp"]["peers"]
+        status["peers"]
             .as_array()
             .and_then(|peers| peers.iter().find(|peer| peer["name"] == name))
             .cloned()
