@@ -137,15 +137,18 @@ fn ensure_udp_spread(site: &Site, vip: IpAddr) -> Result<()> {
 fn ensure_metrics(site: &Site) -> Result<()> {
     const FAMILIES: &[&str] = &[
         "vipd_build_info",
+        "vipd_packets_total",
+        "vipd_service_packets_total",
+        "vipd_service_bytes_total",
+        "vipd_service_ring_fingerprint_info",
         "vipd_backend_packets_total",
         "vipd_backend_bytes_total",
-        "vipd_packets_total",
-        "vipd_backend_up",
-        "vipd_check_duration_seconds",
-        "vipd_bgp_peer_up",
+        "vipd_backend_available",
+        "vipd_backend_check_duration_seconds",
+        "vipd_bgp_session_up",
+        "vipd_bgp_session_state",
         "vipd_bgp_announced_prefixes",
         "vipd_map_entries",
-        "vipd_ring_fingerprint_info",
     ];
     let page = site.agents[0].metrics("text/plain")?;
     let missing: Vec<_> = FAMILIES

@@ -105,13 +105,13 @@ impl<'a> Stage<'a> {
             .map(|(name, answers)| format!("{name} answered {answers}"))
             .collect();
         self.screen.say(&format!(
-            "{} connections to {VIP}, one each 4 ms: {}.",
+            "{} connections to {VIP}, one every 4 ms:\n{}.",
             report.attempts.len(),
             shares.join(", ")
         ));
         self.screen.say(&format!(
-            "From now on the client goes on like this and also holds {HELD} connections open,\n\
-             each asking every 100 to 200 ms; 15 s after each blow they are judged."
+            "From now on the client goes on like this and also holds {HELD} connections\n\
+             open, each asking every 100 to 200 ms; 15 s after each blow they are judged."
         ));
         Ok(())
     }
@@ -147,7 +147,8 @@ impl<'a> Stage<'a> {
         let on_b2 = measured.held.by_backend().get("b2").copied().unwrap_or(0);
         screen.say(&format!(
             "Of {} new connections {} failed, the last one begun {} ms after the kill.\n\
-             Of {HELD} long-lived ones {on_b2} were on b2 and died with it; of the other {}, {} broke.",
+             Of {HELD} long-lived ones {on_b2} were on b2 and died with it; of the other {}\n\
+             {} broke.",
             result.attempted,
             result.failed,
             ms(result.last_failure),
@@ -165,9 +166,10 @@ impl<'a> Stage<'a> {
     fn kill_agent(&mut self) -> Result<AgentKill> {
         self.screen.heading("2. The agent on lb1 is killed");
         self.screen.say(
-            "vipd on lb1 gets SIGKILL. Its XDP program and tables are pinned in the kernel and\n\
-             go on forwarding; BGP is lost, and the router turns to lb2, which sends each\n\
-             connection to the same backend. A second later the agent is started again.",
+            "vipd on lb1 gets SIGKILL. Its XDP program and tables are pinned in the kernel\n\
+             and go on forwarding. Its BGP session is lost, so the router turns to lb2,\n\
+             which sends each connection to the same backend as lb1 did. A second later the\n\
+             agent is started again.",
         );
         let Self { screen, site } = self;
         let client = site.rack.client.clone();
@@ -204,9 +206,9 @@ impl<'a> Stage<'a> {
     fn kill_node(&self) -> Result<NodeKill> {
         self.screen.heading("3. A balancer dies silently");
         self.screen.say(
-            "All packets of lb2 vanish; its link stays up, so nobody is told. The router finds\n\
-             out when it has heard nothing for 3 s, the BGP hold time. Until then it goes on\n\
-             sending half of the connections to lb2.",
+            "All packets of lb2 vanish; its link stays up, so nobody is told. The router\n\
+             finds out when it has heard nothing for 3 s, the BGP hold time. Until then it\n\
+             goes on sending half of the connections to lb2.",
         );
         let Self { screen, site } = self;
         let (lb1, lb2) = site.rack.balancers.split_at(1);
@@ -225,9 +227,10 @@ impl<'a> Stage<'a> {
             established_broken: measured.held.broken().count(),
         };
         screen.say(&format!(
-            "Of {} new connections {} failed, the last one begun {} ms after the death; those\n\
-             that met lb1 did not notice, so the longest time without a success was {} ms.\n\
-             Of {} long-lived connections {} broke: lb1 sends each to the backend it was on.",
+            "Of {} new connections {} failed, the last one begun {} ms after the death.\n\
+             Those that met lb1 did not notice: the longest time without a success was\n\
+             {} ms. Of {} long-lived connections {} broke; lb1 knows by the same hash as\n\
+             lb2 which backend each belongs to.",
             measured.new.attempts.len(),
             measured.new.failures().count(),
             ms(measured.last_failure()),
