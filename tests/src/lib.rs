@@ -1,1 +1,44 @@
-//! To come.
+//! The lab: hosts as network namespaces with real routers, web servers and
+//! agents in them, used by the lab tests, the demo and the benchmarks.
+//!
+//! ```text
+//!   client ------- router ------- switch --+-- lb1, lb2, ..   (vipd)
+//!        203.0.113.0/24    192.0.2.0/24    +-- b1, b2, b3, .. (nginx)
+//!        2001:db8:c::/64   2001:db8:1::/64
+//! ```
+//!
+//! Start at [`Lab::new`], build a [`Rack`], start processes on its machines.
+//! Everything a lab makes carries its [`LabId`] in its name and is taken away
+//! by one function (`removal::remove`): when the lab is dropped, at Ctrl-C, or
+//! by the next lab after the owner was killed.
+
+mod agent_config;
+mod bird;
+mod client;
+mod frr;
+mod host;
+mod interrupt;
+mod lab;
+mod nginx;
+mod process;
+mod rack;
+mod removal;
+mod site;
+mod udp_echo;
+mod vipd;
+mod wait;
+
+pub use agent_config::AgentConfig;
+pub use bird::{Bird, BirdRoute, BirdSession};
+pub use client::{Attempt, Held, HeldConnection, HeldReport, ProbeReport, Probes, ask, ask_udp};
+pub use frr::Frr;
+pub use host::Host;
+pub use lab::{Lab, LabId};
+pub use nginx::Nginx;
+pub use process::Process;
+pub use rack::{CLIENT_IPV4, CLIENT_IPV6, Machine, ROUTER_IPV4, ROUTER_IPV6, Rack, Size};
+pub use removal::remove_leftovers;
+pub use site::{Configure, Site, host_prefix};
+pub use udp_echo::UdpEcho;
+pub use vipd::{Decapsulator, Vipd};
+pub use wait::wait_until;

@@ -1,0 +1,69 @@
+//! nginx on a backend, which answers every request with its host's name.
+
+use std::{process::Command, time::Duration};
+
+use anyhow::{Result, ensure};
+
+use crate::{host::Host, process::Process, wait::wait_until};
+
+/// A web server on port 80 of all addresses: `/` answers with the host's name,
+/// `/healthz` with `ok`. Connections are kept alive without limit.
+#[derive(Debug)]
+pub struct Nginx {
+    process: Process,
+}
+
+impl Nginx {
+    /// Starts it, and returns when it listens.
+    pub fn start(host: &Host) -> Result<Self> {
+        let config = host.write("nginx.conf", &config(host))?;
+        let dir = host.dir();
+        let mut command = Command::new("nginx");
+        command.arg("-e").arg(dir.join("nginx-error.log"));
+        command.arg("-p").arg(&dir).arg("-c").arg(config);
+        let mut process = host.spawn("nginx", &mut command)?;
+        wait_until("nginx listens", Duration::from_secs(5), || {
+            process.ensure_running()?;
+            let sockets = host.run("ss", &["-Hltn", "sport = :80"])?;
+            ensure!(sockets.contains("0.0.0.0:80"), "sockets: {sockets:?}");
+            Ok(())
+        })?;
+        Ok(Self { process })
+    }
+
+    /// Kills it with SIGKILL: the kernel refuses its port from then on.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.kill()
+    }
+}
+
+/// One process, so that its number is all there is to kill.
+fn config(host: &Host) -> String {
+    let dir = host.dir();
+    let dir = dir.display();
+    let name = host.name();
+    let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .iter()
+        .map(|kind| format!("    {kind}_temp_path {dir}/{kind};\n"))
+        .collect();
+    format!(
+        "daemon off;
+master_process off;
+pid {dir}/nginx.pid;
+events {{ worker_connections 8192; }}
+http {{
+    access_log off;
+    default_type text/plain;
+    keepalive_requests 1000000000;
+    keepalive_timeout 1h;
+{temporary}
+    server {{
+        listen 80 backlog=4096;
+        listen [::]:80 ipv6only=on backlog=4096;
+        location = /healthz {{ return 200 \"ok\\n\"; }}
+        location / {{ return 200 \"{name}\\n\"; }}
+    }}
+}}
+"
+    )
+}

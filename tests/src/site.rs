@@ -1,0 +1,114 @@
+//! A whole site: a rack with web servers on its backends, BIRD on its router,
+//! and vipd on its balancers.
+
+use std::{net::IpAddr, time::Duration};
+
+use anyhow::{Result, ensure};
+
+use crate::{
+    agent_config::AgentConfig,
+    bird::Bird,
+    lab::Lab,
+    nginx::Nginx,
+    rack::{Machine, Rack, Size},
+    vipd::{Decapsulator, Vipd},
+    wait::wait_until,
+};
+
+/// How long the site may take to come into a state.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Everything that runs; what belongs together has the same index.
+#[derive(Debug)]
+pub struct Site {
+    /// One for each balancer, once they are started.
+    pub agents: Vec<Vipd>,
+    /// The router's BGP daemon; its sessions are named after the balancers.
+    pub router: Bird,
+    /// One for each backend.
+    pub servers: Vec<Nginx>,
+    /// The machines.
+    pub rack: Rack,
+}
+
+impl Site {
+    /// All but the agents: backends that take tunnels from the rack and serve
+    /// these VIPs, and the router waiting for the balancers.
+    pub fn without_agents(lab: &Lab, size: Size, vips: &[IpAddr]) -> Result<Self> {
+        let rack = Rack::build(lab, size)?;
+        rack.bind_vips(vips)?;
+        let mut servers = Vec::new();
+        for backend in &rack.backends {
+            Decapsulator::attach(&backend.host, &["192.0.2.0/24", "2001:db8:1::/64"])?;
+            servers.push(Nginx::start(&backend.host)?);
+        }
+        let config = Bird::router_config(64501) + &Bird::sessions(&rack.balancers, 64500, "");
+        Ok(Self {
+            agents: Vec::new(),
+            router: Bird::start(&rack.router, &config)?,
+            servers,
+            rack,
+        })
+    }
+
+    /// A site with agents of this configuration, established with the router.
+    pub fn build(lab: &Lab, size: Size, vips: &[IpAddr], config: Configure<'_>) -> Result<Self> {
+        let mut site = Self::without_agents(lab, size, vips)?;
+        site.start_agents(&config(&site.rack))?;
+        site.wait_for_sessions()?;
+        for vip in vips {
+            site.wait_for_routes(*vip, &site.rack.balancers)?;
+        }
+        Ok(site)
+    }
+
+    /// Starts an agent on each balancer.
+    pub fn start_agents(&mut self, config: &AgentConfig) -> Result<()> {
+        for balancer in &self.rack.balancers {
+            let agent = Vipd::start(&balancer.host, &config.text(balancer))?;
+            self.agents.push(agent);
+        }
+        Ok(())
+    }
+
+    /// Waits until the router has its session with each balancer.
+    pub fn wait_for_sessions(&self) -> Result<()> {
+        wait_until("all BGP sessions are established", PATIENCE, || {
+            self.rack.balancers.iter().try_for_each(|balancer| {
+                self.router.ensure_established(balancer.host.name())?;
+                Ok(())
+            })
+        })
+    }
+
+    /// Waits until the router sends the VIP to just these balancers.
+    pub fn wait_for_routes(&self, vip: IpAddr, balancers: &[Machine]) -> Result<()> {
+        let hops: Vec<IpAddr> = balancers.iter().map(|b| b.address_like(vip)).collect();
+        let names: Vec<&str> = balancers.iter().map(|b| b.host.name()).collect();
+        let sentence = format!("the router sends {vip} to {names:?}");
+        wait_until(&sentence, PATIENCE, || {
+            self.router.ensure_next_hops(&host_prefix(vip), &hops)
+        })
+    }
+
+    /// Waits until every agent has that backend up, or down.
+    pub fn wait_for_backend(&self, name: &str, up: bool) -> Result<()> {
+        let state = if up { "up" } else { "down" };
+        let sentence = format!("all balancers see {name} {state}");
+        wait_until(&sentence, PATIENCE, || {
+            ensure!(!self.agents.is_empty(), "no agent runs");
+            self.agents
+                .iter()
+                .try_for_each(|agent| agent.ensure_backend(name, up))
+        })
+    }
+}
+
+/// Makes the agents' configuration for a rack.
+pub type Configure<'a> = &'a dyn Fn(&Rack) -> AgentConfig;
+
+/// The VIP as a prefix of one address.
+pub fn host_prefix(vip: IpAddr) -> String {
+    let length = if vip.is_ipv4() { 32 } else { 128 };
+    format!("{vip}/{length}")
+}

@@ -1,0 +1,11 @@
+//! Labs with real routers and web servers. They need root; what else they
+//! need, they say.
+
+mod bgp;
+mod forwarding;
+mod loading;
+mod reload;
+mod stopping;
+mod support;
+mod the_lab_itself;
+mod the_story;

@@ -1,0 +1,91 @@
+//! A new configuration in a running agent: a bad one changes nothing, a good
+//! one changes only what is different.
+
+use std::{thread::sleep, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use vipd_tests::{AgentConfig, BirdRoute, BirdSession, Site, host_prefix, wait_until};
+
+use crate::support::{SMALL, VIP, VIP6, ensure_spread, in_lab};
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+#[test]
+fn a_bad_configuration_is_refused_with_its_place_and_changes_nothing() {
+    in_lab(|lab| {
+        let mut site = Site::build(lab, SMALL, &[VIP.into()], &|rack| {
+            AgentConfig::default().service("web", VIP.into(), "ipip", &rack.backends)
+        })?;
+        let before = witness(&site)?;
+        let good = good_config(&site).text(&site.rack.balancers[0]);
+        let bad = good.replace("protocol = \"tcp\"", "protocoll = \"tcp\"");
+        let line = 1 + bad
+            .lines()
+            .position(|line| line.starts_with("protocoll"))
+            .context("the mistake is there")?;
+
+        let refusal = site.agents[0]
+            .reload(&bad)
+            .err()
+            .context("it was accepted")?;
+        let told = format!("{refusal:#}");
+        ensure!(
+            told.contains(&format!("vipd.toml:{line}:")),
+            "no place in {told}"
+        );
+        ensure!(told.contains("protocoll"), "no reason in {told}");
+
+        site.agents[0].reload_by_signal(&bad)?;
+        wait_until("the log tells of the refusal", PATIENCE, || {
+            let log = site.agents[0].log();
+            ensure!(log.contains("protocoll"), "{log}");
+            Ok(())
+        })?;
+        sleep(Duration::from_secs(1));
+        site.agents[0].process().ensure_running()?;
+        ensure_unchanged(&before, &witness(&site)?)?;
+        ensure_spread(&site, VIP.into(), 5)
+    });
+}
+
+#[test]
+fn a_good_configuration_adds_and_removes_a_vip_and_flaps_nothing() {
+    in_lab(|lab| {
+        let site = Site::build(lab, SMALL, &[VIP.into()], &|rack| {
+            AgentConfig::default().service("web", VIP.into(), "ipip", &rack.backends)
+        })?;
+        site.rack.bind_vips(&[VIP6.into()])?;
+        let before = witness(&site)?;
+        let balancer = &site.rack.balancers[0];
+        let one = good_config(&site);
+        let two = one
+            .clone()
+            .service("web6", VIP6.into(), "l2-dsr", &site.rack.backends);
+
+        site.agents[0].reload(&two.text(balancer))?;
+        site.wait_for_routes(VIP6.into(), &site.rack.balancers)?;
+        wait_until("the new VIP answers", PATIENCE, || {
+            ensure_spread(&site, VIP6.into(), 5)
+        })?;
+
+        site.agents[0].reload_by_signal(&one.text(balancer))?;
+        site.wait_for_routes(VIP6.into(), &[])?;
+        ensure_unchanged(&before, &witness(&site)?)?;
+        ensure_spread(&site, VIP.into(), 5)
+    });
+}
+
+fn good_config(site: &Site) -> AgentConfig {
+    AgentConfig::default().service("web", VIP.into(), "ipip", &site.rack.backends)
+}
+
+/// What the router knows: since when the session stands and the route exists.
+fn witness(site: &Site) -> Result<(BirdSession, Vec<BirdRoute>)> {
+    let session = site.router.ensure_established("lb1")?;
+    Ok((session, site.router.routes(&host_prefix(VIP.into()))?))
+}
+
+fn ensure_unchanged<T: PartialEq + std::fmt::Debug>(before: &T, after: &T) -> Result<()> {
+    ensure!(before == after, "before:\n{before:?}\nafter:\n{after:?}");
+    Ok(())
+}

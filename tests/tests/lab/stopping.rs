@@ -1,0 +1,78 @@
+//! How an agent stops: in order, losing nothing, or leaving the data plane.
+
+use std::{thread::sleep, time::Duration};
+
+use anyhow::{Result, ensure};
+use vipd_tests::{AgentConfig, Machine, Probes, Site, Size, host_prefix, wait_until};
+
+use crate::support::{SMALL, VIP, ensure_spread, in_lab};
+
+/// An ordered stop lingers for 2 s by default.
+const STOP: Duration = Duration::from_secs(10);
+
+#[test]
+fn an_agent_told_to_stop_withdraws_first_and_loses_no_connection() {
+    in_lab(|lab| {
+        let size = Size {
+            balancers: 2,
+            backends: 2,
+        };
+        let mut site = Site::build(lab, size, &[VIP.into()], &|rack| {
+            AgentConfig::default().service("web", VIP.into(), "ipip", &rack.backends)
+        })?;
+        let probes = Probes::start(&site.rack.client, (VIP, 80).into());
+        sleep(Duration::from_millis(500));
+        let status = site.agents[0].process().terminate(STOP)?;
+        sleep(Duration::from_millis(500));
+        let report = probes.finish()?;
+
+        ensure!(status.success(), "{status}");
+        ensure!(report.failures().count() == 0, "{:?}", report.by_failure());
+        site.wait_for_routes(VIP.into(), &site.rack.balancers[1..])?;
+        ensure!(
+            !has_xdp(&site.rack.balancers[0])?,
+            "the program is still attached"
+        );
+        let pins = site.rack.balancers[0].host.pins().join("vipd");
+        ensure!(!pins.exists(), "{} is still there", pins.display());
+        Ok(())
+    });
+}
+
+#[test]
+fn an_agent_told_to_keep_the_data_plane_leaves_it_forwarding_and_adopts_it_again() {
+    in_lab(|lab| {
+        let mut site = Site::build(lab, SMALL, &[VIP.into()], &|rack| {
+            let config = AgentConfig {
+                dataplane: "on_stop = \"keep\"\n".to_owned(),
+                ..AgentConfig::default()
+            };
+            config.service("web", VIP.into(), "ipip", &rack.backends)
+        })?;
+        let status = site.agents[0].process().terminate(STOP)?;
+        ensure!(status.success(), "{status}");
+        wait_until("the router has no route", STOP, || {
+            site.router.ensure_next_hops(&host_prefix(VIP.into()), &[])
+        })?;
+
+        let balancer = &site.rack.balancers[0];
+        ensure!(has_xdp(balancer)?, "the program is gone");
+        // Nobody announces the VIP any more: a route by hand takes its place.
+        let by_hand = format!("{VIP} via {} metric 1", balancer.ipv4);
+        site.rack.router.ip(&format!("route add {by_hand}\n"))?;
+        ensure_spread(&site, VIP.into(), 5)?;
+
+        site.agents[0].start_again()?;
+        ensure_spread(&site, VIP.into(), 5)?;
+        site.rack.router.ip(&format!("route del {by_hand}\n"))?;
+        site.wait_for_routes(VIP.into(), &site.rack.balancers)?;
+        ensure_spread(&site, VIP.into(), 5)
+    });
+}
+
+fn has_xdp(machine: &Machine) -> Result<bool> {
+    let link = machine
+        .host
+        .run("ip", &["-details", "link", "show", "eth0"])?;
+    Ok(link.contains("prog/xdp"))
+}

@@ -1,0 +1,80 @@
+//! How a lab test runs: few at a time, and with the logs when it fails.
+
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
+    sync::{Condvar, Mutex, PoisonError},
+};
+
+use anyhow::{Result, ensure};
+use vipd_tests::{Lab, Site, Size, ask};
+
+/// Labs that stand at the same time; each is a dozen busy processes.
+const LABS: usize = 3;
+
+/// Runs `test` in a lab of its own, and prints the lab's logs if it fails.
+pub fn in_lab(test: impl FnOnce(&Lab) -> Result<()>) {
+    let _permit = Permit::wait();
+    let lab = Lab::new().expect("a lab can be made");
+    let outcome = catch_unwind(AssertUnwindSafe(|| test(&lab)));
+    if !matches!(outcome, Ok(Ok(()))) {
+        eprintln!("{}", lab.logs());
+    }
+    match outcome {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => panic!("{error:#}"),
+        Err(panic) => resume_unwind(panic),
+    }
+}
+
+static FREE: Mutex<usize> = Mutex::new(LABS);
+static FREED: Condvar = Condvar::new();
+
+struct Permit;
+
+impl Permit {
+    fn wait() -> Self {
+        let free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut free = FREED
+            .wait_while(free, |free| *free == 0)
+            .unwrap_or_else(PoisonError::into_inner);
+        *free -= 1;
+        Self
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        *FREE.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        FREED.notify_one();
+    }
+}
+
+/// The VIPs of most labs.
+pub const VIP: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
+/// See [`VIP`].
+pub const VIP6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0x100, 0, 0, 0, 0, 0x10);
+
+/// One balancer and one backend, for tests of what the agent says to others.
+pub const SMALL: Size = Size {
+    balancers: 1,
+    backends: 1,
+};
+
+/// Asks the VIP so many times and fails unless each backend answers, and
+/// nobody else.
+pub fn ensure_spread(site: &Site, vip: IpAddr, questions: usize) -> Result<()> {
+    let mut answered = BTreeSet::new();
+    for _ in 0..questions {
+        answered.insert(ask(&site.rack.client, (vip, 80).into())?);
+    }
+    let backends: BTreeSet<String> = site
+        .rack
+        .backends
+        .iter()
+        .map(|backend| backend.host.name().to_owned())
+        .collect();
+    ensure!(answered == backends, "{vip} is answered by {answered:?}");
+    Ok(())
+}
