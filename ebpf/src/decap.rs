@@ -13,9 +13,10 @@ use aya_ebpf::{
 };
 use vipd_abi::{CPUS, Counter, DecapVerdict};
 
-/// Outer source prefixes that are accepted, IPv4 in its mapped form.
+/// Outer source prefixes that are accepted, IPv4 in its mapped form. Addresses
+/// are words here: the stack takes no misaligned access, which bytes invite.
 #[btf_map]
-static DECAP_SOURCES: LpmTrie<[u8; 16], u32, 1024> = LpmTrie::new();
+static DECAP_SOURCES: LpmTrie<[u32; 4], u32, 1024> = LpmTrie::new();
 
 #[btf_map]
 static DECAP_COUNTERS: Array<
@@ -46,7 +47,7 @@ const ETHERTYPE_IPV6: u16 = 0x86dd_u16.to_be();
 
 /// What the outer header says.
 struct Outer {
-    source: [u8; 16],
+    source: [u32; 4],
     header: usize,
     protocol: u8,
     tos: u8,
@@ -86,30 +87,37 @@ fn tunnel(ctx: &XdpContext) -> Result<DecapVerdict, DecapVerdict> {
     Ok(DecapVerdict::Decapsulated)
 }
 
+/// An IPv4 header as it lies in the frame, up to the source.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Ipv4 {
+    version_ihl: u8,
+    tos: u8,
+    length: u16,
+    id: u16,
+    fragment: u16,
+    ttl: u8,
+    protocol: u8,
+    checksum: u16,
+    source: u32,
+    destination: u32,
+}
+
 #[inline(always)]
 fn outer_ipv4(ctx: &XdpContext) -> Result<Outer, DecapVerdict> {
-    let header = read::<[u8; IPV4_HEADER]>(ctx, ETHERNET).ok_or(DecapVerdict::NotTunnel)?;
-    let protocol = header[9];
-    if protocol != IPV4_IN_IP && protocol != IPV6_IN_IP {
+    let header = read::<Ipv4>(ctx, ETHERNET).ok_or(DecapVerdict::NotTunnel)?;
+    if header.protocol != IPV4_IN_IP && header.protocol != IPV6_IN_IP {
         return Err(DecapVerdict::NotTunnel);
     }
     // Options and fragments: no balancer sends them.
-    let fragment = u16::from_be_bytes([header[6], header[7]]) & 0x3fff;
-    if header[0] != 0x45 || fragment != 0 {
+    if header.version_ihl != 0x45 || header.fragment & 0x3fff_u16.to_be() != 0 {
         return Err(DecapVerdict::Malformed);
     }
-    let mut source = [0; 16];
-    source[10] = 0xff;
-    source[11] = 0xff;
-    source[12] = header[12];
-    source[13] = header[13];
-    source[14] = header[14];
-    source[15] = header[15];
     Ok(Outer {
-        source,
+        source: [0, 0, 0xffff_u32.to_be(), header.source],
         header: IPV4_HEADER,
-        protocol,
-        tos: header[1],
+        protocol: header.protocol,
+        tos: header.tos,
     })
 }
 
@@ -119,7 +127,7 @@ fn outer_ipv6(ctx: &XdpContext) -> Result<Outer, DecapVerdict> {
     if protocol != IPV4_IN_IP && protocol != IPV6_IN_IP {
         return Err(DecapVerdict::NotTunnel);
     }
-    let source = read::<[u8; 16]>(ctx, ETHERNET + 8).ok_or(DecapVerdict::Malformed)?;
+    let source = read::<[u32; 4]>(ctx, ETHERNET + 8).ok_or(DecapVerdict::Malformed)?;
     let first = read::<u16>(ctx, ETHERNET).ok_or(DecapVerdict::Malformed)?;
     Ok(Outer {
         source,
