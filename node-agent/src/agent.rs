@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use sha2::{Digest, Sha256};
 use tokio::{
     net::TcpListener,
@@ -47,7 +47,8 @@ use crate::{
     engine::{Engine, Plan},
     metrics,
     netlink::{Netlink, watch::watch_ways},
-    plane, preflight,
+    plane,
+    preflight::{self, Severity},
     probe::Probes,
     speaker::Speaker,
     views::{DataplaneViews, Views},
@@ -108,7 +109,7 @@ impl Agent {
             )
         })?;
         let netlink = Netlink::connect()?;
-        let findings = findings(&config, &netlink).await;
+        let findings = findings(&config, &netlink).await?;
         let secret = secret(&config)?;
         let config = Arc::new(config);
         let mut tasks = Vec::new();
@@ -465,7 +466,11 @@ fn backends(config: &Config) -> BTreeSet<IpAddr> {
 }
 
 /// What an operator should know before traffic comes.
-async fn findings(config: &Config, netlink: &Netlink) -> Vec<String> {
+///
+/// # Errors
+///
+/// When traffic would be lost, so that the agent must not start.
+async fn findings(config: &Config, netlink: &Netlink) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     if config.node.cluster_secret.is_none() {
         found.push(
@@ -474,9 +479,15 @@ async fn findings(config: &Config, netlink: &Netlink) -> Vec<String> {
                 .to_owned(),
         );
     }
-    found.extend(preflight::run(config, netlink).await);
+    for finding in preflight::inspect(config, netlink).await {
+        match finding.severity {
+            Severity::Error => bail!("{finding}"),
+            Severity::Warning => found.push(finding.to_string()),
+            Severity::Info => info!("{finding}"),
+        }
+    }
     for finding in &found {
         warn!("{finding}");
     }
-    found
+    Ok(found)
 }

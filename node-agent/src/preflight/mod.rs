@@ -37,15 +37,6 @@ pub enum Severity {
     Info,
 }
 
-/// What should be warned of at a start with this configuration, one line each.
-pub async fn run(config: &Config, netlink: &Netlink) -> Vec<String> {
-    let findings = inspect(config, netlink).await;
-    let serious = findings
-        .iter()
-        .filter(|finding| finding.severity < Severity::Info);
-    serious.map(ToString::to_string).collect()
-}
-
 /// All findings for this configuration, the worst first. Takes about a second
 /// when a backend cannot be reached, much less when all can.
 pub async fn inspect(config: &Config, netlink: &Netlink) -> Vec<Finding> {
