@@ -19,7 +19,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use sha2::{Digest, Sha256};
 use tokio::{
     net::TcpListener,
@@ -30,7 +30,7 @@ use tokio::{
     time::sleep,
 };
 use tracing::{error, info, warn};
-use vipd_abi::FlowKey;
+use vipd_abi::{FlowKey, MACS};
 use vipd_control::health::Initial;
 
 use crate::{
@@ -39,15 +39,16 @@ use crate::{
     config::{Config, Dataplane, OnStop},
     dataplane::{
         adopt::Adopted,
-        apply::Applier,
-        driver::{self, Settings},
+        apply::{Applier, Settings},
+        driver,
         kernel::Kernel,
         record::TunnelSources,
     },
     engine::{Engine, Plan},
     metrics,
     netlink::{Netlink, watch::watch_ways},
-    plane, preflight,
+    plane,
+    preflight::{self, Severity},
     probe::Probes,
     speaker::Speaker,
     views::{DataplaneViews, Views},
@@ -108,7 +109,7 @@ impl Agent {
             )
         })?;
         let netlink = Netlink::connect()?;
-        let findings = findings(&config, &netlink).await;
+        let findings = findings(&config, &netlink).await?;
         let secret = secret(&config)?;
         let config = Arc::new(config);
         let mut tasks = Vec::new();
@@ -116,21 +117,20 @@ impl Agent {
         let loaded = match &config.dataplane {
             Some(dataplane) => {
                 let debug = tracing::enabled!(tracing::Level::DEBUG);
-                let (mut kernel, tables) = plane::load(dataplane, &netlink, debug).await?;
+                let (mut kernel, tables, macs) = plane::load(dataplane, &netlink, debug).await?;
                 if debug {
                     plane::forward_logs(&mut kernel)?;
                 }
-                let settings = settings(&config, secret);
-                Some((
-                    kernel,
-                    Applier::new(tables, settings.flow_key, settings.sources),
-                ))
+                let settings = settings(&config, secret, macs);
+                Some((kernel, Applier::new(tables, settings), settings))
             }
             None => None,
         };
         let adopted = loaded
             .as_ref()
-            .map_or_else(Adopted::default, |(_, applier)| applier.adopted().clone());
+            .map_or_else(Adopted::default, |(_, applier, _)| {
+                applier.adopted().clone()
+            });
         if !adopted.services.is_empty() {
             info!(
                 "a data plane with {} services was found and is taken over",
@@ -156,13 +156,14 @@ impl Agent {
         let (wanted, wanted_out) = watch::channel(backends(&config));
         let (ways_in, ways) = watch::channel(Default::default());
         let (problems_in, problems) = watch::channel(Default::default());
-        let (settings_in, settings_out) = watch::channel(settings(&config, secret));
+        let (settings_in, settings_out) = watch::channel(Settings::default());
         let (guarded, guarded_out) = watch::channel(config.dataplane.clone());
         let (applied_in, applied) = watch::channel(Default::default());
         let (fault_in, fault) = watch::channel(None);
         let mut dataplane_views = None;
         let mut running = None;
-        if let (Some((kernel, applier)), Some(dataplane)) = (loaded, &config.dataplane) {
+        if let (Some((kernel, applier, settings)), Some(dataplane)) = (loaded, &config.dataplane) {
+            settings_in.send_replace(settings);
             dataplane_views = Some(DataplaneViews {
                 pin_path: dataplane.pin_path.clone(),
                 applied: applied.clone(),
@@ -189,6 +190,7 @@ impl Agent {
             tasks.push(tokio::spawn(plane::guard(
                 netlink.clone(),
                 guarded_out,
+                settings_in.clone(),
                 fault_in,
             )));
         }
@@ -324,17 +326,18 @@ impl Agent {
             return Ok(messages);
         }
         // What can fail comes first, so that a refusal changes nothing.
+        let mut macs = self.settings.borrow().macs;
         if let (Some(plane), Some(dataplane)) = (&mut self.plane, &new.dataplane)
             && old.dataplane.as_ref() != Some(dataplane)
         {
-            plane::attach(&mut plane.kernel, dataplane, &self.netlink)
+            macs = plane::attach(&mut plane.kernel, dataplane, &self.netlink)
                 .await
                 .map_err(|error| vec![format!("{error:#}")])?;
         }
         let new = Arc::new(new);
         self.linger.send_replace(new.linger);
         self.guarded.send_replace(new.dataplane.clone());
-        self.settings.send_replace(settings(&new, secret));
+        self.settings.send_replace(settings(&new, secret, macs));
         self.wanted.send_replace(backends(&new));
         self.plans.send_replace(plan(&new, secret));
         self.probes.configure(&new.model);
@@ -423,13 +426,14 @@ fn plan(config: &Config, secret: [u8; 16]) -> Plan {
     }
 }
 
-fn settings(config: &Config, secret: [u8; 16]) -> Settings {
+fn settings(config: &Config, secret: [u8; 16], macs: [u64; MACS]) -> Settings {
     let [low, high] = [0, 8].map(|at| {
         let mut word = [0; 8];
         word.copy_from_slice(&secret[at..at + 8]);
         u64::from_le_bytes(word)
     });
     Settings {
+        macs,
         flow_key: FlowKey([low, high]),
         sources: config
             .dataplane
@@ -462,7 +466,11 @@ fn backends(config: &Config) -> BTreeSet<IpAddr> {
 }
 
 /// What an operator should know before traffic comes.
-async fn findings(config: &Config, netlink: &Netlink) -> Vec<String> {
+///
+/// # Errors
+///
+/// When traffic would be lost, so that the agent must not start.
+async fn findings(config: &Config, netlink: &Netlink) -> anyhow::Result<Vec<String>> {
     let mut found = Vec::new();
     if config.node.cluster_secret.is_none() {
         found.push(
@@ -471,9 +479,15 @@ async fn findings(config: &Config, netlink: &Netlink) -> Vec<String> {
                 .to_owned(),
         );
     }
-    found.extend(preflight::run(config, netlink).await);
+    for finding in preflight::inspect(config, netlink).await {
+        match finding.severity {
+            Severity::Error => bail!("{finding}"),
+            Severity::Warning => found.push(finding.to_string()),
+            Severity::Info => info!("{finding}"),
+        }
+    }
     for finding in &found {
         warn!("{finding}");
     }
-    found
+    Ok(found)
 }

@@ -246,7 +246,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
 /// Loads and says what was attached, in which mode, and how to undo it.
 async fn load(path: &Path, dataplane: &Dataplane) -> anyhow::Result<()> {
     let netlink = Netlink::connect()?;
-    let (kernel, _tables) = plane::load(dataplane, &netlink, false).await?;
+    let (kernel, _tables, _macs) = plane::load(dataplane, &netlink, false).await?;
     for name in &dataplane.interfaces {
         let link = plane::interface(&netlink, name.as_str()).await?;
         let mode = plane::attached(&link).map_or("no", Mode::name);

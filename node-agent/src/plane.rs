@@ -11,15 +11,17 @@ use tokio::{
     time::interval,
 };
 use tracing::{info, warn};
+use vipd_abi::{MACS, mac_bits};
 
 use crate::{
     config::{Dataplane, InterfaceName, XdpMode},
     dataplane::{
+        apply::Settings,
         kernel::{Attachment, Kernel, Mode},
         tables::Tables,
     },
     netlink::{
-        Netlink,
+        Error, Netlink,
         link::{Link, Xdp},
     },
     status,
@@ -38,14 +40,15 @@ pub async fn load(
     config: &Dataplane,
     netlink: &Netlink,
     debug: bool,
-) -> anyhow::Result<(Kernel, Tables)> {
+) -> anyhow::Result<(Kernel, Tables, [u64; MACS])> {
     let (mut kernel, tables) = Kernel::load(Some(&config.pin_path), debug)?;
-    attach(&mut kernel, config, netlink).await?;
-    Ok((kernel, tables))
+    let macs = attach(&mut kernel, config, netlink).await?;
+    Ok((kernel, tables, macs))
 }
 
 /// Attaches the loaded program to the interfaces of the configuration, and
-/// takes it off others.
+/// takes it off others. Gives back the MAC addresses of the interfaces, as in
+/// [`vipd_abi::Head`].
 ///
 /// # Errors
 ///
@@ -54,9 +57,12 @@ pub async fn attach(
     kernel: &mut Kernel,
     config: &Dataplane,
     netlink: &Netlink,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<[u64; MACS]> {
     let mode = mode(config.xdp_mode);
-    let mut wanted = Vec::new();
+    let mut attached_links = Vec::new();
+    if config.interfaces.len() > MACS {
+        bail!("more than {MACS} interfaces cannot carry the program");
+    }
     for name in config.interfaces.iter().map(InterfaceName::as_str) {
         let link = interface(netlink, name).await?;
         let fresh = attached(&link).is_some_and(|found| found != mode);
@@ -66,12 +72,16 @@ pub async fn attach(
                 info!("XDP on {name} taken over from a previous agent, packets flowed on");
             }
         }
-        wanted.push((name.to_string(), link.ifindex));
+        attached_links.push(link);
     }
+    let wanted: Vec<_> = attached_links
+        .iter()
+        .map(|link| (link.name.clone(), link.ifindex))
+        .collect();
     for gone in kernel.detach_others(&wanted) {
         info!("XDP detached: {}", gone.display());
     }
-    Ok(())
+    Ok(macs(attached_links.iter()))
 }
 
 /// The mode the configuration asks for.
@@ -120,10 +130,12 @@ pub fn attached(link: &Link) -> Option<Mode> {
 }
 
 /// Looks again and again whether the program is still attached as configured,
-/// and publishes a fault while it is not. Ends when nobody listens.
+/// and publishes a fault while it is not; follows the interfaces' own MAC
+/// addresses. Ends when nobody listens.
 pub async fn guard(
     netlink: Netlink,
     config: watch::Receiver<Option<Dataplane>>,
+    settings: watch::Sender<Settings>,
     fault: watch::Sender<Option<String>>,
 ) {
     let mut look = interval(LOOK);
@@ -135,7 +147,15 @@ pub async fn guard(
         let Some(config) = config.borrow().clone() else {
             continue;
         };
-        let found = find_fault(&netlink, &config).await;
+        // A kernel that does not answer is no proof of a fault.
+        let Ok(links) = links(&netlink, &config).await else {
+            continue;
+        };
+        let found = find_fault(&links, &config);
+        settings.send_if_modified(|settings| {
+            let macs = macs(links.iter().flatten());
+            found.is_none() && std::mem::replace(&mut settings.macs, macs) != macs
+        });
         fault.send_if_modified(|current| {
             let changed = *current != found;
             if changed {
@@ -150,31 +170,46 @@ pub async fn guard(
     }
 }
 
-async fn find_fault(netlink: &Netlink, config: &Dataplane) -> Option<String> {
+/// The interfaces of the configuration, in its order.
+async fn links(netlink: &Netlink, config: &Dataplane) -> Result<Vec<Option<Link>>, Error> {
+    let mut links = Vec::new();
+    for name in &config.interfaces {
+        links.push(netlink.link(name.as_str()).await?);
+    }
+    Ok(links)
+}
+
+/// The MAC addresses of the interfaces, as in [`vipd_abi::Head`].
+fn macs<'a>(links: impl Iterator<Item = &'a Link>) -> [u64; MACS] {
+    let mut macs = [0; MACS];
+    for (place, mac) in macs.iter_mut().zip(links.filter_map(|link| link.mac)) {
+        *place = mac_bits(mac);
+    }
+    macs
+}
+
+fn find_fault(links: &[Option<Link>], config: &Dataplane) -> Option<String> {
     let wanted = mode(config.xdp_mode);
-    for name in config.interfaces.iter().map(InterfaceName::as_str) {
-        // A kernel that does not answer is no proof of a fault.
-        let link = netlink.link(name).await.ok()?;
-        let Some(link) = link else {
-            return Some(format!("the interface {name} is gone"));
-        };
-        match attached(&link) {
-            None => {
-                return Some(format!(
+    config
+        .interfaces
+        .iter()
+        .zip(links)
+        .find_map(|(name, link)| {
+            let Some(link) = link else {
+                return Some(format!("the interface {name} is gone"));
+            };
+            match attached(link) {
+                None => Some(format!(
                     "the XDP program has been detached from {name}; restart vipd to attach it"
-                ));
-            }
-            Some(found) if found != wanted => {
-                return Some(format!(
+                )),
+                Some(found) if found != wanted => Some(format!(
                     "XDP on {name} runs in {} mode, not {}",
                     found.name(),
                     wanted.name()
-                ));
+                )),
+                Some(_) => None,
             }
-            Some(_) => {}
-        }
-    }
-    None
+        })
 }
 
 /// Hands the program's own log lines to ours, while the agent runs.

@@ -33,9 +33,10 @@ pub use counter::Counter;
 pub use decap::DecapVerdict;
 pub use hash::{FlowKey, flow_hash};
 pub use maps::{
-    BACKENDS, COUNTERS, CPUS, LAYOUT, NEXT_HOPS, RING_SLOTS, UPLINKS, VIP_BUCKETS, VIP_SLOTS, map,
+    BACKENDS, COUNTERS, CPUS, LAYOUT, MACS, NEXT_HOPS, RING_SLOTS, UPLINKS, VIP_BUCKETS, VIP_SLOTS,
+    map,
 };
-pub use next_hop::{NextHop, Uplink};
+pub use next_hop::{NextHop, Uplink, mac_bits};
 pub use plain::Plain;
 pub use slot::{Phase, Slot};
 pub use verdict::{Action, Verdict};

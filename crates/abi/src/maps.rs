@@ -17,6 +17,8 @@ pub const NEXT_HOPS: u32 = 1 << 16;
 pub const UPLINKS: u32 = 1 << 8;
 /// Counters of one processor: the verdicts first, then one per backend.
 pub const COUNTERS: u32 = 1 << 17;
+/// Interfaces that can carry the program at the same time.
+pub const MACS: usize = 8;
 /// Processors the counters have room for. The agent shrinks the map to the
 /// machine's own number when it loads the program.
 pub const CPUS: u32 = 256;

@@ -12,6 +12,13 @@ pub struct NextHop(pub u64);
 // SAFETY: a transparent u64.
 unsafe impl Plain for NextHop {}
 
+/// A MAC address as the lower 48 bits of a word, its first byte on the wire
+/// the lowest.
+#[must_use]
+pub const fn mac_bits(mac: [u8; 6]) -> u64 {
+    NextHop::new(mac, 0).0
+}
+
 impl NextHop {
     /// No neighbour known.
     pub const UNRESOLVED: Self = Self(0);

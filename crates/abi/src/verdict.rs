@@ -59,6 +59,9 @@ verdicts! {
     Redirected = "redirected", Redirect;
     /// Not for any virtual address: left to the kernel.
     NotVip = "not_vip", Pass;
+    /// For a service, but in a frame for another host, as a switch floods them:
+    /// left to the kernel, which ignores it.
+    OtherHost = "other_host", Pass;
     /// Neither IPv4 nor IPv6: left to the kernel.
     NotIp = "not_ip", Pass;
     /// For a virtual address, but no service has this port.

@@ -6,7 +6,7 @@
 //! force.
 
 use crate::{
-    FlowKey, Plain, VIP_BUCKETS, VIP_SLOTS,
+    FlowKey, MACS, Plain, VIP_BUCKETS, VIP_SLOTS,
     hash::{finish, mix},
 };
 
@@ -122,9 +122,13 @@ pub struct Head {
     pub entries: u32,
     /// Zero.
     pub reserved: u32,
+    /// MAC addresses of the interfaces with the program, each in the lower 48
+    /// bits as in [`crate::NextHop`]; 0 is unused. A frame for another address
+    /// was flooded by a switch and is another host's.
+    pub macs: [u64; MACS],
 }
 
-// SAFETY: repr(C), three u64 and two u32 without padding.
+// SAFETY: repr(C), u64 and two u32 without padding.
 unsafe impl Plain for Head {}
 
-const _: () = assert!(size_of::<Head>() == 32);
+const _: () = assert!(size_of::<Head>() == 96);

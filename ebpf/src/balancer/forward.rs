@@ -74,7 +74,7 @@ fn to_backend(frame: &mut Frame, packet: &Packet, backend: &BackendRecord) -> Ve
         source: uplink.mac_bits,
         destination: hop.mac_bits(),
     };
-    if kind == BackendKind::L2 && sender(frame) == link.destination {
+    if kind == BackendKind::L2 && frame.source() == link.destination {
         return Verdict::Loop;
     }
     if !decrement_ttl(frame, packet) {
@@ -101,14 +101,6 @@ fn leave(frame: &Frame, uplink: &Uplink) -> Verdict {
         frame.redirect(uplink.ifindex);
         Verdict::Redirected
     }
-}
-
-/// Who sent the frame on this link.
-#[inline(always)]
-fn sender(frame: &Frame) -> u64 {
-    let low = frame.read::<u32>(6).unwrap_or(0);
-    let high = frame.read::<u16>(10).unwrap_or(0);
-    u64::from(low) | u64::from(high) << 32
 }
 
 #[inline(always)]

@@ -55,6 +55,25 @@ impl Frame {
         self.at::<T>(offset).map(|p| unsafe { p.read_unaligned() })
     }
 
+    /// Whom the frame is for on this link, as the lower 48 bits of a word.
+    #[inline(always)]
+    pub fn destination(&self) -> u64 {
+        self.mac(0)
+    }
+
+    /// Who sent it on this link.
+    #[inline(always)]
+    pub fn source(&self) -> u64 {
+        self.mac(6)
+    }
+
+    #[inline(always)]
+    fn mac(&self, offset: usize) -> u64 {
+        let low = self.read::<u32>(offset).unwrap_or(0);
+        let high = self.read::<u16>(offset + 4).unwrap_or(0);
+        u64::from(low) | u64::from(high) << 32
+    }
+
     /// Makes room for `bytes` in front. All pointers become invalid.
     #[inline(always)]
     pub fn grow_head(&mut self, bytes: i32) -> bool {

@@ -15,7 +15,7 @@ mod parse;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::debug;
-use vipd_abi::Action;
+use vipd_abi::{Action, Verdict};
 
 use crate::frame::Frame;
 
@@ -25,6 +25,7 @@ fn balancer(ctx: XdpContext) -> u32 {
     let mut frame = Frame::new(ctx.ctx);
     let bytes = frame.len();
     let verdict = match parse::packet(&frame) {
+        Ok((_, _, head)) if !head.macs.contains(&frame.destination()) => Verdict::OtherHost,
         Ok((packet, entry, head)) => forward::packet(&mut frame, &packet, entry, head),
         Err(verdict) => verdict,
     };

@@ -15,8 +15,8 @@ use std::{
 
 use thiserror::Error;
 use vipd_abi::{
-    BACKENDS, BackendRecord, COUNTERS, Counter, EntryKind, FlowKey, NEXT_HOPS, NextHop, RING_SLOTS,
-    Slot, UPLINKS, Uplink, VipEntry, VipKey,
+    BACKENDS, BackendRecord, COUNTERS, Counter, EntryKind, FlowKey, Head, MACS, NEXT_HOPS, NextHop,
+    RING_SLOTS, Slot, UPLINKS, Uplink, VipEntry, VipKey,
 };
 use vipd_control::{
     decide::{Desired, ServicePlan},
@@ -31,6 +31,27 @@ use super::{
     vip_table::{BuildError, Half},
 };
 use crate::netlink::way::{Way, Ways};
+
+/// What holds for all services.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// Keys the flow hash.
+    pub flow_key: FlowKey,
+    /// Outer source addresses that the configuration prescribes.
+    pub sources: TunnelSources,
+    /// MAC addresses of the interfaces with the program, as in [`Head`].
+    pub macs: [u64; MACS],
+}
+
+impl Settings {
+    fn head(&self) -> Head {
+        Head {
+            flow_key: self.flow_key,
+            macs: self.macs,
+            ..Head::default()
+        }
+    }
+}
 
 /// What a pass has achieved.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,8 +92,7 @@ enum PlaceError {
 /// Brings the maps to what is desired.
 pub struct Applier {
     tables: Tables,
-    flow_key: FlowKey,
-    sources: TunnelSources,
+    settings: Settings,
     services: BTreeMap<Arc<str>, Placed>,
     hops: BTreeMap<HopKey, u32>,
     uplinks: BTreeMap<u32, Uplink>,
@@ -121,7 +141,7 @@ struct Retired {
 impl Applier {
     /// Takes over the maps with whatever they hold.
     #[must_use]
-    pub fn new(tables: Tables, flow_key: FlowKey, sources: TunnelSources) -> Self {
+    pub fn new(tables: Tables, settings: Settings) -> Self {
         let adopted = Adopted::read(&tables);
         let records = || adopted.services.values().flat_map(|s| s.backends.values());
         let mut indices = AllIndices {
@@ -153,8 +173,7 @@ impl Applier {
             entries: adopted.entries.clone(),
             uplinks: adopted.uplinks.clone(),
             tables,
-            flow_key,
-            sources,
+            settings,
             services: BTreeMap::new(),
             hops: BTreeMap::new(),
             indices,
@@ -177,19 +196,18 @@ impl Applier {
         &self.tables
     }
 
-    /// Puts other tunnel sources or another flow key into force with the next
-    /// pass.
-    pub fn configure(&mut self, flow_key: FlowKey, sources: TunnelSources) {
-        if self.sources != sources {
+    /// Puts other settings into force with the next pass.
+    pub fn configure(&mut self, settings: Settings) {
+        if self.settings.sources != settings.sources {
             // Every record may change.
             for placed in self.services.values_mut() {
                 placed.plan = None;
             }
         }
-        if self.flow_key != flow_key {
+        if self.settings.head() != settings.head() {
             self.half = None;
         }
-        (self.flow_key, self.sources) = (flow_key, sources);
+        self.settings = settings;
     }
 
     /// One pass. With `full`, unchanged services are compared too.
@@ -392,7 +410,7 @@ impl Applier {
                     service.mode,
                     backend.address,
                     ways.get(&backend.address),
-                    &self.sources,
+                    &self.settings.sources,
                 )
             };
             if let Some(old) = old
@@ -498,7 +516,7 @@ impl Applier {
             self.take_away(now);
             return;
         }
-        let half = match Half::build(wanted, self.flow_key) {
+        let half = match Half::build(wanted, self.settings.head()) {
             Ok(half) => half,
             Err(error @ (BuildError::TooMany(_) | BuildError::NoArrangement(_))) => {
                 applied

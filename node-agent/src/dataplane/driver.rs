@@ -14,25 +14,12 @@ use std::{
 
 use tokio::{runtime::Handle, sync::watch, time::sleep_until};
 use tracing::{debug, error};
-use vipd_abi::FlowKey;
 
-use super::{
-    apply::{Applied, Applier},
-    record::TunnelSources,
-};
+use super::apply::{Applied, Applier, Settings};
 use crate::{engine::Decision, netlink::way::Ways};
 
 /// Between full comparisons with what the maps hold.
 const FULL: Duration = Duration::from_secs(10);
-
-/// What a change of configuration brings for the data plane.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Settings {
-    /// Keys the flow hash.
-    pub flow_key: FlowKey,
-    /// Outer source addresses that the configuration prescribes.
-    pub sources: TunnelSources,
-}
 
 /// What the thread lives on.
 pub struct Inputs {
@@ -68,7 +55,7 @@ fn run(mut applier: Applier, mut inputs: Inputs, runtime: &Handle) {
             next_full = now + FULL;
         }
         let settings = *inputs.settings.borrow_and_update();
-        applier.configure(settings.flow_key, settings.sources);
+        applier.configure(settings);
         let desired = Arc::clone(&inputs.decision.borrow_and_update().desired);
         let ways = inputs.ways.borrow_and_update().clone();
         let applied = applier.apply(&desired, &ways, full, now);

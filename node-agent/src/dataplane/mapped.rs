@@ -56,7 +56,7 @@ impl<T: Plain> Mapped<T> {
     pub fn of_map(fd: &impl AsRawFd, len: u32) -> io::Result<Self> {
         let memory = MmapOptions::new()
             .len(len as usize * Self::STRIDE)
-            .map_raw(&fd.as_raw_fd())?;
+            .map_raw(fd.as_raw_fd())?;
         Ok(Self::new(memory, len))
     }
 

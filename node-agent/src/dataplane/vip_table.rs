@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use thiserror::Error;
-use vipd_abi::{EntryKind, FlowKey, Head, VIP_BUCKETS, VIP_SLOTS, VipEntry, VipKey};
+use vipd_abi::{EntryKind, Head, VIP_BUCKETS, VIP_SLOTS, VipEntry, VipKey};
 
 use super::tables::Tables;
 
@@ -34,30 +34,27 @@ pub enum BuildError {
 }
 
 impl Half {
-    /// Arranges the entries without collisions.
+    /// Arranges the entries without collisions. Of `head`, what holds for all
+    /// of them is taken over; the rest is filled in.
     ///
     /// # Errors
     ///
     /// When there are too many of them.
-    pub fn build(
-        entries: &BTreeMap<VipKey, VipEntry>,
-        flow_key: FlowKey,
-    ) -> Result<Self, BuildError> {
+    pub fn build(entries: &BTreeMap<VipKey, VipEntry>, head: Head) -> Result<Self, BuildError> {
         if entries.len() > MOST_ENTRIES {
             return Err(BuildError::TooMany(entries.len()));
         }
         (1..=16u64)
-            .find_map(|seed| Self::arrange(entries, flow_key, seed))
+            .find_map(|seed| Self::arrange(entries, head, seed))
             .ok_or(BuildError::NoArrangement(entries.len()))
     }
 
-    fn arrange(entries: &BTreeMap<VipKey, VipEntry>, flow_key: FlowKey, seed: u64) -> Option<Self> {
+    fn arrange(entries: &BTreeMap<VipKey, VipEntry>, head: Head, seed: u64) -> Option<Self> {
         let mut half = Self {
             head: Head {
-                flow_key,
                 seed,
                 entries: u32::try_from(entries.len()).ok()?,
-                reserved: 0,
+                ..head
             },
             seeds: vec![0; VIP_BUCKETS as usize],
             entries: vec![VipEntry::default(); VIP_SLOTS as usize],
@@ -156,7 +153,7 @@ mod tests {
         for count in [0, 1, 2, 1000, u32::try_from(MOST_ENTRIES).unwrap()] {
             let tables = Tables::anonymous().unwrap();
             let wanted = entries(count);
-            let half = Half::build(&wanted, FlowKey([1, 2])).unwrap();
+            let half = Half::build(&wanted, Head::default()).unwrap();
             half.publish(&tables);
             assert!(half.is_published(&tables), "{count} entries");
             for (key, entry) in &wanted {
@@ -171,18 +168,18 @@ mod tests {
     #[test]
     fn one_entry_too_many_is_refused() {
         let count = MOST_ENTRIES + 1;
-        let error = Half::build(&entries(count as u32), FlowKey::default()).err();
+        let error = Half::build(&entries(count as u32), Head::default()).err();
         assert_eq!(error, Some(BuildError::TooMany(count)));
     }
 
     #[test]
     fn a_change_is_written_beside_what_packets_read() {
         let tables = Tables::anonymous().unwrap();
-        Half::build(&entries(3), FlowKey::default())
+        Half::build(&entries(3), Head::default())
             .unwrap()
             .publish(&tables);
         let before = tables.half();
-        let next = Half::build(&entries(5), FlowKey::default()).unwrap();
+        let next = Half::build(&entries(5), Head::default()).unwrap();
         assert!(!next.is_published(&tables));
         next.publish(&tables);
         assert_eq!(tables.half(), 1 - before);

@@ -69,7 +69,8 @@ impl Netlink {
         let mut request = self.handle.link().get().match_name(name).execute();
         match answer("show an interface", request.try_next()).await {
             Ok(message) => Ok(message.as_ref().and_then(Link::read)),
-            Err(error) if error.errno() == Some(libc::ENODEV) => Ok(None),
+            // None of that name, or the name is longer than any can be.
+            Err(error) if matches!(error.errno(), Some(libc::ENODEV | libc::ERANGE)) => Ok(None),
             Err(error) => Err(error),
         }
     }

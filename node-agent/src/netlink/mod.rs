@@ -36,7 +36,7 @@ pub struct Netlink {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No socket.
-    #[error("cannot open a netlink socket")]
+    #[error("cannot open a netlink socket: {0}")]
     Open(#[source] io::Error),
     /// The kernel answered with an error.
     #[error("the kernel would not {step}: {source}")]

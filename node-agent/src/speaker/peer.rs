@@ -363,7 +363,7 @@ fn log(peer: &str, event: &Event) {
             warn!(peer, "received NOTIFICATION: {notification}");
         }
         Event::RefreshRequested(family) => {
-            info!(peer, ?family, "the peer asks for all routes again")
+            info!(peer, ?family, "the peer asks for all routes again");
         }
         Event::UpdateFaults(faults) => {
             for fault in faults {

@@ -1,0 +1,202 @@
+//! Gathers what the judgement needs, from the kernel as it is now.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    net::IpAddr,
+    time::Duration,
+};
+
+use tokio::{sync::watch, time::sleep};
+use vipd_control::model::{Mode, Model};
+
+use crate::{
+    config::{Config, InterfaceName, XdpMode},
+    netlink::{
+        Error, Netlink,
+        link::Link,
+        watch::watch_ways,
+        way::{Problems, Ways},
+    },
+};
+
+use super::ethtool::{Ethtool, Feature};
+
+/// How long backends have to show a way to them.
+const ENOUGH: Duration = Duration::from_secs(1);
+
+/// What there is to judge.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// Where the XDP program is to run.
+    pub mode: XdpMode,
+    /// The interfaces it is to be attached to.
+    pub interfaces: Vec<Interface>,
+    /// The ways that were found.
+    pub paths: Vec<Path>,
+    /// Why there is none to the other backends.
+    pub problems: Problems,
+    /// How many neighbours the kernel keeps; `None` where it does not tell, as
+    /// in all network namespaces but the first.
+    pub neighbour_limit: Option<usize>,
+}
+
+/// An interface of the configuration.
+#[derive(Clone, Debug)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// What the kernel says about it; `None` when there is none of that name.
+    pub link: Option<Link>,
+    /// Its driver.
+    pub driver: Option<String>,
+    /// Whether it takes VLAN tags off received frames.
+    pub rx_vlan: Feature,
+    /// Whether it merges received TCP segments (LRO).
+    pub lro: Feature,
+    /// How it checks the source of IPv4 packets: 0 not, 1 strictly, 2 loosely.
+    pub rp_filter: u8,
+}
+
+/// The way to a backend.
+#[derive(Clone, Debug)]
+pub struct Path {
+    /// The backend.
+    pub backend: IpAddr,
+    /// The interface packets leave by.
+    pub interface: String,
+    /// The largest packet that fits.
+    pub mtu: u32,
+    /// The largest that fits the interface; the route may say less.
+    pub link_mtu: u32,
+    /// Bytes a packet grows by on this way.
+    pub overhead: u32,
+    /// Whether the backend is a neighbour itself.
+    pub on_link: bool,
+}
+
+impl Facts {
+    /// What this host is for what it is to do.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub async fn gather(config: &Config, netlink: &Netlink) -> Result<Self, Error> {
+        let Some(dataplane) = &config.dataplane else {
+            return Ok(Self::nothing());
+        };
+        let overheads = overheads(&config.model);
+        let (ways, problems) = look(overheads.keys().copied().collect()).await;
+        let links = netlink.links().await?;
+        let names = dataplane.interfaces.iter().map(InterfaceName::as_str);
+        let ethtool = Ethtool::open().ok();
+        Ok(Self {
+            mode: dataplane.xdp_mode,
+            interfaces: names
+                .map(|name| {
+                    let link = links.values().find(|link| link.name == name);
+                    Interface::gather(name, link, ethtool.as_ref())
+                })
+                .collect(),
+            paths: paths(&overheads, &ways, &links),
+            problems,
+            neighbour_limit: read_number("/proc/sys/net/ipv4/neigh/default/gc_thresh3"),
+        })
+    }
+
+    fn nothing() -> Self {
+        Self {
+            mode: XdpMode::Native,
+            interfaces: Vec::new(),
+            paths: Vec::new(),
+            problems: Problems::new(),
+            neighbour_limit: None,
+        }
+    }
+}
+
+impl Interface {
+    fn gather(name: &str, link: Option<&Link>, ethtool: Option<&Ethtool>) -> Self {
+        let ethtool = ethtool.filter(|_| link.is_some());
+        let features = ethtool.and_then(|ethtool| ethtool.features(name).ok());
+        let feature = |wanted| {
+            let features = features.as_ref();
+            features.and_then(|features| features.get(wanted).copied())
+        };
+        // The stricter of the two is in force.
+        let rp_filter = ["all", name]
+            .into_iter()
+            .filter_map(|scope| read_number(&format!("/proc/sys/net/ipv4/conf/{scope}/rp_filter")));
+        Self {
+            name: name.to_owned(),
+            link: link.cloned(),
+            driver: ethtool.and_then(|ethtool| ethtool.driver(name).ok()),
+            rx_vlan: feature("rx-vlan-hw-parse").unwrap_or_default(),
+            lro: feature("rx-lro").unwrap_or_default(),
+            rp_filter: if link.is_some() {
+                rp_filter.max().unwrap_or(0)
+            } else {
+                0
+            },
+        }
+    }
+}
+
+/// Bytes a packet for each backend grows by, at most.
+fn overheads(model: &Model) -> BTreeMap<IpAddr, u32> {
+    let mut overheads = BTreeMap::new();
+    for service in &model.services {
+        for backend in &service.backends {
+            let overhead = match (service.mode, backend.address) {
+                (Mode::L2Dsr, _) => 0,
+                (Mode::Ipip, IpAddr::V4(_)) => 20,
+                (Mode::Ipip, IpAddr::V6(_)) => 40,
+            };
+            let most: &mut u32 = overheads.entry(backend.address).or_default();
+            *most = overhead.max(*most);
+        }
+    }
+    overheads
+}
+
+/// The ways there are, after as much time as they need and not more than
+/// enough.
+async fn look(backends: BTreeSet<IpAddr>) -> (Ways, Problems) {
+    let count = backends.len();
+    let (_wanted, wanted) = watch::channel(backends);
+    let (ways_in, mut ways) = watch::channel(Ways::new());
+    let (problems_in, problems) = watch::channel(Problems::new());
+    tokio::select! {
+        () = watch_ways(wanted, ways_in, problems_in) => {}
+        _ = ways.wait_for(|ways| ways.len() == count) => {}
+        () = sleep(ENOUGH) => {}
+    }
+    let ways = ways.borrow().clone();
+    let mut problems = problems.borrow().clone();
+    problems.retain(|address, _| !ways.contains_key(address));
+    (ways, problems)
+}
+
+fn paths(overheads: &BTreeMap<IpAddr, u32>, ways: &Ways, links: &BTreeMap<u32, Link>) -> Vec<Path> {
+    let known = ways.iter().filter_map(|(backend, way)| {
+        Some((
+            backend,
+            way,
+            overheads.get(backend)?,
+            links.get(&way.uplink.ifindex)?,
+        ))
+    });
+    known
+        .map(|(backend, way, overhead, link)| Path {
+            backend: *backend,
+            interface: link.name.clone(),
+            mtu: way.uplink.mtu,
+            link_mtu: link.mtu,
+            overhead: *overhead,
+            on_link: way.gateway.is_none(),
+        })
+        .collect()
+}
+
+fn read_number<N: std::str::FromStr>(path: &str) -> Option<N> {
+    fs::read_to_string(path).ok()?.trim().parse().ok()
+}
