@@ -205,8 +205,10 @@ fn parse_routes(text: &str) -> Vec<BirdRoute> {
         } else if let Some(route) = routes.last_mut() {
             if let ["via", address, ..] = words[..] {
                 route.via = address.parse().ok();
-            } else if let Some((name, value)) = line.trim().split_once(": ") {
-                route.attributes.push((name.to_owned(), value.to_owned()));
+            } else if let Some((name, value)) = line.trim().split_once(':') {
+                route
+                    .attributes
+                    .push((name.to_owned(), value.trim().to_owned()));
             }
         }
     }
@@ -224,6 +226,7 @@ mod tests {
              198.51.100.10/32     unicast [lb1 12:00:00.123] * (100) [AS64500i]\n\
              \tvia 192.0.2.11 on rack0\n\
              \tType: BGP univ\n\
+             \tBGP.as_path: \n\
              \tBGP.med: 100\n\
              \x20                    unicast [lb2 12:00:01.123] (100) [AS64500i]\n\
              \tvia 192.0.2.12 on rack0\n",
@@ -231,6 +234,7 @@ mod tests {
         assert_eq!(routes.len(), 2, "{routes:?}");
         assert_eq!(routes[0].session, "lb1");
         assert_eq!(routes[0].attribute("BGP.med"), Some("100"));
+        assert_eq!(routes[0].attribute("BGP.as_path"), Some(""));
         assert_eq!(routes[1].since, "12:00:01.123");
         assert_eq!(routes[1].via, "192.0.2.12".parse().ok());
     }

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::Write as _,
-    os::fd::AsFd as _,
+    os::{fd::AsFd as _, unix::fs::PermissionsExt as _},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::Arc,
@@ -143,6 +143,13 @@ impl Host {
         let path = self.dir().join(name);
         fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
         Ok(path)
+    }
+
+    /// Writes a file that only root may read.
+    pub fn write_secret(&self, name: &str, text: &str) -> Result<PathBuf> {
+        let path = self.write(name, "")?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        self.write(name, text)
     }
 
     /// Starts a program that runs until it is stopped; its output goes to

@@ -96,14 +96,15 @@ impl Rack {
             .with_context(|| format!("no machine {name} in the rack"))
     }
 
-    /// Silent death of a machine: its carrier stays, its packets vanish.
+    /// Silent death of a machine: its carrier stays, its packets vanish, both
+    /// ways.
     pub fn unplug_silently(&self, machine: &Machine) -> Result<()> {
         self.set_port(machine, "nomaster")
     }
 
     /// Undoes [`Rack::unplug_silently`].
     pub fn plug_in(&self, machine: &Machine) -> Result<()> {
-        self.set_port(machine, "master br0")
+        self.switch.ip(&join_bridge(machine.host.name()))
     }
 
     /// A pulled cable: the machine loses its carrier.
@@ -167,10 +168,11 @@ impl Rack {
     fn set_up_switch(&self) -> Result<()> {
         let mut batch = format!(
             "link add br0 mtu {RACK_MTU} type bridge stp_state 0 mcast_snooping 0\n\
-             link set br0 up\nlink set router master br0\n"
+             link set br0 up\n"
         );
+        batch += &join_bridge("router");
         for machine in self.machines() {
-            batch += &format!("link set {} master br0\n", machine.host.name());
+            batch += &join_bridge(machine.host.name());
         }
         self.switch.ip(&batch)?;
         // What a balancer sends by XDP_TX is taken over at once only by a veth
@@ -234,6 +236,12 @@ impl Machine {
             .collect();
         self.host.ip(&batch)
     }
+}
+
+/// A port of the switch is plugged in. It gets no frames for unknown others:
+/// a network card would drop them, a veth would show them to XDP.
+fn join_bridge(port: &str) -> String {
+    format!("link set {port} master br0\nlink set {port} type bridge_slave flood off\n")
 }
 
 /// The pass-all XDP program.

@@ -221,7 +221,7 @@ fn ensure_frr_routes(rack: &Rack, router: &Frr, expected: &[(&str, Value)]) -> R
 
 fn wrong_then_right(rack: &Rack, established: impl Fn() -> Result<()>) -> Result<()> {
     let host = &rack.balancers[0].host;
-    host.write("router.md5", "a wrong one\n")?;
+    host.write_secret("router.md5", "a wrong one\n")?;
     let config = config(rack, "password_file = \"router.md5\"\n");
     let agent = start_agent(rack, &config)?;
     let until = Instant::now() + Duration::from_secs(4);
@@ -237,7 +237,7 @@ fn wrong_then_right(rack: &Rack, established: impl Fn() -> Result<()>) -> Result
         Ok(())
     })?;
 
-    host.write("router.md5", "the-right-one\n")?;
+    host.write_secret("router.md5", "the-right-one\n")?;
     agent.reload(&config.text(&rack.balancers[0]))?;
     wait_until("the right password lets it in", PATIENCE, established)
 }

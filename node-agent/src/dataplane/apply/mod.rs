@@ -6,6 +6,9 @@
 //! that name them, then the table that names the ring; only after that is
 //! anything taken away, and its place rests before it is used again.
 
+mod hops;
+mod place;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
@@ -15,19 +18,19 @@ use std::{
 
 use thiserror::Error;
 use vipd_abi::{
-    BACKENDS, BackendRecord, COUNTERS, Counter, EntryKind, FlowKey, Head, MACS, NEXT_HOPS, NextHop,
-    RING_SLOTS, Slot, UPLINKS, Uplink, VipEntry, VipKey,
+    BACKENDS, BackendKind, BackendRecord, COUNTERS, Counter, EntryKind, FlowKey, Head, MACS,
+    NEXT_HOPS, RING_SLOTS, UPLINKS, Uplink, VipEntry, VipKey,
 };
 use vipd_control::{
     decide::{Desired, ServicePlan},
-    model::{Mode, Service},
+    model::Mode,
 };
 
 use super::{
     adopt::Adopted,
-    record::{TunnelSources, record},
+    record::TunnelSources,
     space::{GRACE, Indices, Stretches},
-    tables::{Tables, address_key, service_key},
+    tables::{Tables, address_key, service_key, unmapped},
     vip_table::{BuildError, Half},
 };
 use crate::netlink::way::{Way, Ways};
@@ -167,6 +170,12 @@ impl Applier {
         indices
             .uplinks
             .adopt(&set(&mut adopted.uplinks.keys().copied()));
+        let hops = records()
+            .map(|(_, record)| {
+                let on_link = record.kind == BackendKind::L2 as u32;
+                ((unmapped(record.destination), on_link), record.next_hop)
+            })
+            .collect();
         let rings = adopted.services.values().map(|s| s.ring).collect();
         Self {
             ring: Stretches::new(RING_SLOTS, &rings),
@@ -175,7 +184,7 @@ impl Applier {
             tables,
             settings,
             services: BTreeMap::new(),
-            hops: BTreeMap::new(),
+            hops,
             indices,
             half: None,
             published_at: None,
@@ -229,250 +238,6 @@ impl Applier {
         self.acknowledge(desired, &wanted, ways, &mut applied);
         applied.usage = self.usage();
         applied
-    }
-
-    /// Next hops first: the records will name them.
-    fn write_hops(&mut self, desired: &Desired, ways: &Ways, now: Instant, applied: &mut Applied) {
-        let wanted: BTreeSet<HopKey> = desired
-            .services
-            .iter()
-            .flat_map(|plan| {
-                let on_link = plan.service.mode == Mode::L2Dsr;
-                plan.service
-                    .backends
-                    .iter()
-                    .map(move |b| (b.address, on_link))
-            })
-            .collect();
-        for key in &wanted {
-            let (address, on_link) = *key;
-            let way = ways.get(&address);
-            if on_link && let Some(gateway) = way.and_then(|way| way.gateway) {
-                applied.faults.insert(
-                    format!("backend {address}"),
-                    format!(
-                        "mode l2-dsr needs it on the same link, but the route leads over \
-                         {gateway}; use mode ipip or mend the route"
-                    ),
-                );
-            }
-            let word = usable(way, on_link)
-                .and_then(|way| {
-                    let uplink = u16::try_from(self.uplink(way.uplink, now)?).ok()?;
-                    Some(NextHop::new(way.mac, uplink))
-                })
-                .unwrap_or(NextHop::UNRESOLVED);
-            if let Some(index) = self.hop(*key, now) {
-                self.tables.hops.publish(index, word);
-            }
-        }
-    }
-
-    /// The index of a next hop, given out when first asked for.
-    fn hop(&mut self, key: HopKey, now: Instant) -> Option<u32> {
-        if let Some(index) = self.hops.get(&key) {
-            return Some(*index);
-        }
-        let (address, on_link) = key;
-        let adopted = self.adopted.services.values().find_map(|service| {
-            let (_, record) = service.backends.get(&address)?;
-            let is_l2 = record.kind == vipd_abi::BackendKind::L2 as u32;
-            (is_l2 == on_link && record.next_hop != 0).then_some(record.next_hop)
-        });
-        let index = adopted.or_else(|| self.indices.hops.take(now))?;
-        self.hops.insert(key, index);
-        Some(index)
-    }
-
-    /// The index of an uplink, given out when first seen.
-    fn uplink(&mut self, uplink: Uplink, now: Instant) -> Option<u32> {
-        if let Some((index, _)) = self.uplinks.iter().find(|(_, known)| **known == uplink) {
-            return Some(*index);
-        }
-        let index = self.indices.uplinks.take(now)?;
-        self.tables.uplinks.store(index, uplink);
-        self.uplinks.insert(index, uplink);
-        Some(index)
-    }
-
-    /// Writes the records and slots of one service.
-    fn place(
-        &mut self,
-        plan: &Arc<ServicePlan>,
-        ways: &Ways,
-        full: bool,
-        now: Instant,
-    ) -> Result<(), PlaceError> {
-        let service = &plan.service;
-        let mut placed = match self.services.remove(&service.name) {
-            Some(placed) => placed,
-            None => self.first_place(service, now)?,
-        };
-        let result = self.update(&mut placed, plan, ways, full, now);
-        if result.is_err() {
-            placed.plan = None;
-        }
-        self.services.insert(service.name.clone(), placed);
-        result
-    }
-
-    /// A service seen for the first time: as adopted, or new.
-    fn first_place(&mut self, service: &Service, now: Instant) -> Result<Placed, PlaceError> {
-        let adopted = self
-            .adopted
-            .number(service)
-            .and_then(|number| Some((number, self.adopted.services.remove(&number)?)));
-        if let Some((number, adopted)) = adopted {
-            let backends = adopted.backends.into_iter();
-            return Ok(Placed {
-                number,
-                ring: adopted.ring,
-                backends: backends
-                    .map(|(address, (index, record))| (address, PlacedBackend { index, record }))
-                    .collect(),
-                plan: None,
-            });
-        }
-        let number = self.indices.numbers.take(now);
-        Ok(Placed {
-            number: number.ok_or(PlaceError::Full("service numbers", u32::MAX))?,
-            ring: (0, 0),
-            backends: BTreeMap::new(),
-            plan: None,
-        })
-    }
-
-    fn update(
-        &mut self,
-        placed: &mut Placed,
-        plan: &Arc<ServicePlan>,
-        ways: &Ways,
-        full: bool,
-        now: Instant,
-    ) -> Result<(), PlaceError> {
-        let same_plan = placed
-            .plan
-            .as_ref()
-            .is_some_and(|old| Arc::ptr_eq(old, plan));
-        let replaced = self.write_records(placed, &plan.service, ways, now)?;
-        if placed.ring.1 != plan.service.ring_size {
-            let length = plan.service.ring_size;
-            let start = self.ring.take(length, now);
-            let start = start.ok_or(PlaceError::Full("ring slots", self.ring.used()))?;
-            if placed.ring.1 != 0 {
-                self.retired.rings.push(placed.ring);
-            }
-            placed.ring = (start, length);
-            self.write_slots(placed, plan)?;
-        } else if full || replaced.is_some() || !same_plan {
-            self.write_slots(placed, plan)?;
-        }
-        for index in replaced.into_iter().flatten() {
-            self.indices.records.give_back(index, now);
-        }
-        self.drop_unused(placed, &plan.service, now);
-        placed.plan = Some(plan.clone());
-        Ok(())
-    }
-
-    /// Writes the records that are new or differ. If there are any, says which
-    /// records they replace: those go once no slot names them. (If a table
-    /// runs full in between, they stay lost until the agent starts again,
-    /// which is better than a slot that names somebody else's record.)
-    fn write_records(
-        &mut self,
-        placed: &mut Placed,
-        service: &Service,
-        ways: &Ways,
-        now: Instant,
-    ) -> Result<Option<Vec<u32>>, PlaceError> {
-        let mut replaced = None;
-        for backend in &service.backends {
-            let on_link = service.mode == Mode::L2Dsr;
-            let hop = self.hop((backend.address, on_link), now);
-            let hop = hop.ok_or(PlaceError::Full("next hops", self.indices.hops.used()))?;
-            let old = placed.backends.get(&backend.address).copied();
-            let counter = match old {
-                Some(old) => old.record.counter,
-                None => {
-                    let counter = self.indices.counters.take(now);
-                    let counter = counter
-                        .ok_or(PlaceError::Full("counters", self.indices.counters.used()))?;
-                    self.tables.counters.clear(counter);
-                    counter
-                }
-            };
-            let wanted = BackendRecord {
-                next_hop: hop,
-                counter,
-                service: placed.number,
-                ..record(
-                    service.mode,
-                    backend.address,
-                    ways.get(&backend.address),
-                    &self.settings.sources,
-                )
-            };
-            if let Some(old) = old
-                && old.record == wanted
-                && self.tables.records.load(old.index) == wanted
-            {
-                continue;
-            }
-            let index = self.indices.records.take(now);
-            let index = index.ok_or(PlaceError::Full(
-                "backend records",
-                self.indices.records.used(),
-            ))?;
-            self.tables.records.store(index, wanted);
-            replaced
-                .get_or_insert_with(Vec::new)
-                .extend(old.map(|old| old.index));
-            let new = PlacedBackend {
-                index,
-                record: wanted,
-            };
-            placed.backends.insert(backend.address, new);
-        }
-        Ok(replaced)
-    }
-
-    /// Writes the slots that differ.
-    fn write_slots(&mut self, placed: &Placed, plan: &ServicePlan) -> Result<(), PlaceError> {
-        let backends: Vec<u32> = plan
-            .service
-            .backends
-            .iter()
-            .map(|backend| placed.backends.get(&backend.address).map_or(0, |b| b.index))
-            .collect();
-        if backends.len() > usize::from(u16::MAX) {
-            return Err(PlaceError::TooManyBackends);
-        }
-        for slot in 0..placed.ring.1 {
-            let owner = plan
-                .ring
-                .as_ref()
-                .and_then(|ring| ring.slots().get(slot as usize))
-                .and_then(|ordinal| backends.get(usize::from(*ordinal)).copied())
-                .unwrap_or(0);
-            self.tables
-                .ring
-                .publish(placed.ring.0 + slot, Slot::stable(owner));
-        }
-        Ok(())
-    }
-
-    /// Forgets backends that the service no longer has: no slot names them.
-    fn drop_unused(&mut self, placed: &mut Placed, service: &Service, now: Instant) {
-        let wanted: BTreeSet<IpAddr> = service.backends.iter().map(|b| b.address).collect();
-        placed.backends.retain(|address, backend| {
-            let keep = wanted.contains(address);
-            if !keep {
-                self.indices.records.give_back(backend.index, now);
-                self.indices.counters.give_back(backend.record.counter, now);
-            }
-            keep
-        });
     }
 
     /// Services no longer wanted leave the table with the next publication.

@@ -1,0 +1,216 @@
+//! A test bench: the loaded program with a fixed set of services behind it.
+
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    num::NonZeroU16,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use aya::programs::{TestRun, TestRunOptions};
+use vipd::{
+    dataplane::{
+        apply::{Applied, Applier, Settings},
+        kernel::Kernel,
+    },
+    netlink::way::{Way, Ways},
+};
+use vipd_abi::{Counter, FlowKey, MACS, Uplink, Verdict, mac_bits};
+use vipd_control::{
+    decide::{Decider, Desired},
+    model::{Backend, Check, CheckKind, Mode, Model, Protocol, Service, Timing},
+};
+
+use crate::frames::{BACKEND_MAC, LB_MAC};
+
+/// The interface test runs come from: the loopback device.
+pub const INGRESS: u32 = 1;
+/// Some other interface.
+pub const ELSEWHERE: u32 = 77;
+
+/// XDP's verdicts (include/uapi/linux/bpf.h).
+pub const XDP_DROP: u32 = 1;
+/// Hand it to the kernel.
+pub const XDP_PASS: u32 = 2;
+/// Out of the same interface.
+pub const XDP_TX: u32 = 3;
+/// Out of another interface.
+pub const XDP_REDIRECT: u32 = 4;
+
+/// The program, its tables, and who writes them.
+pub struct Bench {
+    kernel: Kernel,
+    pub applier: Applier,
+    pub applied: Applied,
+    pub desired: Desired,
+}
+
+/// What became of a packet.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Outcome {
+    pub action: u32,
+    pub verdict: Verdict,
+    pub frame: Vec<u8>,
+}
+
+pub fn address(text: &str) -> IpAddr {
+    text.parse().expect("an address")
+}
+
+/// A service with backends `(address, weight)`, named by their addresses.
+pub fn service(
+    name: &str,
+    vip: &str,
+    protocol: Protocol,
+    mode: Mode,
+    backends: &[(&str, u16)],
+) -> Arc<Service> {
+    let port = NonZeroU16::new(80).expect("not zero");
+    Arc::new(Service {
+        name: name.into(),
+        vips: vec![address(vip)],
+        protocol,
+        port,
+        mode,
+        min_healthy: 1,
+        ring_size: 4096,
+        check: Check {
+            kind: CheckKind::None,
+            port,
+            source: None,
+            timing: Timing {
+                interval: Duration::from_secs(1),
+                timeout: Duration::from_secs(1),
+                rise: 1,
+                fall: 1,
+                jitter_permille: 0,
+            },
+        },
+        backends: backends
+            .iter()
+            .map(|(text, weight)| Backend {
+                name: (*text).into(),
+                address: address(text),
+                weight: *weight,
+            })
+            .collect(),
+    })
+}
+
+/// A way over `ifindex` to a neighbour on the link.
+pub fn way(ifindex: u32, source: &str) -> Way {
+    Way {
+        mac: BACKEND_MAC,
+        uplink: Uplink {
+            mac_bits: mac_bits(LB_MAC),
+            ifindex,
+            mtu: 1600,
+        },
+        gateway: None,
+        source: Some(address(source)),
+    }
+}
+
+pub fn settings() -> Settings {
+    let mut macs = [0; MACS];
+    macs[1] = mac_bits(LB_MAC);
+    Settings {
+        flow_key: FlowKey([0x0123_4567_89ab_cdef, 0x0f1e_2d3c_4b5a_6978]),
+        macs,
+        ..Settings::default()
+    }
+}
+
+impl Bench {
+    /// Loads the program and applies the services; `healthy` says which
+    /// backends are up.
+    pub fn new(
+        mut services: Vec<Arc<Service>>,
+        ways: &Ways,
+        healthy: impl Fn(IpAddr) -> bool,
+    ) -> Self {
+        let (kernel, tables) = Kernel::load(None, false).unwrap_or_else(|error| {
+            panic!("{error}\nthe packet tier needs root and `cargo xtask build`")
+        });
+        services.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut bench = Self {
+            kernel,
+            applier: Applier::new(tables, settings()),
+            applied: Applied::default(),
+            desired: Desired::default(),
+        };
+        bench.apply(services, ways, healthy);
+        bench
+    }
+
+    /// Applies another state.
+    pub fn apply(
+        &mut self,
+        services: Vec<Arc<Service>>,
+        ways: &Ways,
+        healthy: impl Fn(IpAddr) -> bool,
+    ) {
+        let view = |_: &Service, backend: &Backend| healthy(backend.address);
+        self.desired = Decider::new([0; 16]).decide(&Model { services }, &view, &self.desired);
+        self.applied = self
+            .applier
+            .apply(&self.desired, ways, true, Instant::now());
+        if let Some(at) = self.applied.retry_at {
+            std::thread::sleep(at.saturating_duration_since(Instant::now()));
+            self.applied = self
+                .applier
+                .apply(&self.desired, ways, true, Instant::now());
+        }
+        assert_eq!(self.applied.retry_at, None, "{:#?}", self.applied);
+    }
+
+    /// Runs the program on one frame.
+    pub fn run(&mut self, frame: &[u8]) -> Outcome {
+        let before = self.verdicts();
+        let mut out = vec![0; 4096];
+        let program = self.kernel.program().expect("the program is there");
+        let result = program
+            .test_run(TestRunOptions {
+                data_in: Some(frame),
+                data_out: Some(&mut out),
+                ..TestRunOptions::default()
+            })
+            .expect("the kernel runs the program");
+        out.truncate(result.data_size_out as usize);
+        let after = self.verdicts();
+        let counted: Vec<Verdict> = Verdict::ALL
+            .iter()
+            .copied()
+            .filter(|v| after[v.label()] != before[v.label()])
+            .collect();
+        assert_eq!(counted.len(), 1, "exactly one verdict: {counted:?}");
+        let verdict = counted[0];
+        let (old, new) = (before[verdict.label()], after[verdict.label()]);
+        assert_eq!(new.packets - old.packets, 1, "{verdict:?} counted once");
+        assert_eq!(
+            new.bytes - old.bytes,
+            frame.len() as u64,
+            "{verdict:?} in bytes"
+        );
+        Outcome {
+            action: result.return_value,
+            verdict,
+            frame: out,
+        }
+    }
+
+    /// Packets and bytes counted for a backend.
+    pub fn counter(&self, service: &str, backend: &str) -> Counter {
+        let index = self.applied.counters[service][backend];
+        self.applier.tables().counters.sum(index)
+    }
+
+    fn verdicts(&self) -> BTreeMap<&'static str, Counter> {
+        let counters = &self.applier.tables().counters;
+        Verdict::ALL
+            .iter()
+            .map(|v| (v.label(), counters.sum(*v as u32)))
+            .collect()
+    }
+}

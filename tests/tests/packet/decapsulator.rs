@@ -1,0 +1,163 @@
+//! The decapsulator: listed sources only, congestion carried over.
+
+use aya::{
+    Ebpf,
+    maps::lpm_trie::{Key, LpmTrie},
+    programs::{TestRun, TestRunOptions, Xdp},
+};
+use vipd::dataplane::{object, tables::mapped};
+
+use crate::{
+    bench::{XDP_DROP, XDP_PASS, address},
+    frames::{BACKEND_MAC, LB_MAC, Packet, Payload, tcp},
+};
+
+const CLIENT: &str = "203.0.113.7";
+const CLIENT6: &str = "2001:db8:c::7";
+const VIP: &str = "198.51.100.10";
+const VIP6: &str = "2001:db8:100::10";
+const BALANCER: &str = "192.0.2.11";
+const BALANCER6: &str = "2001:db8:1::11";
+const HERE: &str = "192.0.2.21";
+const HERE6: &str = "2001:db8:1::21";
+
+fn load() -> Ebpf {
+    assert!(
+        !object::DECAP.is_empty(),
+        "the packet tier needs `cargo xtask build`"
+    );
+    let mut ebpf = Ebpf::load(object::DECAP).expect("needs root");
+    let map = ebpf
+        .map_mut(vipd_abi::map::DECAP_SOURCES)
+        .expect("the list");
+    let mut trie: LpmTrie<_, [u8; 16], u32> = map.try_into().expect("a trie");
+    for (network, length) in [("192.0.2.0", 96 + 24), ("2001:db8:1::", 64)] {
+        let key = Key::new(length, mapped(address(network)));
+        trie.insert(&key, 1, 0).expect("room");
+    }
+    let program: &mut Xdp = ebpf
+        .program_mut("decap")
+        .expect("the program")
+        .try_into()
+        .expect("XDP");
+    program.load().expect("the kernel takes it");
+    ebpf
+}
+
+fn run(ebpf: &mut Ebpf, frame: &[u8]) -> (u32, Vec<u8>) {
+    let program: &mut Xdp = ebpf
+        .program_mut("decap")
+        .expect("the program")
+        .try_into()
+        .expect("XDP");
+    let mut out = vec![0; 4096];
+    let result = program
+        .test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ..TestRunOptions::default()
+        })
+        .expect("the kernel runs it");
+    out.truncate(result.data_size_out as usize);
+    (result.return_value, out)
+}
+
+/// What the kernel should be shown.
+fn unpacked(packet: &Packet) -> Vec<u8> {
+    packet
+        .clone()
+        .with(|p| {
+            p.from = LB_MAC;
+            p.to = BACKEND_MAC;
+        })
+        .frame()
+}
+
+#[test]
+fn what_listed_balancers_send_is_unpacked_byte_by_byte() {
+    let mut ebpf = load();
+    let v4 = tcp(CLIENT, VIP);
+    let v6 = tcp(CLIENT6, VIP6);
+    let ecn = |p: &Packet, ecn: u8| p.clone().with(|p| p.tos = ecn);
+    let congested = |p: Packet| p.with(|p| p.tos |= 3);
+    let cases = [
+        ("IPv4 in IPv4", v4.inside(BALANCER, HERE), v4.clone()),
+        ("IPv6 in IPv6", v6.inside(BALANCER6, HERE6), v6.clone()),
+        ("IPv4 in IPv6", v4.inside(BALANCER6, HERE6), v4.clone()),
+        ("IPv6 in IPv4", v6.inside(BALANCER, HERE), v6.clone()),
+        (
+            "congestion on an ECN-capable IPv4 packet",
+            congested(ecn(&v4, 2).inside(BALANCER, HERE)),
+            ecn(&v4, 3),
+        ),
+        (
+            "congestion on an ECN-capable IPv6 packet",
+            congested(ecn(&v6, 1).inside(BALANCER6, HERE6)),
+            ecn(&v6, 3),
+        ),
+    ];
+    for (sentence, packet, expected) in cases {
+        let (action, frame) = run(&mut ebpf, &packet.frame());
+        assert_eq!(action, XDP_PASS, "{sentence}");
+        assert_eq!(frame, unpacked(&expected), "{sentence}");
+    }
+}
+
+#[test]
+fn what_is_no_tunnel_packet_passes_and_what_is_not_to_be_trusted_is_dropped() {
+    let mut ebpf = load();
+    let v4 = tcp(CLIENT, VIP);
+    let cases = [
+        ("plain TCP", tcp(CLIENT, HERE), XDP_PASS),
+        ("plain TCP over IPv6", tcp(CLIENT6, HERE6), XDP_PASS),
+        (
+            "a tunnel from elsewhere",
+            v4.inside("203.0.113.66", HERE),
+            XDP_DROP,
+        ),
+        (
+            "an IPv6 tunnel from elsewhere",
+            v4.inside("2001:db8:66::1", HERE6),
+            XDP_DROP,
+        ),
+        (
+            "an outer fragment",
+            v4.inside(BALANCER, HERE).with(|p| p.fragment = true),
+            XDP_DROP,
+        ),
+        (
+            "an outer header with options",
+            v4.inside(BALANCER, HERE)
+                .with(|p| p.options = vec![1, 1, 1, 0]),
+            XDP_DROP,
+        ),
+        (
+            "nothing inside",
+            v4.inside(BALANCER, HERE)
+                .with(|p| p.payload = Payload::Raw(4, Vec::new())),
+            XDP_DROP,
+        ),
+        (
+            "IPv6 inside that says it is IPv4",
+            tcp(CLIENT6, VIP6).inside(BALANCER, HERE).with(|p| {
+                if let Payload::Raw(protocol, _) = &mut p.payload {
+                    *protocol = 4;
+                }
+            }),
+            XDP_DROP,
+        ),
+        (
+            "congestion that the packet cannot carry",
+            v4.inside(BALANCER, HERE).with(|p| p.tos = 3),
+            XDP_DROP,
+        ),
+    ];
+    for (sentence, packet, expected) in cases {
+        let frame = packet.frame();
+        let (action, out) = run(&mut ebpf, &frame);
+        assert_eq!(action, expected, "{sentence}");
+        if expected == XDP_PASS {
+            assert_eq!(out, frame, "{sentence}");
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! Frames, built by `etherparse` with all lengths and checksums.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use etherparse::{
+    EtherType, Ethernet2Header, IpFragOffset, IpNumber, Ipv4Header, Ipv4Options, Ipv6FlowLabel,
+    Ipv6Header, TcpHeader, UdpHeader,
+};
+
+/// The router that sends to the balancer.
+pub const ROUTER_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+/// The balancer.
+pub const LB_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x11];
+/// The backends' next hop.
+pub const BACKEND_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x21];
+
+/// A packet that can still be changed.
+#[derive(Clone)]
+pub struct Packet {
+    pub from: [u8; 6],
+    pub to: [u8; 6],
+    pub source: IpAddr,
+    pub destination: IpAddr,
+    pub ttl: u8,
+    pub tos: u8,
+    pub options: Vec<u8>,
+    pub fragment: bool,
+    pub payload: Payload,
+    pub padding: usize,
+}
+
+#[derive(Clone)]
+pub enum Payload {
+    Tcp {
+        ports: (u16, u16),
+        data: Vec<u8>,
+    },
+    Udp {
+        ports: (u16, u16),
+        data: Vec<u8>,
+    },
+    /// Anything else, by its protocol number.
+    Raw(u8, Vec<u8>),
+}
+
+/// A TCP packet from the router to port 80 of a VIP.
+pub fn tcp(source: &str, vip: &str) -> Packet {
+    Packet {
+        from: ROUTER_MAC,
+        to: LB_MAC,
+        source: source.parse().expect("an address"),
+        destination: vip.parse().expect("an address"),
+        ttl: 64,
+        tos: 0,
+        options: Vec::new(),
+        fragment: false,
+        payload: Payload::Tcp {
+            ports: (40000, 80),
+            data: b"GET / HTTP/1.1\r\n\r\n".to_vec(),
+        },
+        padding: 0,
+    }
+}
+
+/// A UDP packet from the router to port 80 of a VIP.
+pub fn udp(source: &str, vip: &str) -> Packet {
+    Packet {
+        payload: Payload::Udp {
+            ports: (40000, 80),
+            data: b"hello".to_vec(),
+        },
+        ..tcp(source, vip)
+    }
+}
+
+impl Packet {
+    pub fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
+
+    /// The packet as it is forwarded: one hop further.
+    pub fn forwarded(self) -> Self {
+        self.with(|p| p.ttl -= 1)
+    }
+
+    /// This packet inside an outer header, as the balancer should make it.
+    pub fn inside(&self, source: &str, destination: &str) -> Self {
+        let inner = self.clone().with(|p| p.padding = 0).ip();
+        let protocol = if self.source.is_ipv4() { 4 } else { 41 };
+        Self {
+            from: LB_MAC,
+            to: BACKEND_MAC,
+            source: source.parse().expect("an address"),
+            destination: destination.parse().expect("an address"),
+            ttl: 64,
+            tos: self.tos,
+            options: Vec::new(),
+            fragment: false,
+            payload: Payload::Raw(protocol, inner),
+            padding: self.padding,
+        }
+    }
+
+    /// The whole frame.
+    pub fn frame(&self) -> Vec<u8> {
+        let mut frame = Ethernet2Header {
+            source: self.from,
+            destination: self.to,
+            ether_type: if self.source.is_ipv4() {
+                EtherType::IPV4
+            } else {
+                EtherType::IPV6
+            },
+        }
+        .to_bytes()
+        .to_vec();
+        frame.extend(self.ip());
+        frame.extend(vec![0; self.padding]);
+        frame
+    }
+
+    fn ip(&self) -> Vec<u8> {
+        match (self.source, self.destination) {
+            (IpAddr::V4(source), IpAddr::V4(destination)) => self.ipv4(source, destination),
+            (IpAddr::V6(source), IpAddr::V6(destination)) => self.ipv6(source, destination),
+            _ => panic!("addresses of two families"),
+        }
+    }
+
+    fn ipv4(&self, source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
+        let mut header = Ipv4Header::new(
+            0,
+            self.ttl,
+            IpNumber::TCP,
+            source.octets(),
+            destination.octets(),
+        )
+        .expect("short enough");
+        header.dscp = (self.tos >> 2).try_into().expect("six bits");
+        header.ecn = (self.tos & 3).try_into().expect("two bits");
+        header.options = Ipv4Options::try_from(&self.options[..]).expect("legal options");
+        header.more_fragments = self.fragment;
+        // An outer header: not to be fragmented.
+        header.dont_fragment = true;
+        let (protocol, payload) = match &self.payload {
+            Payload::Tcp { ports, data } => {
+                let mut tcp = TcpHeader::new(ports.0, ports.1, 1000, 512);
+                tcp.ack = true;
+                tcp.checksum = tcp.calc_checksum_ipv4(&header, data).expect("short enough");
+                (6, [&tcp.to_bytes()[..], data].concat())
+            }
+            Payload::Udp { ports, data } => {
+                let udp = UdpHeader::with_ipv4_checksum(ports.0, ports.1, &header, data);
+                (
+                    17,
+                    [&udp.expect("short enough").to_bytes()[..], data].concat(),
+                )
+            }
+            Payload::Raw(protocol, data) => (*protocol, data.clone()),
+        };
+        header.protocol = IpNumber(protocol);
+        header.set_payload_len(payload.len()).expect("short enough");
+        header.fragment_offset = IpFragOffset::ZERO;
+        header.header_checksum = header.calc_header_checksum();
+        [&header.to_bytes()[..], &payload].concat()
+    }
+
+    fn ipv6(&self, source: Ipv6Addr, destination: Ipv6Addr) -> Vec<u8> {
+        let mut header = Ipv6Header {
+            traffic_class: self.tos,
+            flow_label: Ipv6FlowLabel::ZERO,
+            payload_length: 0,
+            next_header: IpNumber::TCP,
+            hop_limit: self.ttl,
+            source: source.octets(),
+            destination: destination.octets(),
+        };
+        let (protocol, payload) = match &self.payload {
+            Payload::Tcp { ports, data } => {
+                let mut tcp = TcpHeader::new(ports.0, ports.1, 1000, 512);
+                tcp.ack = true;
+                tcp.checksum = tcp.calc_checksum_ipv6(&header, data).expect("short enough");
+                (6, [&tcp.to_bytes()[..], data].concat())
+            }
+            Payload::Udp { ports, data } => {
+                let udp = UdpHeader::with_ipv6_checksum(ports.0, ports.1, &header, data);
+                (
+                    17,
+                    [&udp.expect("short enough").to_bytes()[..], data].concat(),
+                )
+            }
+            Payload::Raw(protocol, data) => (*protocol, data.clone()),
+        };
+        header.next_header = IpNumber(protocol);
+        header.payload_length = payload.len().try_into().expect("short enough");
+        [&header.to_bytes()[..], &payload].concat()
+    }
+}
