@@ -26,7 +26,7 @@ use tokio::{
     runtime::Handle,
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
-    task::JoinHandle,
+    task::{JoinError, JoinSet},
     time::sleep,
 };
 use tracing::{error, info, warn};
@@ -39,7 +39,7 @@ use crate::{
     config::{Config, Dataplane, OnStop},
     dataplane::{
         adopt::Adopted,
-        apply::{Applier, Settings},
+        apply::{Applied, Applier, Settings},
         driver,
         kernel::Kernel,
         record::TunnelSources,
@@ -64,9 +64,19 @@ const FLUSH: Duration = Duration::from_secs(2);
 /// When it cannot start; once it runs, faults are shown and not fatal.
 pub async fn run(path: &Path, config: Config) -> anyhow::Result<()> {
     let mut agent = Agent::start(path, config).await?;
-    agent.serve().await?;
-    agent.stop().await;
-    Ok(())
+    match agent.serve().await {
+        Ok(()) => {
+            agent.stop().await;
+            Ok(())
+        }
+        Err(error) => {
+            // Nobody decides any more: routers must leave at once. Packets
+            // that still come are forwarded by what is pinned, and the next
+            // agent takes it over.
+            agent.speaker.stop("vipd has failed").await;
+            Err(error)
+        }
+    }
 }
 
 struct Agent {
@@ -80,10 +90,12 @@ struct Agent {
     wanted: watch::Sender<BTreeSet<IpAddr>>,
     netlink: Netlink,
     plane: Option<Plane>,
+    /// The data plane's ends of channels when there is none.
+    _idle: Option<(watch::Sender<Arc<Applied>>, watch::Sender<Option<String>>)>,
     probes: Probes,
     speaker: Speaker,
     reloads: mpsc::Receiver<Reload>,
-    tasks: Vec<JoinHandle<()>>,
+    tasks: JoinSet<&'static str>,
     terminate: Signal,
     interrupt: Signal,
     hangup: Signal,
@@ -112,7 +124,7 @@ impl Agent {
         let findings = findings(&config, &netlink).await?;
         let secret = secret(&config)?;
         let config = Arc::new(config);
-        let mut tasks = Vec::new();
+        let mut tasks = JoinSet::new();
 
         let loaded = match &config.dataplane {
             Some(dataplane) => {
@@ -162,6 +174,7 @@ impl Agent {
         let (fault_in, fault) = watch::channel(None);
         let mut dataplane_views = None;
         let mut running = None;
+        let mut idle = None;
         if let (Some((kernel, applier, settings)), Some(dataplane)) = (loaded, &config.dataplane) {
             settings_in.send_replace(settings);
             dataplane_views = Some(DataplaneViews {
@@ -186,15 +199,18 @@ impl Agent {
                 thread,
                 stop,
             });
-            tasks.push(tokio::spawn(watch_ways(wanted_out, ways_in, problems_in)));
-            tasks.push(tokio::spawn(plane::guard(
-                netlink.clone(),
-                guarded_out,
-                settings_in.clone(),
-                fault_in,
-            )));
+            spawn(
+                &mut tasks,
+                "netlink",
+                watch_ways(wanted_out, ways_in, problems_in),
+            );
+            let guard = plane::guard(netlink.clone(), guarded_out, settings_in.clone(), fault_in);
+            spawn(&mut tasks, "guard", guard);
+        } else {
+            // Nothing to apply, and never a fault.
+            idle = Some((applied_in, fault_in));
         }
-        tasks.push(tokio::spawn(engine.run(observed, plans_out)));
+        spawn(&mut tasks, "engine", engine.run(observed, plans_out));
 
         let (announced_in, announced) = watch::channel(Default::default());
         let (admissions_in, admissions) = watch::channel(Default::default());
@@ -209,7 +225,11 @@ impl Agent {
             announced: announced_in,
             admissions: admissions_in,
         };
-        tasks.push(tokio::spawn(announce::run(inputs, netlink.clone())));
+        spawn(
+            &mut tasks,
+            "announce",
+            announce::run(inputs, netlink.clone()),
+        );
         let mut speaker = Speaker::new(announced);
         speaker.configure(config.bgp.as_ref()).await;
 
@@ -227,19 +247,19 @@ impl Agent {
         };
         let (reload, reloads) = mpsc::channel(1);
         let api = axum::serve(control, api::router(views.clone(), reload));
-        tasks.push(tokio::spawn(async move {
-            // Ends only with the agent.
+        spawn(&mut tasks, "control socket", async {
+            // Its errors are those of single connections.
             let _ = api.await;
-        }));
+        });
         let metrics_address = config_out.borrow().metrics;
         if let Some(address) = metrics_address {
             let listener = TcpListener::bind(address)
                 .await
                 .with_context(|| format!("cannot serve metrics on {address}"))?;
             let page = axum::serve(listener, metrics::router(views));
-            tasks.push(tokio::spawn(async move {
+            spawn(&mut tasks, "metrics", async {
                 let _ = page.await;
-            }));
+            });
         }
         info!(
             "running with {}: {}",
@@ -257,6 +277,7 @@ impl Agent {
             wanted,
             netlink,
             plane: running,
+            _idle: idle,
             probes,
             speaker,
             reloads,
@@ -268,11 +289,18 @@ impl Agent {
     }
 
     /// Serves reloads until a signal asks to stop.
+    ///
+    /// # Errors
+    ///
+    /// When a task has ended that must not.
     async fn serve(&mut self) -> anyhow::Result<()> {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return Ok(()),
                 _ = self.interrupt.recv() => return Ok(()),
+                Some(ended) = self.tasks.join_next() => {
+                    bail!("{}", ended_words(ended));
+                }
                 _ = self.hangup.recv() => {
                     self.reload().await;
                 }
@@ -371,9 +399,7 @@ impl Agent {
             }
         }
         self.speaker.stop("vipd stops").await;
-        for task in &self.tasks {
-            task.abort();
-        }
+        self.tasks.abort_all();
         if let Some(plane) = self.plane {
             plane.stop.send_replace(true);
             let _ = tokio::task::spawn_blocking(|| plane.thread.join()).await;
@@ -395,6 +421,26 @@ impl Agent {
             warn!("{}: {error}", config.control_socket.display());
         }
         info!("stopped");
+    }
+}
+
+/// Starts a task that runs as long as the agent.
+fn spawn(
+    tasks: &mut JoinSet<&'static str>,
+    name: &'static str,
+    task: impl Future<Output = ()> + Send + 'static,
+) {
+    tasks.spawn(async move {
+        task.await;
+        name
+    });
+}
+
+/// Which task has ended that must not, and how.
+fn ended_words(ended: Result<&'static str, JoinError>) -> String {
+    match ended {
+        Ok(name) => format!("the task `{name}` has ended; this is a defect of vipd"),
+        Err(error) => format!("a task has failed: {error}; this is a defect of vipd"),
     }
 }
 

@@ -107,6 +107,11 @@ impl Family<'_> {
         ConstGauge::new(value).encode(self.0.encode_family(&labels)?)
     }
 
+    /// The only value of a family without labels.
+    fn single(self, value: f64) -> fmt::Result {
+        ConstGauge::new(value).encode(self.0)
+    }
+
     fn counter(&mut self, labels: &Labels<'_>, value: u64) -> fmt::Result {
         ConstCounter::new(value).encode(self.0.encode_family(&labels)?)
     }
@@ -151,7 +156,7 @@ impl Collector for Page {
             "How long the agent has been running.",
             Some(&Unit::Seconds),
         )?
-        .gauge(&[], status.uptime_seconds)?;
+        .single(status.uptime_seconds)?;
         encode_services(status, &mut page)?;
         encode_backends(status, &mut page)?;
         encode_dataplane(status, &mut page)?;
@@ -316,10 +321,10 @@ fn encode_dataplane(status: &Status, page: &mut DescriptorEncoder<'_>) -> fmt::R
         attached.gauge(&labels, 1.0)?;
     }
     let help = "Whether the data plane forwards; 0 withdraws everything.";
-    gauges(page, "dataplane_up", help, None)?.gauge(&[], flag(dataplane.fault.is_none()))?;
+    gauges(page, "dataplane_up", help, None)?.single(flag(dataplane.fault.is_none()))?;
     let help = "Services and backends that could not be applied.";
     let faults = u32::try_from(dataplane.faults.len()).unwrap_or(u32::MAX);
-    gauges(page, "dataplane_faults", help, None)?.gauge(&[], faults.into())
+    gauges(page, "dataplane_faults", help, None)?.single(faults.into())
 }
 
 fn encode_peers(status: &Status, page: &mut DescriptorEncoder<'_>) -> fmt::Result {
