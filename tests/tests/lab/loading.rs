@@ -1,8 +1,10 @@
 //! The data plane without an agent: `vipd load` and `vipd unload`, which
 //! `cargo xtask load` and `unload` call.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, ensure};
-use vipd_tests::{AgentConfig, Machine, Site, Vipd};
+use vipd_tests::{AgentConfig, Machine, Site, Vipd, wait_until};
 
 use crate::support::{SMALL, VIP, ensure_spread, in_lab};
 
@@ -32,8 +34,12 @@ fn load_says_native_an_agent_takes_over_and_unload_leaves_nothing() {
         ensure_spread(&site, VIP.into(), 5)?;
 
         vipd(&balancer, &["unload", "--config", &path])?;
-        let left = program(&balancer)?;
-        ensure!(left.is_none(), "loaded as {loaded}, left is {left:?}");
+        // The kernel detaches a moment after the last pin is gone.
+        wait_until("the program is off", Duration::from_secs(2), || {
+            let left = program(&balancer)?;
+            ensure!(left.is_none(), "loaded as {loaded}, left is {left:?}");
+            Ok(())
+        })?;
         let pins = balancer.host.pins().join("vipd");
         ensure!(!pins.exists(), "{} is left", pins.display());
         Ok(())
