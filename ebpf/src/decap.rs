@@ -26,6 +26,10 @@ static DECAP_COUNTERS: Array<
 > = Array::new();
 
 /// Entry point and single exit.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the `xdp` attribute calls it by value"
+)]
 #[xdp]
 fn decap(ctx: XdpContext) -> u32 {
     let bytes = (ctx.data_end() - ctx.data()) as u64;

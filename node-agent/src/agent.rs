@@ -426,7 +426,8 @@ fn plan(config: &Config, secret: [u8; 16]) -> Plan {
     }
 }
 
-fn settings(config: &Config, secret: [u8; 16], macs: [u64; MACS]) -> Settings {
+/// What holds for all services, as configured.
+pub(crate) fn settings(config: &Config, secret: [u8; 16], macs: [u64; MACS]) -> Settings {
     let [low, high] = [0, 8].map(|at| {
         let mut word = [0; 8];
         word.copy_from_slice(&secret[at..at + 8]);
@@ -447,7 +448,11 @@ fn settings(config: &Config, secret: [u8; 16], macs: [u64; MACS]) -> Settings {
 
 /// The cluster secret as sixteen bytes: the first of its SHA-256. Without one,
 /// zeroes, which everybody knows.
-fn secret(config: &Config) -> anyhow::Result<[u8; 16]> {
+///
+/// # Errors
+///
+/// When the file cannot be read.
+pub(crate) fn secret(config: &Config) -> anyhow::Result<[u8; 16]> {
     let Some(file) = &config.node.cluster_secret else {
         return Ok([0; 16]);
     };
@@ -458,7 +463,7 @@ fn secret(config: &Config) -> anyhow::Result<[u8; 16]> {
 }
 
 /// All addresses that packets may have to be sent to.
-fn backends(config: &Config) -> BTreeSet<IpAddr> {
+pub(crate) fn backends(config: &Config) -> BTreeSet<IpAddr> {
     let services = config.model.services.iter();
     services
         .flat_map(|service| service.backends.iter().map(|backend| backend.address))

@@ -19,7 +19,7 @@ use crate::{
     dataplane::kernel::Mode,
     decap,
     netlink::Netlink,
-    plane,
+    plane, preload,
 };
 
 /// Where the configuration is by default.
@@ -48,7 +48,7 @@ enum Command {
     /// Checks configuration files and says everything that is wrong with them.
     Check {
         /// The files.
-        #[arg(default_value = CONFIG)]
+        #[arg(required = true)]
         files: Vec<PathBuf>,
     },
     /// Shows what the agent does, and why.
@@ -64,8 +64,8 @@ enum Command {
         #[command(flatten)]
         socket: Socket,
     },
-    /// Loads the XDP program, attaches and pins it, and leaves. Nothing is
-    /// forwarded before an agent has run.
+    /// Loads, attaches and pins the XDP program, fills it with every backend
+    /// taken for healthy, and leaves. An agent can take over later.
     Load {
         /// The configuration.
         #[arg(long, default_value = CONFIG)]
@@ -196,17 +196,18 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             iface,
             mode,
         } => {
-            let mut dataplane = dataplane(&path)?;
+            let config = read(&path)?;
+            let mut dataplane = dataplane(&path, &config)?;
             if !iface.is_empty() {
                 dataplane.interfaces = iface;
             }
             if let Some(mode) = mode {
                 dataplane.xdp_mode = mode.into();
             }
-            load(&path, &dataplane).await?;
+            preload::load(&path, &config, &dataplane).await?;
         }
         Command::Unload { config } => {
-            let dataplane = dataplane(&config)?;
+            let dataplane = dataplane(&config, &read(&config)?)?;
             let removed = plane::unload(&dataplane)?;
             if removed.is_empty() {
                 println!("nothing is pinned at {}", dataplane.pin_path.display());
@@ -243,24 +244,6 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Loads and says what was attached, in which mode, and how to undo it.
-async fn load(path: &Path, dataplane: &Dataplane) -> anyhow::Result<()> {
-    let netlink = Netlink::connect()?;
-    let (kernel, _tables, _macs) = plane::load(dataplane, &netlink, false).await?;
-    for name in &dataplane.interfaces {
-        let link = plane::interface(&netlink, name.as_str()).await?;
-        let mode = plane::attached(&link).map_or("no", Mode::name);
-        println!("{name}: XDP program attached in {mode} mode");
-    }
-    drop(kernel);
-    let file = path.display();
-    println!("pinned at {}", dataplane.pin_path.display());
-    println!("see it with    ip link show, bpftool net");
-    println!("run the agent  vipd run --config {file}");
-    println!("undo with      vipd unload --config {file}");
-    Ok(())
-}
-
 /// Reads a configuration, or says what is wrong with it.
 fn read(path: &Path) -> anyhow::Result<Config> {
     match Config::load(path) {
@@ -275,11 +258,9 @@ fn read(path: &Path) -> anyhow::Result<Config> {
     }
 }
 
-fn dataplane(path: &Path) -> anyhow::Result<Dataplane> {
-    let config = read(path)?;
-    config
-        .dataplane
-        .with_context(|| format!("{} has no [dataplane]", path.display()))
+fn dataplane(path: &Path, config: &Config) -> anyhow::Result<Dataplane> {
+    let dataplane = config.dataplane.clone();
+    dataplane.with_context(|| format!("{} has no [dataplane]", path.display()))
 }
 
 /// Logs to standard error; `RUST_LOG` has the last word.

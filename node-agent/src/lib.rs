@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod netlink;
 pub mod plane;
 pub mod preflight;
+pub mod preload;
 pub mod probe;
 pub mod speaker;
 pub mod status;

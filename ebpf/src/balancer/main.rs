@@ -20,6 +20,10 @@ use vipd_abi::{Action, Verdict};
 use crate::frame::Frame;
 
 /// Entry point and single exit.
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the `xdp` attribute calls it by value"
+)]
 #[xdp]
 fn balancer(ctx: XdpContext) -> u32 {
     let mut frame = Frame::new(ctx.ctx);

@@ -1,0 +1,101 @@
+//! `vipd load`: the data plane without an agent.
+//!
+//! Attaches, pins, and fills the maps from the configuration once, with every
+//! backend taken for healthy. Packets are forwarded from then on; nobody checks
+//! or announces anything until an agent takes over.
+
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use anyhow::bail;
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+use vipd_control::{
+    decide::{Decider, Desired},
+    model::{Backend, Service},
+};
+
+use crate::{
+    agent,
+    config::{Config, Dataplane},
+    dataplane::{apply::Applier, kernel::Mode},
+    netlink::{Netlink, watch::watch_ways, way::Ways},
+    plane,
+};
+
+/// How long the kernel may take to find the neighbours.
+const NEIGHBOURS: Duration = Duration::from_secs(2);
+
+/// Loads, fills, and says what was done and how to see and undo it.
+///
+/// # Errors
+///
+/// When a data plane is there already, or the kernel refuses.
+pub async fn load(path: &Path, config: &Config, dataplane: &Dataplane) -> anyhow::Result<()> {
+    let file = path.display();
+    let netlink = Netlink::connect()?;
+    let (kernel, tables, macs) = plane::load(dataplane, &netlink, false).await?;
+    let secret = agent::secret(config)?;
+    let mut applier = Applier::new(tables, agent::settings(config, secret, macs));
+    if !applier.adopted().services.is_empty() {
+        bail!(
+            "a filled data plane is pinned at {} already: an agent may be using it (`vipd run \
+             --config {file}` takes it over, `vipd unload --config {file}` takes it away)",
+            dataplane.pin_path.display()
+        );
+    }
+    for name in &dataplane.interfaces {
+        let link = plane::interface(&netlink, name.as_str()).await?;
+        let mode = plane::attached(&link).map_or("no", Mode::name);
+        println!("{name}: XDP program attached in {mode} mode");
+    }
+
+    let ways = ways(config).await;
+    let everybody = |_: &Service, _: &Backend| true;
+    let desired = Decider::new(secret).decide(&config.model, &everybody, &Desired::default());
+    let mut applied = applier.apply(&desired, &ways, true, Instant::now());
+    while let Some(at) = applied.retry_at {
+        sleep(at.saturating_duration_since(Instant::now())).await;
+        applied = applier.apply(&desired, &ways, true, Instant::now());
+    }
+    for (subject, fault) in &applied.faults {
+        println!("! {subject}: {fault}");
+    }
+    for backend in agent::backends(config) {
+        if !ways.contains_key(&backend) {
+            println!("! backend {backend}: no way to it is known; its packets are dropped");
+        }
+    }
+    println!(
+        "{}: forwarded from now on, every backend taken for healthy",
+        config.summary()
+    );
+    println!("pinned at {}", dataplane.pin_path.display());
+    println!(
+        "see it with    ip link show; ls {}",
+        dataplane.pin_path.display()
+    );
+    println!("run the agent  vipd run --config {file}");
+    println!("undo with      vipd unload --config {file}");
+    drop(kernel);
+    Ok(())
+}
+
+/// The ways to all backends, as far as they are found in time.
+async fn ways(config: &Config) -> Ways {
+    let backends = agent::backends(config);
+    let count = backends.len();
+    let (_wanted, wanted_out) = watch::channel(backends);
+    let (ways_in, mut ways) = watch::channel(Ways::default());
+    let (problems, _problems_out) = watch::channel(Default::default());
+    let task = tokio::spawn(watch_ways(wanted_out, ways_in, problems));
+    let complete = ways.wait_for(|ways| ways.len() == count);
+    let _ = timeout(NEIGHBOURS, complete).await;
+    task.abort();
+    let found = ways.borrow().clone();
+    found
+}
