@@ -9,7 +9,7 @@ use vipd_tests::{AgentConfig, Machine, Site, Vipd, wait_until};
 use crate::support::{SMALL, VIP, ensure_spread, in_lab};
 
 #[test]
-fn load_says_native_an_agent_takes_over_and_unload_leaves_nothing() {
+fn load_says_native_and_forwards_an_agent_takes_over_and_unload_leaves_nothing() {
     in_lab(|lab| {
         let mut site = Site::without_agents(lab, SMALL, &[VIP.into()])?;
         let balancer = site.rack.balancers[0].clone();
@@ -21,16 +21,17 @@ fn load_says_native_an_agent_takes_over_and_unload_leaves_nothing() {
         ensure!(said.contains("native"), "it said {said}");
         let loaded = program(&balancer)?.context("no program is attached")?;
 
+        // No agent announces the VIP: a route by hand brings its packets here.
+        site.rack
+            .router
+            .ip(&format!("route add {VIP} via {} metric 1\n", balancer.ipv4))?;
+        ensure_spread(&site, VIP.into(), 5)?;
+
         site.start_agents(&config)?;
         site.wait_for_routes(VIP.into(), &site.rack.balancers)?;
         ensure_spread(&site, VIP.into(), 5)?;
 
-        // Without its agent the data plane goes on forwarding.
         site.agents[0].process().kill()?;
-        site.wait_for_routes(VIP.into(), &[])?;
-        site.rack
-            .router
-            .ip(&format!("route add {VIP} via {}\n", balancer.ipv4))?;
         ensure_spread(&site, VIP.into(), 5)?;
 
         vipd(&balancer, &["unload", "--config", &path])?;
