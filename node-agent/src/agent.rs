@@ -99,7 +99,7 @@ struct Agent {
     netlink: Netlink,
     plane: Option<Plane>,
     /// The data plane's ends of channels when there is none.
-    _idle: Option<(watch::Sender<Arc<Applied>>, watch::Sender<Option<String>>)>,
+    _idle: Option<Idle>,
     probes: Probes,
     speaker: Speaker,
     reloads: mpsc::Receiver<Reload>,
@@ -108,6 +108,9 @@ struct Agent {
     interrupt: Signal,
     hangup: Signal,
 }
+
+/// Ends of the data plane's channels that nobody writes to.
+type Idle = (watch::Sender<Arc<Applied>>, watch::Sender<Option<String>>);
 
 /// The loaded data plane and the thread that writes it.
 struct Plane {
