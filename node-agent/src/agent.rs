@@ -503,7 +503,6 @@ fn needs_restart(old: &Config, new: &Config) -> Option<&'static str> {
         (old.control_socket != new.control_socket, "control.socket"),
         (old.metrics != new.metrics, "[metrics]"),
         (old.log_level != new.log_level, "log.level"),
-        (old.node.state_dir != new.node.state_dir, "node.state_dir"),
     ];
     checks
         .into_iter()
