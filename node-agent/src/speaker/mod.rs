@@ -234,3 +234,34 @@ impl Running {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    /// A speaker with one peer, which is [`peer`].
+    pub fn bgp() -> Bgp {
+        let text = r#"
+            [bgp]
+            local_as = 64496
+            router_id = "192.0.2.11"
+
+            [[bgp.peer]]
+            name = "router"
+            address = "192.0.2.1"
+            as = 64497
+            hold_time = "3s"
+        "#;
+        let (config, _) = Config::parse(text, "vipd.toml").expect("a good configuration");
+        config.bgp.expect("it has [bgp]")
+    }
+
+    /// A router at this address and port.
+    pub fn peer(address: &str) -> BgpPeer {
+        BgpPeer {
+            address: address.parse().unwrap(),
+            ..BgpPeer::clone(&bgp().peers[0])
+        }
+    }
+}
