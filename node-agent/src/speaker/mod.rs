@@ -25,10 +25,10 @@ use vipd_bgp::{Session, StopReason};
 
 pub use self::peer::PeerStatus;
 use self::{
-    listener::Listeners,
+    listener::{Door, Listeners},
     peer::{Command, Inputs, session_config},
 };
-use crate::config::{Bgp, BgpPeer};
+use crate::config::{Bgp, BgpPeer, Secret, SecretError, SecretFile};
 
 /// The states of all sessions by the names of their peers; each is watched by
 /// itself.
@@ -47,6 +47,7 @@ pub struct Speaker {
 }
 
 struct Running {
+    password: Option<Secret>,
     peer: watch::Sender<Arc<BgpPeer>>,
     door: mpsc::Sender<TcpStream>,
     commands: mpsc::Sender<Command>,
@@ -87,8 +88,10 @@ impl Speaker {
         self.peers.subscribe()
     }
 
-    /// Brings the sessions to what is configured. A session is touched only if
-    /// it must be: other attributes of its routes are sent as an update.
+    /// Brings the sessions to what is configured, passwords included, which
+    /// are read now. A session is touched only if it must be: other attributes
+    /// of its routes are sent as an update, and when nothing has changed
+    /// nothing happens.
     pub async fn configure(&mut self, new: Option<&Bgp>) {
         let old = std::mem::replace(&mut self.bgp, new.cloned());
         let wanted: BTreeMap<_, _> = new
@@ -104,7 +107,8 @@ impl Speaker {
             let reason = match (wanted.get(&name), &old, self.running.get(&name)) {
                 (None, ..) => StopReason::PeerDeconfigured,
                 (Some((bgp, peer)), Some(old), Some(running))
-                    if same_session(old, &running.status.borrow().peer, bgp, peer) =>
+                    if same_session(old, &running.peer.borrow(), bgp, peer)
+                        && !running.has_other_password(peer) =>
                 {
                     running.peer.send_if_modified(|current| {
                         let changed = **current != ***peer;
@@ -125,7 +129,11 @@ impl Speaker {
                 self.start(bgp, peer);
             }
             if let Some(running) = self.running.get(&name) {
-                doors.push((Arc::clone(peer), running.door.clone()));
+                doors.push(Door {
+                    peer: Arc::clone(peer),
+                    password: running.password.clone(),
+                    session: running.door.clone(),
+                });
             }
         }
         self.listeners.open(doors).await;
@@ -146,6 +154,15 @@ impl Speaker {
                 return;
             }
         };
+        // The configuration was refused if it could not be read, so this is
+        // rare; the next reload tries again.
+        let password = match password(peer) {
+            Ok(password) => password,
+            Err(error) => {
+                error!(peer = &*peer.name, "no session: {error}");
+                return;
+            }
+        };
         let (commands, commands_out) = mpsc::channel(8);
         let (door, incoming) = mpsc::channel(4);
         let (sender, status) = watch::channel(PeerStatus {
@@ -158,6 +175,7 @@ impl Speaker {
             session,
             Inputs {
                 peer: peer_out,
+                password: password.clone(),
                 announced: self.announced.clone(),
                 incoming,
                 commands: commands_out,
@@ -165,6 +183,7 @@ impl Speaker {
             },
         ));
         let running = Running {
+            password,
             peer: peer_in,
             door,
             commands,
@@ -215,6 +234,11 @@ fn same_session(old_bgp: &Bgp, old: &BgpPeer, bgp: &Bgp, peer: &BgpPeer) -> bool
         && old.password == peer.password
 }
 
+/// What a peer's password is now.
+fn password(peer: &BgpPeer) -> Result<Option<Secret>, SecretError> {
+    peer.password.as_ref().map(SecretFile::read).transpose()
+}
+
 fn is_told(status: &PeerStatus, announced: &BTreeSet<IpAddr>) -> bool {
     let advertised: usize = status.session.advertised.values().sum();
     status.flushed
@@ -223,6 +247,18 @@ fn is_told(status: &PeerStatus, announced: &BTreeSet<IpAddr>) -> bool {
 }
 
 impl Running {
+    /// Whether the file has another password than the session was started
+    /// with. One that cannot be read now changes nothing.
+    fn has_other_password(&self, peer: &BgpPeer) -> bool {
+        match password(peer) {
+            Ok(password) => password != self.password,
+            Err(error) => {
+                warn!(peer = &*peer.name, "the old password stays: {error}");
+                false
+            }
+        }
+    }
+
     async fn stop(mut self, reason: StopReason, text: Option<String>) {
         let _ = self.commands.send(Command::Stop(reason, text)).await;
         if timeout(LAST_WORDS, &mut self.task).await.is_err() {
@@ -237,8 +273,15 @@ impl Running {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        fs,
+        os::unix::fs::PermissionsExt,
+        path::PathBuf,
+        sync::atomic::{AtomicU32, Ordering},
+    };
+
     use super::*;
-    use crate::config::Config;
+    use crate::config::{Config, SecretFile};
 
     /// A speaker with one peer, which is [`peer`].
     pub fn bgp() -> Bgp {
@@ -263,5 +306,61 @@ mod tests {
             address: address.parse().unwrap(),
             ..BgpPeer::clone(&bgp().peers[0])
         }
+    }
+
+    /// A file with a password, for as long as this lives.
+    struct PasswordFile(PathBuf);
+
+    impl PasswordFile {
+        fn new(password: &[u8]) -> Self {
+            static NUMBER: AtomicU32 = AtomicU32::new(0);
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            let name = format!("vipd-password-{}-{number}", std::process::id());
+            let file = Self(std::env::temp_dir().join(name));
+            file.write(password);
+            file
+        }
+
+        fn write(&self, password: &[u8]) {
+            fs::write(&self.0, password).unwrap();
+            fs::set_permissions(&self.0, fs::Permissions::from_mode(0o600)).unwrap();
+        }
+    }
+
+    impl Drop for PasswordFile {
+        fn drop(&mut self) {
+            let _ = fs::remove_file(&self.0);
+        }
+    }
+
+    /// A password as it is read.
+    pub fn password(bytes: &[u8]) -> Secret {
+        let file = PasswordFile::new(bytes);
+        SecretFile::new(file.0.clone(), 1000).read().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_session_starts_anew_when_its_password_changes_and_only_then() {
+        let file = PasswordFile::new(b"swordfish");
+        let mut bgp = bgp();
+        bgp.peers = vec![Arc::new(BgpPeer {
+            passive: true,
+            source: Some([127, 0, 0, 77].into()),
+            password: Some(SecretFile::new(file.0.clone(), 80)),
+            ..peer("192.0.2.1:179")
+        })];
+        let mut speaker = Speaker::new(watch::channel(Arc::default()).1);
+        speaker.configure(Some(&bgp)).await;
+        let session = |speaker: &Speaker| speaker.running["router"].door.clone();
+        let first = session(&speaker);
+
+        speaker.configure(Some(&bgp)).await;
+        assert!(session(&speaker).same_channel(&first), "nothing changed");
+        file.write(b"");
+        speaker.configure(Some(&bgp)).await;
+        assert!(session(&speaker).same_channel(&first), "it is unreadable");
+        file.write(b"other");
+        speaker.configure(Some(&bgp)).await;
+        assert!(!session(&speaker).same_channel(&first), "it has changed");
     }
 }

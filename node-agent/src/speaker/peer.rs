@@ -28,7 +28,7 @@ use vipd_bgp::{
 };
 
 use super::{routes::routes, socket};
-use crate::config::{Bgp, BgpPeer};
+use crate::config::{Bgp, BgpPeer, Secret};
 
 /// What the driver publishes about its session.
 #[derive(Clone, Debug)]
@@ -54,6 +54,8 @@ pub enum Command {
 pub struct Inputs {
     /// The peer; may change in what needs no new session.
     pub peer: watch::Receiver<Arc<BgpPeer>>,
+    /// What its segments are signed with.
+    pub password: Option<Secret>,
     /// The addresses to announce.
     pub announced: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
     /// Connections the peer has opened.
@@ -90,6 +92,7 @@ pub fn session_config(bgp: &Bgp, peer: &BgpPeer) -> PeerConfig {
 pub async fn run(session: Session, mut inputs: Inputs) {
     let mut driver = Driver {
         peer: inputs.peer.borrow_and_update().clone(),
+        password: inputs.password.take(),
         session,
         connections: [None, None],
         dial: None,
@@ -160,6 +163,7 @@ const ABANDONED: Command = Command::Stop(StopReason::AdminShutdown, None);
 
 struct Driver {
     peer: Arc<BgpPeer>,
+    password: Option<Secret>,
     session: Session,
     /// By [`Direction`].
     connections: [Option<Connection>; 2],
@@ -304,11 +308,12 @@ impl Driver {
         match action {
             Action::Connect => {
                 let peer = Arc::clone(&self.peer);
+                let password = self.password.clone();
                 // A little sooner than the session itself gives up, since the
                 // socket knows better what no answer means.
                 let limit = self.session.config().connect_timeout.mul_f32(0.95);
                 self.dial = Some(Box::pin(async move {
-                    timeout(limit, socket::dial(&peer))
+                    timeout(limit, socket::dial(&peer, password.as_ref()))
                         .await
                         .unwrap_or_else(|_| Err(socket::timeout_words(&peer)))
                 }));
@@ -448,6 +453,7 @@ mod tests {
         let (peer, peer_out) = watch::channel(peer);
         let inputs = Inputs {
             peer: peer_out,
+            password: None,
             announced: announced_out,
             incoming,
             commands: commands_out,
