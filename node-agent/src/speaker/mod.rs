@@ -8,10 +8,13 @@ mod socket;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future::poll_fn,
     hash::{BuildHasher, RandomState},
     net::IpAddr,
+    pin::Pin,
     sync::Arc,
-    time::Duration,
+    task::Poll,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -51,7 +54,7 @@ struct Running {
     peer: watch::Sender<Arc<BgpPeer>>,
     door: mpsc::Sender<TcpStream>,
     commands: mpsc::Sender<Command>,
-    status: watch::Receiver<PeerStatus>,
+    status: watch::Sender<PeerStatus>,
     task: JoinHandle<()>,
 }
 
@@ -140,7 +143,7 @@ impl Speaker {
         self.peers.send_replace(
             self.running
                 .iter()
-                .map(|(name, running)| (Arc::clone(name), running.status.clone()))
+                .map(|(name, running)| (Arc::clone(name), running.status.subscribe()))
                 .collect(),
         );
     }
@@ -165,11 +168,7 @@ impl Speaker {
         };
         let (commands, commands_out) = mpsc::channel(8);
         let (door, incoming) = mpsc::channel(4);
-        let (sender, status) = watch::channel(PeerStatus {
-            peer: Arc::clone(peer),
-            session: session.status(),
-            flushed: true,
-        });
+        let status = watch::Sender::new(PeerStatus::new(peer, &session));
         let (peer_in, peer_out) = watch::channel(Arc::clone(peer));
         let task = tokio::spawn(peer::run(
             session,
@@ -179,7 +178,7 @@ impl Speaker {
                 announced: self.announced.clone(),
                 incoming,
                 commands: commands_out,
-                status: sender,
+                status: status.clone(),
             },
         ));
         let running = Running {
@@ -193,12 +192,36 @@ impl Speaker {
         self.running.insert(Arc::clone(&peer.name), running);
     }
 
+    /// Waits until a session's task ends that was not told to, and names its
+    /// peer. The session shows as failed from then on; the next
+    /// [`Speaker::configure`] starts it anew. Cancel-safe.
+    pub async fn ended(&mut self) -> Arc<str> {
+        let (name, result) = poll_fn(|context| {
+            let ended = self.running.iter_mut().find_map(|(name, running)| {
+                match Pin::new(&mut running.task).poll(context) {
+                    Poll::Ready(result) => Some((Arc::clone(name), result)),
+                    Poll::Pending => None,
+                }
+            });
+            ended.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await;
+        if let Err(error) = result {
+            error!(peer = &*name, "the session's task has failed: {error}");
+        }
+        if let Some(running) = self.running.remove(&name) {
+            let now = Instant::now();
+            running.status.send_modify(|status| status.fail(now));
+        }
+        name
+    }
+
     /// Waits until every peer has been told the present routes, for at most
     /// `limit`; names the peers that have not.
     pub async fn flushed(&mut self, limit: Duration) -> Vec<Arc<str>> {
         let announced = self.announced.borrow().clone();
         let wait = |running: &Running| {
-            let mut status = running.status.clone();
+            let mut status = running.status.subscribe();
             let announced = Arc::clone(&announced);
             async move {
                 let told = status.wait_for(|status| is_told(status, &announced));
@@ -349,7 +372,8 @@ mod tests {
             password: Some(SecretFile::new(file.0.clone(), 80)),
             ..peer("192.0.2.1:179")
         })];
-        let mut speaker = Speaker::new(watch::channel(Arc::default()).1);
+        let (_announced, announced) = watch::channel(Arc::default());
+        let mut speaker = Speaker::new(announced);
         speaker.configure(Some(&bgp)).await;
         let session = |speaker: &Speaker| speaker.running["router"].door.clone();
         let first = session(&speaker);
@@ -362,5 +386,30 @@ mod tests {
         file.write(b"other");
         speaker.configure(Some(&bgp)).await;
         assert!(!session(&speaker).same_channel(&first), "it has changed");
+    }
+
+    #[tokio::test]
+    async fn a_session_that_fails_is_named_and_can_be_started_again() {
+        let mut bgp = bgp();
+        bgp.peers = vec![Arc::new(BgpPeer {
+            passive: true,
+            source: Some([127, 0, 0, 78].into()),
+            ..peer("192.0.2.1:179")
+        })];
+        let (_announced, announced) = watch::channel(Arc::default());
+        let mut speaker = Speaker::new(announced);
+        speaker.configure(Some(&bgp)).await;
+        let peers = speaker.peers();
+        let failed = |peers: &watch::Receiver<Peers>| peers.borrow()["router"].borrow().failed;
+        assert!(!failed(&peers));
+        let early = timeout(Duration::from_millis(50), speaker.ended()).await;
+        assert!(early.is_err(), "ended while it runs: {early:?}");
+
+        speaker.running["router"].task.abort();
+        let ended = timeout(Duration::from_secs(20), speaker.ended()).await;
+        assert_eq!(ended.as_deref(), Ok("router"));
+        assert!(failed(&peers));
+        speaker.configure(Some(&bgp)).await;
+        assert!(!failed(&peers));
     }
 }

@@ -24,7 +24,8 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 use vipd_bgp::{
-    Action, Direction, Event, Input, PeerConfig, Session, State, Status, StopReason, wire,
+    Action, Direction, Event, Input, LastError, PeerConfig, Session, State, Status, StopReason,
+    wire,
 };
 
 use super::{routes::routes, socket};
@@ -40,6 +41,35 @@ pub struct PeerStatus {
     /// Whether every route is with the kernel's socket, or there is nobody to
     /// tell.
     pub flushed: bool,
+    /// Whether its task has ended without being told to: nothing of the
+    /// session is left.
+    pub failed: bool,
+}
+
+impl PeerStatus {
+    /// A session that has not begun.
+    #[must_use]
+    pub fn new(peer: &Arc<BgpPeer>, session: &Session) -> Self {
+        Self {
+            peer: Arc::clone(peer),
+            session: session.status(),
+            flushed: true,
+            failed: false,
+        }
+    }
+
+    /// Makes it that of a session whose task has ended without being told to.
+    pub fn fail(&mut self, now: Instant) {
+        self.failed = true;
+        self.session.state = State::Idle;
+        self.session.established_at = None;
+        self.session.agreed = None;
+        self.session.advertised.clear();
+        self.session.last_error = Some(LastError {
+            at: now,
+            words: "its task has failed, which is a defect of vipd; see the log".to_owned(),
+        });
+    }
 }
 
 /// What a driver can be told.
@@ -371,6 +401,7 @@ impl Driver {
             session: self.session.status(),
             flushed: written
                 && (self.session.state() != State::Established || self.session.is_flushed()),
+            failed: false,
         });
     }
 }
@@ -445,11 +476,7 @@ mod tests {
         let (announced, announced_out) = watch::channel(Arc::default());
         let (door, incoming) = mpsc::channel(1);
         let (commands, commands_out) = mpsc::channel(1);
-        let (status, _) = watch::channel(PeerStatus {
-            peer: Arc::clone(&peer),
-            session: session.status(),
-            flushed: true,
-        });
+        let (status, _) = watch::channel(PeerStatus::new(&peer, &session));
         let (peer, peer_out) = watch::channel(peer);
         let inputs = Inputs {
             peer: peer_out,
