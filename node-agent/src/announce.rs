@@ -3,7 +3,11 @@
 //!
 //! One task around [`Gate`], which decides. An address is held by an
 //! unreachable route from before it is announced until its withdrawal has
-//! lingered, so that no packet for it ever goes in a circle.
+//! lingered, so that no packet for it ever goes in a circle. The kernel is asked
+//! for that beside everything else: a slow answer delays the address it is
+//! about, and no other.
+
+mod holds;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,6 +16,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -22,6 +27,7 @@ use vipd_control::{
     gate::{Admission, Gate, GateChange, GateChangeKind},
 };
 
+use self::holds::{Holds, Job};
 use crate::{dataplane::apply::Applied, engine::Decision, netlink::Netlink};
 
 /// How every address stands at the gate.
@@ -49,60 +55,64 @@ pub struct Inputs {
 pub async fn run(mut inputs: Inputs, netlink: Netlink) {
     let mut gate = Gate::default();
     // What a previous agent holds is let go unless it is announced again.
-    let mut release = left_behind(&netlink).await;
+    let left = left_behind(&netlink).await;
+    let mut holds = Holds::inherited(left, Instant::now() + INHERITED);
+    let mut jobs = FuturesUnordered::new();
     loop {
         let changes = judge(&mut gate, &mut inputs);
         for change in &changes {
             log(change);
         }
-        let announced = gate.announced();
-        // Withdrawals first, and at once.
-        let before = Arc::clone(&inputs.announced.borrow());
-        let kept: BTreeSet<IpAddr> = before.intersection(&announced).copied().collect();
-        publish(&inputs.announced, kept);
-        let at = Instant::now() + *inputs.linger.borrow();
-        release.extend(before.difference(&announced).map(|vip| (*vip, at)));
-        for vip in announced.difference(&before) {
-            release.remove(vip);
-            if let Err(error) = netlink.hold(*vip).await {
-                warn!(
-                    "no unreachable route holds {vip}: {error}; packets for it that XDP does not \
-                     see could go in a circle"
-                );
-            }
-        }
-        publish(&inputs.announced, announced);
+        let admitted = gate.announced();
+        let linger = *inputs.linger.borrow();
+        let new = holds.follow(&admitted, linger, Instant::now());
+        jobs.extend(new.into_iter().map(|job| carry_out(&netlink, job)));
+        // A withdrawal waits for nothing; what enters, until it is held.
+        publish(&inputs.announced, holds.held(&admitted));
         inputs
             .admissions
             .send_replace(Arc::new(gate.admissions().clone()));
 
-        let next = release.values().min().copied();
+        let next = holds.next();
         let go_on = tokio::select! {
             biased;
             changed = inputs.decision.changed() => changed.is_ok(),
             changed = inputs.applied.changed() => changed.is_ok(),
             changed = inputs.fault.changed() => changed.is_ok(),
             changed = inputs.closing.changed() => changed.is_ok(),
+            Some(job) = jobs.next() => {
+                holds.done(job);
+                true
+            }
             () = async { match next {
                 Some(at) => sleep_until(at).await,
                 None => std::future::pending().await,
-            } } => {
-                let now = Instant::now();
-                let due: Vec<IpAddr> =
-                    release.iter().filter(|(_, at)| **at <= now).map(|(vip, _)| *vip).collect();
-                for vip in due {
-                    release.remove(&vip);
-                    if let Err(error) = netlink.release(vip).await {
-                        warn!("the unreachable route of {vip} stays behind: {error}");
-                    }
-                }
-                true
-            }
+            } } => true,
         };
         if !go_on {
             return;
         }
     }
+}
+
+/// Asks the kernel. A refusal is told, and changes nothing else.
+async fn carry_out(netlink: &Netlink, job: Job) -> Job {
+    match job {
+        Job::Hold(vip) => {
+            if let Err(error) = netlink.hold(vip).await {
+                warn!(
+                    "no unreachable route holds {vip}: {error}; packets for it that XDP does not \
+                     see could go in a circle"
+                );
+            }
+        }
+        Job::Release(vip) => {
+            if let Err(error) = netlink.release(vip).await {
+                warn!("the unreachable route of {vip} stays behind: {error}");
+            }
+        }
+    }
+    job
 }
 
 fn judge(gate: &mut Gate, inputs: &mut Inputs) -> Vec<GateChange> {
@@ -144,22 +154,16 @@ fn log(change: &GateChange) {
 /// How long what a previous agent holds is kept without being announced.
 const INHERITED: Duration = Duration::from_secs(60);
 
-async fn left_behind(netlink: &Netlink) -> BTreeMap<IpAddr, Instant> {
-    let at = Instant::now() + INHERITED;
-    match netlink.held().await {
-        Ok(held) => held.into_iter().map(|vip| (vip, at)).collect(),
-        Err(error) => {
-            warn!("cannot list unreachable routes of a previous agent: {error}");
-            BTreeMap::new()
-        }
-    }
+async fn left_behind(netlink: &Netlink) -> BTreeSet<IpAddr> {
+    netlink.held().await.unwrap_or_else(|error| {
+        warn!("cannot list unreachable routes of a previous agent: {error}");
+        BTreeSet::new()
+    })
 }
 
 /// Lets go of every address that is held.
 pub async fn release_all(netlink: &Netlink) {
-    for vip in left_behind(netlink).await.into_keys() {
-        if let Err(error) = netlink.release(vip).await {
-            warn!("the unreachable route of {vip} stays behind: {error}");
-        }
+    for vip in left_behind(netlink).await {
+        carry_out(netlink, Job::Release(vip)).await;
     }
 }

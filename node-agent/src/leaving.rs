@@ -17,6 +17,8 @@ use vipd_control::{
 #[derive(Default)]
 pub struct Leaving {
     services: BTreeMap<Arc<str>, Leaver>,
+    /// How many there have been.
+    count: u64,
 }
 
 struct Leaver {
@@ -27,30 +29,30 @@ struct Leaver {
 }
 
 impl Leaving {
-    /// Keeps what `before` forwards and `model` does not know any more.
+    /// Keeps what `before` forwards and `model` does not know any more, each
+    /// address until its own time.
     pub fn configure(&mut self, before: &Desired, model: &Model, until: Instant) {
         let configured = addresses(model);
+        let is_gone = |vip: &IpAddr| !configured.contains(vip);
         // An address that has come back is not leaving.
         self.services.retain(|_, leaver| {
-            leaver
-                .service
-                .vips
-                .iter()
-                .all(|vip| !configured.contains(vip))
+            if !leaver.service.vips.iter().all(is_gone) {
+                Arc::make_mut(&mut leaver.service).vips.retain(is_gone);
+            }
+            !leaver.service.vips.is_empty()
         });
         for plan in &before.services {
             let service = &plan.service;
-            let gone: Vec<IpAddr> = service
-                .vips
-                .iter()
-                .filter(|vip| !configured.contains(vip))
-                .copied()
-                .collect();
+            let mut gone = service.vips.clone();
+            gone.retain(is_gone);
             if gone.is_empty() || self.services.contains_key(&service.name) {
                 continue;
             }
-            // No configured service can have this name: theirs have no spaces.
-            let name: Arc<str> = format!("{} (leaving)", service.name).into();
+            // A number, since more of the same service can follow while these
+            // linger. No configured service can have this name: theirs have no
+            // spaces.
+            self.count += 1;
+            let name: Arc<str> = format!("{} (leaving {})", service.name, self.count).into();
             let leaver = Leaver {
                 service: Arc::new(Service {
                     name: Arc::clone(&name),
@@ -112,4 +114,109 @@ fn addresses(model: &Model) -> BTreeSet<IpAddr> {
         .iter()
         .flat_map(|service| service.vips.iter().copied())
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{num::NonZeroU16, time::Duration};
+
+    use vipd_control::{
+        decide::Decider,
+        model::{Backend, Check, CheckKind, Mode, Protocol, Timing},
+    };
+
+    use super::*;
+
+    fn vip(last: u8) -> IpAddr {
+        [198, 51, 100, last].into()
+    }
+
+    /// One service on these addresses.
+    fn model(vips: &[u8]) -> Model {
+        let service = Service {
+            name: "web".into(),
+            vips: vips.iter().copied().map(vip).collect(),
+            protocol: Protocol::Tcp,
+            port: NonZeroU16::MIN,
+            mode: Mode::Ipip,
+            min_healthy: 1,
+            ring_size: 256,
+            check: Check {
+                kind: CheckKind::None,
+                port: NonZeroU16::MIN,
+                source: None,
+                timing: Timing {
+                    interval: Duration::from_secs(1),
+                    timeout: Duration::from_secs(1),
+                    rise: 1,
+                    fall: 1,
+                    jitter_permille: 0,
+                },
+            },
+            backends: vec![Backend {
+                name: "a".into(),
+                address: [192, 0, 2, 21].into(),
+                weight: 1,
+            }],
+        };
+        Model {
+            services: vec![Arc::new(service)],
+        }
+    }
+
+    /// At so many seconds, the addresses that are configured and those that are
+    /// leaving then, still forwarded; the linger is 10 s.
+    #[track_caller]
+    fn check(sentence: &str, reloads: &[(u64, &[u8], &[u8])]) {
+        let start = Instant::now();
+        let mut leaving = Leaving::default();
+        let mut desired = Desired::default();
+        let mut before = model(&[]);
+        let decide = |leaving: &Leaving, model: &Model, previous: &Desired| {
+            let up = |_: &Service, _: &Backend| true;
+            Decider::new([0; 16]).decide(&leaving.extend(model), &up, previous)
+        };
+        for &(second, configured, expected) in reloads {
+            let now = start + Duration::from_secs(second);
+            leaving.expire(now);
+            desired = decide(&leaving, &before, &desired);
+            let model = model(configured);
+            leaving.configure(&desired, &model, now + Duration::from_secs(10));
+            desired = decide(&leaving, &model, &desired);
+            before = model;
+            let expected: BTreeSet<_> = expected.iter().copied().map(vip).collect();
+            let found = leaving.addresses();
+            assert_eq!(found, expected, "{sentence}, second {second}: {desired:#?}");
+            let forwarded: BTreeSet<_> = desired.vips.keys().copied().collect();
+            let configured = configured.iter().copied().map(vip);
+            let all: BTreeSet<_> = configured.chain(expected).collect();
+            assert_eq!(forwarded, all, "{sentence}, second {second}: {desired:#?}");
+        }
+    }
+
+    #[test]
+    fn each_address_lingers_its_own_time() {
+        check(
+            "one after the other",
+            &[
+                (0, &[1, 2, 3], &[]),
+                (1, &[2, 3], &[1]),
+                (5, &[3], &[1, 2]),
+                (10, &[3], &[1, 2]),
+                (11, &[3], &[2]),
+                (15, &[3], &[]),
+            ],
+        );
+        check(
+            "one of two comes back",
+            &[
+                (0, &[1, 2, 3], &[]),
+                (1, &[3], &[1, 2]),
+                (2, &[1, 3], &[2]),
+                (3, &[3], &[1, 2]),
+                (11, &[3], &[1]),
+                (13, &[3], &[]),
+            ],
+        );
+    }
 }

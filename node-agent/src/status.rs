@@ -155,7 +155,8 @@ pub struct Peer {
     pub address: String,
     /// Its AS.
     pub remote_as: u32,
-    /// State by RFC 4271.
+    /// State by RFC 4271, or `failed` when the session's task has ended by a
+    /// defect.
     pub state: String,
     /// How long it has been established, if it is.
     pub uptime_seconds: Option<f64>,

@@ -224,7 +224,11 @@ fn peer(status: &PeerStatus, now: Instant) -> status::Peer {
         name: status.peer.name.to_string(),
         address: status.peer.address.to_string(),
         remote_as: status.peer.remote_as.number(),
-        state: session.state.to_string(),
+        state: if status.failed {
+            "failed".to_owned()
+        } else {
+            session.state.to_string()
+        },
         uptime_seconds: session.established_at.map(|at| seconds(at, now)),
         established_count: session.established_count,
         advertised: session

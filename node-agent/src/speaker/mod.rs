@@ -8,10 +8,13 @@ mod socket;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future::poll_fn,
     hash::{BuildHasher, RandomState},
     net::IpAddr,
+    pin::Pin,
     sync::Arc,
-    time::Duration,
+    task::Poll,
+    time::{Duration, Instant},
 };
 
 use tokio::{
@@ -25,10 +28,10 @@ use vipd_bgp::{Session, StopReason};
 
 pub use self::peer::PeerStatus;
 use self::{
-    listener::Listeners,
+    listener::{Door, Listeners},
     peer::{Command, Inputs, session_config},
 };
-use crate::config::{Bgp, BgpPeer};
+use crate::config::{Bgp, BgpPeer, Secret, SecretError, SecretFile};
 
 /// The states of all sessions by the names of their peers; each is watched by
 /// itself.
@@ -47,10 +50,11 @@ pub struct Speaker {
 }
 
 struct Running {
+    password: Option<Secret>,
     peer: watch::Sender<Arc<BgpPeer>>,
     door: mpsc::Sender<TcpStream>,
     commands: mpsc::Sender<Command>,
-    status: watch::Receiver<PeerStatus>,
+    status: watch::Sender<PeerStatus>,
     task: JoinHandle<()>,
 }
 
@@ -87,8 +91,10 @@ impl Speaker {
         self.peers.subscribe()
     }
 
-    /// Brings the sessions to what is configured. A session is touched only if
-    /// it must be: other attributes of its routes are sent as an update.
+    /// Brings the sessions to what is configured, passwords included, which
+    /// are read now. A session is touched only if it must be: other attributes
+    /// of its routes are sent as an update, and when nothing has changed
+    /// nothing happens.
     pub async fn configure(&mut self, new: Option<&Bgp>) {
         let old = std::mem::replace(&mut self.bgp, new.cloned());
         let wanted: BTreeMap<_, _> = new
@@ -104,7 +110,8 @@ impl Speaker {
             let reason = match (wanted.get(&name), &old, self.running.get(&name)) {
                 (None, ..) => StopReason::PeerDeconfigured,
                 (Some((bgp, peer)), Some(old), Some(running))
-                    if same_session(old, &running.status.borrow().peer, bgp, peer) =>
+                    if same_session(old, &running.peer.borrow(), bgp, peer)
+                        && !running.has_other_password(peer) =>
                 {
                     running.peer.send_if_modified(|current| {
                         let changed = **current != ***peer;
@@ -125,14 +132,18 @@ impl Speaker {
                 self.start(bgp, peer);
             }
             if let Some(running) = self.running.get(&name) {
-                doors.push((Arc::clone(peer), running.door.clone()));
+                doors.push(Door {
+                    peer: Arc::clone(peer),
+                    password: running.password.clone(),
+                    session: running.door.clone(),
+                });
             }
         }
         self.listeners.open(doors).await;
         self.peers.send_replace(
             self.running
                 .iter()
-                .map(|(name, running)| (Arc::clone(name), running.status.clone()))
+                .map(|(name, running)| (Arc::clone(name), running.status.subscribe()))
                 .collect(),
         );
     }
@@ -146,25 +157,32 @@ impl Speaker {
                 return;
             }
         };
+        // The configuration was refused if it could not be read, so this is
+        // rare; the next reload tries again.
+        let password = match password(peer) {
+            Ok(password) => password,
+            Err(error) => {
+                error!(peer = &*peer.name, "no session: {error}");
+                return;
+            }
+        };
         let (commands, commands_out) = mpsc::channel(8);
         let (door, incoming) = mpsc::channel(4);
-        let (sender, status) = watch::channel(PeerStatus {
-            peer: Arc::clone(peer),
-            session: session.status(),
-            flushed: true,
-        });
+        let status = watch::Sender::new(PeerStatus::new(peer, &session));
         let (peer_in, peer_out) = watch::channel(Arc::clone(peer));
         let task = tokio::spawn(peer::run(
             session,
             Inputs {
                 peer: peer_out,
+                password: password.clone(),
                 announced: self.announced.clone(),
                 incoming,
                 commands: commands_out,
-                status: sender,
+                status: status.clone(),
             },
         ));
         let running = Running {
+            password,
             peer: peer_in,
             door,
             commands,
@@ -174,12 +192,36 @@ impl Speaker {
         self.running.insert(Arc::clone(&peer.name), running);
     }
 
+    /// Waits until a session's task ends that was not told to, and names its
+    /// peer. The session shows as failed from then on; the next
+    /// [`Speaker::configure`] starts it anew. Cancel-safe.
+    pub async fn ended(&mut self) -> Arc<str> {
+        let (name, result) = poll_fn(|context| {
+            let ended = self.running.iter_mut().find_map(|(name, running)| {
+                match Pin::new(&mut running.task).poll(context) {
+                    Poll::Ready(result) => Some((Arc::clone(name), result)),
+                    Poll::Pending => None,
+                }
+            });
+            ended.map_or(Poll::Pending, Poll::Ready)
+        })
+        .await;
+        if let Err(error) = result {
+            error!(peer = &*name, "the session's task has failed: {error}");
+        }
+        if let Some(running) = self.running.remove(&name) {
+            let now = Instant::now();
+            running.status.send_modify(|status| status.fail(now));
+        }
+        name
+    }
+
     /// Waits until every peer has been told the present routes, for at most
     /// `limit`; names the peers that have not.
     pub async fn flushed(&mut self, limit: Duration) -> Vec<Arc<str>> {
         let announced = self.announced.borrow().clone();
         let wait = |running: &Running| {
-            let mut status = running.status.clone();
+            let mut status = running.status.subscribe();
             let announced = Arc::clone(&announced);
             async move {
                 let told = status.wait_for(|status| is_told(status, &announced));
@@ -215,6 +257,11 @@ fn same_session(old_bgp: &Bgp, old: &BgpPeer, bgp: &Bgp, peer: &BgpPeer) -> bool
         && old.password == peer.password
 }
 
+/// What a peer's password is now.
+fn password(peer: &BgpPeer) -> Result<Option<Secret>, SecretError> {
+    peer.password.as_ref().map(SecretFile::read).transpose()
+}
+
 fn is_told(status: &PeerStatus, announced: &BTreeSet<IpAddr>) -> bool {
     let advertised: usize = status.session.advertised.values().sum();
     status.flushed
@@ -223,6 +270,18 @@ fn is_told(status: &PeerStatus, announced: &BTreeSet<IpAddr>) -> bool {
 }
 
 impl Running {
+    /// Whether the file has another password than the session was started
+    /// with. One that cannot be read now changes nothing.
+    fn has_other_password(&self, peer: &BgpPeer) -> bool {
+        match password(peer) {
+            Ok(password) => password != self.password,
+            Err(error) => {
+                warn!(peer = &*peer.name, "the old password stays: {error}");
+                false
+            }
+        }
+    }
+
     async fn stop(mut self, reason: StopReason, text: Option<String>) {
         let _ = self.commands.send(Command::Stop(reason, text)).await;
         if timeout(LAST_WORDS, &mut self.task).await.is_err() {
@@ -232,5 +291,125 @@ impl Running {
             );
             self.task.abort();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        os::unix::fs::PermissionsExt,
+        path::PathBuf,
+        sync::atomic::{AtomicU32, Ordering},
+    };
+
+    use super::*;
+    use crate::config::{Config, SecretFile};
+
+    /// A speaker with one peer, which is [`peer`].
+    pub fn bgp() -> Bgp {
+        let text = r#"
+            [bgp]
+            local_as = 64496
+            router_id = "192.0.2.11"
+
+            [[bgp.peer]]
+            name = "router"
+            address = "192.0.2.1"
+            as = 64497
+            hold_time = "3s"
+        "#;
+        let (config, _) = Config::parse(text, "vipd.toml").expect("a good configuration");
+        config.bgp.expect("it has [bgp]")
+    }
+
+    /// A router at this address and port.
+    pub fn peer(address: &str) -> BgpPeer {
+        BgpPeer {
+            address: address.parse().unwrap(),
+            ..BgpPeer::clone(&bgp().peers[0])
+        }
+    }
+
+    /// A file with a password, for as long as this lives.
+    struct PasswordFile(PathBuf);
+
+    impl PasswordFile {
+        fn new(password: &[u8]) -> Self {
+            static NUMBER: AtomicU32 = AtomicU32::new(0);
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            let name = format!("vipd-password-{}-{number}", std::process::id());
+            let file = Self(std::env::temp_dir().join(name));
+            file.write(password);
+            file
+        }
+
+        fn write(&self, password: &[u8]) {
+            fs::write(&self.0, password).unwrap();
+            fs::set_permissions(&self.0, fs::Permissions::from_mode(0o600)).unwrap();
+        }
+    }
+
+    impl Drop for PasswordFile {
+        fn drop(&mut self) {
+            let _ = fs::remove_file(&self.0);
+        }
+    }
+
+    /// A password as it is read.
+    pub fn password(bytes: &[u8]) -> Secret {
+        let file = PasswordFile::new(bytes);
+        SecretFile::new(file.0.clone(), 1000).read().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_session_starts_anew_when_its_password_changes_and_only_then() {
+        let file = PasswordFile::new(b"swordfish");
+        let mut bgp = bgp();
+        bgp.peers = vec![Arc::new(BgpPeer {
+            passive: true,
+            source: Some([127, 0, 0, 77].into()),
+            password: Some(SecretFile::new(file.0.clone(), 80)),
+            ..peer("192.0.2.1:179")
+        })];
+        let (_announced, announced) = watch::channel(Arc::default());
+        let mut speaker = Speaker::new(announced);
+        speaker.configure(Some(&bgp)).await;
+        let session = |speaker: &Speaker| speaker.running["router"].door.clone();
+        let first = session(&speaker);
+
+        speaker.configure(Some(&bgp)).await;
+        assert!(session(&speaker).same_channel(&first), "nothing changed");
+        file.write(b"");
+        speaker.configure(Some(&bgp)).await;
+        assert!(session(&speaker).same_channel(&first), "it is unreadable");
+        file.write(b"other");
+        speaker.configure(Some(&bgp)).await;
+        assert!(!session(&speaker).same_channel(&first), "it has changed");
+    }
+
+    #[tokio::test]
+    async fn a_session_that_fails_is_named_and_can_be_started_again() {
+        let mut bgp = bgp();
+        bgp.peers = vec![Arc::new(BgpPeer {
+            passive: true,
+            source: Some([127, 0, 0, 78].into()),
+            ..peer("192.0.2.1:179")
+        })];
+        let (_announced, announced) = watch::channel(Arc::default());
+        let mut speaker = Speaker::new(announced);
+        speaker.configure(Some(&bgp)).await;
+        let peers = speaker.peers();
+        let failed = |peers: &watch::Receiver<Peers>| peers.borrow()["router"].borrow().failed;
+        assert!(!failed(&peers));
+        let early = timeout(Duration::from_millis(50), speaker.ended()).await;
+        assert!(early.is_err(), "ended while it runs: {early:?}");
+
+        speaker.running["router"].task.abort();
+        let ended = timeout(Duration::from_secs(20), speaker.ended()).await;
+        assert_eq!(ended.as_deref(), Ok("router"));
+        assert!(failed(&peers));
+        speaker.configure(Some(&bgp)).await;
+        assert!(!failed(&peers));
     }
 }

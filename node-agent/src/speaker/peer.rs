@@ -24,11 +24,12 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 use vipd_bgp::{
-    Action, Direction, Event, Input, PeerConfig, Session, State, Status, StopReason, wire,
+    Action, Direction, Event, Input, LastError, PeerConfig, Session, State, Status, StopReason,
+    wire,
 };
 
 use super::{routes::routes, socket};
-use crate::config::{Bgp, BgpPeer};
+use crate::config::{Bgp, BgpPeer, Secret};
 
 /// What the driver publishes about its session.
 #[derive(Clone, Debug)]
@@ -40,6 +41,35 @@ pub struct PeerStatus {
     /// Whether every route is with the kernel's socket, or there is nobody to
     /// tell.
     pub flushed: bool,
+    /// Whether its task has ended without being told to: nothing of the
+    /// session is left.
+    pub failed: bool,
+}
+
+impl PeerStatus {
+    /// A session that has not begun.
+    #[must_use]
+    pub fn new(peer: &Arc<BgpPeer>, session: &Session) -> Self {
+        Self {
+            peer: Arc::clone(peer),
+            session: session.status(),
+            flushed: true,
+            failed: false,
+        }
+    }
+
+    /// Makes it that of a session whose task has ended without being told to.
+    pub fn fail(&mut self, now: Instant) {
+        self.failed = true;
+        self.session.state = State::Idle;
+        self.session.established_at = None;
+        self.session.agreed = None;
+        self.session.advertised.clear();
+        self.session.last_error = Some(LastError {
+            at: now,
+            words: "its task has failed, which is a defect of vipd; see the log".to_owned(),
+        });
+    }
 }
 
 /// What a driver can be told.
@@ -54,6 +84,8 @@ pub enum Command {
 pub struct Inputs {
     /// The peer; may change in what needs no new session.
     pub peer: watch::Receiver<Arc<BgpPeer>>,
+    /// What its segments are signed with.
+    pub password: Option<Secret>,
     /// The addresses to announce.
     pub announced: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
     /// Connections the peer has opened.
@@ -90,6 +122,7 @@ pub fn session_config(bgp: &Bgp, peer: &BgpPeer) -> PeerConfig {
 pub async fn run(session: Session, mut inputs: Inputs) {
     let mut driver = Driver {
         peer: inputs.peer.borrow_and_update().clone(),
+        password: inputs.password.take(),
         session,
         connections: [None, None],
         dial: None,
@@ -101,35 +134,66 @@ pub async fn run(session: Session, mut inputs: Inputs) {
         driver.publish(&inputs.status);
         let deadline = driver.session.poll_timeout();
         let [outgoing, incoming] = &driver.connections;
-        tokio::select! {
+        let command = tokio::select! {
             // Bytes before time: our own delay must not look like the peer's.
             biased;
-            command = inputs.commands.recv() => {
-                let (reason, text) = match command {
-                    Some(Command::Stop(reason, text)) => (reason, text),
-                    None => (StopReason::AdminShutdown, None),
-                };
-                driver.session.handle(Input::Stop { reason, text }, Instant::now());
-                driver.flush();
-                driver.publish(&inputs.status);
-                return;
+            command = inputs.commands.recv() => Some(command.unwrap_or(ABANDONED)),
+            changed = inputs.announced.changed() => match changed {
+                Ok(()) => {
+                    driver.set_routes(&mut inputs);
+                    None
+                }
+                Err(_) => Some(ABANDONED),
+            },
+            changed = inputs.peer.changed() => match changed {
+                Ok(()) => {
+                    driver.peer = inputs.peer.borrow_and_update().clone();
+                    driver.set_routes(&mut inputs);
+                    None
+                }
+                Err(_) => Some(ABANDONED),
+            },
+            ready = readiness(outgoing.as_ref()) => {
+                driver.ready(Direction::Outgoing, ready);
+                driver.keep_time();
+                None
             }
-            _ = inputs.announced.changed() => driver.set_routes(&mut inputs),
-            _ = inputs.peer.changed() => {
-                driver.peer = inputs.peer.borrow_and_update().clone();
-                driver.set_routes(&mut inputs);
+            ready = readiness(incoming.as_ref()) => {
+                driver.ready(Direction::Incoming, ready);
+                driver.keep_time();
+                None
             }
-            ready = readiness(outgoing.as_ref()) => driver.ready(Direction::Outgoing, ready),
-            ready = readiness(incoming.as_ref()) => driver.ready(Direction::Incoming, ready),
-            result = dialled(&mut driver.dial) => driver.dialled(result),
-            Some(stream) = inputs.incoming.recv() => driver.accepted(stream),
-            () = expiry(deadline) => driver.session.handle_timeout(Instant::now()),
+            result = dialled(&mut driver.dial) => {
+                driver.dialled(result);
+                None
+            }
+            Some(stream) = inputs.incoming.recv() => {
+                driver.accepted(stream);
+                driver.keep_time();
+                None
+            }
+            () = expiry(deadline) => {
+                driver.keep_time();
+                None
+            }
+        };
+        if let Some(Command::Stop(reason, text)) = command {
+            driver
+                .session
+                .handle(Input::Stop { reason, text }, Instant::now());
+            driver.flush();
+            driver.publish(&inputs.status);
+            return;
         }
     }
 }
 
+/// What to do when nobody is left to say anything.
+const ABANDONED: Command = Command::Stop(StopReason::AdminShutdown, None);
+
 struct Driver {
     peer: Arc<BgpPeer>,
+    password: Option<Secret>,
     session: Session,
     /// By [`Direction`].
     connections: [Option<Connection>; 2],
@@ -177,6 +241,15 @@ impl Driver {
     fn set_routes(&mut self, inputs: &mut Inputs) {
         let announced = inputs.announced.borrow_and_update().clone();
         self.session.set_routes(routes(&announced, &self.peer));
+    }
+
+    /// Lets the timers run, once the bytes that were there have been read:
+    /// whoever keeps us busy must not keep us from our keepalives.
+    fn keep_time(&mut self) {
+        let now = Instant::now();
+        if self.session.poll_timeout().is_some_and(|at| at <= now) {
+            self.session.handle_timeout(now);
+        }
     }
 
     fn dialled(&mut self, result: Result<TcpStream, String>) {
@@ -265,11 +338,12 @@ impl Driver {
         match action {
             Action::Connect => {
                 let peer = Arc::clone(&self.peer);
+                let password = self.password.clone();
                 // A little sooner than the session itself gives up, since the
                 // socket knows better what no answer means.
                 let limit = self.session.config().connect_timeout.mul_f32(0.95);
                 self.dial = Some(Box::pin(async move {
-                    timeout(limit, socket::dial(&peer))
+                    timeout(limit, socket::dial(&peer, password.as_ref()))
                         .await
                         .unwrap_or_else(|_| Err(socket::timeout_words(&peer)))
                 }));
@@ -327,6 +401,7 @@ impl Driver {
             session: self.session.status(),
             flushed: written
                 && (self.session.state() != State::Established || self.session.is_flushed()),
+            failed: false,
         });
     }
 }
@@ -370,5 +445,121 @@ fn log(peer: &str, event: &Event) {
                 debug!(peer, ?fault, "malformed UPDATE survived (RFC 7606)");
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::BytesMut;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+        task::JoinHandle,
+    };
+    use vipd_bgp::wire::{Capability, Dialect, Family, Message, Open};
+
+    use super::*;
+    use crate::speaker::tests::{bgp, peer};
+
+    /// A running session and everything that it hangs on.
+    struct World {
+        peer: watch::Sender<Arc<BgpPeer>>,
+        announced: watch::Sender<Arc<BTreeSet<IpAddr>>>,
+        _door: mpsc::Sender<TcpStream>,
+        _commands: mpsc::Sender<Command>,
+        task: JoinHandle<()>,
+    }
+
+    fn start(peer: BgpPeer) -> World {
+        let peer = Arc::new(peer);
+        let session = Session::new(session_config(&bgp(), &peer), 1).unwrap();
+        let (announced, announced_out) = watch::channel(Arc::default());
+        let (door, incoming) = mpsc::channel(1);
+        let (commands, commands_out) = mpsc::channel(1);
+        let (status, _) = watch::channel(PeerStatus::new(&peer, &session));
+        let (peer, peer_out) = watch::channel(peer);
+        let inputs = Inputs {
+            peer: peer_out,
+            password: None,
+            announced: announced_out,
+            incoming,
+            commands: commands_out,
+            status,
+        };
+        World {
+            peer,
+            announced,
+            _door: door,
+            _commands: commands,
+            task: tokio::spawn(run(session, inputs)),
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_session_that_nobody_feeds_any_more_stops() {
+        for abandoned in ["announced", "peer"] {
+            let World {
+                peer: peer_in,
+                announced,
+                task,
+                _door,
+                _commands,
+            } = start(peer("192.0.2.1:179"));
+            let _kept: Box<dyn Send> = if abandoned == "peer" {
+                drop(peer_in);
+                Box::new(announced)
+            } else {
+                drop(announced);
+                Box::new(peer_in)
+            };
+            let ended = timeout(Duration::from_secs(20), task).await;
+            assert!(ended.is_ok(), "still running without `{abandoned}`");
+        }
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn keepalives_are_sent_to_a_peer_that_never_stops_sending() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut router = peer(&listener.local_addr().unwrap().to_string());
+        router.source = None;
+        let world = start(router);
+        let (stream, _) = listener.accept().await.unwrap();
+        let (mut from, mut to) = stream.into_split();
+        let flood = tokio::spawn(async move {
+            let open = Open {
+                my_as: 64497,
+                hold_time: 3,
+                router_id: [192, 0, 2, 1].into(),
+                capabilities: vec![
+                    Capability::family(Family::Ipv4Unicast),
+                    Capability::FourOctetAs(64497),
+                ],
+            };
+            to.write_all(&open.emit()).await.unwrap();
+            let many = wire::keepalive().repeat(10_000);
+            while to.write_all(&many).await.is_ok() {}
+        });
+        let mut seen = Vec::new();
+        let keepalives = async {
+            let mut bytes = BytesMut::new();
+            while seen.iter().filter(|m| **m == Message::Keepalive).count() < 3 {
+                assert_ne!(from.read_buf(&mut bytes).await.unwrap(), 0);
+                while let Some(message) = Message::take(
+                    &mut bytes,
+                    Dialect {
+                        four_octet_as: true,
+                        internal: false,
+                    },
+                )
+                .unwrap()
+                {
+                    seen.push(message);
+                }
+            }
+        };
+        let come = timeout(Duration::from_secs(20), keepalives).await;
+        flood.abort();
+        world.task.abort();
+        assert!(come.is_ok(), "only {seen:?}");
     }
 }

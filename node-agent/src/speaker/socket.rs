@@ -4,77 +4,56 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    num::NonZeroU8,
     os::fd::AsRawFd,
     time::Duration,
 };
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
-use crate::config::{BgpPeer, Secret, SecretError};
+use crate::config::{BgpPeer, Secret};
 
-/// A password that the kernel signs segments with (RFC 2385).
-pub struct Md5 {
-    peer: IpAddr,
-    password: Secret,
-}
-
-impl Md5 {
-    /// The password of a peer, read now; `None` when it has none.
-    ///
-    /// # Errors
-    ///
-    /// When the file cannot be read or is not fit for a secret.
-    pub fn of(peer: &BgpPeer) -> Result<Option<Self>, SecretError> {
-        let Some(file) = &peer.password else {
-            return Ok(None);
-        };
-        Ok(Some(Self {
-            peer: peer.address.ip(),
-            password: file.read()?,
-        }))
-    }
-
-    /// Signs and checks all segments to and from the peer.
-    ///
-    /// # Errors
-    ///
-    /// When the kernel has no TCP MD5 signatures.
-    pub fn apply(&self, socket: &impl AsRawFd) -> io::Result<()> {
-        let mut option = TcpMd5Sig {
-            address: [0; 128],
-            flags: 0,
-            prefix_length: 0,
-            key_length: u16::try_from(self.password.bytes().len()).unwrap_or(u16::MAX),
-            ifindex: 0,
-            key: [0; 80],
-        };
-        let address = SockAddr::from(SocketAddr::new(self.peer, 0));
-        let room = option.key.get_mut(..self.password.bytes().len());
-        room.ok_or(io::ErrorKind::InvalidInput)?
-            .copy_from_slice(self.password.bytes());
-        // SAFETY: a sockaddr_storage is 128 bytes and `len` says how many of
-        // them are in use; the option is a plain struct of the kernel's shape
-        // (include/uapi/linux/tcp.h), alive during the call.
-        let result = unsafe {
-            std::ptr::copy_nonoverlapping(
-                address.as_ptr().cast::<u8>(),
-                option.address.as_mut_ptr(),
-                (address.len() as usize).min(option.address.len()),
-            );
-            libc::setsockopt(
-                socket.as_raw_fd(),
-                libc::IPPROTO_TCP,
-                libc::TCP_MD5SIG,
-                std::ptr::from_ref(&option).cast(),
-                size_of::<TcpMd5Sig>() as libc::socklen_t,
-            )
-        };
-        if result == 0 {
-            Ok(())
-        } else {
-            Err(io::Error::last_os_error())
-        }
+/// Has the kernel sign and check all segments to and from a peer (RFC 2385).
+///
+/// # Errors
+///
+/// When the kernel has no TCP MD5 signatures.
+pub fn set_password(socket: &impl AsRawFd, peer: IpAddr, password: &Secret) -> io::Result<()> {
+    let password = password.bytes();
+    let mut option = TcpMd5Sig {
+        address: [0; 128],
+        flags: 0,
+        prefix_length: 0,
+        key_length: u16::try_from(password.len()).unwrap_or(u16::MAX),
+        ifindex: 0,
+        key: [0; 80],
+    };
+    let address = SockAddr::from(SocketAddr::new(peer, 0));
+    let room = option.key.get_mut(..password.len());
+    room.ok_or(io::ErrorKind::InvalidInput)?
+        .copy_from_slice(password);
+    // SAFETY: a sockaddr_storage is 128 bytes and `len` says how many of
+    // them are in use; the option is a plain struct of the kernel's shape
+    // (include/uapi/linux/tcp.h), alive during the call.
+    let result = unsafe {
+        std::ptr::copy_nonoverlapping(
+            address.as_ptr().cast::<u8>(),
+            option.address.as_mut_ptr(),
+            (address.len() as usize).min(option.address.len()),
+        );
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_MD5SIG,
+            std::ptr::from_ref(&option).cast(),
+            size_of::<TcpMd5Sig>() as libc::socklen_t,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
     }
 }
 
@@ -89,25 +68,24 @@ struct TcpMd5Sig {
     key: [u8; 80],
 }
 
-/// Dials a peer.
+/// Dials a peer, with its password if it has one.
 ///
 /// # Errors
 ///
 /// In words that say what to look at.
-pub async fn dial(peer: &BgpPeer) -> Result<TcpStream, String> {
-    let md5 = Md5::of(peer).map_err(|error| error.to_string())?;
+pub async fn dial(peer: &BgpPeer, password: Option<&Secret>) -> Result<TcpStream, String> {
     let attempt = || -> io::Result<TcpSocket> {
         let socket = match peer.address {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
         };
         socket.set_nodelay(true)?;
-        set_ttl(&socket2::SockRef::from(&socket), peer)?;
+        set_ttl(&SockRef::from(&socket), peer.address, peer.ttl)?;
         if let Some(source) = peer.source {
             socket.bind(SocketAddr::new(source, 0))?;
         }
-        if let Some(md5) = &md5 {
-            md5.apply(&socket)?;
+        if let Some(password) = password {
+            set_password(&socket, peer.address.ip(), password)?;
         }
         Ok(socket)
     };
@@ -116,12 +94,14 @@ pub async fn dial(peer: &BgpPeer) -> Result<TcpStream, String> {
     stream.map_err(|error| dial_words(&error, peer))
 }
 
-/// Listens for peers that connect from or to a local address.
+/// A socket that is to listen at a local address. `ttl` is that of what it
+/// answers: a peer that expects the highest (RFC 5082) drops a SYN-ACK with
+/// less.
 ///
 /// # Errors
 ///
 /// What the system says; the address may be taken or not be ours.
-pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+pub fn bind(address: SocketAddr, ttl: NonZeroU8) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM.nonblocking(),
@@ -131,7 +111,17 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
         socket.set_only_v6(true)?;
     }
     socket.set_reuse_address(true)?;
+    set_ttl(&SockRef::from(&socket), address, ttl)?;
     socket.bind(&address.into())?;
+    Ok(socket)
+}
+
+/// Listens for peers that connect to where the socket is bound.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn listen(socket: Socket) -> io::Result<TcpListener> {
     socket.listen(64)?;
     TcpListener::from_std(socket.into())
 }
@@ -143,14 +133,14 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
 /// What the system says.
 pub fn accept(stream: &TcpStream, peer: &BgpPeer) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    set_ttl(&socket2::SockRef::from(stream), peer)
+    set_ttl(&SockRef::from(stream), peer.address, peer.ttl)
 }
 
-fn set_ttl(socket: &socket2::SockRef<'_>, peer: &BgpPeer) -> io::Result<()> {
-    let ttl = u32::from(peer.ttl.get());
-    match peer.address {
-        SocketAddr::V4(_) => socket.set_ttl_v4(ttl),
-        SocketAddr::V6(_) => socket.set_unicast_hops_v6(ttl),
+/// Sets the TTL or hop limit, by the family of `address`.
+fn set_ttl(socket: &SockRef<'_>, address: SocketAddr, ttl: NonZeroU8) -> io::Result<()> {
+    match address {
+        SocketAddr::V4(_) => socket.set_ttl_v4(ttl.get().into()),
+        SocketAddr::V6(_) => socket.set_unicast_hops_v6(ttl.get().into()),
     }
 }
 
@@ -160,7 +150,7 @@ fn set_ttl(socket: &socket2::SockRef<'_>, peer: &BgpPeer) -> io::Result<()> {
 pub fn limit_unacknowledged(stream: &TcpStream, hold_time: Duration) {
     if !hold_time.is_zero() {
         // Without it the hold timer still ends the session.
-        let _ = socket2::SockRef::from(stream).set_tcp_user_timeout(Some(hold_time));
+        let _ = SockRef::from(stream).set_tcp_user_timeout(Some(hold_time));
     }
 }
 

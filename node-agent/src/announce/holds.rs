@@ -1,0 +1,194 @@
+//! Which addresses are held by an unreachable route, and which are to be.
+//!
+//! An address has at most one job at a time, so that no two requests about it
+//! overtake each other.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// The state of all addresses that are held, or about to be.
+#[derive(Debug, Default)]
+pub struct Holds {
+    vips: BTreeMap<IpAddr, Hold>,
+}
+
+#[derive(Debug)]
+enum Hold {
+    /// The kernel has been asked to hold it.
+    Taking,
+    /// It is held.
+    Held {
+        /// When it is let go; `None` while it is wanted.
+        until: Option<Instant>,
+    },
+    /// The kernel has been asked to let go of it.
+    Releasing,
+}
+
+/// What the kernel is to be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Job {
+    /// Hold the address.
+    Hold(IpAddr),
+    /// Let go of it.
+    Release(IpAddr),
+}
+
+impl Holds {
+    /// What a previous agent holds: let go at `until`, unless wanted before.
+    #[must_use]
+    pub fn inherited(vips: impl IntoIterator<Item = IpAddr>, until: Instant) -> Self {
+        let held = |vip| (vip, Hold::Held { until: Some(until) });
+        Self {
+            vips: vips.into_iter().map(held).collect(),
+        }
+    }
+
+    /// Follows what is wanted, and says what is to be done for it now. What is
+    /// not wanted any more is held for `linger`.
+    #[must_use]
+    pub fn follow(
+        &mut self,
+        wanted: &BTreeSet<IpAddr>,
+        linger: Duration,
+        now: Instant,
+    ) -> Vec<Job> {
+        let mut jobs = Vec::new();
+        for (&vip, hold) in &mut self.vips {
+            if let Hold::Held { until } = hold {
+                if wanted.contains(&vip) {
+                    *until = None;
+                } else if *until.get_or_insert(now + linger) <= now {
+                    *hold = Hold::Releasing;
+                    jobs.push(Job::Release(vip));
+                }
+            }
+        }
+        for &vip in wanted {
+            self.vips.entry(vip).or_insert_with(|| {
+                jobs.push(Job::Hold(vip));
+                Hold::Taking
+            });
+        }
+        jobs
+    }
+
+    /// A job has been done, well or not: an address that cannot be held is
+    /// taken for held, since it is announced all the same.
+    pub fn done(&mut self, job: Job) {
+        match job {
+            Job::Hold(vip) => self.vips.insert(vip, Hold::Held { until: None }),
+            Job::Release(vip) => self.vips.remove(&vip),
+        };
+    }
+
+    /// Those of `wanted` that are held.
+    #[must_use]
+    pub fn held(&self, wanted: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
+        let is_held = |vip: &&IpAddr| matches!(self.vips.get(vip), Some(Hold::Held { .. }));
+        wanted.iter().filter(is_held).copied().collect()
+    }
+
+    /// When [`Holds::follow`] has something to let go.
+    #[must_use]
+    pub fn next(&self) -> Option<Instant> {
+        let until = |hold: &Hold| match hold {
+            Hold::Held { until } => *until,
+            Hold::Taking | Hold::Releasing => None,
+        };
+        self.vips.values().filter_map(until).min()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LINGER: Duration = Duration::from_secs(10);
+
+    fn vip(last: u8) -> IpAddr {
+        [198, 51, 100, last].into()
+    }
+
+    /// What happens at one moment.
+    enum Step {
+        Wanted(&'static [u8]),
+        Done(Job),
+    }
+    use Step::{Done, Wanted};
+
+    /// Each step: at which second, what happens, which jobs it gives, and
+    /// which of the wanted are then held.
+    #[track_caller]
+    fn check(sentence: &str, steps: Vec<(u64, Step, Vec<Job>, &[u8])>) {
+        let start = Instant::now();
+        let mut holds = Holds::inherited([vip(9)], start + LINGER);
+        let mut wanted = BTreeSet::new();
+        for (i, (second, step, jobs, held)) in steps.into_iter().enumerate() {
+            match step {
+                Wanted(vips) => wanted = vips.iter().copied().map(vip).collect(),
+                Done(job) => holds.done(job),
+            }
+            let now = start + Duration::from_secs(second);
+            let found = holds.follow(&wanted, LINGER, now);
+            assert_eq!(found, jobs, "{sentence}, step {i}: {holds:#?}");
+            let held: BTreeSet<_> = held.iter().copied().map(vip).collect();
+            assert_eq!(
+                holds.held(&wanted),
+                held,
+                "{sentence}, step {i}: {holds:#?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_wanted_is_held_and_let_go_later() {
+        let (hold, release) = (Job::Hold(vip(1)), Job::Release(vip(1)));
+        let inherited = Job::Release(vip(9));
+        check(
+            "held, let go after the linger",
+            vec![
+                (0, Wanted(&[1]), vec![hold], &[]),
+                (1, Wanted(&[1]), vec![], &[]),
+                (2, Done(hold), vec![], &[1]),
+                (3, Wanted(&[]), vec![], &[]),
+                (12, Wanted(&[]), vec![inherited], &[]),
+                (13, Wanted(&[]), vec![release], &[]),
+                (14, Done(release), vec![], &[]),
+            ],
+        );
+        check(
+            "wanted again within the linger",
+            vec![
+                (0, Wanted(&[1, 9]), vec![hold], &[9]),
+                (1, Done(hold), vec![], &[1, 9]),
+                (2, Wanted(&[9]), vec![], &[9]),
+                (8, Wanted(&[1, 9]), vec![], &[1, 9]),
+                (20, Wanted(&[1, 9]), vec![], &[1, 9]),
+            ],
+        );
+        check(
+            "not wanted any more before it is held",
+            vec![
+                (0, Wanted(&[1, 9]), vec![hold], &[9]),
+                (1, Wanted(&[9]), vec![], &[9]),
+                (2, Done(hold), vec![], &[9]),
+                (12, Wanted(&[9]), vec![release], &[9]),
+            ],
+        );
+        check(
+            "wanted again while it is let go",
+            vec![
+                (10, Wanted(&[]), vec![inherited], &[]),
+                (11, Wanted(&[9]), vec![], &[]),
+                (12, Done(inherited), vec![Job::Hold(vip(9))], &[]),
+                (13, Done(Job::Hold(vip(9))), vec![], &[9]),
+            ],
+        );
+    }
+}
