@@ -58,6 +58,9 @@ use crate::{
 /// How long peers may take to hear of a withdrawal when the agent stops.
 const FLUSH: Duration = Duration::from_secs(2);
 
+/// How long a session that has failed stays down, lest it fail in a loop.
+const ANEW: Duration = Duration::from_secs(1);
+
 /// Runs the agent until it is told to stop.
 ///
 /// # Errors
@@ -318,6 +321,12 @@ impl Agent {
             tokio::select! {
                 _ = self.terminate.recv() => return Ok(()),
                 _ = self.interrupt.recv() => return Ok(()),
+                peer = self.speaker.ended() => {
+                    error!("the session with {peer} has failed, a defect of vipd; it starts anew");
+                    sleep(ANEW).await;
+                    let config = Arc::clone(&self.config.borrow());
+                    self.speaker.configure(config.bgp.as_ref()).await;
+                }
                 Some(ended) = self.tasks.join_next() => {
                     bail!("{}", ended_words(ended));
                 }
