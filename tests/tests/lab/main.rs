@@ -3,6 +3,7 @@
 
 mod bgp;
 mod forwarding;
+mod holding;
 mod loading;
 mod reload;
 mod stopping;

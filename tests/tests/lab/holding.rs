@@ -1,0 +1,125 @@
+//! One vipd at a time holds a data plane, and keeps it through whatever
+//! happens to the vipd.
+
+use std::{thread::sleep, time::Duration};
+
+use anyhow::{Result, ensure};
+use vipd_tests::{AgentConfig, Probes, Rack, Site, Size, Vipd};
+
+use crate::support::{VIP, in_lab};
+
+fn site(lab: &vipd_tests::Lab) -> Result<Site> {
+    let size = Size {
+        balancers: 1,
+        backends: 2,
+    };
+    Site::build(lab, size, &[VIP.into()], &config)
+}
+
+fn config(rack: &Rack) -> AgentConfig {
+    AgentConfig::default().service("web", VIP.into(), "ipip", &rack.backends)
+}
+
+#[test]
+fn agents_killed_again_and_again_under_traffic_drop_nothing() {
+    in_lab(|lab| {
+        let mut site = site(lab)?;
+        // Whether anybody announces the VIP or not, its packets come here.
+        let balancer = site.rack.balancers[0].clone();
+        let by_hand = format!("{VIP} via {} metric 1", balancer.ipv4);
+        site.rack.router.ip(&format!("route add {by_hand}\n"))?;
+        let probes = Probes::start(&site.rack.client, (VIP, 80).into());
+        for _ in 0..5 {
+            sleep(Duration::from_millis(300));
+            site.agents[0].process().kill()?;
+            site.agents[0].start_again()?;
+            site.wait_for_sessions()?;
+        }
+        let report = probes.finish()?;
+        ensure!(report.failures().count() == 0, "{:?}", report.by_failure());
+        let status = site.agents[0].status()?;
+        let verdicts = &status["dataplane"]["verdicts"];
+        for verdict in ["no_next_hop", "no_backend", "unserved_port", "inconsistent"] {
+            ensure!(verdicts[verdict] == 0, "{verdict}: {verdicts}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn no_other_vipd_touches_the_data_plane_of_a_running_agent() {
+    in_lab(|lab| {
+        let site = site(lab)?;
+        let balancer = &site.rack.balancers[0];
+        // The same data plane, other sockets.
+        let text = config(&site.rack)
+            .text(balancer)
+            .replace("vipd.sock", "other.sock");
+        let text = text.replace("[control]", "[metrics]\nenabled = false\n\n[control]");
+        let file = balancer.host.write("other.toml", &text)?;
+        let file = file.to_string_lossy();
+        for command in ["unload", "load", "run"] {
+            let refused = balancer
+                .host
+                .run(
+                    &Vipd::binary()?.to_string_lossy(),
+                    &[command, "--config", &file],
+                )
+                .expect_err("it is refused");
+            let words = format!("{refused:#}");
+            ensure!(words.contains("another vipd"), "{command}: {words}");
+        }
+        let answered = vipd_tests::ask(&site.rack.client, (VIP, 80).into())?;
+        ensure!(answered.starts_with('b'), "still forwarded: {answered}");
+        Ok(())
+    });
+}
+
+#[test]
+fn interfaces_come_and_go_with_a_reload_and_a_refused_one_changes_nothing() {
+    in_lab(|lab| {
+        let site = site(lab)?;
+        let balancer = &site.rack.balancers[0];
+        balancer
+            .host
+            .ip("link add extra0 type veth peer name extra1\n\
+             link set extra0 up\nlink set extra1 up\n")?;
+        let with = |interfaces: &str| {
+            let text = config(&site.rack).text(balancer);
+            text.replace(
+                "interfaces = [\"eth0\"]",
+                &format!("interfaces = [{interfaces}]"),
+            )
+        };
+        let has_xdp = |name: &str| -> Result<bool> {
+            let link = balancer
+                .host
+                .run("ip", &["-details", "link", "show", name])?;
+            Ok(link.contains("prog/xdp"))
+        };
+
+        site.agents[0].reload(&with("\"eth0\", \"extra0\""))?;
+        ensure!(
+            has_xdp("eth0")? && has_xdp("extra0")?,
+            "both carry the program"
+        );
+
+        let refused = site.agents[0].reload(&with("\"eth0\", \"extra1\", \"nowhere0\""));
+        let words = format!("{:#}", refused.expect_err("it is refused"));
+        ensure!(words.contains("nowhere0"), "{words}");
+        ensure!(!has_xdp("extra1")?, "nothing was attached");
+        ensure!(has_xdp("extra0")?, "nothing was taken off");
+
+        site.agents[0].reload(&with("\"eth0\""))?;
+        vipd_tests::wait_until("the program is off extra0", Duration::from_secs(2), || {
+            ensure!(!has_xdp("extra0")?, "it is still attached");
+            Ok(())
+        })?;
+        site.agents[0].reload(&with("\"extra0\", \"eth0\""))?;
+        ensure!(has_xdp("extra0")?, "it came back");
+        let status = site.agents[0].status()?;
+        ensure!(status["dataplane"]["fault"].is_null(), "{status}");
+        ensure!(status["vips"][0]["announced"] == true, "{status}");
+        Ok(())
+    });
+}
