@@ -20,9 +20,10 @@ use std::{
 };
 
 use anyhow::{Context as _, bail};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use sha2::{Digest, Sha256};
 use tokio::{
-    net::TcpListener,
+    net::{TcpListener, UnixListener},
     runtime::Handle,
     signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, watch},
@@ -57,13 +58,23 @@ use crate::{
 /// How long peers may take to hear of a withdrawal when the agent stops.
 const FLUSH: Duration = Duration::from_secs(2);
 
+/// How long a session that has failed stays down, lest it fail in a loop.
+const ANEW: Duration = Duration::from_secs(1);
+
 /// Runs the agent until it is told to stop.
 ///
 /// # Errors
 ///
 /// When it cannot start; once it runs, faults are shown and not fatal.
 pub async fn run(path: &Path, config: Config) -> anyhow::Result<()> {
-    let mut agent = Agent::start(path, config).await?;
+    raise_file_limit();
+    let socket = config.control_socket.clone();
+    let control = api::listen(&socket)
+        .with_context(|| format!("cannot serve the control socket {}", socket.display()))?;
+    let started = Agent::start(path, config, control).await;
+    let mut agent = started.inspect_err(|_| {
+        let _ = std::fs::remove_file(&socket);
+    })?;
     match agent.serve().await {
         Ok(()) => {
             agent.stop().await;
@@ -91,7 +102,7 @@ struct Agent {
     netlink: Netlink,
     plane: Option<Plane>,
     /// The data plane's ends of channels when there is none.
-    _idle: Option<(watch::Sender<Arc<Applied>>, watch::Sender<Option<String>>)>,
+    _idle: Option<Idle>,
     probes: Probes,
     speaker: Speaker,
     reloads: mpsc::Receiver<Reload>,
@@ -101,6 +112,9 @@ struct Agent {
     hangup: Signal,
 }
 
+/// Ends of the data plane's channels that nobody writes to.
+type Idle = (watch::Sender<Arc<Applied>>, watch::Sender<Option<String>>);
+
 /// The loaded data plane and the thread that writes it.
 struct Plane {
     kernel: Kernel,
@@ -109,17 +123,20 @@ struct Plane {
 }
 
 impl Agent {
-    async fn start(path: &Path, config: Config) -> anyhow::Result<Self> {
+    async fn start(path: &Path, config: Config, control: UnixListener) -> anyhow::Result<Self> {
         // Signals first: one that comes during the start is not lost.
         let terminate = signal(SignalKind::terminate())?;
         let interrupt = signal(SignalKind::interrupt())?;
         let hangup = signal(SignalKind::hangup())?;
-        let control = api::listen(&config.control_socket).with_context(|| {
-            format!(
-                "cannot serve the control socket {}",
-                config.control_socket.display()
-            )
-        })?;
+        // What can fail for reasons outside comes before the data plane.
+        let metrics_listener = match config.metrics {
+            Some(address) => Some(
+                TcpListener::bind(address)
+                    .await
+                    .with_context(|| format!("cannot serve metrics on {address}"))?,
+            ),
+            None => None,
+        };
         let netlink = Netlink::connect()?;
         let findings = findings(&config, &netlink).await?;
         let secret = secret(&config)?;
@@ -175,20 +192,24 @@ impl Agent {
         let mut dataplane_views = None;
         let mut running = None;
         let mut idle = None;
-        if let (Some((kernel, applier, settings)), Some(dataplane)) = (loaded, &config.dataplane) {
+        if let (Some((mut kernel, applier, settings)), Some(dataplane)) =
+            (loaded, &config.dataplane)
+        {
             settings_in.send_replace(settings);
             dataplane_views = Some(DataplaneViews {
                 pin_path: dataplane.pin_path.clone(),
                 applied: applied.clone(),
                 fault: fault.clone(),
-                problems,
+                problems: problems.clone(),
                 counters: Arc::clone(&applier.tables().counters),
                 config: guarded_out.clone(),
             });
+            let program = kernel.program_id()?;
             let (stop, stop_out) = watch::channel(false);
             let inputs = driver::Inputs {
                 decision: decision.clone(),
                 ways,
+                problems,
                 settings: settings_out,
                 applied: applied_in,
                 stop: stop_out,
@@ -204,8 +225,14 @@ impl Agent {
                 "netlink",
                 watch_ways(wanted_out, ways_in, problems_in),
             );
-            let guard = plane::guard(netlink.clone(), guarded_out, settings_in.clone(), fault_in);
-            spawn(&mut tasks, "guard", guard);
+            let guard = plane::Guard {
+                netlink: netlink.clone(),
+                program,
+                config: guarded_out,
+                settings: settings_in.clone(),
+                fault: fault_in,
+            };
+            spawn(&mut tasks, "guard", guard.run());
         } else {
             // Nothing to apply, and never a fault.
             idle = Some((applied_in, fault_in));
@@ -251,11 +278,7 @@ impl Agent {
             // Its errors are those of single connections.
             let _ = api.await;
         });
-        let metrics_address = config_out.borrow().metrics;
-        if let Some(address) = metrics_address {
-            let listener = TcpListener::bind(address)
-                .await
-                .with_context(|| format!("cannot serve metrics on {address}"))?;
+        if let Some(listener) = metrics_listener {
             let page = axum::serve(listener, metrics::router(views));
             spawn(&mut tasks, "metrics", async {
                 let _ = page.await;
@@ -298,6 +321,12 @@ impl Agent {
             tokio::select! {
                 _ = self.terminate.recv() => return Ok(()),
                 _ = self.interrupt.recv() => return Ok(()),
+                peer = self.speaker.ended() => {
+                    error!("the session with {peer} has failed, a defect of vipd; it starts anew");
+                    sleep(ANEW).await;
+                    let config = Arc::clone(&self.config.borrow());
+                    self.speaker.configure(config.bgp.as_ref()).await;
+                }
                 Some(ended) = self.tasks.join_next() => {
                     bail!("{}", ended_words(ended));
                 }
@@ -349,10 +378,6 @@ impl Agent {
         let secret = secret(&new).map_err(|error| vec![format!("{error:#}")])?;
         new.share_with(&old);
         let mut messages: Vec<_> = warnings.iter().map(ToString::to_string).collect();
-        if new == *old {
-            messages.push("nothing has changed".to_owned());
-            return Ok(messages);
-        }
         // What can fail comes first, so that a refusal changes nothing.
         let mut macs = self.settings.borrow().macs;
         if let (Some(plane), Some(dataplane)) = (&mut self.plane, &new.dataplane)
@@ -365,12 +390,22 @@ impl Agent {
         let new = Arc::new(new);
         self.linger.send_replace(new.linger);
         self.guarded.send_replace(new.dataplane.clone());
+        if let (Some(plane), Some(dataplane)) = (&mut self.plane, &new.dataplane)
+            && let Err(error) =
+                plane::detach_others(&mut plane.kernel, dataplane, &self.netlink).await
+        {
+            messages.push(format!("XDP may still be on other interfaces: {error:#}"));
+        }
         self.settings.send_replace(settings(&new, secret, macs));
         self.wanted.send_replace(backends(&new));
         self.plans.send_replace(plan(&new, secret));
         self.probes.configure(&new.model);
         self.speaker.configure(new.bgp.as_ref()).await;
-        messages.push(format!("in force: {}", new.summary()));
+        messages.push(if new == old {
+            "the file has not changed; secrets were read anew".to_owned()
+        } else {
+            format!("in force: {}", new.summary())
+        });
         self.config.send_replace(new);
         Ok(messages)
     }
@@ -414,6 +449,9 @@ impl Agent {
                     Ok(_) => info!("the data plane is taken away"),
                     Err(error) => error!("the data plane stays behind: {error}"),
                 }
+                if let Some(dataplane) = &config.dataplane {
+                    plane::wait_detached(dataplane, &self.netlink).await;
+                }
             }
         }
         announce::release_all(&self.netlink).await;
@@ -421,6 +459,22 @@ impl Agent {
             warn!("{}: {error}", config.control_socket.display());
         }
         info!("stopped");
+    }
+}
+
+/// Raises the limit of open files to what is allowed: ten thousand checks want
+/// as many sockets.
+fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        warn!(
+            "the limit of open files stays at {:?}: {error}",
+            limit.current
+        );
     }
 }
 
@@ -447,16 +501,17 @@ fn ended_words(ended: Result<&'static str, JoinError>) -> String {
 /// What cannot change while the agent runs, if it does change.
 fn needs_restart(old: &Config, new: &Config) -> Option<&'static str> {
     let pins = |config: &Config| config.dataplane.as_ref().map(|d| d.pin_path.clone());
+    let mode = |config: &Config| config.dataplane.as_ref().map(|d| d.xdp_mode);
     let checks = [
         (
             old.dataplane.is_some() != new.dataplane.is_some(),
             "whether there is a [dataplane]",
         ),
         (pins(old) != pins(new), "dataplane.pin_path"),
+        (mode(old) != mode(new), "dataplane.xdp_mode"),
         (old.control_socket != new.control_socket, "control.socket"),
         (old.metrics != new.metrics, "[metrics]"),
         (old.log_level != new.log_level, "log.level"),
-        (old.node.state_dir != new.node.state_dir, "node.state_dir"),
     ];
     checks
         .into_iter()

@@ -120,7 +120,11 @@ fn judge(gate: &mut Gate, inputs: &mut Inputs) -> Vec<GateChange> {
     let applied = Arc::clone(&inputs.applied.borrow_and_update());
     let fault = inputs.fault.borrow_and_update().clone();
     if *inputs.closing.borrow_and_update() {
-        return gate.update(&Desired::default(), &applied.vips, None);
+        let mut changes = gate.update(&Desired::default(), &applied.vips, None);
+        for change in &mut changes {
+            "the agent stops".clone_into(&mut change.reason);
+        }
+        return changes;
     }
     let mut desired = Desired {
         services: Vec::new(),

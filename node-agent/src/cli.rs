@@ -13,7 +13,7 @@ use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    agent,
+    agent, announce,
     api::Client,
     config::{Config, Dataplane, Finding, InterfaceName, LogLevel, XdpMode},
     dataplane::kernel::Mode,
@@ -209,6 +209,11 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Unload { config } => {
             let dataplane = dataplane(&config, &read(&config)?)?;
             let removed = plane::unload(&dataplane)?;
+            let netlink = Netlink::connect()?;
+            if !removed.is_empty() {
+                plane::wait_detached(&dataplane, &netlink).await;
+            }
+            announce::release_all(&netlink).await;
             if removed.is_empty() {
                 println!("nothing is pinned at {}", dataplane.pin_path.display());
             }

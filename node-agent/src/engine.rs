@@ -141,11 +141,7 @@ impl Engine {
             .configure(&before, &plan.model, now + plan.linger);
         self.table()
             .apply(&plan.model, &|_, _| Initial::Unknown, now);
-        if plan.secret != self.plan.secret {
-            // Every fingerprint is another; nothing of before can be shared.
-            self.decider = Decider::new(plan.secret);
-            self.decision.send_replace(Decision::default());
-        }
+        self.decider = Decider::new(plan.secret);
         self.plan = plan;
         self.decide();
     }

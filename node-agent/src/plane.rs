@@ -8,16 +8,17 @@ use aya_log::EbpfLogger;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     sync::watch,
-    time::interval,
+    time::{interval, sleep},
 };
 use tracing::{info, warn};
 use vipd_abi::{MACS, mac_bits};
 
 use crate::{
-    config::{Dataplane, InterfaceName, XdpMode},
+    config::{Dataplane, XdpMode},
     dataplane::{
         apply::Settings,
         kernel::{Attachment, Kernel, Mode},
+        pins::Pins,
         tables::Tables,
     },
     netlink::{
@@ -29,6 +30,8 @@ use crate::{
 
 /// Between two looks at whether the program is still attached.
 const LOOK: Duration = Duration::from_millis(500);
+/// Looks in vain after which the data plane counts as lost.
+const SILENT_LOOKS: u32 = 6;
 
 /// Loads the program, or takes over what a previous agent left, and attaches
 /// it to the interfaces of the configuration.
@@ -42,46 +45,84 @@ pub async fn load(
     debug: bool,
 ) -> anyhow::Result<(Kernel, Tables, [u64; MACS])> {
     let (mut kernel, tables) = Kernel::load(Some(&config.pin_path), debug)?;
-    let macs = attach(&mut kernel, config, netlink).await?;
-    Ok((kernel, tables, macs))
+    match attach(&mut kernel, config, netlink).await {
+        Ok(macs) => {
+            detach_others(&mut kernel, config, netlink).await?;
+            Ok((kernel, tables, macs))
+        }
+        // What was there before stays; what this start has made goes.
+        Err(error) if kernel.is_fresh() => {
+            let _ = kernel.unload();
+            Err(error)
+        }
+        Err(error) => Err(error),
+    }
 }
 
-/// Attaches the loaded program to the interfaces of the configuration, and
-/// takes it off others. Gives back the MAC addresses of the interfaces, as in
-/// [`vipd_abi::Head`].
+/// Attaches the loaded program to the interfaces of the configuration. Gives
+/// back their MAC addresses, as in [`vipd_abi::Head`].
 ///
 /// # Errors
 ///
-/// When an interface is missing, or the kernel or its driver refuses.
+/// When an interface is missing, or the kernel or its driver refuses; then
+/// nothing has changed.
 pub async fn attach(
     kernel: &mut Kernel,
     config: &Dataplane,
     netlink: &Netlink,
 ) -> anyhow::Result<[u64; MACS]> {
-    let mode = mode(config.xdp_mode);
-    let mut attached_links = Vec::new();
     if config.interfaces.len() > MACS {
         bail!("more than {MACS} interfaces cannot carry the program");
     }
-    for name in config.interfaces.iter().map(InterfaceName::as_str) {
-        let link = interface(netlink, name).await?;
-        let fresh = attached(&link).is_some_and(|found| found != mode);
-        match kernel.attach(name, link.ifindex, mode, fresh)? {
-            Attachment::New => info!("XDP attached to {name} in {} mode", mode.name()),
-            Attachment::Replaced => {
+    let mode = mode(config.xdp_mode);
+    let mut links = Vec::new();
+    for name in &config.interfaces {
+        links.push(interface(netlink, name.as_str()).await?);
+    }
+    let mut new: Vec<&Link> = Vec::new();
+    for link in &links {
+        let Link { name, ifindex, .. } = link;
+        let fresh = attached(link).is_some_and(|found| found != mode);
+        match kernel.attach(name, *ifindex, mode, fresh) {
+            Ok(Attachment::New) => {
+                info!("XDP attached to {name} in {} mode", mode.name());
+                new.push(link);
+            }
+            Ok(Attachment::Replaced) => {
                 info!("XDP on {name} taken over from a previous agent, packets flowed on");
             }
+            Ok(Attachment::Kept) => {}
+            Err(error) => {
+                for link in new {
+                    kernel.detach(&link.name, link.ifindex);
+                }
+                return Err(error.into());
+            }
         }
-        attached_links.push(link);
     }
-    let wanted: Vec<_> = attached_links
-        .iter()
-        .map(|link| (link.name.clone(), link.ifindex))
+    Ok(macs(links.iter()))
+}
+
+/// Takes the program off interfaces that the configuration does not name.
+///
+/// # Errors
+///
+/// When the kernel does not list its interfaces.
+pub async fn detach_others(
+    kernel: &mut Kernel,
+    config: &Dataplane,
+    netlink: &Netlink,
+) -> anyhow::Result<()> {
+    let links = links(netlink, config).await?;
+    let wanted: Vec<_> = links
+        .into_iter()
+        .flatten()
+        .map(|link| (link.name, link.ifindex))
         .collect();
     for gone in kernel.detach_others(&wanted) {
         info!("XDP detached: {}", gone.display());
     }
-    Ok(macs(attached_links.iter()))
+    Ok(())
 }
 
 /// The mode the configuration asks for.
@@ -129,34 +170,63 @@ pub fn attached(link: &Link) -> Option<Mode> {
     }
 }
 
-/// Looks again and again whether the program is still attached as configured,
-/// and publishes a fault while it is not; follows the interfaces' own MAC
-/// addresses. Ends when nobody listens.
-pub async fn guard(
-    netlink: Netlink,
-    config: watch::Receiver<Option<Dataplane>>,
-    settings: watch::Sender<Settings>,
-    fault: watch::Sender<Option<String>>,
-) {
-    let mut look = interval(LOOK);
-    loop {
-        look.tick().await;
-        if fault.is_closed() {
-            return;
+/// What the guard of the data plane lives on.
+pub struct Guard {
+    /// To ask the kernel by.
+    pub netlink: Netlink,
+    /// The kernel's id of our program.
+    pub program: u32,
+    /// Where it should be attached.
+    pub config: watch::Receiver<Option<Dataplane>>,
+    /// Gets the interfaces' own MAC addresses.
+    pub settings: watch::Sender<Settings>,
+    /// Gets what is wrong.
+    pub fault: watch::Sender<Option<String>>,
+}
+
+impl Guard {
+    /// Looks again and again whether the program is still attached as
+    /// configured, and publishes a fault while it is not; follows the
+    /// interfaces' own MAC addresses. Ends when nobody listens.
+    pub async fn run(mut self) {
+        let mut look = interval(LOOK);
+        let mut silent = 0;
+        while !self.fault.is_closed() {
+            look.tick().await;
+            let Some(config) = self.config.borrow_and_update().clone() else {
+                continue;
+            };
+            let found = match links(&self.netlink, &config).await {
+                // A reload is under way: these links may be of before.
+                Ok(_) if self.config.has_changed().unwrap_or(false) => continue,
+                Ok(links) => {
+                    silent = 0;
+                    self.follow(&links);
+                    find_fault(&links, &config, self.program)
+                }
+                Err(error) => {
+                    silent += 1;
+                    // One look that fails is no proof of a fault.
+                    if silent < SILENT_LOOKS {
+                        continue;
+                    }
+                    Some(format!("the kernel does not show the interfaces: {error}"))
+                }
+            };
+            self.publish(found);
         }
-        let Some(config) = config.borrow().clone() else {
-            continue;
-        };
-        // A kernel that does not answer is no proof of a fault.
-        let Ok(links) = links(&netlink, &config).await else {
-            continue;
-        };
-        let found = find_fault(&links, &config);
-        settings.send_if_modified(|settings| {
-            let macs = macs(links.iter().flatten());
-            found.is_none() && std::mem::replace(&mut settings.macs, macs) != macs
+    }
+
+    fn follow(&self, links: &[Option<Link>]) {
+        let macs = macs(links.iter().flatten());
+        let complete = links.iter().all(Option::is_some);
+        self.settings.send_if_modified(|settings| {
+            complete && std::mem::replace(&mut settings.macs, macs) != macs
         });
-        fault.send_if_modified(|current| {
+    }
+
+    fn publish(&self, found: Option<String>) {
+        self.fault.send_if_modified(|current| {
             let changed = *current != found;
             if changed {
                 match &found {
@@ -188,9 +258,12 @@ fn macs<'a>(links: impl Iterator<Item = &'a Link>) -> [u64; MACS] {
     macs
 }
 
-fn find_fault(links: &[Option<Link>], config: &Dataplane) -> Option<String> {
-    let wanted = mode(config.xdp_mode);
-    config
+fn find_fault(links: &[Option<Link>], config: &Dataplane, program: u32) -> Option<String> {
+    let wanted = match mode(config.xdp_mode) {
+        Mode::Native => Xdp::Native(program),
+        Mode::Generic => Xdp::Generic(program),
+    };
+    let of_one = config
         .interfaces
         .iter()
         .zip(links)
@@ -198,18 +271,18 @@ fn find_fault(links: &[Option<Link>], config: &Dataplane) -> Option<String> {
             let Some(link) = link else {
                 return Some(format!("the interface {name} is gone"));
             };
-            match attached(link) {
-                None => Some(format!(
+            match link.xdp {
+                Xdp::None => Some(format!(
                     "the XDP program has been detached from {name}; restart vipd to attach it"
                 )),
-                Some(found) if found != wanted => Some(format!(
-                    "XDP on {name} runs in {} mode, not {}",
-                    found.name(),
-                    wanted.name()
+                found if found != wanted => Some(format!(
+                    "{name} runs {found:?}, another XDP program or mode than ours, {wanted:?}"
                 )),
-                Some(_) => None,
+                _ => None,
             }
-        })
+        });
+    let sends = || links.iter().flatten().any(Link::sends);
+    of_one.or_else(|| (!sends()).then(|| "no interface has a carrier".to_owned()))
 }
 
 /// Hands the program's own log lines to ours, while the agent runs.
@@ -231,13 +304,92 @@ pub fn forward_logs(kernel: &mut Kernel) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Waits until the kernel has taken the program off: it does so a little after
+/// the last reference has gone.
+pub async fn wait_detached(config: &Dataplane, netlink: &Netlink) {
+    for _ in 0..40 {
+        let Ok(links) = links(netlink, config).await else {
+            return;
+        };
+        if links.iter().flatten().all(|link| link.xdp == Xdp::None) {
+            return;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// Takes a data plane away that no agent runs.
 ///
 /// # Errors
 ///
-/// When a pin cannot be removed.
+/// When an agent runs, or a pin cannot be removed.
 pub fn unload(config: &Dataplane) -> anyhow::Result<Vec<PathBuf>> {
-    let pins = crate::dataplane::pins::Pins::new(&config.pin_path);
+    let pins = Pins::new(&config.pin_path);
+    if !pins.directory().exists() {
+        return Ok(Vec::new());
+    }
+    let _lock = pins.lock()?;
     pins.remove()
         .with_context(|| format!("cannot remove the pins at {}", config.pin_path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn link(xdp: Xdp, carrier: bool) -> Link {
+        Link {
+            ifindex: 2,
+            name: "eth0".to_owned(),
+            mac: Some([2, 0, 0, 0, 0, 1]),
+            mtu: 1500,
+            up: true,
+            carrier,
+            xdp,
+        }
+    }
+
+    #[test]
+    fn a_fault_is_what_keeps_packets_from_being_forwarded() {
+        let config = Dataplane {
+            interfaces: vec!["eth0".parse().unwrap(), "eth1".parse().unwrap()],
+            xdp_mode: XdpMode::Native,
+            on_stop: crate::config::OnStop::Remove,
+            pin_path: "/sys/fs/bpf/vipd".into(),
+            tunnel_source_ipv4: None,
+            tunnel_source_ipv6: None,
+        };
+        let ours = || Some(link(Xdp::Native(7), true));
+        let dark = || Some(link(Xdp::Native(7), false));
+        let cases = [
+            ("all is well", [ours(), ours()], None),
+            ("one of two carriers is enough", [ours(), dark()], None),
+            ("no carrier", [dark(), dark()], Some("carrier")),
+            (
+                "detached",
+                [ours(), Some(link(Xdp::None, true))],
+                Some("detached from eth1"),
+            ),
+            (
+                "somebody else's program",
+                [Some(link(Xdp::Native(8), true)), ours()],
+                Some("another"),
+            ),
+            (
+                "fallen back",
+                [Some(link(Xdp::Generic(7), true)), ours()],
+                Some("mode"),
+            ),
+            ("gone", [None, ours()], Some("eth0 is gone")),
+        ];
+        for (sentence, links, expected) in cases {
+            let found = find_fault(&links, &config, 7);
+            let matches = match (&found, expected) {
+                (None, None) => true,
+                (Some(found), Some(expected)) => found.contains(expected),
+                _ => false,
+            };
+            assert!(matches, "{sentence}: {found:?}");
+        }
+    }
 }

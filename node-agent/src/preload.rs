@@ -22,8 +22,15 @@ use vipd_control::{
 use crate::{
     agent,
     config::{Config, Dataplane},
-    dataplane::{apply::Applier, kernel::Mode},
-    netlink::{Netlink, watch::watch_ways, way::Ways},
+    dataplane::{
+        apply::{Applier, Reach},
+        kernel::Mode,
+    },
+    netlink::{
+        Netlink,
+        watch::watch_ways,
+        way::{Problems, Ways},
+    },
     plane,
 };
 
@@ -54,19 +61,22 @@ pub async fn load(path: &Path, config: &Config, dataplane: &Dataplane) -> anyhow
         println!("{name}: XDP program attached in {mode} mode");
     }
 
-    let ways = ways(config).await;
+    let reach = Reach {
+        ways: ways(config).await,
+        problems: Problems::default(),
+    };
     let everybody = |_: &Service, _: &Backend| true;
     let desired = Decider::new(secret).decide(&config.model, &everybody, &Desired::default());
-    let mut applied = applier.apply(&desired, &ways, true, Instant::now());
+    let mut applied = applier.apply(&desired, &reach, true, Instant::now());
     while let Some(at) = applied.retry_at {
         sleep(at.saturating_duration_since(Instant::now())).await;
-        applied = applier.apply(&desired, &ways, true, Instant::now());
+        applied = applier.apply(&desired, &reach, true, Instant::now());
     }
     for (subject, fault) in &applied.faults {
         println!("! {subject}: {fault}");
     }
     for backend in agent::backends(config) {
-        if !ways.contains_key(&backend) {
+        if !reach.ways.contains_key(&backend) {
             println!("! backend {backend}: no way to it is known; its packets are dropped");
         }
     }
@@ -96,6 +106,5 @@ async fn ways(config: &Config) -> Ways {
     let complete = ways.wait_for(|ways| ways.len() == count);
     let _ = timeout(NEIGHBOURS, complete).await;
     task.abort();
-    let found = ways.borrow().clone();
-    found
+    ways.borrow_and_update().clone()
 }

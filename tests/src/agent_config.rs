@@ -98,7 +98,6 @@ type = "none"
         format!(
             r#"[node]
 name = "{name}"
-state_dir = "{dir}/state"
 
 [control]
 socket = "{dir}/vipd.sock"

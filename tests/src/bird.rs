@@ -16,8 +16,9 @@ pub struct Bird {
 /// A session as `show protocols` lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BirdSession {
-    /// When it came into its present state, as BIRD prints it.
-    pub since: String,
+    /// When it came into its present state, as a time of day; BIRD rounds it
+    /// anew each time, by a millisecond up or down.
+    pub since: Option<Duration>,
     /// `Established`, or the state and the last error.
     pub info: String,
 }
@@ -27,8 +28,8 @@ pub struct BirdSession {
 pub struct BirdRoute {
     /// The session it came by.
     pub session: String,
-    /// When it came, as BIRD prints it.
-    pub since: String,
+    /// When it came; see [`BirdSession::since`].
+    pub since: Option<Duration>,
     /// Where it leads to (`via`).
     pub via: Option<IpAddr>,
     /// Attributes by BIRD's names, such as `BGP.med`.
@@ -121,7 +122,7 @@ template bgp balancer {{
             .with_context(|| format!("BIRD knows no session {name}: {text}"))?;
         let mut words = line.split_whitespace().skip(4);
         Ok(BirdSession {
-            since: words.next().unwrap_or_default().to_owned(),
+            since: words.next().and_then(time_of_day),
             info: words.collect::<Vec<_>>().join(" "),
         })
     }
@@ -199,7 +200,7 @@ fn parse_routes(text: &str) -> Vec<BirdRoute> {
             let (session, since) = origin.split_once(' ').unwrap_or((origin, ""));
             routes.push(BirdRoute {
                 session: session.to_owned(),
-                since: since.to_owned(),
+                since: time_of_day(since),
                 ..BirdRoute::default()
             });
         } else if let Some(route) = routes.last_mut() {
@@ -213,6 +214,15 @@ fn parse_routes(text: &str) -> Vec<BirdRoute> {
         }
     }
     routes
+}
+
+/// Reads "12:00:00.123"; what is older than a day has no time of day.
+fn time_of_day(text: &str) -> Option<Duration> {
+    let mut parts = text.split(':');
+    let (hours, minutes) = (parts.next()?.parse::<u64>().ok()?, parts.next()?);
+    let minutes = hours * 60 + minutes.parse::<u64>().ok()?;
+    let seconds = parts.next()?.parse::<f64>().ok()?;
+    Some(Duration::from_secs(minutes * 60) + Duration::try_from_secs_f64(seconds).ok()?)
 }
 
 #[cfg(test)]
@@ -235,7 +245,7 @@ mod tests {
         assert_eq!(routes[0].session, "lb1");
         assert_eq!(routes[0].attribute("BGP.med"), Some("100"));
         assert_eq!(routes[0].attribute("BGP.as_path"), Some(""));
-        assert_eq!(routes[1].since, "12:00:01.123");
+        assert_eq!(routes[1].since, Some(Duration::from_millis(43_201_123)));
         assert_eq!(routes[1].via, "192.0.2.12".parse().ok());
     }
 }

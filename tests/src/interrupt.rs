@@ -1,6 +1,7 @@
-//! Ctrl-C and SIGTERM: the process's labs are taken away before it ends.
+//! Ctrl-C, SIGTERM and SIGHUP: the process's labs are taken away before it ends.
 
 use std::{
+    io::{Write as _, stderr},
     process::exit,
     sync::{Once, RwLock, RwLockReadGuard},
     thread,
@@ -29,9 +30,10 @@ pub(crate) fn watch() {
         thread::spawn(move || {
             let name = until_signalled(&ready);
             let _never_given_back = CREATION.write();
-            eprintln!("\n{name}: the lab is taken away");
+            // The terminal may be gone, which must not keep us from our work.
+            let _ = writeln!(stderr(), "\n{name}: the lab is taken away");
             if let Err(error) = removal::remove_own() {
-                eprintln!("{error:#}");
+                let _ = writeln!(stderr(), "{error:#}");
             }
             exit(130);
         });
@@ -40,7 +42,7 @@ pub(crate) fn watch() {
     });
 }
 
-/// Sleeps until SIGINT or SIGTERM and returns which.
+/// Sleeps until a signal to end comes and returns which.
 fn until_signalled(ready: &std::sync::mpsc::Sender<()>) -> &'static str {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -49,10 +51,12 @@ fn until_signalled(ready: &std::sync::mpsc::Sender<()>) -> &'static str {
     runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt()).expect("SIGINT can be caught");
         let mut terminate = signal(SignalKind::terminate()).expect("SIGTERM can be caught");
+        let mut hang_up = signal(SignalKind::hangup()).expect("SIGHUP can be caught");
         let _ = ready.send(());
         tokio::select! {
             _ = interrupt.recv() => "interrupted",
             _ = terminate.recv() => "terminated",
+            _ = hang_up.recv() => "the terminal is gone",
         }
     })
 }

@@ -89,8 +89,11 @@ pub struct VipEntry {
     pub ring_offset: u32,
     /// Number of slots less one.
     pub ring_mask: u32,
+    /// 1 when no backend is available and the ring is the last one that was;
+    /// for the agent's own use.
+    pub forsaken: u32,
     /// Zero.
-    pub reserved: [u32; 7],
+    pub reserved: [u32; 6],
 }
 
 // SAFETY: repr(C), 16 u32 in all, without padding.

@@ -11,7 +11,7 @@ mod tests;
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
 use crate::{
-    hash::Fields,
+    hash::{Fields, siphash},
     model::{Backend, Mode, Model, Protocol, Service},
     ring::{Ring, RingBase},
 };
@@ -51,6 +51,9 @@ pub struct ServicePlan {
     pub fingerprint: u64,
     /// Whether enough backends are healthy.
     pub alive: bool,
+    /// Which secret the fingerprints are made with, in a form that does not
+    /// tell it.
+    pub(crate) keyed: u64,
 }
 
 /// What is to become of one virtual address.
@@ -80,18 +83,21 @@ impl<F: Fn(&Service, &Backend) -> bool> HealthView for F {
 
 /// Decides. Keeps nothing between decisions but the secret: what need not be
 /// computed again is found in the decision before.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Decider {
     secret: [u8; 16],
+    keyed: u64,
 }
 
 impl Decider {
     /// `secret` is what keys the cluster's flow hash; it enters the
-    /// fingerprints. After a change of the secret decide afresh, from the
-    /// default, since plans that are reused carry the old fingerprints.
+    /// fingerprints.
     #[must_use]
-    pub const fn new(secret: [u8; 16]) -> Self {
-        Self { secret }
+    pub fn new(secret: [u8; 16]) -> Self {
+        Self {
+            secret,
+            keyed: siphash(&secret, b"which secret"),
+        }
     }
 
     /// What is to be, given what is configured and who is healthy. `previous`
@@ -105,7 +111,7 @@ impl Decider {
             let there = previous.services.get(i);
             let previous = there
                 .filter(|plan| plan.service.name == service.name)
-                .or_else(|| previous.service(&service.name));
+                .or_else(|| previous.related(service));
             self.plan(service, health.available(service), previous)
         };
         let services: Vec<_> = model.services.iter().enumerate().map(plan).collect();
@@ -126,7 +132,9 @@ impl Decider {
         previous: Option<&Arc<ServicePlan>>,
     ) -> Arc<ServicePlan> {
         available.resize(service.backends.len(), false);
-        let unchanged = |p: &&Arc<ServicePlan>| p.service == *service && p.available == available;
+        let unchanged = |p: &&Arc<ServicePlan>| {
+            p.service == *service && p.available == available && p.keyed == self.keyed
+        };
         if let Some(same) = previous.filter(unchanged) {
             return Arc::clone(same);
         }
@@ -147,6 +155,7 @@ impl Decider {
         Arc::new(ServicePlan {
             fingerprint: service_fingerprint(service, ring_fingerprint),
             alive: healthy >= service.min_healthy,
+            keyed: self.keyed,
             service: Arc::clone(service),
             available,
             healthy,
@@ -177,6 +186,17 @@ fn by_vip(services: &[Arc<ServicePlan>]) -> BTreeMap<IpAddr, Vec<Arc<ServicePlan
 }
 
 impl Desired {
+    /// The plan of a service, also if it had another name: that with the same
+    /// protocol and port on one of its addresses.
+    fn related(&self, service: &Service) -> Option<&Arc<ServicePlan>> {
+        let named = self.service(&service.name);
+        named.or_else(|| {
+            self.services
+                .iter()
+                .find(|plan| plan.service.meets(service))
+        })
+    }
+
     /// The plan of a service.
     #[must_use]
     pub fn service(&self, name: &str) -> Option<&Arc<ServicePlan>> {

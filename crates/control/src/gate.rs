@@ -196,6 +196,7 @@ mod tests {
                 ring: None,
                 ring_fingerprint: None,
                 fingerprint: vip.decided,
+                keyed: 0,
                 service: Arc::new(web),
             })],
             fingerprint: vip.decided,

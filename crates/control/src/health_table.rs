@@ -27,7 +27,7 @@ struct Row {
 
 impl HealthTable {
     /// Follows a new configuration. A backend that was there keeps its health,
-    /// also when its name, its weight or its check changed, so that a reload
+    /// also when its name, its service's name, its weight or its check changed, so that a reload
     /// flaps nothing; a new one starts as `initial` says of it, or up when it is
     /// not checked at all.
     pub fn apply(
@@ -36,10 +36,11 @@ impl HealthTable {
         initial: &dyn Fn(&Service, &Backend) -> Initial,
         now: Instant,
     ) {
-        let mut before = std::mem::take(&mut self.services);
+        let before = std::mem::take(&mut self.services);
         for service in &model.services {
-            let old = before.remove(&service.name);
-            let row = Row::new(service, old.as_ref(), initial, now);
+            let renamed = || before.values().find(|row| row.service.meets(service));
+            let old = before.get(&service.name).or_else(renamed);
+            let row = Row::new(service, old, initial, now);
             self.services.insert(Arc::clone(&service.name), row);
         }
     }
@@ -178,6 +179,15 @@ mod tests {
         web.check.timing.fall = 7;
         apply(&mut table, &web);
         assert_eq!(table.available(&web), [false, true], "{table:#?}");
+    }
+
+    #[test]
+    fn a_renamed_service_keeps_the_health_of_its_backends() {
+        let mut table = table(&service("web", &[("a", 1, 1), ("b", 2, 1)]));
+        observe(&mut table, 2, CheckCode::L4Ok);
+        let shop = service("shop", &[("a", 1, 1), ("b", 2, 1)]);
+        apply(&mut table, &shop);
+        assert_eq!(table.available(&shop), [false, true], "{table:#?}");
     }
 
     #[test]

@@ -121,6 +121,15 @@ pub struct Timing {
 }
 
 impl Service {
+    /// Whether both want packets of the same address, protocol and port: they
+    /// are one service before and after it was renamed.
+    #[must_use]
+    pub fn meets(&self, other: &Self) -> bool {
+        self.protocol == other.protocol
+            && self.port == other.port
+            && self.vips.iter().any(|vip| other.vips.contains(vip))
+    }
+
     /// The socket address a check of `backend` goes to.
     #[must_use]
     pub fn check_address(&self, backend: &Backend) -> SocketAddr {

@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
 
-use vipd_control::model::{Backend, Mode, Protocol, Service};
+use vipd_abi::{BACKENDS, RING_SLOTS};
+use vipd_control::{
+    model::{Backend, Mode, Protocol, Service},
+    ring::default_ring_size,
+};
 
 use super::{
     address::{Vips, check_unicast},
@@ -12,6 +16,7 @@ use super::{
     valid::check_unique,
     written::{self, Family},
 };
+use crate::dataplane::vip_table::MOST_ENTRIES;
 
 /// The smallest ring.
 const RING_SIZE_MIN: u32 = 64;
@@ -25,6 +30,42 @@ const BACKENDS_MAX: usize = 65_535;
 /// The fewest slots per backend; with less some would hardly get any.
 const RING_SLOTS_PER_BACKEND: u64 = 8;
 
+/// Most parts of the data plane's tables that services may fill: a change is
+/// made beside what it replaces, so half must be free.
+const SHARE: usize = 2;
+
+/// Says so where the data plane has no room, at the service that is too much.
+fn check_totals(
+    written: &[At<written::Service>],
+    services: &[Option<Service>],
+    report: &mut Report,
+) {
+    let limits = [
+        ("ring slots", RING_SLOTS as usize / SHARE),
+        ("backends, counted per service,", BACKENDS as usize / SHARE),
+        ("addresses and ports", MOST_ENTRIES / SHARE),
+    ];
+    let mut totals = [0; 3];
+    for (at, service) in written.iter().zip(services) {
+        let Some(service) = service else { continue };
+        let before = totals;
+        totals[0] += service.ring_size as usize;
+        totals[1] += service.backends.len();
+        // Each address stands by itself and with the port.
+        totals[2] += 2 * service.vips.len();
+        for ((what, limit), (before, after)) in limits.iter().zip(before.iter().zip(totals)) {
+            if *before <= *limit && after > *limit {
+                report
+                    .error(
+                        &at.span,
+                        format!("all services up to this one have {after} {what}: too many"),
+                    )
+                    .help(format!("the data plane has room for {limit}"));
+            }
+        }
+    }
+}
+
 /// All services, or `None` when one of them is wrong.
 pub fn services(
     written: &[At<written::Service>],
@@ -35,6 +76,7 @@ pub fn services(
     check_unique(names, "service name", report);
     check_endpoints(written, report);
     let services: Vec<_> = written.iter().map(|at| service(at, vips, report)).collect();
+    check_totals(written, &services, report);
     let mut services: Vec<_> = services.into_iter().collect::<Option<_>>()?;
     services.sort_by(|a, b| a.name.cmp(&b.name));
     Some(services.into_iter().map(Arc::new).collect())
@@ -233,16 +275,6 @@ fn ring_size(service: &written::Service, report: &mut Report) -> Option<u32> {
         return None;
     }
     Some(size)
-}
-
-/// Slots for a service that does not say how many. To be replaced by the
-/// function of the same name in `vipd_control::ring`.
-fn default_ring_size(backends: usize) -> u32 {
-    match backends {
-        0..=32 => 4096,
-        33..=128 => 16_384,
-        _ => 65_536,
-    }
 }
 
 fn protocol_name(protocol: Protocol) -> &'static str {

@@ -52,8 +52,6 @@ pub struct Node {
     pub name: Option<Arc<str>>,
     /// Keys the flow hash; `None` leaves it to a key that everybody knows.
     pub cluster_secret: Option<SecretFile>,
-    /// Where the agent keeps what must survive it.
-    pub state_dir: PathBuf,
 }
 
 /// Where and how packets are forwarded.
@@ -138,7 +136,6 @@ impl Config {
             node: Node {
                 name: node.name.as_ref().map(|name| Arc::clone(&name.value.0)),
                 cluster_secret: node.cluster_secret(directory),
-                state_dir: directory.join(&node.state_dir.value),
             },
             dataplane: transpose(dataplane)?,
             control_socket: directory.join(&file.control.value.socket.value),

@@ -56,8 +56,6 @@ table! {
         /// aim all flows at one backend. The same on every node that announces
         /// the same addresses, or they spread flows differently.
         cluster_secret_file: PathBuf, optional "a key that everybody knows";
-        /// Where the agent keeps what must survive it.
-        state_dir: PathBuf, default "\"/var/lib/vipd\"";
     }
 }
 

@@ -5,9 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use vipd_abi::{
-    BACKENDS, BackendKind, BackendRecord, EntryKind, UPLINKS, Uplink, VipEntry, VipKey,
-};
+use vipd_abi::{BackendRecord, EntryKind, UPLINKS, Uplink, VipEntry, VipKey};
 use vipd_control::model::Service;
 
 use super::tables::{Tables, service_key, unmapped};
@@ -28,10 +26,13 @@ pub struct Adopted {
 pub struct AdoptedService {
     /// First slot and number of slots of its ring.
     pub ring: (u32, u32),
-    /// Index and record per backend address.
+    /// Index and record per backend address, of those that own slots.
     pub backends: BTreeMap<IpAddr, (u32, BackendRecord)>,
-    /// Addresses of those that own slots.
-    pub available: BTreeSet<IpAddr>,
+    /// Other records that slots still name: the previous agent was killed
+    /// while it moved them.
+    pub surplus: Vec<u32>,
+    /// Nobody is available; the slots are those of the last who were.
+    pub forsaken: bool,
 }
 
 impl Adopted {
@@ -47,7 +48,9 @@ impl Adopted {
                 .checked_add(length)
                 .is_some_and(|end| end <= tables.ring.len());
             if entry.kind == EntryKind::Service as u32 && inside {
-                services.entry(entry.service).or_default().ring = (entry.ring_offset, length);
+                let service = services.entry(entry.service).or_default();
+                service.ring = (entry.ring_offset, length);
+                service.forsaken = entry.forsaken != 0;
             }
         }
         if services.is_empty() {
@@ -60,27 +63,19 @@ impl Adopted {
             .map(|index| (index, tables.uplinks.load(index)))
             .filter(|(_, uplink)| uplink.ifindex != 0)
             .collect();
-        let records: BTreeMap<u32, BackendRecord> = (1..BACKENDS)
-            .map(|index| (index, tables.records.load(index)))
-            .filter(|(_, record)| BackendKind::of(record.kind) != BackendKind::Unset)
-            .collect();
-        // First whatever was ever written, then what packets really use.
-        for (index, record) in &records {
-            if let Some(service) = services.get_mut(&record.service) {
-                service
-                    .backends
-                    .insert(unmapped(record.destination), (*index, *record));
-            }
-        }
+        // Only what a slot names is in use; other records are of no meaning.
         for service in services.values_mut() {
             let (start, length) = service.ring;
             let used: BTreeSet<u32> = (start..start + length)
                 .map(|slot| tables.ring.load(slot).current())
+                .filter(|index| (1..tables.records.len()).contains(index))
                 .collect();
-            for (index, record) in used.iter().filter_map(|i| Some((*i, records.get(i)?))) {
+            for index in used {
+                let record = tables.records.load(index);
                 let address = unmapped(record.destination);
-                service.backends.insert(address, (index, *record));
-                service.available.insert(address);
+                if let Some((older, _)) = service.backends.insert(address, (index, record)) {
+                    service.surplus.push(older);
+                }
             }
         }
         Self {
@@ -106,13 +101,10 @@ impl Adopted {
     }
 
     /// Whether the maps have a backend as available; `None` when they do not
-    /// know it.
+    /// know the service.
     #[must_use]
     pub fn available(&self, service: &Service, backend: IpAddr) -> Option<bool> {
         let adopted = self.services.get(&self.number(service)?)?;
-        adopted
-            .backends
-            .contains_key(&backend)
-            .then(|| adopted.available.contains(&backend))
+        Some(!adopted.forsaken && adopted.backends.contains_key(&backend))
     }
 }

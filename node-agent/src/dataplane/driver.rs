@@ -15,8 +15,11 @@ use std::{
 use tokio::{runtime::Handle, sync::watch, time::sleep_until};
 use tracing::{debug, error};
 
-use super::apply::{Applied, Applier, Settings};
-use crate::{engine::Decision, netlink::way::Ways};
+use super::apply::{Applied, Applier, Reach, Settings};
+use crate::{
+    engine::Decision,
+    netlink::way::{Problems, Ways},
+};
 
 /// Between full comparisons with what the maps hold.
 const FULL: Duration = Duration::from_secs(10);
@@ -27,6 +30,8 @@ pub struct Inputs {
     pub decision: watch::Receiver<Decision>,
     /// The ways to the backends.
     pub ways: watch::Receiver<Ways>,
+    /// Why there are none to others.
+    pub problems: watch::Receiver<Problems>,
     /// Settings.
     pub settings: watch::Receiver<Settings>,
     /// Where achievements go.
@@ -57,8 +62,11 @@ fn run(mut applier: Applier, mut inputs: Inputs, runtime: &Handle) {
         let settings = *inputs.settings.borrow_and_update();
         applier.configure(settings);
         let desired = Arc::clone(&inputs.decision.borrow_and_update().desired);
-        let ways = inputs.ways.borrow_and_update().clone();
-        let applied = applier.apply(&desired, &ways, full, now);
+        let reach = Reach {
+            ways: inputs.ways.borrow_and_update().clone(),
+            problems: inputs.problems.borrow_and_update().clone(),
+        };
+        let applied = applier.apply(&desired, &reach, full, now);
         debug!(full, took = ?now.elapsed(), "applied");
         let retry_at = applied.retry_at;
         inputs.applied.send_if_modified(|last| {
@@ -79,6 +87,7 @@ fn run(mut applier: Applier, mut inputs: Inputs, runtime: &Handle) {
                 stop = inputs.stop.wait_for(|stop| *stop) => { drop(stop); false }
                 changed = inputs.decision.changed() => changed.is_ok(),
                 changed = inputs.ways.changed() => changed.is_ok(),
+                changed = inputs.problems.changed() => changed.is_ok(),
                 changed = inputs.settings.changed() => changed.is_ok(),
                 () = sleep_until(again.into()) => true,
             }

@@ -5,6 +5,7 @@
 //! which packets do not notice.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
@@ -24,7 +25,7 @@ use vipd_abi::{BACKENDS, COUNTERS, NEXT_HOPS, RING_SLOTS, UPLINKS, VIP_BUCKETS, 
 use super::{
     mapped::Mapped,
     object,
-    pins::{Pins, PinsError},
+    pins::{Lock, Pins, PinsError},
     tables::{Counters, Tables},
 };
 
@@ -32,7 +33,12 @@ use super::{
 pub struct Kernel {
     ebpf: Ebpf,
     pins: Option<Pins>,
-    links: Vec<PinnedLink>,
+    /// By interface index. A link without a pin ends when this is dropped.
+    links: BTreeMap<u32, FdLink>,
+    /// Whether nothing was pinned before.
+    fresh: bool,
+    /// Held for as long as this lives.
+    _lock: Option<Lock>,
 }
 
 /// Levels of aya-log: the verifier removes log lines that are above.
@@ -66,6 +72,8 @@ pub enum Attachment {
     New,
     /// The program of a previous agent was replaced in place.
     Replaced,
+    /// This agent's program was there already.
+    Kept,
 }
 
 /// Why the data plane cannot be had.
@@ -131,9 +139,13 @@ impl Kernel {
             .verifier_log_level(VerifierLogLevel::DISABLE)
             .override_global(aya_log::LEVEL, &level, true)
             .map_max_entries(map::COUNTER_RECORDS, processors * COUNTERS);
+        let mut lock = None;
+        let mut fresh = true;
         if let Some(pins) = &pins {
             pins.prepare()?;
+            lock = Some(pins.lock()?);
             pins.verify(processors)?;
+            fresh = !pins.program().exists();
             for name in map::ALL {
                 loader.map_pin_path(name, pins.map(name));
             }
@@ -152,9 +164,28 @@ impl Kernel {
         let kernel = Self {
             ebpf,
             pins,
-            links: Vec::new(),
+            links: BTreeMap::new(),
+            fresh,
+            _lock: lock,
         };
         Ok((kernel, tables))
+    }
+
+    /// Whether no previous agent had left anything.
+    #[must_use]
+    pub fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
+    /// The kernel's id of the program.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not say.
+    pub fn program_id(&mut self) -> Result<u32, KernelError> {
+        let info = balancer(&mut self.ebpf)?.info();
+        info.map(|info| info.id())
+            .map_err(|e| KernelError::Program(Box::new(e)))
     }
 
     /// Attaches the program to an interface, or replaces the program that a
@@ -173,11 +204,15 @@ impl Kernel {
         mode: Mode,
         fresh: bool,
     ) -> Result<Attachment, KernelError> {
+        if self.links.contains_key(&ifindex) {
+            return Ok(Attachment::Kept);
+        }
         let pin = self.pins.as_ref().map(|pins| pins.link(interface, ifindex));
         if let Some(pin) = &pin
             && pin.exists()
         {
-            if !fresh && self.replace(pin) {
+            if !fresh && let Some(link) = self.replace(pin) {
+                self.links.insert(ifindex, link);
                 return Ok(Attachment::Replaced);
             }
             // The device is gone, or the mode is another.
@@ -206,35 +241,42 @@ impl Kernel {
                 message: "the kernel has no BPF links for XDP".to_owned(),
                 hint: "; vipd needs Linux 5.9 or later",
             })?;
-        let Some(pin) = pin else {
-            return Ok(Attachment::New);
+        let link = match pin {
+            None => link,
+            Some(pin) => link
+                .pin(&pin)
+                .map_err(|e| KernelError::Pin {
+                    path: pin.clone(),
+                    message: chain(&e),
+                })?
+                .into(),
         };
-        let link = link.pin(&pin).map_err(|e| KernelError::Pin {
-            path: pin.clone(),
-            message: chain(&e),
-        })?;
-        self.links.push(link);
+        self.links.insert(ifindex, link);
         Ok(Attachment::New)
     }
 
-    /// Puts this program into a pinned link; `false` when the link is dead.
-    fn replace(&mut self, pin: &Path) -> bool {
-        let Ok(pinned) = PinnedLink::from_pin(pin) else {
-            return false;
-        };
-        let Ok(link) = XdpLink::try_from(FdLink::from(pinned)) else {
-            return false;
-        };
-        let Ok(program) = balancer(&mut self.ebpf) else {
-            return false;
-        };
-        // The pin keeps the link, also when aya drops its own reference.
-        program.attach_to_link(link).is_ok()
+    /// Puts this program into a pinned link; `None` when the link is dead.
+    fn replace(&mut self, pin: &Path) -> Option<FdLink> {
+        let pinned = PinnedLink::from_pin(pin).ok()?;
+        let link = XdpLink::try_from(FdLink::from(pinned)).ok()?;
+        let program = balancer(&mut self.ebpf).ok()?;
+        let id = program.attach_to_link(link).ok()?;
+        program.take_link(id).ok()?.try_into().ok()
     }
 
-    /// Drops attachments to interfaces that are not `wanted` any more, given
-    /// as (name, index).
+    /// Takes the program off one interface.
+    pub fn detach(&mut self, interface: &str, ifindex: u32) {
+        self.links.remove(&ifindex);
+        if let Some(pins) = &self.pins {
+            let _ = fs::remove_file(pins.link(interface, ifindex));
+        }
+    }
+
+    /// Takes the program off all interfaces that are not `wanted`, given as
+    /// (name, index). Says which pins were removed.
     pub fn detach_others(&mut self, wanted: &[(String, u32)]) -> Vec<PathBuf> {
+        self.links
+            .retain(|ifindex, _| wanted.iter().any(|(_, index)| index == ifindex));
         let Some(pins) = &self.pins else {
             return Vec::new();
         };
@@ -266,7 +308,9 @@ impl Kernel {
     ///
     /// When a pin cannot be removed.
     pub fn unload(self) -> io::Result<Vec<PathBuf>> {
-        let Self { ebpf, pins, links } = self;
+        let Self {
+            ebpf, pins, links, ..
+        } = self;
         let removed = pins.map_or(Ok(Vec::new()), |pins| pins.remove());
         drop((ebpf, links));
         removed

@@ -8,6 +8,7 @@ use std::{
 };
 
 use aya::maps::{MapData, MapType};
+use rustix::fs::FlockOperation;
 use thiserror::Error;
 use vipd_abi::{
     BACKENDS, BackendRecord, COUNTERS, Counter, Head, LAYOUT, NEXT_HOPS, NextHop, RING_SLOTS, Slot,
@@ -22,6 +23,10 @@ const MMAPABLE: u32 = 1 << 10;
 pub struct Pins {
     root: PathBuf,
 }
+
+/// The pins are this process's alone while this lives.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "held, not used")] fs::File);
 
 /// Why the pins cannot be used.
 #[derive(Debug, Error)]
@@ -40,6 +45,9 @@ pub enum PinsError {
         /// What the system said.
         source: io::Error,
     },
+    /// An agent runs, or another command is at work.
+    #[error("another vipd uses {0}; stop it first (see `vipd status`)")]
+    Busy(PathBuf),
     /// Another version of vipd has left its data plane.
     #[error(
         "{0} holds a data plane of another layout, and this vipd uses {LAYOUT}; \
@@ -155,6 +163,26 @@ impl Pins {
             }
         }
         Ok(())
+    }
+
+    /// Keeps every other vipd away from these pins while the lock lives; the
+    /// kernel lets go of it when the process ends, however it ends.
+    ///
+    /// # Errors
+    ///
+    /// When another has it.
+    pub fn lock(&self) -> Result<Lock, PinsError> {
+        let directory = self.directory();
+        let fail = |source| PinsError::Directory {
+            path: directory.clone(),
+            source,
+        };
+        let file = fs::File::open(&directory).map_err(fail)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Lock(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(PinsError::Busy(directory)),
+            Err(error) => Err(fail(error.into())),
+        }
     }
 
     /// Compares every map that is already pinned with what this version

@@ -128,7 +128,7 @@ fn driver(interface: &Interface) -> Option<Finding> {
         Some("veth") => (
             Severity::Info,
             "frames that XDP sends by a veth arrive only if its other end runs an XDP program \
-             too, or has GRO on; turn checksum offload off at both ends"
+             too; turn checksum offload off at both ends"
                 .to_owned(),
         ),
         Some(driver) if NATIVE_DRIVERS.contains(&driver) => return None,

@@ -340,3 +340,25 @@ fn check(cases: &[Case]) -> String {
     }
     page
 }
+
+#[test]
+fn more_than_the_data_plane_has_room_for_is_refused_where_it_is_too_much() {
+    let mut text = String::from("[dataplane]\ninterfaces = [\"eth0\"]\n");
+    for port in 1..=3 {
+        write!(
+            text,
+            "[[service]]\nname = \"s{port}\"\nvips = [\"198.51.100.10\"]\nprotocol = \"tcp\"\n\
+             port = {port}\nmode = \"ipip\"\nring_size = 1048576\n\
+             [[service.backend]]\nname = \"b\"\naddress = \"192.0.2.21\"\n"
+        )
+        .expect("a string takes everything");
+    }
+    let error = Config::parse(&text, "big.toml").expect_err("it is too big");
+    let said: Vec<_> = error.findings.iter().map(ToString::to_string).collect();
+    let errors: Vec<_> = said
+        .iter()
+        .filter(|line| line.contains("too many"))
+        .collect();
+    assert_eq!(errors.len(), 1, "{said:#?}");
+    assert!(errors[0].starts_with("big.toml:23:"), "{errors:#?}");
+}

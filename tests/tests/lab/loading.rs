@@ -1,38 +1,59 @@
 //! The data plane without an agent: `vipd load` and `vipd unload`, which
 //! `cargo xtask load` and `unload` call.
 
-use anyhow::{Result, ensure};
-use vipd_tests::{AgentConfig, Machine, Site, Vipd};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use vipd_tests::{AgentConfig, Machine, Site, Vipd, wait_until};
 
 use crate::support::{SMALL, VIP, ensure_spread, in_lab};
 
 #[test]
-fn load_says_native_and_forwards_and_unload_leaves_nothing() {
+fn load_says_native_and_forwards_an_agent_takes_over_and_unload_leaves_nothing() {
     in_lab(|lab| {
-        let site = Site::without_agents(lab, SMALL, &[VIP.into()])?;
-        let balancer = &site.rack.balancers[0];
-        let config = AgentConfig::default()
-            .service("web", VIP.into(), "ipip", &site.rack.backends)
-            .text(balancer);
-        let config = balancer.host.write("vipd.toml", &config)?;
-        let config = config.to_string_lossy();
+        let mut site = Site::without_agents(lab, SMALL, &[VIP.into()])?;
+        let balancer = site.rack.balancers[0].clone();
+        let config = AgentConfig::default().service("web", VIP.into(), "ipip", &site.rack.backends);
+        let path = balancer.host.write("vipd.toml", &config.text(&balancer))?;
+        let path = path.to_string_lossy();
 
-        let said = vipd(balancer, &["load", "--config", &config, "--iface", "eth0"])?;
+        let said = vipd(&balancer, &["load", "--config", &path, "--iface", "eth0"])?;
         ensure!(said.contains("native"), "it said {said}");
+        let loaded = program(&balancer)?.context("no program is attached")?;
+
+        // No agent announces the VIP: a route by hand brings its packets here.
         site.rack
             .router
-            .ip(&format!("route add {VIP} via {}\n", balancer.ipv4))?;
+            .ip(&format!("route add {VIP} via {} metric 1\n", balancer.ipv4))?;
         ensure_spread(&site, VIP.into(), 5)?;
 
-        vipd(balancer, &["unload", "--config", &config])?;
-        let link = balancer
-            .host
-            .run("ip", &["-details", "link", "show", "eth0"])?;
-        ensure!(!link.contains("prog/xdp"), "a program is left: {link}");
+        site.start_agents(&config)?;
+        site.wait_for_routes(VIP.into(), &site.rack.balancers)?;
+        ensure_spread(&site, VIP.into(), 5)?;
+
+        site.agents[0].process().kill()?;
+        ensure_spread(&site, VIP.into(), 5)?;
+
+        vipd(&balancer, &["unload", "--config", &path])?;
+        // The kernel detaches a moment after the last pin is gone.
+        wait_until("the program is off", Duration::from_secs(2), || {
+            let left = program(&balancer)?;
+            ensure!(left.is_none(), "loaded as {loaded}, left is {left:?}");
+            Ok(())
+        })?;
         let pins = balancer.host.pins().join("vipd");
         ensure!(!pins.exists(), "{} is left", pins.display());
         Ok(())
     });
+}
+
+/// The XDP program on `eth0`, as `ip` shows it.
+fn program(machine: &Machine) -> Result<Option<String>> {
+    let link = machine
+        .host
+        .run("ip", &["-details", "link", "show", "eth0"])?;
+    let program = link.lines().find(|line| line.contains("prog/xdp"));
+    Ok(program.map(|line| line.trim().to_owned()))
 }
 
 fn vipd(machine: &Machine, arguments: &[&str]) -> Result<String> {

@@ -162,28 +162,13 @@ fn the_next_lab_removes_what_a_killed_owner_left() {
     assert_nothing_left(&id);
 }
 
-/// The other process of the two tests above.
-#[test]
-#[ignore = "runs until it is killed, for the tests of interrupted labs"]
-fn a_lab_that_waits() {
-    in_lab(|lab| {
-        let rack = rack(lab)?;
-        let _server = Nginx::start(&rack.backends[0].host)?;
-        println!("\nlab {}", lab.id());
-        sleep(Duration::from_secs(60));
-        Ok(())
-    });
-}
-
-/// Starts the test above by itself and returns it with its lab's name.
+/// Starts another process with a lab and returns it with its lab's name.
 fn start_owner() -> (Child, String) {
-    let mut owner = Command::new(std::env::current_exe().expect("a test has a path"))
-        .args(["--exact", "the_lab_itself::a_lab_that_waits"])
-        .args(["--ignored", "--nocapture"])
+    let mut owner = Command::new(env!("CARGO_BIN_EXE_lab_owner"))
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .expect("a test can be started");
+        .expect("it can be started");
     let output = BufReader::new(owner.stdout.take().expect("it is piped"));
     let id = output
         .lines()

@@ -9,7 +9,7 @@ use vipd_control::{
     model::{Backend, Mode, Model, Protocol, Service},
 };
 
-use crate::bench::{INGRESS, address, service, settings, way};
+use crate::bench::{INGRESS, address, reach, service, settings, way};
 
 const VIP: &str = "198.51.100.10";
 const UP: &str = "192.0.2.21";
@@ -58,7 +58,7 @@ fn a_new_agent_knows_who_was_available_and_changes_nothing() {
     let now = std::time::Instant::now();
 
     let (kernel, mut old) = load(&scratch);
-    let before = old.apply(&desired, &ways(), true, now);
+    let before = old.apply(&desired, &reach(&ways()), true, now);
     let ring: Vec<_> = (0..4096).map(|slot| old.tables().ring.load(slot)).collect();
     let half = old.tables().half();
     drop((kernel, old));
@@ -67,9 +67,15 @@ fn a_new_agent_knows_who_was_available_and_changes_nothing() {
     let adopted = new.adopted();
     assert_eq!(adopted.available(&service, address(UP)), Some(true));
     assert_eq!(adopted.available(&service, address(DOWN)), Some(false));
-    assert_eq!(adopted.available(&service, address("192.0.2.99")), None);
+    let stranger =
+        crate::bench::service("x", "198.51.100.9", Protocol::Tcp, Mode::Ipip, &[(UP, 1)]);
+    assert_eq!(
+        adopted.available(&stranger, address(UP)),
+        None,
+        "not known at all"
+    );
 
-    let after = new.apply(&desired, &ways(), true, now);
+    let after = new.apply(&desired, &reach(&ways()), true, now);
     assert_eq!(after, before, "the same is acknowledged, counted and used");
     assert_eq!(
         new.tables().half(),
@@ -86,14 +92,15 @@ fn what_the_configuration_no_longer_names_is_taken_away() {
     let service = service("web", VIP, Protocol::Tcp, Mode::Ipip, &[(UP, 1), (DOWN, 1)]);
     let now = std::time::Instant::now();
     let (kernel, mut old) = load(&scratch);
-    old.apply(&desired(&service), &ways(), true, now);
+    old.apply(&desired(&service), &reach(&ways()), true, now);
     drop((kernel, old));
 
     let (_kernel, mut new) = load(&scratch);
-    let applied = new.apply(&Desired::default(), &ways(), true, now);
+    new.apply(&Desired::default(), &reach(&ways()), true, now);
+    // What one pass takes away is free with the next.
+    let applied = new.apply(&Desired::default(), &reach(&ways()), true, now);
     assert!(new.tables().published_entries().is_empty());
     let used: Vec<_> = applied.usage.iter().filter(|u| u.used != 0).collect();
-    // Interfaces are remembered; everything else is free again.
     assert!(
         used.iter().all(|u| u.map == vipd_abi::map::UPLINK_RECORDS),
         "{used:?}"
@@ -130,4 +137,127 @@ fn pins_go_only_onto_a_bpf_file_system() {
         .expect("is refused")
         .to_string();
     assert!(error.contains("mount -t bpf"), "{error}");
+}
+
+#[test]
+fn until_the_ways_are_known_packets_take_the_ones_they_took() {
+    let scratch = scratch("unknown-ways");
+    let service = service("web", VIP, Protocol::Tcp, Mode::Ipip, &[(UP, 1), (DOWN, 1)]);
+    let desired = desired(&service);
+    let now = std::time::Instant::now();
+    let (kernel, mut old) = load(&scratch);
+    let before = old.apply(&desired, &reach(&ways()), true, now);
+    let snapshot = |applier: &Applier| {
+        let tables = applier.tables();
+        let slots: Vec<_> = (0..4096).map(|slot| tables.ring.load(slot)).collect();
+        let hops: Vec<_> = (0..8).map(|hop| tables.hops.load(hop)).collect();
+        (slots, hops)
+    };
+    let kept = snapshot(&old);
+    drop((kernel, old));
+
+    let (_kernel, mut new) = load(&scratch);
+    let after = new.apply(&desired, &reach(&Ways::default()), true, now);
+    assert_eq!(snapshot(&new).0, kept.0, "no slot was touched");
+    let (old_hops, new_hops) = (&kept.1, &snapshot(&new).1);
+    // The hop of the backend that owns slots is the first; the other's is new.
+    assert_eq!(new_hops[1], old_hops[1], "the next hop is as it was");
+    assert_eq!(after.vips, before.vips, "and that is acknowledged");
+}
+
+#[test]
+fn an_agent_killed_while_it_moved_slots_leaves_no_index_to_be_used_twice() {
+    let scratch = scratch("half-moved");
+    let service = service("web", VIP, Protocol::Tcp, Mode::Ipip, &[(UP, 1)]);
+    let desired = desired(&service);
+    let now = std::time::Instant::now();
+    let (kernel, mut old) = load(&scratch);
+    old.apply(&desired, &reach(&ways()), true, now);
+    // Another source address: a new record; then some slots go back, as if the
+    // agent had been killed before it moved them.
+    let first = old.tables().ring.load(0);
+    let mut moved = ways();
+    for way in moved.values_mut() {
+        way.source = Some(address("192.0.2.12"));
+    }
+    old.apply(&desired, &reach(&moved), true, now);
+    assert_ne!(old.tables().ring.load(0), first, "the record has changed");
+    for slot in 0..100 {
+        old.tables().ring.publish(slot, first);
+    }
+    drop((kernel, old));
+
+    let (_kernel, mut new) = load(&scratch);
+    let model = Model {
+        services: vec![
+            crate::bench::service(
+                "aaa",
+                "198.51.100.11",
+                Protocol::Tcp,
+                Mode::Ipip,
+                &[(DOWN, 1)],
+            ),
+            service,
+        ],
+    };
+    let everybody = |_: &Service, _: &Backend| true;
+    let desired = Decider::new([0; 16]).decide(&model, &everybody, &Desired::default());
+    let place = new.tables().published_entries();
+    let start = place
+        .values()
+        .find(|e| e.ring_mask != 0)
+        .expect("the service")
+        .ring_offset;
+    // The first service is placed before the slots of the second are mended.
+    new.apply(&desired, &reach(&moved), true, now);
+    let records: std::collections::BTreeSet<_> = (start..start + 4096)
+        .map(|slot| new.tables().ring.load(slot).current())
+        .collect();
+    assert_eq!(records.len(), 1, "all slots name one record again");
+    let other = new.tables().published_entries();
+    let other = other
+        .values()
+        .find(|e| e.ring_offset != start && e.ring_mask != 0);
+    let other = other.expect("the other service").ring_offset;
+    let index = new.tables().ring.load(other).current();
+    assert_ne!(index, first.current(), "an index in use was handed out");
+    assert!(!records.contains(&index));
+}
+
+#[test]
+fn a_farm_that_was_wholly_down_is_not_taken_for_healthy() {
+    let scratch = scratch("forsaken");
+    let service = service("web", VIP, Protocol::Tcp, Mode::Ipip, &[(UP, 1), (DOWN, 1)]);
+    let now = std::time::Instant::now();
+    let (kernel, mut old) = load(&scratch);
+    let before = desired(&service);
+    old.apply(&before, &reach(&ways()), true, now);
+    let model = Model {
+        services: vec![service.clone()],
+    };
+    let nobody = |_: &Service, _: &Backend| false;
+    let down = Decider::new([0; 16]).decide(&model, &nobody, &before);
+    let later = now + std::time::Duration::from_secs(1);
+    old.apply(&down, &reach(&ways()), true, later);
+    let applied = old.apply(
+        &down,
+        &reach(&ways()),
+        true,
+        later + std::time::Duration::from_secs(1),
+    );
+    assert_eq!(applied.retry_at, None);
+    drop((kernel, old));
+    let (_kernel, new) = load(&scratch);
+    assert_eq!(new.adopted().available(&service, address(UP)), Some(false));
+}
+
+#[test]
+fn two_agents_cannot_have_the_same_pins() {
+    let scratch = scratch("lock");
+    let (_kernel, _applier) = load(&scratch);
+    let error = Kernel::load(Some(&scratch.0), false)
+        .err()
+        .expect("is refused")
+        .to_string();
+    assert!(error.contains("another vipd"), "{error}");
 }

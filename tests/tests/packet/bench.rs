@@ -11,7 +11,7 @@ use std::{
 use aya::programs::{TestRun, TestRunOptions};
 use vipd::{
     dataplane::{
-        apply::{Applied, Applier, Settings},
+        apply::{Applied, Applier, Reach, Settings},
         kernel::Kernel,
     },
     netlink::way::{Way, Ways},
@@ -112,6 +112,14 @@ pub fn way(ifindex: u32, source: &str) -> Way {
     }
 }
 
+/// Ways that the kernel has given, and no word on others.
+pub fn reach(ways: &Ways) -> Reach {
+    Reach {
+        ways: ways.clone(),
+        ..Reach::default()
+    }
+}
+
 pub fn settings() -> Settings {
     let mut macs = [0; MACS];
     macs[1] = mac_bits(LB_MAC);
@@ -155,12 +163,12 @@ impl Bench {
         self.desired = Decider::new([0; 16]).decide(&Model { services }, &view, &self.desired);
         self.applied = self
             .applier
-            .apply(&self.desired, ways, true, Instant::now());
+            .apply(&self.desired, &reach(ways), true, Instant::now());
         if let Some(at) = self.applied.retry_at {
             std::thread::sleep(at.saturating_duration_since(Instant::now()));
             self.applied = self
                 .applier
-                .apply(&self.desired, ways, true, Instant::now());
+                .apply(&self.desired, &reach(ways), true, Instant::now());
         }
         assert_eq!(self.applied.retry_at, None, "{:#?}", self.applied);
     }

@@ -5,7 +5,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::tests::service;
 
-const DECIDER: Decider = Decider::new(*b"a cluster secret");
+fn decider() -> Decider {
+    Decider::new(*b"a cluster secret")
+}
 
 fn model(services: impl IntoIterator<Item = Service>) -> Model {
     let services = services.into_iter().map(Arc::new).collect();
@@ -22,7 +24,7 @@ fn up(names: &str) -> impl Fn(&Service, &Backend) -> bool + '_ {
 }
 
 fn decide(model: &Model, names: &str, previous: &Desired) -> Desired {
-    DECIDER.decide(model, &up(names), previous)
+    decider().decide(model, &up(names), previous)
 }
 
 fn only_vip(desired: &Desired) -> &VipPlan {
@@ -285,4 +287,29 @@ proptest! {
             previous = desired;
         }
     }
+}
+
+#[test]
+fn another_secret_gives_other_fingerprints_and_the_same_ring() {
+    let model = model([service("web", &[("a", 1, 1), ("b", 2, 1)])]);
+    let health = |_: &Service, _: &Backend| true;
+    let before = decider().decide(&model, &health, &Desired::default());
+    let after = Decider::new(*b"another secret!!").decide(&model, &health, &before);
+    let (before, after) = (&before.services[0], &after.services[0]);
+    assert_ne!(before.ring_fingerprint, after.ring_fingerprint);
+    assert_ne!(before.fingerprint, after.fingerprint);
+    assert_eq!(
+        before.ring, after.ring,
+        "who owns which slot is no secret's affair"
+    );
+}
+
+#[test]
+fn a_renamed_service_whose_farm_is_down_keeps_its_last_ring() {
+    let model = |name| model([service(name, &[("a", 1, 1), ("b", 2, 1)])]);
+    let up = |_: &Service, _: &Backend| true;
+    let down = |_: &Service, _: &Backend| false;
+    let before = decider().decide(&model("web"), &up, &Desired::default());
+    let after = decider().decide(&model("shop"), &down, &before);
+    assert_eq!(after.services[0].ring, before.services[0].ring);
 }

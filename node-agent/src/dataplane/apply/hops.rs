@@ -1,20 +1,19 @@
 //! Next hops and uplinks: one word per backend address, so that a neighbour's
 //! new MAC address is one store.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{collections::BTreeSet, net::IpAddr, time::Instant};
 
 use vipd_abi::{NextHop, Uplink};
 use vipd_control::{decide::Desired, model::Mode};
 
-use super::{Applied, Applier, HopKey, usable};
-use crate::netlink::way::Ways;
+use super::{Applied, Applier, HopKey, Look, Reach};
 
 impl Applier {
     /// Next hops first: the records will name them.
     pub(super) fn write_hops(
         &mut self,
         desired: &Desired,
-        ways: &Ways,
+        reach: &Reach,
         now: Instant,
         applied: &mut Applied,
     ) {
@@ -23,31 +22,27 @@ impl Applier {
             .iter()
             .flat_map(|plan| {
                 let on_link = plan.service.mode == Mode::L2Dsr;
-                plan.service
-                    .backends
-                    .iter()
-                    .map(move |b| (b.address, on_link))
+                let backends = plan.service.backends.iter();
+                backends.map(move |backend| (backend.address, on_link))
             })
             .collect();
-        for key in &wanted {
-            let (address, on_link) = *key;
-            let way = ways.get(&address);
-            if on_link && let Some(gateway) = way.and_then(|way| way.gateway) {
-                applied.faults.insert(
-                    format!("backend {address}"),
-                    format!(
-                        "mode l2-dsr needs it on the same link, but the route leads over \
-                         {gateway}; use mode ipip or mend the route"
-                    ),
-                );
+        for (address, on_link) in wanted {
+            if let Some(words) = wrong_mode(reach, address, on_link) {
+                applied.faults.insert(format!("backend {address}"), words);
             }
-            let word = usable(way, on_link)
-                .and_then(|way| {
-                    let uplink = u16::try_from(self.uplink(way.uplink, now)?).ok()?;
-                    Some(NextHop::new(way.mac, uplink))
-                })
-                .unwrap_or(NextHop::UNRESOLVED);
-            if let Some(index) = self.hop(*key, now) {
+            let word = match reach.look(address, on_link) {
+                Look::Unknown if self.hops.contains_key(&(address, on_link)) => continue,
+                Look::Unknown | Look::None => NextHop::UNRESOLVED,
+                Look::Way(way) => match self.uplink(way.uplink, now) {
+                    Some(uplink) => NextHop::new(way.mac, uplink),
+                    None => {
+                        let words = "no more interfaces can be remembered".to_owned();
+                        applied.faults.insert(format!("backend {address}"), words);
+                        NextHop::UNRESOLVED
+                    }
+                },
+            };
+            if let Some(index) = self.hop((address, on_link), now) {
                 self.tables.hops.publish(index, word);
             }
         }
@@ -64,13 +59,54 @@ impl Applier {
     }
 
     /// The index of an uplink, given out when first seen.
-    fn uplink(&mut self, uplink: Uplink, now: Instant) -> Option<u32> {
-        if let Some((index, _)) = self.uplinks.iter().find(|(_, known)| **known == uplink) {
-            return Some(*index);
-        }
-        let index = self.indices.uplinks.take(now)?;
-        self.tables.uplinks.store(index, uplink);
-        self.uplinks.insert(index, uplink);
-        Some(index)
+    fn uplink(&mut self, uplink: Uplink, now: Instant) -> Option<u16> {
+        let known = self.uplinks.iter().find(|(_, known)| **known == uplink);
+        let index = match known {
+            Some((index, _)) => *index,
+            None => {
+                let index = self.indices.uplinks.take(now)?;
+                self.tables.uplinks.store(index, uplink);
+                self.uplinks.insert(index, uplink);
+                index
+            }
+        };
+        u16::try_from(index).ok()
     }
+
+    /// Retires the next hops that no record names and the uplinks that no next
+    /// hop names.
+    pub(super) fn retire_hops(&mut self) {
+        let named: BTreeSet<u32> = self
+            .services
+            .values()
+            .flat_map(|placed| placed.backends.values())
+            .map(|backend| backend.record.next_hop)
+            .collect();
+        let retired = &mut self.retired;
+        self.hops.retain(|_, index| {
+            let keep = named.contains(index);
+            retired.hops.extend((!keep).then_some(*index));
+            keep
+        });
+        let hops = &self.tables.hops;
+        let leaving: BTreeSet<u32> = self
+            .hops
+            .values()
+            .map(|index| hops.load(*index).uplink())
+            .collect();
+        self.uplinks.retain(|index, _| {
+            let keep = leaving.contains(index);
+            retired.uplinks.extend((!keep).then_some(*index));
+            keep
+        });
+    }
+}
+
+/// What to say when a backend must be on the link and is not.
+fn wrong_mode(reach: &Reach, address: IpAddr, on_link: bool) -> Option<String> {
+    let gateway = reach.ways.get(&address)?.gateway.filter(|_| on_link)?;
+    Some(format!(
+        "mode l2-dsr needs it on the same link, but the route leads over {gateway}; use mode \
+         ipip or mend the route"
+    ))
 }

@@ -8,32 +8,31 @@
 
 mod hops;
 mod place;
+mod reach;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use thiserror::Error;
 use vipd_abi::{
     BACKENDS, BackendKind, BackendRecord, COUNTERS, Counter, EntryKind, FlowKey, Head, MACS,
-    NEXT_HOPS, RING_SLOTS, UPLINKS, Uplink, VipEntry, VipKey,
+    NEXT_HOPS, NextHop, RING_SLOTS, UPLINKS, Uplink, VipEntry, VipKey,
 };
-use vipd_control::{
-    decide::{Desired, ServicePlan},
-    model::Mode,
-};
+use vipd_control::decide::{Desired, ServicePlan};
 
+use self::reach::Look;
+pub use self::reach::Reach;
 use super::{
     adopt::Adopted,
     record::TunnelSources,
     space::{GRACE, Indices, Stretches},
     tables::{Tables, address_key, service_key, unmapped},
-    vip_table::{BuildError, Half},
+    vip_table::Half,
 };
-use crate::netlink::way::{Way, Ways};
 
 /// What holds for all services.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,6 +82,9 @@ pub struct Usage {
     pub capacity: u32,
 }
 
+/// How soon a pass that did not get through is repeated.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// Why a service could not be placed.
 #[derive(Debug, Error)]
 enum PlaceError {
@@ -103,9 +105,13 @@ pub struct Applier {
     ring: Stretches,
     entries: BTreeMap<VipKey, VipEntry>,
     half: Option<Half>,
+    /// When the table was published last, at the latest.
     published_at: Option<Instant>,
     /// What no longer has a name but may still be published.
     retired: Retired,
+    /// What the last pass has taken out of force. It is given back by the next
+    /// one, so that its rest begins when it is really out of reach.
+    outgoing: Outgoing,
     adopted: Adopted,
 }
 
@@ -124,7 +130,10 @@ struct Placed {
     number: u32,
     ring: (u32, u32),
     backends: BTreeMap<IpAddr, PlacedBackend>,
+    /// What the slots and the table say.
     plan: Option<Arc<ServicePlan>>,
+    /// Whether the last pass got through with it.
+    settled: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -134,11 +143,19 @@ struct PlacedBackend {
 }
 
 #[derive(Default)]
+struct Outgoing {
+    retired: Retired,
+    published: bool,
+}
+
+#[derive(Default)]
 struct Retired {
     numbers: Vec<u32>,
     rings: Vec<(u32, u32)>,
     records: Vec<u32>,
     counters: Vec<u32>,
+    hops: Vec<u32>,
+    uplinks: Vec<u32>,
 }
 
 impl Applier {
@@ -147,6 +164,7 @@ impl Applier {
     pub fn new(tables: Tables, settings: Settings) -> Self {
         let adopted = Adopted::read(&tables);
         let records = || adopted.services.values().flat_map(|s| s.backends.values());
+        let surplus = || adopted.services.values().flat_map(|s| &s.surplus).copied();
         let mut indices = AllIndices {
             numbers: Indices::new(1, u32::MAX),
             records: Indices::new(1, BACKENDS),
@@ -158,9 +176,9 @@ impl Applier {
         indices
             .numbers
             .adopt(&set(&mut adopted.services.keys().copied()));
-        indices
-            .records
-            .adopt(&set(&mut records().map(|(index, _)| *index)));
+        indices.records.adopt(&set(&mut records()
+            .map(|(index, _)| *index)
+            .chain(surplus())));
         indices
             .counters
             .adopt(&set(&mut records().map(|(_, r)| r.counter)));
@@ -189,6 +207,7 @@ impl Applier {
             half: None,
             published_at: None,
             retired: Retired::default(),
+            outgoing: Outgoing::default(),
             adopted,
         }
     }
@@ -210,7 +229,7 @@ impl Applier {
         if self.settings.sources != settings.sources {
             // Every record may change.
             for placed in self.services.values_mut() {
-                placed.plan = None;
+                placed.settled = false;
             }
         }
         if self.settings.head() != settings.head() {
@@ -220,22 +239,24 @@ impl Applier {
     }
 
     /// One pass. With `full`, unchanged services are compared too.
-    pub fn apply(&mut self, desired: &Desired, ways: &Ways, full: bool, now: Instant) -> Applied {
+    pub fn apply(&mut self, desired: &Desired, reach: &Reach, full: bool, now: Instant) -> Applied {
         let mut applied = Applied::default();
-        self.write_hops(desired, ways, now, &mut applied);
+        self.give_back(now);
+        self.write_hops(desired, reach, now, &mut applied);
         for plan in &desired.services {
-            if let Err(error) = self.place(plan, ways, full, now) {
+            if let Err(error) = self.place(plan, reach, full, now) {
                 let name = &plan.service.name;
                 applied.faults.insert(
                     format!("service {name}"),
-                    format!("not in the data plane: {error}"),
+                    format!("the data plane keeps its last state: {error}"),
                 );
+                applied.retry_at = Some(now + RETRY);
             }
         }
         self.retire_removed(desired);
         let wanted = self.wanted_entries(desired);
         self.publish(&wanted, full, now, &mut applied);
-        self.acknowledge(desired, &wanted, ways, &mut applied);
+        self.acknowledge(desired, &wanted, &mut applied);
         applied.usage = self.usage();
         applied
     }
@@ -252,6 +273,7 @@ impl Applier {
         }
         // What a previous agent left and the configuration does not name.
         for (number, adopted) in std::mem::take(&mut self.adopted.services) {
+            self.retired.records.extend(adopted.surplus);
             let backends = adopted.backends.into_iter();
             self.retired.retire(Placed {
                 number,
@@ -260,6 +282,7 @@ impl Applier {
                     .map(|(address, (index, record))| (address, PlacedBackend { index, record }))
                     .collect(),
                 plan: None,
+                settled: false,
             });
         }
     }
@@ -278,15 +301,15 @@ impl Applier {
                 .as_ref()
                 .is_some_and(|half| !full || half.is_published(&self.tables));
         if stands {
-            self.take_away(now);
+            self.take_away();
             return;
         }
         let half = match Half::build(wanted, self.settings.head()) {
             Ok(half) => half,
-            Err(error @ (BuildError::TooMany(_) | BuildError::NoArrangement(_))) => {
-                applied
-                    .faults
-                    .insert("VIP table".to_owned(), error.to_string());
+            Err(error) => {
+                let fault = format!("stays as it was: {error}");
+                applied.faults.insert("VIP table".to_owned(), fault);
+                applied.retry_at = Some(now + RETRY);
                 return;
             }
         };
@@ -297,11 +320,11 @@ impl Applier {
                 return;
             }
             half.publish(&self.tables);
-            self.published_at = Some(now);
+            self.outgoing.published = true;
         }
         self.entries.clone_from(wanted);
         self.half = Some(half);
-        self.take_away(now);
+        self.take_away();
     }
 
     fn wanted_entries(&self, desired: &Desired) -> BTreeMap<VipKey, VipEntry> {
@@ -329,6 +352,7 @@ impl Applier {
                     service: placed.number,
                     ring_offset: placed.ring.0,
                     ring_mask: placed.ring.1 - 1,
+                    forsaken: u32::from(!plan.available.contains(&true)),
                     ..VipEntry::default()
                 };
                 entries.insert(key, entry);
@@ -338,34 +362,40 @@ impl Applier {
     }
 
     /// Nothing published names the retired any more.
-    fn take_away(&mut self, now: Instant) {
-        let retired = std::mem::take(&mut self.retired);
-        for (start, length) in retired.rings {
+    fn take_away(&mut self) {
+        self.retire_hops();
+        self.outgoing.retired.append(&mut self.retired);
+    }
+
+    /// Gives back what the pass before has taken out of force.
+    fn give_back(&mut self, now: Instant) {
+        let outgoing = std::mem::take(&mut self.outgoing);
+        if outgoing.published {
+            self.published_at = Some(now);
+        }
+        let Retired {
+            numbers,
+            rings,
+            records,
+            counters,
+            hops,
+            uplinks,
+        } = outgoing.retired;
+        for (start, length) in rings {
             self.ring.give_back(start, length, now);
         }
-        let all = [
-            (retired.numbers, &mut self.indices.numbers),
-            (retired.records, &mut self.indices.records),
-            (retired.counters, &mut self.indices.counters),
-        ];
-        for (gone, indices) in all {
+        let indices = &mut self.indices;
+        for (gone, indices) in [
+            (numbers, &mut indices.numbers),
+            (records, &mut indices.records),
+            (counters, &mut indices.counters),
+            (hops, &mut indices.hops),
+            (uplinks, &mut indices.uplinks),
+        ] {
             for index in gone {
                 indices.give_back(index, now);
             }
         }
-        let named: BTreeSet<u32> = self
-            .services
-            .values()
-            .flat_map(|placed| placed.backends.values())
-            .map(|backend| backend.record.next_hop)
-            .collect();
-        self.hops.retain(|_, index| {
-            let keep = named.contains(index);
-            if !keep {
-                self.indices.hops.give_back(*index, now);
-            }
-            keep
-        });
     }
 
     /// Says which virtual addresses are in place, with a way to enough of
@@ -374,7 +404,6 @@ impl Applier {
         &self,
         desired: &Desired,
         wanted: &BTreeMap<VipKey, VipEntry>,
-        ways: &Ways,
         applied: &mut Applied,
     ) {
         let in_force =
@@ -392,7 +421,7 @@ impl Applier {
                 carried |= self
                     .services
                     .get(&service.name)
-                    .is_some_and(|placed| placed.is_in_place(ways));
+                    .is_some_and(|placed| placed.is_in_place(&self.tables));
             }
             if published && carried {
                 applied.vips.insert(*vip, vip_plan.fingerprint);
@@ -442,30 +471,32 @@ impl Applier {
 }
 
 impl Placed {
-    /// Whether its wanted number of available backends can be reached.
-    fn is_in_place(&self, ways: &Ways) -> bool {
-        let Some(plan) = &self.plan else { return false };
-        let on_link = plan.service.mode == Mode::L2Dsr;
-        let reachable = plan
-            .service
-            .backends
-            .iter()
-            .zip(&plan.available)
-            .filter(|(backend, available)| {
-                **available && usable(ways.get(&backend.address), on_link).is_some()
-            })
+    /// Whether its wanted number of available backends can be reached, by the
+    /// words that packets read.
+    fn is_in_place(&self, tables: &Tables) -> bool {
+        let Some(plan) = self.plan.as_ref().filter(|_| self.settled) else {
+            return false;
+        };
+        let backends = plan.service.backends.iter().zip(&plan.available);
+        let reachable = backends
+            .filter(|(_, available)| **available)
+            .filter_map(|(backend, _)| self.backends.get(&backend.address))
+            .filter(|placed| tables.hops.load(placed.record.next_hop) != NextHop::UNRESOLVED)
             .count();
         reachable >= plan.service.min_healthy.max(1) as usize
     }
 }
 
-/// A way that frames can take: for a destination on the link, one without a
-/// gateway.
-fn usable(way: Option<&Way>, on_link: bool) -> Option<&Way> {
-    way.filter(|way| !on_link || way.gateway.is_none())
-}
-
 impl Retired {
+    fn append(&mut self, other: &mut Self) {
+        self.numbers.append(&mut other.numbers);
+        self.rings.append(&mut other.rings);
+        self.records.append(&mut other.records);
+        self.counters.append(&mut other.counters);
+        self.hops.append(&mut other.hops);
+        self.uplinks.append(&mut other.uplinks);
+    }
+
     fn retire(&mut self, placed: Placed) {
         self.numbers.push(placed.number);
         if placed.ring.1 != 0 {

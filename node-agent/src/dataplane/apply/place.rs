@@ -13,15 +13,15 @@ use vipd_control::{
     model::{Mode, Service},
 };
 
-use super::{Applier, PlaceError, Placed, PlacedBackend};
-use crate::{dataplane::record::record, netlink::way::Ways};
+use super::{Applier, Look, PlaceError, Placed, PlacedBackend, Reach};
+use crate::dataplane::record::record;
 
 impl Applier {
     /// Writes the records and slots of one service.
     pub(super) fn place(
         &mut self,
         plan: &Arc<ServicePlan>,
-        ways: &Ways,
+        reach: &Reach,
         full: bool,
         now: Instant,
     ) -> Result<(), PlaceError> {
@@ -30,10 +30,9 @@ impl Applier {
             Some(placed) => placed,
             None => self.first_place(service, now)?,
         };
-        let result = self.update(&mut placed, plan, ways, full, now);
-        if result.is_err() {
-            placed.plan = None;
-        }
+        let result = self.update(&mut placed, plan, reach, full, now);
+        // After a failure what was in force stays in force.
+        placed.settled = result.is_ok();
         self.services.insert(service.name.clone(), placed);
         result
     }
@@ -45,6 +44,7 @@ impl Applier {
             .number(service)
             .and_then(|number| Some((number, self.adopted.services.remove(&number)?)));
         if let Some((number, adopted)) = adopted {
+            self.retired.records.extend(adopted.surplus);
             let backends = adopted.backends.into_iter();
             return Ok(Placed {
                 number,
@@ -53,6 +53,7 @@ impl Applier {
                     .map(|(address, (index, record))| (address, PlacedBackend { index, record }))
                     .collect(),
                 plan: None,
+                settled: false,
             });
         }
         let number = self.indices.numbers.take(now);
@@ -61,6 +62,7 @@ impl Applier {
             ring: (0, 0),
             backends: BTreeMap::new(),
             plan: None,
+            settled: false,
         })
     }
 
@@ -68,15 +70,19 @@ impl Applier {
         &mut self,
         placed: &mut Placed,
         plan: &Arc<ServicePlan>,
-        ways: &Ways,
+        reach: &Reach,
         full: bool,
         now: Instant,
     ) -> Result<(), PlaceError> {
-        let same_plan = placed
-            .plan
-            .as_ref()
-            .is_some_and(|old| Arc::ptr_eq(old, plan));
-        let replaced = self.write_records(placed, &plan.service, ways, now)?;
+        if plan.service.backends.len() > usize::from(u16::MAX) {
+            return Err(PlaceError::TooManyBackends);
+        }
+        let same_plan = placed.settled
+            && placed
+                .plan
+                .as_ref()
+                .is_some_and(|old| Arc::ptr_eq(old, plan));
+        let replaced = self.write_records(placed, &plan.service, reach, now)?;
         if placed.ring.1 != plan.service.ring_size {
             let length = plan.service.ring_size;
             let start = self.ring.take(length, now);
@@ -85,14 +91,12 @@ impl Applier {
                 self.retired.rings.push(placed.ring);
             }
             placed.ring = (start, length);
-            self.write_slots(placed, plan)?;
+            self.write_slots(placed, plan);
         } else if full || replaced.is_some() || !same_plan {
-            self.write_slots(placed, plan)?;
+            self.write_slots(placed, plan);
         }
-        for index in replaced.into_iter().flatten() {
-            self.indices.records.give_back(index, now);
-        }
-        self.drop_unused(placed, &plan.service, now);
+        self.retired.records.extend(replaced.into_iter().flatten());
+        self.drop_unused(placed, &plan.service);
         placed.plan = Some(plan.clone());
         Ok(())
     }
@@ -105,7 +109,7 @@ impl Applier {
         &mut self,
         placed: &mut Placed,
         service: &Service,
-        ways: &Ways,
+        reach: &Reach,
         now: Instant,
     ) -> Result<Option<Vec<u32>>, PlaceError> {
         let mut replaced = None;
@@ -124,16 +128,17 @@ impl Applier {
                     counter
                 }
             };
+            let way = match (reach.look(backend.address, on_link), old) {
+                // Until somebody has looked, the record stays as it is.
+                (Look::Unknown, Some(old)) if old.record.next_hop == hop => continue,
+                (Look::Way(way), _) => Some(way),
+                (Look::Unknown | Look::None, _) => None,
+            };
             let wanted = BackendRecord {
                 next_hop: hop,
                 counter,
                 service: placed.number,
-                ..record(
-                    service.mode,
-                    backend.address,
-                    ways.get(&backend.address),
-                    &self.settings.sources,
-                )
+                ..record(service.mode, backend.address, way, &self.settings.sources)
             };
             if let Some(old) = old
                 && old.record == wanted
@@ -160,16 +165,13 @@ impl Applier {
     }
 
     /// Writes the slots that differ.
-    fn write_slots(&mut self, placed: &Placed, plan: &ServicePlan) -> Result<(), PlaceError> {
+    fn write_slots(&self, placed: &Placed, plan: &ServicePlan) {
         let backends: Vec<u32> = plan
             .service
             .backends
             .iter()
             .map(|backend| placed.backends.get(&backend.address).map_or(0, |b| b.index))
             .collect();
-        if backends.len() > usize::from(u16::MAX) {
-            return Err(PlaceError::TooManyBackends);
-        }
         for slot in 0..placed.ring.1 {
             let owner = plan
                 .ring
@@ -181,17 +183,17 @@ impl Applier {
                 .ring
                 .publish(placed.ring.0 + slot, Slot::stable(owner));
         }
-        Ok(())
     }
 
-    /// Forgets backends that the service no longer has: no slot names them.
-    fn drop_unused(&mut self, placed: &mut Placed, service: &Service, now: Instant) {
+    /// Retires backends that the service no longer has: no slot of its present
+    /// ring names them.
+    fn drop_unused(&mut self, placed: &mut Placed, service: &Service) {
         let wanted: BTreeSet<IpAddr> = service.backends.iter().map(|b| b.address).collect();
         placed.backends.retain(|address, backend| {
             let keep = wanted.contains(address);
             if !keep {
-                self.indices.records.give_back(backend.index, now);
-                self.indices.counters.give_back(backend.record.counter, now);
+                self.retired.records.push(backend.index);
+                self.retired.counters.push(backend.record.counter);
             }
             keep
         });

@@ -254,7 +254,8 @@ impl<'a> Stage<'a> {
             "  ip netns exec {} curl {VIP}\n  \
                birdc -s {}/bird.ctl show route all\n  \
                {} status --socket {}/vipd.sock\n  \
-               less {}/vipd.log\n\
+               less {}/vipd.log\n  \
+               ip -n {} link set lb1 nomaster     (lb1 dies silently)\n\
              The next demo takes it away, or, when you have seen enough:\n  \
                {} --clean",
             client.netns_name(),
@@ -262,6 +263,7 @@ impl<'a> Stage<'a> {
             vipd.display(),
             lb1.dir().display(),
             lb1.dir().display(),
+            self.site.rack.switch.netns_name(),
             env::current_exe()?.display(),
         ));
         lab.keep()

@@ -1,0 +1,37 @@
+//! What is known of the way to a backend.
+
+use std::net::IpAddr;
+
+use crate::netlink::way::{Problems, Way, Ways};
+
+/// The kernel's word on the ways to all backends.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reach {
+    /// The ways there are.
+    pub ways: Ways,
+    /// Why there is none to others. An address in neither has not been looked
+    /// up yet.
+    pub problems: Problems,
+}
+
+/// The way to one backend.
+pub enum Look<'a> {
+    /// Frames can take it.
+    Way(&'a Way),
+    /// There is none.
+    None,
+    /// Nobody has looked yet: what a previous agent knew stays.
+    Unknown,
+}
+
+impl Reach {
+    /// The way to `address`; with `on_link`, without a gateway.
+    pub fn look(&self, address: IpAddr, on_link: bool) -> Look<'_> {
+        match self.ways.get(&address) {
+            Some(way) if on_link && way.gateway.is_some() => Look::None,
+            Some(way) => Look::Way(way),
+            None if self.problems.contains_key(&address) => Look::None,
+            None => Look::Unknown,
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! The tables of `docs/`: they name what the program has, in its own words.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
+
+use vipd::{
+    metrics,
+    status::{Backend, Check, Dataplane, Interface, MapUse, Peer, Service, Status, Vip},
+};
+use vipd_abi::{Action, DecapVerdict, Verdict};
+
+#[test]
+fn every_verdict_is_explained_in_its_own_words() {
+    let action = |verdict: &Verdict| match verdict.action() {
+        Action::Pass => "pass",
+        Action::Drop => "drop",
+        Action::Transmit => "transmit",
+        Action::Redirect => "redirect",
+    };
+    let wanted: Vec<Row> = Verdict::ALL
+        .iter()
+        .map(|verdict| {
+            [
+                format!("`{}`", verdict.label()),
+                action(verdict).to_owned(),
+                verdict.meaning().trim().to_owned(),
+            ]
+            .into()
+        })
+        .collect();
+    check("verdicts.md", 0, 3, &wanted);
+}
+
+#[test]
+fn every_verdict_of_the_decapsulator_is_explained() {
+    let wanted: Vec<Row> = DecapVerdict::ALL
+        .iter()
+        .map(|verdict| vec![format!("`{}`", verdict.label())])
+        .collect();
+    check("verdicts.md", 1, 1, &wanted);
+}
+
+#[test]
+fn every_metric_is_explained_with_its_type_and_labels() {
+    check(
+        "metrics.md",
+        0,
+        4,
+        &families(&metrics::render(status(), false)),
+    );
+}
+
+#[test]
+fn every_metric_is_in_the_openmetrics_text_too() {
+    let page = metrics::render(status(), true);
+    for row in families(&metrics::render(status(), false)) {
+        let name = row[0].trim_matches('`');
+        let has_it = page.lines().any(|line| {
+            line.starts_with(&format!("{name} ")) || line.starts_with(&format!("{name}{{"))
+        });
+        assert!(has_it, "no {name} in {page}");
+    }
+}
+
+type Row = Vec<String>;
+
+/// Compares the first columns of a table of a document with what is wanted.
+#[track_caller]
+fn check(document: &str, table: usize, columns: usize, wanted: &[Row]) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../docs")
+        .join(document);
+    let text = fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    let found: Vec<Row> = tables(&text)
+        .get(table)
+        .unwrap_or_else(|| panic!("docs/{document} has no table {table}"))
+        .iter()
+        .map(|row| row.iter().take(columns).cloned().collect())
+        .collect();
+    let rows = |rows: &[Row]| -> BTreeSet<String> {
+        rows.iter()
+            .map(|row| format!("| {} |", row.join(" | ")))
+            .collect()
+    };
+    let (wanted_rows, found_rows) = (rows(wanted), rows(&found));
+    assert!(
+        found == wanted,
+        "docs/{document} lacks {:#?} and has too much {:#?}; if both are empty, the order is not \
+         the program's",
+        &wanted_rows - &found_rows,
+        &found_rows - &wanted_rows,
+    );
+}
+
+/// The tables of a document, each without its head.
+fn tables(text: &str) -> Vec<Vec<Row>> {
+    let mut tables = Vec::new();
+    let mut before = "";
+    for line in text.lines() {
+        if line.starts_with('|') {
+            if !before.starts_with('|') {
+                tables.push(Vec::new());
+            }
+            if let Some(table) = tables.last_mut() {
+                table.push(cells(line));
+            }
+        }
+        before = line;
+    }
+    // The head and the line below it.
+    tables.iter().map(|table| table[2..].to_vec()).collect()
+}
+
+fn cells(line: &str) -> Row {
+    let inside = line.trim().trim_start_matches('|').trim_end_matches('|');
+    inside
+        .split(" |")
+        .map(|cell| cell.trim().to_owned())
+        .collect()
+}
+
+/// The families of a page in the text format 0.0.4: name, type, labels, help.
+fn families(page: &str) -> Vec<Row> {
+    let mut helps = BTreeMap::new();
+    let mut families: Vec<(String, String)> = Vec::new();
+    let mut labels: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for line in page.lines() {
+        let words: Vec<_> = line.splitn(4, ' ').collect();
+        match words[..] {
+            ["#", "HELP", name, help] => {
+                helps.insert(name.to_owned(), help.to_owned());
+            }
+            ["#", "TYPE", name, kind] => families.push((name.to_owned(), kind.to_owned())),
+            _ => {
+                let (name, rest) = line.split_once(['{', ' ']).unwrap_or((line, ""));
+                let names = rest.split_once('}').map_or("", |(labels, _)| labels);
+                let names = names.split("\",").filter_map(|label| label.split_once('='));
+                labels.insert(name, names.map(|(name, _)| format!("`{name}`")).collect());
+            }
+        }
+    }
+    let row = |(name, kind): (String, String)| {
+        let labels = labels
+            .get(name.as_str())
+            .unwrap_or_else(|| panic!("{name} has no value in {page}"));
+        vec![
+            format!("`{name}`"),
+            kind,
+            labels.join(", "),
+            helps[&name].clone(),
+        ]
+    };
+    families.into_iter().map(row).collect()
+}
+
+/// A node with one of everything, so that each family has a value.
+fn status() -> Status {
+    let address = |text: &str| text.parse().expect("an address");
+    Status {
+        node: "lb1".into(),
+        version: "0.1.0".into(),
+        uptime_seconds: 1.5,
+        config: "/etc/vipd/vipd.toml".into(),
+        dataplane: Some(Dataplane {
+            pin_path: "/sys/fs/bpf/vipd".into(),
+            interfaces: vec![Interface {
+                name: "eth0".into(),
+                mode: "native".into(),
+            }],
+            fault: None,
+            faults: BTreeMap::new(),
+            maps: vec![MapUse {
+                map: "ring".into(),
+                used: 256,
+                capacity: 4096,
+            }],
+            verdicts: [("forwarded".into(), 7)].into(),
+        }),
+        vips: vec![Vip {
+            address: address("198.51.100.10"),
+            announced: true,
+            reason: String::new(),
+        }],
+        services: vec![Service {
+            name: "web".into(),
+            vips: vec![address("198.51.100.10")],
+            protocol: "tcp".into(),
+            port: 80,
+            mode: "ipip".into(),
+            alive: true,
+            healthy: 1,
+            configured: 1,
+            ring_size: 256,
+            ring_fingerprint: Some("0123456789abcdef".into()),
+            packets: 7,
+            bytes: 700,
+            backends: vec![Backend {
+                name: "b1".into(),
+                address: address("192.0.2.21"),
+                weight: 1,
+                state: "up".into(),
+                available: true,
+                since_seconds: 3.0,
+                check: Some(Check {
+                    code: "L4OK".into(),
+                    status: None,
+                    duration_seconds: 0.001,
+                    detail: String::new(),
+                }),
+                slots: 256,
+                packets: 7,
+                bytes: 700,
+            }],
+        }],
+        peers: vec![Peer {
+            name: "tor1".into(),
+            address: "192.0.2.1:179".into(),
+            remote_as: 64501,
+            state: "Established".into(),
+            uptime_seconds: Some(10.0),
+            established_count: 1,
+            advertised: [("IPv4 unicast".into(), 1)].into(),
+            pending: 0,
+            hold_time_seconds: Some(9),
+            last_error: None,
+            last_error_seconds_ago: None,
+            messages_sent: [("open".into(), 1)].into(),
+            messages_received: [("open".into(), 1)].into(),
+            unsent: Vec::new(),
+        }],
+        findings: Vec::new(),
+    }
+}
