@@ -5,6 +5,7 @@ use std::{
     fs, io,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     net::{UnixListener, UnixStream},
     sync::{mpsc, oneshot},
+    time::timeout,
 };
 
 use crate::{status::Status, views::Views};
@@ -88,6 +90,12 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
+/// How long an agent may take to tell its status.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long an agent may take over a reload, in which sessions may end.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
+
 /// The command line's side of the socket.
 pub struct Client {
     socket: PathBuf,
@@ -106,21 +114,37 @@ impl Client {
     ///
     /// # Errors
     ///
-    /// When the agent cannot be reached.
+    /// When the agent cannot be reached or does not answer.
     pub async fn status(&self) -> anyhow::Result<Status> {
-        self.call(Method::GET, "/v1/status").await
+        self.call(Method::GET, "/v1/status", STATUS_TIMEOUT).await
     }
 
     /// Has the agent load its configuration anew.
     ///
     /// # Errors
     ///
-    /// When the agent cannot be reached.
+    /// When the agent cannot be reached or does not answer.
     pub async fn reload(&self) -> anyhow::Result<ReloadAnswer> {
-        self.call(Method::POST, "/v1/reload").await
+        self.call(Method::POST, "/v1/reload", RELOAD_TIMEOUT).await
     }
 
     async fn call<T: for<'a> Deserialize<'a>>(
+        &self,
+        method: Method,
+        path: &str,
+        limit: Duration,
+    ) -> anyhow::Result<T> {
+        let answer = timeout(limit, self.exchange(method, path));
+        answer.await.unwrap_or_else(|_| {
+            bail!(
+                "the agent at {} does not answer within {limit:?}: is it stopped (SIGSTOP) or \
+                 very busy?",
+                self.socket.display()
+            )
+        })
+    }
+
+    async fn exchange<T: for<'a> Deserialize<'a>>(
         &self,
         method: Method,
         path: &str,
@@ -147,5 +171,21 @@ impl Client {
             bail!("the agent answered {status}: it may be stopping");
         }
         Ok(serde_json::from_slice(&body)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_agent_that_does_not_answer_is_not_waited_for() {
+        let name = format!("vipd-silent-{}.sock", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let _agent = UnixListener::bind(&path).unwrap();
+        let answer = timeout(Duration::from_secs(60), Client::new(&path).status()).await;
+        let _ = fs::remove_file(&path);
+        let error = answer.expect("an end").expect_err("no status").to_string();
+        assert!(error.contains("does not answer within 2s"), "{error}");
     }
 }

@@ -7,7 +7,8 @@ use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
 /// what is spoken on top.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum CheckCode {
-    /// The check could not be made on our side: no socket, no route, no port.
+    /// The check could not be made on our side: no socket, no source address,
+    /// no port. Says nothing of the backend.
     SockErr,
     /// The connection was accepted and nothing more was asked.
     L4Ok,

@@ -17,6 +17,14 @@
 //! ```
 //! With `fall` 1 GoingDown is skipped, with `rise` 1 GoingUp is. A backend
 //! takes traffic in Up and GoingDown: doubt alone moves nothing.
+//!
+//! A check that could not be made ([`CheckCode::SockErr`]) is neither good nor
+//! bad: it says something of this host and nothing of the backend, so it shows
+//! as the last result and moves no state and no count. HAProxy counts it as a
+//! failure, which takes every backend down at once when this host is short of
+//! file descriptors or memory. The price: while no check can be made, for
+//! example without the source address of the checks, a backend that dies keeps
+//! its traffic; one that was never checked gets none.
 
 use std::{
     fmt,
@@ -24,7 +32,10 @@ use std::{
     time::Instant,
 };
 
-use crate::{check::CheckResult, model::Timing};
+use crate::{
+    check::{CheckCode, CheckResult},
+    model::Timing,
+};
 
 /// What is believed of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +106,10 @@ impl Health {
         timing: &Timing,
         now: Instant,
     ) -> Option<Transition> {
-        let to = next(self.state, result.is_success(), timing);
+        let to = match result.code {
+            CheckCode::SockErr => self.state,
+            code => next(self.state, code.is_success(), timing),
+        };
         let from = replace(&mut self.state, to);
         if discriminant(&from) != discriminant(&to) {
             self.since = now;
@@ -239,27 +253,37 @@ mod tests {
     }
 
     fn result(success: bool) -> CheckResult {
+        coded(if success {
+            CheckCode::L4Ok
+        } else {
+            CheckCode::L4Con
+        })
+    }
+
+    fn coded(code: CheckCode) -> CheckResult {
         CheckResult {
-            code: if success {
-                CheckCode::L4Ok
-            } else {
-                CheckCode::L4Con
-            },
+            code,
             status: None,
             duration: Duration::from_millis(1),
             detail: String::new(),
         }
     }
 
-    /// `checks` is a string of `+` (passed) and `-` (failed); `expected` gives
-    /// the state after each, in letters: U up, d going down, D down, u going up.
+    /// `checks` is a string of `+` (passed), `-` (failed) and `!` (could not be
+    /// made); `expected` gives the state after each, in letters: U up, d going down, D down, u going up.
     #[track_caller]
     fn check(sentence: &str, initial: Initial, rise: u32, fall: u32, checks: &str, expected: &str) {
         let mut health = Health::new(initial, Instant::now());
         let mut path = String::new();
         let mut reasons = Vec::new();
         for c in checks.chars() {
-            let transition = health.observe(result(c == '+'), &timing(rise, fall), Instant::now());
+            let result = coded(match c {
+                '+' => CheckCode::L4Ok,
+                '-' => CheckCode::L4Con,
+                _ => CheckCode::SockErr,
+            });
+            let transition = health.observe(result.clone(), &timing(rise, fall), Instant::now());
+            assert_eq!(health.last(), Some(&result), "{sentence}");
             reasons.extend(transition.map(|t| t.reason));
             path.push(match health.state() {
                 State::Unknown => '?',
@@ -312,6 +336,10 @@ mod tests {
         );
         check("more of the same changes nothing", Up, 2, 2, "+++", "UUU");
         check("thresholds of 0 mean 1", Up, 0, 0, "-+", "DU");
+        check("our own fault takes nothing down", Up, 1, 1, "!!!", "UUU");
+        check("nor brings it up", Down, 1, 1, "!!!", "DDD");
+        check("nor decides first", Unknown, 1, 1, "!+", "?U");
+        check("nor counts", Up, 2, 3, "--!+--!-", "dddUdddD");
     }
 
     #[test]

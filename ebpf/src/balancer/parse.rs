@@ -137,6 +137,11 @@ fn ipv6(frame: &Frame) -> Result<(Packet, &'static VipEntry, &'static Head), Ver
     };
     // SAFETY: `at` has checked the bounds.
     let header = unsafe { header.read_unaligned() };
+    // Keys hold IPv4 addresses in this form (RFC 4291, section 2.5.5.2); no
+    // packet on a network may have it.
+    if is_mapped(header.destination) {
+        return Err(Verdict::NotVip);
+    }
     let table = Table::published()?;
     let address = VipKey::v6(header.destination, 0, 0);
 
@@ -171,6 +176,12 @@ fn ipv6(frame: &Frame) -> Result<(Packet, &'static VipEntry, &'static Head), Ver
         length: IPV6_HEADER + payload,
     };
     Ok((packet, entry, table.head))
+}
+
+/// Whether it is an IPv4-mapped IPv6 address.
+#[inline(always)]
+fn is_mapped([a, b, c, _]: [u32; 4]) -> bool {
+    a | b | c ^ 0xffff_u32.to_be() == 0
 }
 
 /// Whether the layer-4 header fits into what the IP header leaves for it.

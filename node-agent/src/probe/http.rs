@@ -77,14 +77,20 @@ fn own_host(target: SocketAddr) -> String {
     }
 }
 
-/// The status once the head is complete.
-fn status(answer: &[u8]) -> Result<Option<u16>, httparse::Error> {
-    let mut headers = [httparse::EMPTY_HEADER; 128];
-    let mut response = httparse::Response::new(&mut headers);
-    Ok(match response.parse(answer)? {
-        httparse::Status::Complete(_) => response.code,
-        httparse::Status::Partial => None,
-    })
+/// The status once its head is complete. Interim responses may come before it
+/// (RFC 9110, section 15.2); 101 is none, since nothing else follows in HTTP.
+fn status(mut answer: &[u8]) -> Result<Option<u16>, httparse::Error> {
+    loop {
+        let mut headers = [httparse::EMPTY_HEADER; 128];
+        let mut response = httparse::Response::new(&mut headers);
+        match response.parse(answer)? {
+            httparse::Status::Partial => return Ok(None),
+            httparse::Status::Complete(length) => match response.code {
+                Some(100 | 102..=199) => answer = answer.get(length..).unwrap_or_default(),
+                code => return Ok(code),
+            },
+        }
+    }
 }
 
 fn judge(code: u16, expected: &[RangeInclusive<u16>]) -> Outcome {

@@ -19,6 +19,7 @@ use tokio::{
     task::JoinHandle,
     time::{sleep_until, timeout},
 };
+use tracing::warn;
 use vipd_control::{
     check::{CheckCode, CheckResult, Observation},
     model::{Check, CheckKind, Model, Service},
@@ -105,11 +106,20 @@ struct Probe {
 impl Probe {
     async fn run(self) {
         let timing = &self.check.timing;
+        let mut told = false;
         let mut due = first_check(Instant::now(), timing, fastrand::f64());
         loop {
             sleep_until(due.into()).await;
             let started = Instant::now();
             let result = check(&self.check, self.backend).await;
+            let ours = result.code == CheckCode::SockErr;
+            if ours && !told {
+                warn!(
+                    "no check of {}/{} is possible: {}; it stays in the state it is in",
+                    self.service, self.backend, result.detail
+                );
+            }
+            told = ours;
             let observation = Observation {
                 service: Arc::clone(&self.service),
                 backend: self.backend,
@@ -256,6 +266,11 @@ mod tests {
         use CheckCode::{L4Con, L4Ok, L7Ok, L7Response, L7Status, L7Timeout};
         let ok = Server::Answers(b"HTTP/1.1 204 No Content\r\nServer: x\r\n\r\n");
         let busy = Server::Answers(b"HTTP/1.1 503 Service Unavailable\r\n\r\n");
+        let hints = Server::Answers(
+            b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n\
+              HTTP/1.1 503 Service Unavailable\r\n\r\n",
+        );
+        let interim = Server::Answers(b"HTTP/1.1 100 Continue\r\n\r\n");
         let other = Server::Answers(b"SSH-2.0-OpenSSH_9.2\r\n\r\n");
         let cases = [
             (
@@ -268,6 +283,8 @@ mod tests {
             ("TCP refused", CheckKind::Tcp, Server::Closed, L4Con, None),
             ("HTTP 204", http(), ok, L7Ok, Some(204)),
             ("HTTP 503", http(), busy, L7Status, Some(503)),
+            ("HTTP 503 after 103", http(), hints, L7Status, Some(503)),
+            ("HTTP 100 only", http(), interim, L7Response, None),
             ("HTTP refused", http(), Server::Closed, L4Con, None),
             ("HTTP silent", http(), Server::SaysNothing, L7Timeout, None),
             ("HTTP hung up", http(), Server::HangsUp, L7Response, None),

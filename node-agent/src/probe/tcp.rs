@@ -21,9 +21,9 @@ pub async fn connect(target: SocketAddr, source: Option<IpAddr>) -> Result<TcpSt
         .await
         .map_err(|error| match error.raw_os_error() {
             Some(libc::ETIMEDOUT) => Outcome::with(CheckCode::L4Timeout, error.to_string()),
-            Some(libc::EADDRNOTAVAIL | libc::EACCES | libc::EPERM) => {
-                Outcome::with(CheckCode::SockErr, own_words(&error, source))
-            }
+            Some(
+                libc::EADDRNOTAVAIL | libc::EACCES | libc::EPERM | libc::ENOBUFS | libc::ENOMEM,
+            ) => Outcome::with(CheckCode::SockErr, own_words(&error, source)),
             _ => Outcome::with(CheckCode::L4Con, error.to_string()),
         })
 }
@@ -44,6 +44,9 @@ fn own_words(error: &io::Error, source: Option<IpAddr>) -> String {
     match (error.raw_os_error(), source) {
         (Some(libc::EADDRNOTAVAIL), Some(source)) => {
             format!("the source address {source} is not configured on this host")
+        }
+        (Some(libc::EMFILE), _) => {
+            format!("{error}: raise the limit (LimitNOFILE= of the unit, or `ulimit -n`)")
         }
         _ => error.to_string(),
     }

@@ -183,6 +183,11 @@ fn what_is_for_nobody_here_passes_untouched() {
             Verdict::NotVip,
         ),
         (
+            "an IPv6 packet to the mapped form of an IPv4 VIP",
+            tcp(CLIENT6, &format!("::ffff:{IPIP}")).frame(),
+            Verdict::NotVip,
+        ),
+        (
             "a fragment for another address",
             strangers.clone().with(|p| p.fragment = true).frame(),
             Verdict::NotVip,
