@@ -7,11 +7,18 @@
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, xdp_action},
     btf_maps::{Array, LpmTrie, lpm_trie::Key},
-    helpers::{bpf_get_smp_processor_id, bpf_xdp_adjust_head},
+    helpers::bpf_get_smp_processor_id,
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
 use vipd_abi::{CPUS, Counter, DecapVerdict};
+use vipd_ebpf::{
+    frame::Frame,
+    header::{
+        ETHERNET, ETHERTYPE, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FRAGMENT, IPV4_HEADER, IPV4_IN_IP,
+        IPV6_HEADER, IPV6_IN_IP, Ipv4, Ipv6,
+    },
+};
 
 /// Outer source prefixes that are accepted, IPv4 in its mapped form. Addresses
 /// are words here: the stack takes no misaligned access, which bytes invite.
@@ -32,8 +39,9 @@ static DECAP_COUNTERS: Array<
 )]
 #[xdp]
 fn decap(ctx: XdpContext) -> u32 {
-    let bytes = (ctx.data_end() - ctx.data()) as u64;
-    let verdict = tunnel(&ctx).unwrap_or_else(|verdict| verdict);
+    let mut frame = Frame::new(ctx.ctx);
+    let bytes = frame.len();
+    let verdict = tunnel(&mut frame).unwrap_or_else(|verdict| verdict);
     count(verdict, bytes);
     match verdict {
         DecapVerdict::Decapsulated | DecapVerdict::NotTunnel => xdp_action::XDP_PASS,
@@ -41,48 +49,39 @@ fn decap(ctx: XdpContext) -> u32 {
     }
 }
 
-const ETHERNET: usize = 14;
-const IPV4_HEADER: usize = 20;
-const IPV6_HEADER: usize = 40;
-const IPV4_IN_IP: u8 = 4;
-const IPV6_IN_IP: u8 = 41;
-const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
-const ETHERTYPE_IPV6: u16 = 0x86dd_u16.to_be();
-
 /// What the outer header says.
 struct Outer {
     source: [u32; 4],
-    header: usize,
+    header: u32,
     protocol: u8,
     tos: u8,
 }
 
 #[inline(always)]
-fn tunnel(ctx: &XdpContext) -> Result<DecapVerdict, DecapVerdict> {
-    let outer = match read::<u16>(ctx, 12) {
-        Some(ETHERTYPE_IPV4) => outer_ipv4(ctx)?,
-        Some(ETHERTYPE_IPV6) => outer_ipv6(ctx)?,
+fn tunnel(frame: &mut Frame) -> Result<DecapVerdict, DecapVerdict> {
+    let outer = match frame.read::<u16>(ETHERTYPE) {
+        Some(ETHERTYPE_IPV4) => outer_ipv4(frame)?,
+        Some(ETHERTYPE_IPV6) => outer_ipv6(frame)?,
         _ => return Err(DecapVerdict::NotTunnel),
     };
     if DECAP_SOURCES.get(&Key::new(128, outer.source)).is_none() {
         return Err(DecapVerdict::UnlistedSource);
     }
-    let inner = ETHERNET + outer.header;
-    let version = read::<u8>(ctx, inner).ok_or(DecapVerdict::Malformed)? >> 4;
+    let inner = ETHERNET + outer.header as usize;
+    let version = frame.read::<u8>(inner).ok_or(DecapVerdict::Malformed)? >> 4;
     let ethertype = match (outer.protocol, version) {
         (IPV4_IN_IP, 4) => ETHERTYPE_IPV4,
         (IPV6_IN_IP, 6) => ETHERTYPE_IPV6,
         _ => return Err(DecapVerdict::Malformed),
     };
-    carry_congestion(ctx, inner, version, outer.tos)?;
+    carry_congestion(frame, inner, version, outer.tos)?;
 
-    let addresses = read::<[u32; 3]>(ctx, 0).ok_or(DecapVerdict::Malformed)?;
-    // SAFETY: the context is valid; pointers are checked anew below.
-    if unsafe { bpf_xdp_adjust_head(ctx.ctx, outer.header as i32) } != 0 {
+    let addresses = frame.read::<[u32; 3]>(0).ok_or(DecapVerdict::Malformed)?;
+    if !frame.grow_head(-(outer.header as i32)) {
         return Err(DecapVerdict::Malformed);
     }
-    let link = at::<[u32; 3]>(ctx, 0).ok_or(DecapVerdict::Malformed)?;
-    let kind = at::<u16>(ctx, 12).ok_or(DecapVerdict::Malformed)?;
+    let link = frame.at::<[u32; 3]>(0).ok_or(DecapVerdict::Malformed)?;
+    let kind = frame.at::<u16>(ETHERTYPE).ok_or(DecapVerdict::Malformed)?;
     // SAFETY: `at` has checked the bounds of both.
     unsafe {
         link.write_unaligned(addresses);
@@ -91,30 +90,16 @@ fn tunnel(ctx: &XdpContext) -> Result<DecapVerdict, DecapVerdict> {
     Ok(DecapVerdict::Decapsulated)
 }
 
-/// An IPv4 header as it lies in the frame, up to the source.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Ipv4 {
-    version_ihl: u8,
-    tos: u8,
-    length: u16,
-    id: u16,
-    fragment: u16,
-    ttl: u8,
-    protocol: u8,
-    checksum: u16,
-    source: u32,
-    destination: u32,
-}
-
 #[inline(always)]
-fn outer_ipv4(ctx: &XdpContext) -> Result<Outer, DecapVerdict> {
-    let header = read::<Ipv4>(ctx, ETHERNET).ok_or(DecapVerdict::NotTunnel)?;
+fn outer_ipv4(frame: &Frame) -> Result<Outer, DecapVerdict> {
+    let header = frame
+        .read::<Ipv4>(ETHERNET)
+        .ok_or(DecapVerdict::NotTunnel)?;
     if header.protocol != IPV4_IN_IP && header.protocol != IPV6_IN_IP {
         return Err(DecapVerdict::NotTunnel);
     }
     // Options and fragments: no balancer sends them.
-    if header.version_ihl != 0x45 || header.fragment & 0x3fff_u16.to_be() != 0 {
+    if header.version_ihl != 0x45 || header.fragment & FRAGMENT != 0 {
         return Err(DecapVerdict::Malformed);
     }
     Ok(Outer {
@@ -126,18 +111,18 @@ fn outer_ipv4(ctx: &XdpContext) -> Result<Outer, DecapVerdict> {
 }
 
 #[inline(always)]
-fn outer_ipv6(ctx: &XdpContext) -> Result<Outer, DecapVerdict> {
-    let protocol = read::<u8>(ctx, ETHERNET + 6).ok_or(DecapVerdict::NotTunnel)?;
-    if protocol != IPV4_IN_IP && protocol != IPV6_IN_IP {
+fn outer_ipv6(frame: &Frame) -> Result<Outer, DecapVerdict> {
+    let header = frame
+        .read::<Ipv6>(ETHERNET)
+        .ok_or(DecapVerdict::NotTunnel)?;
+    if header.next_header != IPV4_IN_IP && header.next_header != IPV6_IN_IP {
         return Err(DecapVerdict::NotTunnel);
     }
-    let source = read::<[u32; 4]>(ctx, ETHERNET + 8).ok_or(DecapVerdict::Malformed)?;
-    let first = read::<u16>(ctx, ETHERNET).ok_or(DecapVerdict::Malformed)?;
     Ok(Outer {
-        source,
+        source: header.source,
         header: IPV6_HEADER,
-        protocol,
-        tos: (u16::from_be(first) >> 4) as u8,
+        protocol: header.next_header,
+        tos: (u32::from_be(header.version_class_label) >> 20) as u8,
     })
 }
 
@@ -149,7 +134,7 @@ const ECN_NOT_CAPABLE: u8 = 0;
 /// (RFC 6040, section 4.2).
 #[inline(always)]
 fn carry_congestion(
-    ctx: &XdpContext,
+    frame: &Frame,
     inner: usize,
     version: u8,
     outer_tos: u8,
@@ -157,7 +142,7 @@ fn carry_congestion(
     if outer_tos & ECN != ECN_CONGESTED {
         return Ok(());
     }
-    let word = at::<u16>(ctx, inner).ok_or(DecapVerdict::Malformed)?;
+    let word = frame.at::<u16>(inner).ok_or(DecapVerdict::Malformed)?;
     // SAFETY: `at` has checked the bounds.
     let old = u16::from_be(unsafe { word.read_unaligned() });
     let shift = if version == 4 { 0 } else { 4 };
@@ -167,7 +152,7 @@ fn carry_congestion(
     }
     let new = old | congested;
     if version == 4 && new != old {
-        let checksum = at::<u16>(ctx, inner + 10).ok_or(DecapVerdict::Malformed)?;
+        let checksum = frame.at::<u16>(inner + 10).ok_or(DecapVerdict::Malformed)?;
         // SAFETY: `at` has checked the bounds. RFC 1624, equation 3.
         unsafe {
             let sum = u32::from(!u16::from_be(checksum.read_unaligned()))
@@ -181,18 +166,6 @@ fn carry_congestion(
     // SAFETY: `at` has checked the bounds.
     unsafe { word.write_unaligned(new.to_be()) };
     Ok(())
-}
-
-#[inline(always)]
-fn at<T>(ctx: &XdpContext, offset: usize) -> Option<*mut T> {
-    let start = ctx.data() + offset;
-    (start + size_of::<T>() <= ctx.data_end()).then_some(start as *mut T)
-}
-
-#[inline(always)]
-fn read<T: Copy>(ctx: &XdpContext, offset: usize) -> Option<T> {
-    // SAFETY: `at` has checked the bounds; T is plain integers.
-    at::<T>(ctx, offset).map(|p| unsafe { p.read_unaligned() })
 }
 
 #[inline(always)]

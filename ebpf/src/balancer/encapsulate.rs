@@ -1,21 +1,19 @@
 //! IP in IP: a prebuilt outer header in front of the packet.
 
 use vipd_abi::BackendRecord;
+use vipd_ebpf::{
+    frame::Frame,
+    header::{
+        ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_HEADER, IPV4_IN_IP, IPV6_HEADER, IPV6_IN_IP,
+        Ipv6,
+    },
+};
 
 use crate::{
     forward::Link,
-    frame::{ETHERNET, Frame},
     parse::{Family, Packet},
 };
 
-/// Bytes an outer IPv4 header adds.
-pub const IPV4_HEADER: u32 = 20;
-/// Bytes an outer IPv6 header adds.
-pub const IPV6_HEADER: u32 = 40;
-
-/// Protocol numbers of IPv4 and IPv6 inside IP.
-const IPV4_IN_IP: u8 = 4;
-const IPV6_IN_IP: u8 = 41;
 /// Time to live of the outer header.
 const TTL: u8 = 64;
 
@@ -53,7 +51,7 @@ pub fn ipv4(
             (mac_1 >> 16) as u16,
             mac_2 as u16,
             (mac_2 >> 16) as u16,
-            0x0800_u16.to_be(),
+            ETHERTYPE_IPV4,
             (version_tos as u16).to_be(),
             (length as u16).to_be(),
             0,
@@ -74,12 +72,7 @@ pub fn ipv4(
 struct Outer6 {
     link: [u32; 3],
     ethertype: u16,
-    version_class_label: u32,
-    payload: u16,
-    next_header: u8,
-    hop_limit: u8,
-    source: [u32; 4],
-    destination: [u32; 4],
+    ip: Ipv6,
 }
 
 /// Prepends an outer IPv6 header (RFC 2473): traffic class and ECN of the
@@ -100,16 +93,18 @@ pub fn ipv6(
     unsafe {
         outer.write_unaligned(Outer6 {
             link: link.words(),
-            ethertype: 0x86dd_u16.to_be(),
-            version_class_label: (0x6000_0000 | u32::from(packet.tos) << 20).to_be(),
-            payload: (packet.length as u16).to_be(),
-            next_header: match packet.family {
-                Family::V4 => IPV4_IN_IP,
-                Family::V6 => IPV6_IN_IP,
+            ethertype: ETHERTYPE_IPV6,
+            ip: Ipv6 {
+                version_class_label: (0x6000_0000 | u32::from(packet.tos) << 20).to_be(),
+                payload: (packet.length as u16).to_be(),
+                next_header: match packet.family {
+                    Family::V4 => IPV4_IN_IP,
+                    Family::V6 => IPV6_IN_IP,
+                },
+                hop_limit: TTL,
+                source: core::mem::transmute_copy(&backend.source),
+                destination: core::mem::transmute_copy(&backend.destination),
             },
-            hop_limit: TTL,
-            source: core::mem::transmute_copy(&backend.source),
-            destination: core::mem::transmute_copy(&backend.destination),
         });
     }
     Some(())

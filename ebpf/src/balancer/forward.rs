@@ -1,11 +1,13 @@
 //! From a packet for a service to a frame for a backend.
 
 use vipd_abi::{BackendKind, BackendRecord, Head, NextHop, Uplink, Verdict, VipEntry, flow_hash};
+use vipd_ebpf::{
+    frame::Frame,
+    header::{ETHERNET, IPV4_HEADER, IPV6_HEADER},
+};
 
 use crate::{
-    encapsulate,
-    frame::{ETHERNET, Frame},
-    maps,
+    encapsulate, maps,
     parse::{Family, Packet},
 };
 
@@ -63,8 +65,8 @@ fn to_backend(frame: &mut Frame, packet: &Packet, backend: &BackendRecord) -> Ve
     }
     let outer = match kind {
         BackendKind::L2 => 0,
-        BackendKind::Ipip4 => encapsulate::IPV4_HEADER,
-        BackendKind::Ipip6 => encapsulate::IPV6_HEADER,
+        BackendKind::Ipip4 => IPV4_HEADER,
+        BackendKind::Ipip6 => IPV6_HEADER,
         BackendKind::Unset => return Verdict::Inconsistent,
     };
     if packet.length + outer > uplink.mtu {

@@ -8,7 +8,6 @@
 
 mod encapsulate;
 mod forward;
-mod frame;
 mod lookup;
 mod maps;
 mod parse;
@@ -16,8 +15,7 @@ mod parse;
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::debug;
 use vipd_abi::{Action, Verdict};
-
-use crate::frame::Frame;
+use vipd_ebpf::frame::Frame;
 
 /// Entry point and single exit.
 #[expect(

@@ -5,11 +5,15 @@
 //! destination is known to be ours.
 
 use vipd_abi::{Head, Verdict, VipEntry, VipKey};
-
-use crate::{
-    frame::{ETHERNET, Frame},
-    lookup::Table,
+use vipd_ebpf::{
+    frame::Frame,
+    header::{
+        ETHERNET, ETHERTYPE, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FRAGMENT, IPV4_HEADER, IPV6_FRAGMENT,
+        IPV6_HEADER, Ipv4, Ipv6, TCP, UDP,
+    },
 };
+
+use crate::lookup::Table;
 
 /// Version of the packet's own header.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -36,41 +40,17 @@ pub struct Packet {
     pub length: u32,
 }
 
-const TCP: u8 = 6;
-const UDP: u8 = 17;
 const TCP_HEADER: u32 = 20;
 const UDP_HEADER: u32 = 8;
-const IPV4_HEADER: u32 = 20;
-const IPV6_HEADER: u32 = 40;
-
-/// EtherTypes as read from memory on a little-endian machine.
-const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
-const ETHERTYPE_IPV6: u16 = 0x86dd_u16.to_be();
 
 /// Looks at the frame and finds the service it is for.
 #[inline(always)]
 pub fn packet(frame: &Frame) -> Result<(Packet, &'static VipEntry, &'static Head), Verdict> {
-    match frame.read::<u16>(12) {
+    match frame.read::<u16>(ETHERTYPE) {
         Some(ETHERTYPE_IPV4) => ipv4(frame),
         Some(ETHERTYPE_IPV6) => ipv6(frame),
         _ => Err(Verdict::NotIp),
     }
-}
-
-/// An IPv4 header as it lies in the frame, fields in network order.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Ipv4 {
-    version_ihl: u8,
-    tos: u8,
-    length: u16,
-    id: u16,
-    fragment: u16,
-    ttl: u8,
-    protocol: u8,
-    checksum: u16,
-    source: u32,
-    destination: u32,
 }
 
 #[inline(always)]
@@ -92,8 +72,7 @@ fn ipv4(frame: &Frame) -> Result<(Packet, &'static VipEntry, &'static Head), Ver
     {
         return Err(table.if_vip(&address, Verdict::Malformed));
     }
-    // All but "don't fragment" and the reserved bit.
-    if header.fragment & 0x3fff_u16.to_be() != 0 {
+    if header.fragment & FRAGMENT != 0 {
         return Err(table.if_vip(&address, Verdict::Fragment));
     }
     if header.protocol != TCP && header.protocol != UDP {
@@ -118,18 +97,6 @@ fn ipv4(frame: &Frame) -> Result<(Packet, &'static VipEntry, &'static Head), Ver
     Ok((packet, entry, table.head))
 }
 
-/// An IPv6 header as it lies in the frame, fields in network order.
-#[derive(Clone, Copy)]
-#[repr(C)]
-struct Ipv6 {
-    version_class_label: u32,
-    payload: u16,
-    next_header: u8,
-    hop_limit: u8,
-    source: [u32; 4],
-    destination: [u32; 4],
-}
-
 #[inline(always)]
 fn ipv6(frame: &Frame) -> Result<(Packet, &'static VipEntry, &'static Head), Verdict> {
     let Some(header) = frame.at::<Ipv6>(ETHERNET) else {
@@ -152,8 +119,7 @@ fn ipv6(frame: &Frame) -> Result<(Packet, &'static VipEntry, &'static Head), Ver
     {
         return Err(table.if_vip(&address, Verdict::Malformed));
     }
-    const FRAGMENT: u8 = 44;
-    if header.next_header == FRAGMENT {
+    if header.next_header == IPV6_FRAGMENT {
         return Err(table.if_vip(&address, Verdict::Fragment));
     }
     if header.next_header != TCP && header.next_header != UDP {

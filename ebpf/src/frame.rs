@@ -5,15 +5,15 @@ use aya_ebpf::{
     helpers::{bpf_redirect, bpf_xdp_adjust_head},
 };
 
-/// Length of an Ethernet header.
-pub const ETHERNET: usize = 14;
-
 /// A received frame.
 pub struct Frame {
     ctx: *mut xdp_md,
 }
 
 impl Frame {
+    /// The frame of a program's context.
+    ///
+    /// The context is the kernel's, valid while the program runs.
     #[inline(always)]
     pub fn new(ctx: *mut xdp_md) -> Self {
         Self { ctx }
@@ -33,6 +33,7 @@ impl Frame {
 
     /// Bytes from the Ethernet header to the end, padding included.
     #[inline(always)]
+    #[expect(clippy::len_without_is_empty, reason = "a frame is never empty")]
     pub fn len(&self) -> u64 {
         (self.data_end() - self.data()) as u64
     }
@@ -74,7 +75,8 @@ impl Frame {
         u64::from(low) | u64::from(high) << 32
     }
 
-    /// Makes room for `bytes` in front. All pointers become invalid.
+    /// Makes room for `bytes` in front, or with a negative number takes bytes
+    /// away. All pointers become invalid.
     #[inline(always)]
     pub fn grow_head(&mut self, bytes: i32) -> bool {
         // SAFETY: the context is valid; the verifier has all pointers into
