@@ -3,6 +3,10 @@
 //! Names and units follow the conventions of Prometheus. The text is
 //! OpenMetrics when the reader asks for it, otherwise the older text format,
 //! which is derived from it.
+//!
+//! Packets and bytes are counted per service and backend and never summed up
+//! here: a sum falls when a backend leaves, which a reader takes for a restart
+//! from zero and counts all of it anew.
 
 use std::fmt;
 
@@ -197,22 +201,6 @@ fn encode_services(status: &Status, page: &mut DescriptorEncoder<'_>) -> fmt::Re
         for service in &status.services {
             family.gauge(&[("service", &service.name)], value(service))?;
         }
-    }
-    let mut packets = counters(
-        page,
-        "service_packets",
-        "Packets forwarded for the service.",
-    )?;
-    for service in &status.services {
-        packets.counter(&[("service", &service.name)], service.packets)?;
-    }
-    let mut bytes = counters(
-        page,
-        "service_bytes",
-        "Bytes of frames received and forwarded for the service.",
-    )?;
-    for service in &status.services {
-        bytes.counter(&[("service", &service.name)], service.bytes)?;
     }
     let help = "Always 1; the fingerprint is the same on every node that sees the same backends and \
                 has the same secret.";

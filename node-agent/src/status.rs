@@ -100,9 +100,9 @@ pub struct Service {
     /// Who owns which slot, in one number; the same on every node that sees
     /// the same and has the same secret.
     pub ring_fingerprint: Option<String>,
-    /// Packets forwarded, all backends together.
+    /// Packets forwarded, all present backends together; falls when one leaves.
     pub packets: u64,
-    /// Bytes forwarded, all backends together.
+    /// Bytes forwarded, all present backends together; falls when one leaves.
     pub bytes: u64,
     /// Backends.
     pub backends: Vec<Backend>,

@@ -138,8 +138,6 @@ fn ensure_metrics(site: &Site) -> Result<()> {
     const FAMILIES: &[&str] = &[
         "vipd_build_info",
         "vipd_packets_total",
-        "vipd_service_packets_total",
-        "vipd_service_bytes_total",
         "vipd_service_ring_fingerprint_info",
         "vipd_backend_packets_total",
         "vipd_backend_bytes_total",
