@@ -1,0 +1,297 @@
+//! The agent: starts the rooms of the house, connects them, carries a reload
+//! to each, and stops them in good order.
+//!
+//! ```text
+//! probes -> engine -> decision -+-> data plane -> applied --.
+//!                               |                           v
+//!   netlink -> ways ------------'            announce (gate) -> speaker -> peers
+//! ```
+//!
+//! Arrows are watch channels: each holds the latest state, and nobody waits
+//! for a slow reader.
+
+mod settings;
+mod start;
+
+use std::{
+    collections::BTreeSet,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, bail};
+use tokio::{
+    signal::unix::Signal,
+    sync::{mpsc, watch},
+    task::{JoinError, JoinSet},
+    time::sleep,
+};
+use tracing::{error, info, warn};
+
+use self::settings::plan;
+pub(crate) use self::settings::{backends, secret, settings};
+use crate::{
+    announce,
+    api::{self, Reload, ReloadAnswer},
+    config::{Config, Dataplane, OnStop},
+    dataplane::{
+        apply::{Applied, Settings},
+        kernel::Kernel,
+    },
+    engine::Plan,
+    netlink::Netlink,
+    plane,
+    probe::Probes,
+    speaker::Speaker,
+};
+
+/// How long peers may take to hear of a withdrawal when the agent stops.
+const FLUSH: Duration = Duration::from_secs(2);
+
+/// How long a session that has failed stays down, lest it fail in a loop.
+const ANEW: Duration = Duration::from_secs(1);
+
+/// Runs the agent until it is told to stop.
+///
+/// # Errors
+///
+/// When it cannot start; once it runs, faults are shown and not fatal.
+pub async fn run(path: &Path, config: Config) -> anyhow::Result<()> {
+    start::raise_file_limit();
+    let socket = config.control_socket.clone();
+    let control = api::listen(&socket)
+        .with_context(|| format!("cannot serve the control socket {}", socket.display()))?;
+    let started = Agent::start(path, config, control).await;
+    let mut agent = started.inspect_err(|_| {
+        let _ = std::fs::remove_file(&socket);
+    })?;
+    match agent.serve().await {
+        Ok(()) => {
+            agent.stop().await;
+            Ok(())
+        }
+        Err(error) => {
+            // Nobody decides any more: routers must leave at once. Packets
+            // that still come are forwarded by what is pinned, and the next
+            // agent takes it over.
+            agent.speaker.stop("vipd has failed").await;
+            Err(error)
+        }
+    }
+}
+
+struct Agent {
+    path: PathBuf,
+    config: watch::Sender<Arc<Config>>,
+    plans: watch::Sender<Plan>,
+    settings: watch::Sender<Settings>,
+    guarded: watch::Sender<Option<Dataplane>>,
+    linger: watch::Sender<Duration>,
+    closing: watch::Sender<bool>,
+    wanted: watch::Sender<BTreeSet<IpAddr>>,
+    netlink: Netlink,
+    plane: Option<Plane>,
+    /// The data plane's ends of channels when there is none.
+    _idle: Option<Idle>,
+    probes: Probes,
+    speaker: Speaker,
+    reloads: mpsc::Receiver<Reload>,
+    tasks: JoinSet<&'static str>,
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+/// Ends of the data plane's channels that nobody writes to.
+type Idle = (watch::Sender<Arc<Applied>>, watch::Sender<Option<String>>);
+
+/// The loaded data plane and the thread that writes it.
+struct Plane {
+    kernel: Kernel,
+    thread: thread::JoinHandle<()>,
+    stop: watch::Sender<bool>,
+}
+
+impl Agent {
+    /// Serves reloads until a signal asks to stop.
+    ///
+    /// # Errors
+    ///
+    /// When a task has ended that must not.
+    async fn serve(&mut self) -> anyhow::Result<()> {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return Ok(()),
+                _ = self.interrupt.recv() => return Ok(()),
+                peer = self.speaker.ended() => {
+                    error!("the session with {peer} has failed, a defect of vipd; it starts anew");
+                    sleep(ANEW).await;
+                    let config = Arc::clone(&self.config.borrow());
+                    self.speaker.configure(config.bgp.as_ref()).await;
+                }
+                Some(ended) = self.tasks.join_next() => {
+                    bail!("{}", ended_words(ended));
+                }
+                _ = self.hangup.recv() => {
+                    self.reload().await;
+                }
+                Some(reload) = self.reloads.recv() => {
+                    let answer = self.reload().await;
+                    // Whoever asked may have gone.
+                    let _ = reload.send(answer);
+                }
+            }
+        }
+    }
+
+    /// Loads the configuration anew. A bad one changes nothing.
+    async fn reload(&mut self) -> ReloadAnswer {
+        let answer = match self.try_reload().await {
+            Ok(messages) => ReloadAnswer {
+                applied: true,
+                messages,
+            },
+            Err(messages) => ReloadAnswer {
+                applied: false,
+                messages,
+            },
+        };
+        for message in &answer.messages {
+            if answer.applied {
+                info!("reload: {message}");
+            } else {
+                error!("reload refused, the old configuration stays in force: {message}");
+            }
+        }
+        answer
+    }
+
+    async fn try_reload(&mut self) -> Result<Vec<String>, Vec<String>> {
+        let (mut new, warnings) = Config::load(&self.path).map_err(|error| {
+            let findings = error.findings.iter();
+            findings.map(ToString::to_string).collect::<Vec<_>>()
+        })?;
+        let old = Arc::clone(&self.config.borrow());
+        if let Some(needs) = needs_restart(&old, &new) {
+            return Err(vec![format!(
+                "{needs} can change only with a restart of the agent"
+            )]);
+        }
+        let secret = secret(&new).map_err(|error| vec![format!("{error:#}")])?;
+        new.share_with(&old);
+        let mut messages: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+        // What can fail comes first, so that a refusal changes nothing.
+        let mut macs = self.settings.borrow().macs;
+        if let (Some(plane), Some(dataplane)) = (&mut self.plane, &new.dataplane)
+            && old.dataplane.as_ref() != Some(dataplane)
+        {
+            macs = plane::attach(&mut plane.kernel, dataplane, &self.netlink)
+                .await
+                .map_err(|error| vec![format!("{error:#}")])?;
+        }
+        let new = Arc::new(new);
+        self.linger.send_replace(new.linger);
+        self.guarded.send_replace(new.dataplane.clone());
+        if let (Some(plane), Some(dataplane)) = (&mut self.plane, &new.dataplane)
+            && let Err(error) =
+                plane::detach_others(&mut plane.kernel, dataplane, &self.netlink).await
+        {
+            messages.push(format!("XDP may still be on other interfaces: {error:#}"));
+        }
+        self.settings.send_replace(settings(&new, secret, macs));
+        self.wanted.send_replace(backends(&new));
+        self.plans.send_replace(plan(&new, secret));
+        self.probes.configure(&new.model);
+        self.speaker.configure(new.bgp.as_ref()).await;
+        messages.push(if new == old {
+            "the file has not changed; secrets were read anew".to_owned()
+        } else {
+            format!("in force: {}", new.summary())
+        });
+        self.config.send_replace(new);
+        Ok(messages)
+    }
+
+    /// The ordered stop: withdraw, linger while still forwarding, Cease, and
+    /// only then take away.
+    async fn stop(mut self) {
+        let config = Arc::clone(&self.config.borrow());
+        info!("stopping: withdrawing all routes");
+        self.closing.send_replace(true);
+        let mut announced = self.speaker.announced();
+        let withdrawn = announced.wait_for(|announced| announced.is_empty());
+        let _ = tokio::time::timeout(FLUSH, withdrawn).await;
+        for peer in self.speaker.flushed(FLUSH).await {
+            warn!("{peer} has not taken the withdrawal");
+        }
+        if self.speaker.has_sessions() {
+            info!(
+                "forwarding for {:?} more; another signal cuts this short",
+                config.linger
+            );
+            tokio::select! {
+                () = sleep(config.linger) => {}
+                _ = self.terminate.recv() => {}
+                _ = self.interrupt.recv() => {}
+            }
+        }
+        self.speaker.stop("vipd stops").await;
+        self.tasks.abort_all();
+        if let Some(plane) = self.plane {
+            plane.stop.send_replace(true);
+            let _ = tokio::task::spawn_blocking(|| plane.thread.join()).await;
+            let keep = config
+                .dataplane
+                .as_ref()
+                .is_some_and(|dataplane| dataplane.on_stop == OnStop::Keep);
+            if keep {
+                info!("the data plane stays and forwards on: on_stop = \"keep\"");
+            } else {
+                match plane.kernel.unload() {
+                    Ok(_) => info!("the data plane is taken away"),
+                    Err(error) => error!("the data plane stays behind: {error}"),
+                }
+                if let Some(dataplane) = &config.dataplane {
+                    plane::wait_detached(dataplane, &self.netlink).await;
+                }
+            }
+        }
+        announce::release_all(&self.netlink).await;
+        if let Err(error) = std::fs::remove_file(&config.control_socket) {
+            warn!("{}: {error}", config.control_socket.display());
+        }
+        info!("stopped");
+    }
+}
+
+/// Which task has ended that must not, and how.
+fn ended_words(ended: Result<&'static str, JoinError>) -> String {
+    match ended {
+        Ok(name) => format!("the task `{name}` has ended; this is a defect of vipd"),
+        Err(error) => format!("a task has failed: {error}; this is a defect of vipd"),
+    }
+}
+
+/// What cannot change while the agent runs, if it does change.
+fn needs_restart(old: &Config, new: &Config) -> Option<&'static str> {
+    let pins = |config: &Config| config.dataplane.as_ref().map(|d| d.pin_path.clone());
+    let mode = |config: &Config| config.dataplane.as_ref().map(|d| d.xdp_mode);
+    let checks = [
+        (
+            old.dataplane.is_some() != new.dataplane.is_some(),
+            "whether there is a [dataplane]",
+        ),
+        (pins(old) != pins(new), "dataplane.pin_path"),
+        (mode(old) != mode(new), "dataplane.xdp_mode"),
+        (old.control_socket != new.control_socket, "control.socket"),
+        (old.metrics != new.metrics, "[metrics]"),
+        (old.log_level != new.log_level, "log.level"),
+    ];
+    checks
+        .into_iter()
+        .find(|(changed, _)| *changed)
+        .map(|(_, what)| what)
+}

@@ -1,0 +1,292 @@
+//! The start: every room is opened and connected, in the order that loses
+//! nothing when one of them cannot be.
+
+use std::{path::Path, sync::Arc, time::Instant};
+
+use anyhow::{Context as _, bail};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    runtime::Handle,
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+use tracing::{info, warn};
+use vipd_control::health::Initial;
+
+use super::{
+    Agent, Plane,
+    settings::{backends, plan, secret, settings},
+};
+use crate::{
+    announce, api,
+    config::Config,
+    dataplane::{
+        adopt::Adopted,
+        apply::{Applier, Settings},
+        driver,
+    },
+    engine::Engine,
+    metrics,
+    netlink::{Netlink, watch::watch_ways},
+    plane,
+    preflight::{self, Severity},
+    probe::Probes,
+    speaker::Speaker,
+    views::{DataplaneViews, Views},
+};
+
+impl Agent {
+    /// Starts everything for a configuration that has been checked.
+    ///
+    /// # Errors
+    ///
+    /// When something is not to be had; then nothing is left behind.
+    pub(super) async fn start(
+        path: &Path,
+        config: Config,
+        control: UnixListener,
+    ) -> anyhow::Result<Self> {
+        // Signals first: one that comes during the start is not lost.
+        let terminate = signal(SignalKind::terminate())?;
+        let interrupt = signal(SignalKind::interrupt())?;
+        let hangup = signal(SignalKind::hangup())?;
+        // What can fail for reasons outside comes before the data plane.
+        let metrics_listener = match config.metrics {
+            Some(address) => Some(
+                TcpListener::bind(address)
+                    .await
+                    .with_context(|| format!("cannot serve metrics on {address}"))?,
+            ),
+            None => None,
+        };
+        let netlink = Netlink::connect()?;
+        let findings = findings(&config, &netlink).await?;
+        let secret = secret(&config)?;
+        let config = Arc::new(config);
+        let mut tasks = JoinSet::new();
+
+        let loaded = match &config.dataplane {
+            Some(dataplane) => {
+                let debug = tracing::enabled!(tracing::Level::DEBUG);
+                let (mut kernel, tables, macs) = plane::load(dataplane, &netlink, debug).await?;
+                if debug {
+                    plane::forward_logs(&mut kernel)?;
+                }
+                let settings = settings(&config, secret, macs);
+                Some((kernel, Applier::new(tables, settings), settings))
+            }
+            None => None,
+        };
+        let adopted = loaded
+            .as_ref()
+            .map_or_else(Adopted::default, |(_, applier, _)| {
+                applier.adopted().clone()
+            });
+        if !adopted.services.is_empty() {
+            info!(
+                "a data plane with {} services was found and is taken over",
+                adopted.services.len()
+            );
+        }
+
+        let (observations, observed) = mpsc::channel(1024);
+        let plan = plan(&config, secret);
+        let (plans, plans_out) = watch::channel(plan.clone());
+        let engine = Engine::new(plan, &|service, backend| match adopted
+            .available(service, backend.address)
+        {
+            None => Initial::Unknown,
+            Some(true) => Initial::Up,
+            Some(false) => Initial::Down,
+        });
+        let decision = engine.decision();
+        let health = engine.health();
+        let mut probes = Probes::new(observations);
+        probes.configure(&config.model);
+
+        let (wanted, wanted_out) = watch::channel(backends(&config));
+        let (ways_in, ways) = watch::channel(Default::default());
+        let (problems_in, problems) = watch::channel(Default::default());
+        let (settings_in, settings_out) = watch::channel(Settings::default());
+        let (guarded, guarded_out) = watch::channel(config.dataplane.clone());
+        let (applied_in, applied) = watch::channel(Default::default());
+        let (fault_in, fault) = watch::channel(None);
+        let mut dataplane_views = None;
+        let mut running = None;
+        let mut idle = None;
+        if let (Some((mut kernel, applier, settings)), Some(dataplane)) =
+            (loaded, &config.dataplane)
+        {
+            settings_in.send_replace(settings);
+            dataplane_views = Some(DataplaneViews {
+                pin_path: dataplane.pin_path.clone(),
+                applied: applied.clone(),
+                fault: fault.clone(),
+                problems: problems.clone(),
+                counters: Arc::clone(&applier.tables().counters),
+                config: guarded_out.clone(),
+            });
+            let program = kernel.program_id()?;
+            let (stop, stop_out) = watch::channel(false);
+            let inputs = driver::Inputs {
+                decision: decision.clone(),
+                ways,
+                problems,
+                settings: settings_out,
+                applied: applied_in,
+                stop: stop_out,
+            };
+            let thread = driver::spawn(applier, inputs, Handle::current())?;
+            running = Some(Plane {
+                kernel,
+                thread,
+                stop,
+            });
+            spawn(
+                &mut tasks,
+                "netlink",
+                watch_ways(wanted_out, ways_in, problems_in),
+            );
+            let guard = plane::Guard {
+                netlink: netlink.clone(),
+                program,
+                config: guarded_out,
+                settings: settings_in.clone(),
+                fault: fault_in,
+            };
+            spawn(&mut tasks, "guard", guard.run());
+        } else {
+            // Nothing to apply, and never a fault.
+            idle = Some((applied_in, fault_in));
+        }
+        spawn(&mut tasks, "engine", engine.run(observed, plans_out));
+
+        let (announced_in, announced) = watch::channel(Default::default());
+        let (admissions_in, admissions) = watch::channel(Default::default());
+        let (closing, closing_out) = watch::channel(false);
+        let (linger, linger_out) = watch::channel(config.linger);
+        let inputs = announce::Inputs {
+            decision: decision.clone(),
+            applied,
+            fault,
+            closing: closing_out,
+            linger: linger_out,
+            announced: announced_in,
+            admissions: admissions_in,
+        };
+        spawn(
+            &mut tasks,
+            "announce",
+            announce::run(inputs, netlink.clone()),
+        );
+        let mut speaker = Speaker::new(announced);
+        speaker.configure(config.bgp.as_ref()).await;
+
+        let (config_in, config_out) = watch::channel(config);
+        let views = Views {
+            started: Instant::now(),
+            path: path.to_owned(),
+            config: config_out.clone(),
+            decision,
+            health,
+            admissions,
+            peers: speaker.peers(),
+            dataplane: dataplane_views,
+            findings: findings.into(),
+        };
+        let (reload, reloads) = mpsc::channel(1);
+        let api = axum::serve(control, api::router(views.clone(), reload));
+        spawn(&mut tasks, "control socket", async {
+            // Its errors are those of single connections.
+            let _ = api.await;
+        });
+        if let Some(listener) = metrics_listener {
+            let page = axum::serve(listener, metrics::router(views));
+            spawn(&mut tasks, "metrics", async {
+                let _ = page.await;
+            });
+        }
+        info!(
+            "running with {}: {}",
+            path.display(),
+            config_out.borrow().summary()
+        );
+        Ok(Self {
+            path: path.to_owned(),
+            config: config_in,
+            plans,
+            settings: settings_in,
+            guarded,
+            linger,
+            closing,
+            wanted,
+            netlink,
+            plane: running,
+            _idle: idle,
+            probes,
+            speaker,
+            reloads,
+            tasks,
+            terminate,
+            interrupt,
+            hangup,
+        })
+    }
+}
+
+/// Raises the limit of open files to what is allowed: ten thousand checks want
+/// as many sockets.
+pub(super) fn raise_file_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        warn!(
+            "the limit of open files stays at {:?}: {error}",
+            limit.current
+        );
+    }
+}
+
+/// Starts a task that runs as long as the agent.
+fn spawn(
+    tasks: &mut JoinSet<&'static str>,
+    name: &'static str,
+    task: impl Future<Output = ()> + Send + 'static,
+) {
+    tasks.spawn(async move {
+        task.await;
+        name
+    });
+}
+
+/// What an operator should know before traffic comes.
+///
+/// # Errors
+///
+/// When traffic would be lost, so that the agent must not start.
+async fn findings(config: &Config, netlink: &Netlink) -> anyhow::Result<Vec<String>> {
+    let mut found = Vec::new();
+    if config.node.cluster_secret.is_none() {
+        found.push(
+            "no node.cluster_secret_file: the flow hash is keyed with a value that everybody \
+             knows, so flows can be aimed at one backend"
+                .to_owned(),
+        );
+    }
+    for finding in preflight::inspect(config, netlink).await {
+        match finding.severity {
+            Severity::Error => bail!("{finding}"),
+            Severity::Warning => found.push(finding.to_string()),
+            Severity::Info => info!("{finding}"),
+        }
+    }
+    for finding in &found {
+        warn!("{finding}");
+    }
+    Ok(found)
+}
