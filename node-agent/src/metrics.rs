@@ -298,7 +298,7 @@ fn encode_dataplane(status: &Status, page: &mut DescriptorEncoder<'_>) -> fmt::R
     let mut attached = gauges(
         page,
         "xdp_attached",
-        "1 for each interface with the XDP program.",
+        "Whether the interface carries the XDP program.",
         None,
     )?;
     for interface in &dataplane.interfaces {
@@ -306,7 +306,8 @@ fn encode_dataplane(status: &Status, page: &mut DescriptorEncoder<'_>) -> fmt::R
             ("interface", interface.name.as_str()),
             ("mode", &interface.mode),
         ];
-        attached.gauge(&labels, 1.0)?;
+        let carries = ["native", "generic"].contains(&interface.mode.as_str());
+        attached.gauge(&labels, flag(carries))?;
     }
     let help = "Whether the data plane forwards; 0 withdraws everything.";
     gauges(page, "dataplane_up", help, None)?.single(flag(dataplane.fault.is_none()))?;

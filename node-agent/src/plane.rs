@@ -134,15 +134,21 @@ pub fn mode(mode: XdpMode) -> Mode {
     }
 }
 
-/// The interfaces as `vipd status` shows them.
-#[must_use]
-pub fn interfaces(config: &Dataplane) -> Vec<status::Interface> {
-    config
-        .interfaces
-        .iter()
-        .map(|name| status::Interface {
+/// The interfaces of the configuration as `vipd status` shows them, by what the
+/// kernel says of them.
+fn interfaces(links: &[Option<Link>], config: &Dataplane, program: u32) -> Vec<status::Interface> {
+    let mode = |link: Option<&Link>| match link.map(|link| link.xdp) {
+        None => "gone",
+        Some(Xdp::Native(id)) if id == program => Mode::Native.name(),
+        Some(Xdp::Generic(id)) if id == program => Mode::Generic.name(),
+        Some(Xdp::None) => "detached",
+        Some(_) => "another program",
+    };
+    let named = config.interfaces.iter().zip(links);
+    named
+        .map(|(name, link)| status::Interface {
             name: name.to_string(),
-            mode: mode(config.xdp_mode).name().to_owned(),
+            mode: mode(link.as_ref()).to_owned(),
         })
         .collect()
 }
@@ -182,6 +188,8 @@ pub struct Guard {
     pub settings: watch::Sender<Settings>,
     /// Gets what is wrong.
     pub fault: watch::Sender<Option<String>>,
+    /// Gets how the program is attached.
+    pub interfaces: watch::Sender<Vec<status::Interface>>,
 }
 
 impl Guard {
@@ -202,6 +210,8 @@ impl Guard {
                 Ok(links) => {
                     silent = 0;
                     self.follow(&links);
+                    self.interfaces
+                        .send_replace(interfaces(&links, &config, self.program));
                     find_fault(&links, &config, self.program)
                 }
                 Err(error) => {

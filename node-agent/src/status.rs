@@ -50,7 +50,8 @@ pub struct Dataplane {
 pub struct Interface {
     /// Name.
     pub name: String,
-    /// `native` or `generic`.
+    /// `native`, `generic`, or why the program is not there: `detached`,
+    /// `another program`, `gone`.
     pub mode: String,
 }
 

@@ -19,11 +19,10 @@ use vipd_control::{
 
 use crate::{
     announce::Admissions,
-    config::{Config, Dataplane},
+    config::Config,
     dataplane::{apply::Applied, tables::Counters},
     engine::{Decision, SharedHealth},
     netlink::way::Problems,
-    plane,
     speaker::{PeerStatus, Peers},
     status::{self, Status},
 };
@@ -64,8 +63,8 @@ pub struct DataplaneViews {
     pub counters: Arc<Counters>,
     /// Why some backends have no way, by address.
     pub problems: watch::Receiver<Problems>,
-    /// Where the program is attached.
-    pub config: watch::Receiver<Option<Dataplane>>,
+    /// How the program is attached.
+    pub interfaces: watch::Receiver<Vec<status::Interface>>,
 }
 
 impl Views {
@@ -184,11 +183,7 @@ impl DataplaneViews {
         }
         status::Dataplane {
             pin_path: self.pin_path.clone(),
-            interfaces: self
-                .config
-                .borrow()
-                .as_ref()
-                .map_or_else(Vec::new, plane::interfaces),
+            interfaces: self.interfaces.borrow().clone(),
             fault: self.fault.borrow().clone(),
             faults,
             maps: applied

@@ -113,6 +113,7 @@ impl Agent {
         let (guarded, guarded_out) = watch::channel(config.dataplane.clone());
         let (applied_in, applied) = watch::channel(Default::default());
         let (fault_in, fault) = watch::channel(None);
+        let (interfaces_in, interfaces) = watch::channel(Vec::new());
         let mut dataplane_views = None;
         let mut running = None;
         let mut idle = None;
@@ -126,7 +127,7 @@ impl Agent {
                 fault: fault.clone(),
                 problems: problems.clone(),
                 counters: Arc::clone(&applier.tables().counters),
-                config: guarded_out.clone(),
+                interfaces,
             });
             let program = kernel.program_id()?;
             let (stop, stop_out) = watch::channel(false);
@@ -155,6 +156,7 @@ impl Agent {
                 config: guarded_out,
                 settings: settings_in.clone(),
                 fault: fault_in,
+                interfaces: interfaces_in,
             };
             spawn(&mut tasks, "guard", guard.run());
         } else {

@@ -86,11 +86,11 @@ pub enum KernelError {
     #[error(transparent)]
     Pins(#[from] PinsError),
     /// The object could not be loaded.
-    #[error("cannot load the eBPF maps: {0}")]
-    Load(#[source] Box<aya::EbpfError>),
+    #[error("cannot load the eBPF maps: {}{}", chain(&**.0), capabilities(&**.0))]
+    Load(Box<aya::EbpfError>),
     /// The kernel did not take the program.
-    #[error("the kernel does not take the XDP program: {0}")]
-    Program(#[source] Box<ProgramError>),
+    #[error("the kernel does not take the XDP program: {}{}", chain(&**.0), capabilities(&**.0))]
+    Program(Box<ProgramError>),
     /// A map could not be mapped into memory.
     #[error("cannot map {name} into memory: {source}")]
     Map {
@@ -387,6 +387,21 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+/// What a refusal by the kernel is mostly about.
+fn capabilities(error: &(dyn std::error::Error + 'static)) -> &'static str {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let number = error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::raw_os_error);
+        if let Some(libc::EPERM | libc::EACCES) = number {
+            return "; vipd needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN";
+        }
+        cause = error.source();
+    }
+    ""
+}
+
 /// What to do about a refused attachment.
 fn hint(error: &ProgramError, mode: Mode) -> &'static str {
     let ProgramError::SyscallError(error) = error else {
@@ -404,7 +419,7 @@ fn hint(error: &ProgramError, mode: Mode) -> &'static str {
             "; the driver refuses native XDP in this configuration: often an MTU that is too \
              large, LRO, or too few queues (see `dmesg`)"
         }
-        (Some(libc::EPERM), _) => "; vipd needs CAP_NET_ADMIN and CAP_BPF",
+        (Some(libc::EPERM), _) => "; vipd needs CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN",
         _ => "",
     }
 }
