@@ -273,17 +273,8 @@ impl Applier {
         }
         // What a previous agent left and the configuration does not name.
         for (number, adopted) in std::mem::take(&mut self.adopted.services) {
-            self.retired.records.extend(adopted.surplus);
-            let backends = adopted.backends.into_iter();
-            self.retired.retire(Placed {
-                number,
-                ring: adopted.ring,
-                backends: backends
-                    .map(|(address, (index, record))| (address, PlacedBackend { index, record }))
-                    .collect(),
-                plan: None,
-                settled: false,
-            });
+            let placed = self.take_over(number, adopted);
+            self.retired.retire(placed);
         }
     }
 

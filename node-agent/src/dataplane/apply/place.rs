@@ -14,7 +14,7 @@ use vipd_control::{
 };
 
 use super::{Applier, Look, PlaceError, Placed, PlacedBackend, Reach};
-use crate::dataplane::record::record;
+use crate::dataplane::{adopt::AdoptedService, record::record};
 
 impl Applier {
     /// Writes the records and slots of one service.
@@ -44,17 +44,7 @@ impl Applier {
             .number(service)
             .and_then(|number| Some((number, self.adopted.services.remove(&number)?)));
         if let Some((number, adopted)) = adopted {
-            self.retired.records.extend(adopted.surplus);
-            let backends = adopted.backends.into_iter();
-            return Ok(Placed {
-                number,
-                ring: adopted.ring,
-                backends: backends
-                    .map(|(address, (index, record))| (address, PlacedBackend { index, record }))
-                    .collect(),
-                plan: None,
-                settled: false,
-            });
+            return Ok(self.take_over(number, adopted));
         }
         let number = self.indices.numbers.take(now);
         Ok(Placed {
@@ -64,6 +54,21 @@ impl Applier {
             plan: None,
             settled: false,
         })
+    }
+
+    /// What a previous agent has placed, as if this one had.
+    pub(super) fn take_over(&mut self, number: u32, adopted: AdoptedService) -> Placed {
+        self.retired.records.extend(adopted.surplus);
+        let backends = adopted.backends.into_iter();
+        Placed {
+            number,
+            ring: adopted.ring,
+            backends: backends
+                .map(|(address, (index, record))| (address, PlacedBackend { index, record }))
+                .collect(),
+            plan: None,
+            settled: false,
+        }
     }
 
     fn update(
