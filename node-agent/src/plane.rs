@@ -44,13 +44,28 @@ pub async fn load(
     netlink: &Netlink,
     debug: bool,
 ) -> anyhow::Result<(Kernel, Tables, [u64; MACS])> {
-    let (mut kernel, tables) = Kernel::load(Some(&config.pin_path), debug)?;
+    let (kernel, tables) = Kernel::load(Some(&config.pin_path), debug)?;
+    let (kernel, macs) = attach_first(kernel, config, netlink).await?;
+    Ok((kernel, tables, macs))
+}
+
+/// Attaches a program that was just loaded. Gives back the MAC addresses of the
+/// interfaces too.
+///
+/// # Errors
+///
+/// As [`attach`]. What was there before stays; a data plane that this start has
+/// made goes.
+pub async fn attach_first(
+    mut kernel: Kernel,
+    config: &Dataplane,
+    netlink: &Netlink,
+) -> anyhow::Result<(Kernel, [u64; MACS])> {
     match attach(&mut kernel, config, netlink).await {
         Ok(macs) => {
             detach_others(&mut kernel, config, netlink).await?;
-            Ok((kernel, tables, macs))
+            Ok((kernel, macs))
         }
-        // What was there before stays; what this start has made goes.
         Err(error) if kernel.is_fresh() => {
             let _ = kernel.unload();
             Err(error)
@@ -65,7 +80,8 @@ pub async fn load(
 /// # Errors
 ///
 /// When an interface is missing, or the kernel or its driver refuses; then
-/// nothing has changed.
+/// nothing that was attached before has changed, but for an attachment in
+/// another mode than the one wanted, which had to go first.
 pub async fn attach(
     kernel: &mut Kernel,
     config: &Dataplane,

@@ -23,8 +23,8 @@ use crate::{
     agent,
     config::{Config, Dataplane},
     dataplane::{
-        apply::{Applier, Reach},
-        kernel::Mode,
+        apply::{Applier, Reach, Settings},
+        kernel::{Kernel, Mode},
     },
     netlink::{
         Netlink,
@@ -45,16 +45,18 @@ const NEIGHBOURS: Duration = Duration::from_secs(2);
 pub async fn load(path: &Path, config: &Config, dataplane: &Dataplane) -> anyhow::Result<()> {
     let file = path.display();
     let netlink = Netlink::connect()?;
-    let (kernel, tables, macs) = plane::load(dataplane, &netlink, false).await?;
     let secret = agent::secret(config)?;
-    let mut applier = Applier::new(tables, agent::settings(config, secret, macs));
+    let (kernel, tables) = Kernel::load(Some(&dataplane.pin_path), false)?;
+    let mut applier = Applier::new(tables, Settings::default());
     if !applier.adopted().services.is_empty() {
         bail!(
-            "a filled data plane is pinned at {} already: an agent may be using it (`vipd run \
-             --config {file}` takes it over, `vipd unload --config {file}` takes it away)",
+            "a filled data plane is pinned at {} already: `vipd run --config {file}` takes it \
+             over, `vipd unload --config {file}` takes it away",
             dataplane.pin_path.display()
         );
     }
+    let (kernel, macs) = plane::attach_first(kernel, dataplane, &netlink).await?;
+    applier.configure(agent::settings(config, secret, macs));
     for name in &dataplane.interfaces {
         let link = plane::interface(&netlink, name.as_str()).await?;
         let mode = plane::attached(&link).map_or("no", Mode::name);

@@ -185,17 +185,20 @@ impl Agent {
         let mut messages: Vec<_> = warnings.iter().map(ToString::to_string).collect();
         // What can fail comes first, so that a refusal changes nothing.
         let mut macs = self.settings.borrow().macs;
-        if let (Some(plane), Some(dataplane)) = (&mut self.plane, &new.dataplane)
-            && old.dataplane.as_ref() != Some(dataplane)
-        {
-            macs = plane::attach(&mut plane.kernel, dataplane, &self.netlink)
-                .await
-                .map_err(|error| vec![format!("{error:#}")])?;
+        let moved = old.dataplane != new.dataplane;
+        if let (Some(plane), Some(dataplane)) = (&mut self.plane, &new.dataplane) {
+            // Also when nothing has moved: an interface may have been made anew.
+            match plane::attach(&mut plane.kernel, dataplane, &self.netlink).await {
+                Ok(found) => macs = found,
+                Err(error) if moved => return Err(vec![format!("{error:#}")]),
+                Err(error) => messages.push(format!("{error:#}")),
+            }
         }
         let new = Arc::new(new);
         self.linger.send_replace(new.linger);
         self.guarded.send_replace(new.dataplane.clone());
-        if let (Some(plane), Some(dataplane)) = (&mut self.plane, &new.dataplane)
+        if moved
+            && let (Some(plane), Some(dataplane)) = (&mut self.plane, &new.dataplane)
             && let Err(error) =
                 plane::detach_others(&mut plane.kernel, dataplane, &self.netlink).await
         {

@@ -1,8 +1,12 @@
 //! Services as validated: their addresses, ports, backends and rings.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    sync::Arc,
+};
 
-use vipd_abi::{BACKENDS, RING_SLOTS};
+use vipd_abi::{BACKENDS, NEXT_HOPS, RING_SLOTS};
 use vipd_control::{
     model::{Backend, Mode, Protocol, Service},
     ring::default_ring_size,
@@ -42,17 +46,25 @@ fn check_totals(
 ) {
     let limits = [
         ("ring slots", RING_SLOTS as usize / SHARE),
-        ("backends, counted per service,", BACKENDS as usize / SHARE),
+        (
+            "backends, counted per service,",
+            (BACKENDS as usize - 1) / SHARE,
+        ),
+        ("backend addresses", (NEXT_HOPS as usize - 1) / SHARE),
         ("addresses and ports", MOST_ENTRIES / SHARE),
     ];
-    let mut totals = [0; 3];
+    let mut addresses = BTreeSet::new();
+    let mut totals = [0; 4];
     for (at, service) in written.iter().zip(services) {
         let Some(service) = service else { continue };
         let before = totals;
         totals[0] += service.ring_size as usize;
         totals[1] += service.backends.len();
+        let on_link = service.mode == Mode::L2Dsr;
+        addresses.extend(service.backends.iter().map(|b| (b.address, on_link)));
+        totals[2] = addresses.len();
         // Each address stands by itself and with the port.
-        totals[2] += 2 * service.vips.len();
+        totals[3] += 2 * service.vips.len();
         for ((what, limit), (before, after)) in limits.iter().zip(before.iter().zip(totals)) {
             if *before <= *limit && after > *limit {
                 report

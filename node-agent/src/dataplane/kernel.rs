@@ -8,6 +8,8 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use aya::{
@@ -40,6 +42,9 @@ pub struct Kernel {
     /// Held for as long as this lives.
     _lock: Option<Lock>,
 }
+
+/// How long the kernel may take to let go of a program.
+const LEAVING: Duration = Duration::from_secs(5);
 
 /// Levels of aya-log: the verifier removes log lines that are above.
 const LEVEL_INFO: u8 = 3;
@@ -145,7 +150,7 @@ impl Kernel {
             pins.prepare()?;
             lock = Some(pins.lock()?);
             pins.verify(processors)?;
-            fresh = !pins.program().exists();
+            fresh = pins.is_empty();
             for name in map::ALL {
                 loader.map_pin_path(name, pins.map(name));
             }
@@ -208,29 +213,38 @@ impl Kernel {
             return Ok(Attachment::Kept);
         }
         let pin = self.pins.as_ref().map(|pins| pins.link(interface, ifindex));
-        if let Some(pin) = &pin
-            && pin.exists()
-        {
-            if !fresh && let Some(link) = self.replace(pin) {
-                self.links.insert(ifindex, link);
-                return Ok(Attachment::Replaced);
-            }
-            // The device is gone, or the mode is another.
-            let _ = fs::remove_file(pin);
-        }
         let failed = |error: &ProgramError| KernelError::Attach {
             interface: interface.to_owned(),
             message: chain(error),
             hint: hint(error, mode),
         };
+        let mut leaving = false;
+        if let Some(pin) = &pin
+            && pin.exists()
+        {
+            if !fresh && let Some(link) = self.replace(pin).map_err(|e| failed(&e))? {
+                self.links.insert(ifindex, link);
+                return Ok(Attachment::Replaced);
+            }
+            // The device is gone, or the mode is another.
+            leaving = fs::remove_file(pin).is_ok();
+        }
         let program = balancer(&mut self.ebpf)?;
         let flags = match mode {
             Mode::Native => XdpMode::Driver,
             Mode::Generic => XdpMode::Skb,
         };
-        let id = program
-            .attach_to_if_index(ifindex, flags)
-            .map_err(|e| failed(&e))?;
+        let start = Instant::now();
+        let id = loop {
+            match program.attach_to_if_index(ifindex, flags) {
+                // The kernel takes the old program off a moment after its last
+                // reference has gone.
+                Err(error) if leaving && is_busy(&error) && start.elapsed() < LEAVING => {
+                    sleep(Duration::from_millis(20));
+                }
+                result => break result.map_err(|e| failed(&e))?,
+            }
+        };
         let link = program.take_link(id).map_err(|e| failed(&e))?;
         // aya falls back to an attachment by netlink without a word; that one
         // dies with the agent and cannot be replaced in place.
@@ -255,13 +269,23 @@ impl Kernel {
         Ok(Attachment::New)
     }
 
-    /// Puts this program into a pinned link; `None` when the link is dead.
-    fn replace(&mut self, pin: &Path) -> Option<FdLink> {
-        let pinned = PinnedLink::from_pin(pin).ok()?;
-        let link = XdpLink::try_from(FdLink::from(pinned)).ok()?;
-        let program = balancer(&mut self.ebpf).ok()?;
-        let id = program.attach_to_link(link).ok()?;
-        program.take_link(id).ok()?.try_into().ok()
+    /// Puts this program into a pinned link; `None` when its device is gone.
+    fn replace(&mut self, pin: &Path) -> Result<Option<FdLink>, ProgramError> {
+        let Ok(pinned) = PinnedLink::from_pin(pin) else {
+            return Ok(None);
+        };
+        let Ok(link) = XdpLink::try_from(FdLink::from(pinned)) else {
+            return Ok(None);
+        };
+        let Ok(program) = balancer(&mut self.ebpf) else {
+            return Ok(None);
+        };
+        let id = match program.attach_to_link(link) {
+            Ok(id) => id,
+            Err(error) if errno(&error) == Some(libc::ENOLINK) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        Ok(program.take_link(id)?.try_into().ok())
     }
 
     /// Takes the program off one interface.
@@ -387,6 +411,17 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+fn errno(error: &ProgramError) -> Option<i32> {
+    match error {
+        ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
+        _ => None,
+    }
+}
+
+fn is_busy(error: &ProgramError) -> bool {
+    matches!(errno(error), Some(libc::EBUSY | libc::EEXIST))
+}
+
 /// What a refusal by the kernel is mostly about.
 fn capabilities(error: &(dyn std::error::Error + 'static)) -> &'static str {
     let mut cause = Some(error);
@@ -404,10 +439,7 @@ fn capabilities(error: &(dyn std::error::Error + 'static)) -> &'static str {
 
 /// What to do about a refused attachment.
 fn hint(error: &ProgramError, mode: Mode) -> &'static str {
-    let ProgramError::SyscallError(error) = error else {
-        return "";
-    };
-    match (error.io_error.raw_os_error(), mode) {
+    match (errno(error), mode) {
         (Some(libc::EBUSY | libc::EEXIST), _) => {
             "; another XDP program is attached there: see it with `ip link show`, and take it \
              off with the program that put it there"

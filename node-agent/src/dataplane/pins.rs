@@ -51,7 +51,7 @@ pub enum PinsError {
     /// Another version of vipd has left its data plane.
     #[error(
         "{0} holds a data plane of another layout, and this vipd uses {LAYOUT}; \
-         take the other away with the vipd that made it, or with `vipd unload`"
+         stop the vipd that made it and run its `vipd unload`"
     )]
     OtherLayout(PathBuf),
     /// A pinned map is not what this version would make.
@@ -124,6 +124,12 @@ impl Pins {
                     .is_some_and(|name| name.to_string_lossy().starts_with("link-"))
             })
             .collect()
+    }
+
+    /// Whether nothing is pinned.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.files().is_empty()
     }
 
     fn files(&self) -> Vec<PathBuf> {

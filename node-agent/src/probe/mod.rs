@@ -10,10 +10,12 @@ mod tcp;
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::Instant,
 };
 
+use futures_util::FutureExt;
 use tokio::{
     sync::mpsc,
     task::JoinHandle,
@@ -111,7 +113,7 @@ impl Probe {
         loop {
             sleep_until(due.into()).await;
             let started = Instant::now();
-            let result = check(&self.check, self.backend).await;
+            let result = guarded(check(&self.check, self.backend)).await;
             let ours = result.code == CheckCode::SockErr;
             if ours && !told {
                 warn!(
@@ -131,6 +133,18 @@ impl Probe {
             due = next_check(started, timing, fastrand::f64());
         }
     }
+}
+
+/// A check that fails itself is our own fault, and must not end the checking.
+async fn guarded(check: impl Future<Output = CheckResult>) -> CheckResult {
+    let started = Instant::now();
+    let result = AssertUnwindSafe(check).catch_unwind().await;
+    result.unwrap_or_else(|_| CheckResult {
+        code: CheckCode::SockErr,
+        status: None,
+        duration: started.elapsed(),
+        detail: "the check itself has failed, a defect of vipd".to_owned(),
+    })
 }
 
 /// One check of one backend, within the check's time-out.
@@ -311,6 +325,12 @@ mod tests {
                 "{sentence}: {result:?}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn a_check_that_panics_is_our_own_fault_and_not_the_end() {
+        let result = guarded(async { panic!("on purpose") }).await;
+        assert_eq!(result.code, CheckCode::SockErr, "{result:?}");
     }
 
     #[tokio::test]

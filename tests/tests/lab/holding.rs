@@ -67,7 +67,7 @@ fn no_other_vipd_touches_the_data_plane_of_a_running_agent() {
                 )
                 .expect_err("it is refused");
             let words = format!("{refused:#}");
-            ensure!(words.contains("another vipd"), "{command}: {words}");
+            ensure!(words.contains("another vipd uses"), "{command}: {words}");
         }
         let answered = vipd_tests::ask(&site.rack.client, (VIP, 80).into())?;
         ensure!(answered.starts_with('b'), "still forwarded: {answered}");
@@ -111,7 +111,7 @@ fn interfaces_come_and_go_with_a_reload_and_a_refused_one_changes_nothing() {
         ensure!(has_xdp("extra0")?, "nothing was taken off");
 
         site.agents[0].reload(&with("\"eth0\""))?;
-        vipd_tests::wait_until("the program is off extra0", Duration::from_secs(2), || {
+        vipd_tests::wait_until("the program is off extra0", Duration::from_secs(20), || {
             ensure!(!has_xdp("extra0")?, "it is still attached");
             Ok(())
         })?;
@@ -120,6 +120,61 @@ fn interfaces_come_and_go_with_a_reload_and_a_refused_one_changes_nothing() {
         let status = site.agents[0].status()?;
         ensure!(status["dataplane"]["fault"].is_null(), "{status}");
         ensure!(status["vips"][0]["announced"] == true, "{status}");
+        Ok(())
+    });
+}
+
+#[test]
+fn load_refuses_to_touch_a_filled_data_plane_that_no_agent_runs() {
+    in_lab(|lab| {
+        let mut site = site(lab)?;
+        let balancer = site.rack.balancers[0].clone();
+        balancer
+            .host
+            .ip("link add extra0 type veth peer name extra1\nlink set extra0 up\n")?;
+        let by_hand = format!("{VIP} via {} metric 1", balancer.ipv4);
+        site.rack.router.ip(&format!("route add {by_hand}\n"))?;
+        site.agents[0].process().kill()?;
+        let file = balancer.host.dir().join("vipd.toml");
+        let file = file.to_string_lossy();
+        for other in [["--iface", "extra0"], ["--mode", "generic"]] {
+            let arguments = [&["load", "--config", &file][..], &other].concat();
+            let refused = balancer
+                .host
+                .run(&Vipd::binary()?.to_string_lossy(), &arguments)
+                .expect_err("it is refused");
+            let words = format!("{refused:#}");
+            ensure!(words.contains("pinned"), "{words}");
+        }
+        sleep(Duration::from_millis(200));
+        let answered = vipd_tests::ask(&site.rack.client, (VIP, 80).into())?;
+        ensure!(answered.starts_with('b'), "still forwarded: {answered}");
+        Ok(())
+    });
+}
+
+#[test]
+fn an_agent_started_with_another_mode_attaches_anew_in_that_mode() {
+    in_lab(|lab| {
+        let mut site = site(lab)?;
+        let balancer = site.rack.balancers[0].clone();
+        for (mode, shown) in [("generic", "xdpgeneric"), ("native", "xdp ")] {
+            site.agents[0].process().kill()?;
+            let dataplane = format!("xdp_mode = \"{mode}\"\n");
+            let text = AgentConfig {
+                dataplane,
+                ..config(&site.rack)
+            }
+            .text(&balancer);
+            balancer.host.write("vipd.toml", &text)?;
+            site.agents[0].start_again()?;
+            site.wait_for_routes(VIP.into(), &site.rack.balancers)?;
+            let link = balancer.host.run("ip", &["link", "show", "eth0"])?;
+            ensure!(link.contains(shown), "{mode}: {link}");
+            let status = site.agents[0].status()?;
+            let interface = &status["dataplane"]["interfaces"][0];
+            ensure!(interface["mode"] == mode, "{status}");
+        }
         Ok(())
     });
 }

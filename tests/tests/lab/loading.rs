@@ -36,7 +36,7 @@ fn load_says_native_and_forwards_an_agent_takes_over_and_unload_leaves_nothing()
 
         vipd(&balancer, &["unload", "--config", &path])?;
         // The kernel detaches a moment after the last pin is gone.
-        wait_until("the program is off", Duration::from_secs(2), || {
+        wait_until("the program is off", Duration::from_secs(20), || {
             let left = program(&balancer)?;
             ensure!(left.is_none(), "loaded as {loaded}, left is {left:?}");
             Ok(())

@@ -33,7 +33,7 @@ fn an_agent_told_to_stop_withdraws_first_and_loses_no_connection() {
         ensure!(report.failures().count() == 0, "{:?}", report.by_failure());
         site.wait_for_routes(VIP.into(), &site.rack.balancers[1..])?;
         // The kernel detaches a moment after the last pin is gone.
-        wait_until("the program is off", Duration::from_secs(2), || {
+        wait_until("the program is off", Duration::from_secs(20), || {
             ensure!(!has_xdp(&site.rack.balancers[0])?, "it is still attached");
             Ok(())
         })?;

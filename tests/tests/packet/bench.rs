@@ -152,8 +152,23 @@ impl Bench {
         bench
     }
 
-    /// Applies another state.
+    /// Applies another state, with as many passes as that takes.
     pub fn apply(
+        &mut self,
+        services: Vec<Arc<Service>>,
+        ways: &Ways,
+        healthy: impl Fn(IpAddr) -> bool,
+    ) {
+        self.try_apply(services, ways, healthy);
+        if let Some(at) = self.applied.retry_at {
+            std::thread::sleep(at.saturating_duration_since(Instant::now()));
+            self.pass(ways);
+        }
+        assert_eq!(self.applied.retry_at, None, "{:#?}", self.applied);
+    }
+
+    /// One pass towards another state.
+    pub fn try_apply(
         &mut self,
         services: Vec<Arc<Service>>,
         ways: &Ways,
@@ -161,16 +176,12 @@ impl Bench {
     ) {
         let view = |_: &Service, backend: &Backend| healthy(backend.address);
         self.desired = Decider::new([0; 16]).decide(&Model { services }, &view, &self.desired);
-        self.applied = self
-            .applier
-            .apply(&self.desired, &reach(ways), true, Instant::now());
-        if let Some(at) = self.applied.retry_at {
-            std::thread::sleep(at.saturating_duration_since(Instant::now()));
-            self.applied = self
-                .applier
-                .apply(&self.desired, &reach(ways), true, Instant::now());
-        }
-        assert_eq!(self.applied.retry_at, None, "{:#?}", self.applied);
+        self.pass(ways);
+    }
+
+    fn pass(&mut self, ways: &Ways) {
+        let now = Instant::now();
+        self.applied = self.applier.apply(&self.desired, &reach(ways), true, now);
     }
 
     /// Runs the program on one frame.

@@ -138,3 +138,56 @@ fn a_removed_service_is_forgotten_and_its_room_is_used_again() {
         assert!(usage.used <= 4096, "something leaks: {usage:?}");
     }
 }
+
+#[test]
+fn a_service_that_finds_no_room_keeps_what_it_had_and_gets_it_later() {
+    let large = |name: &str, vip: &str, size: u32| {
+        let service = service(name, vip, Protocol::Tcp, Mode::Ipip, &[("192.0.2.21", 1)]);
+        let mut service = vipd_control::model::Service::clone(&service);
+        service.ring_size = size;
+        std::sync::Arc::new(service)
+    };
+    let fillers = || (1..=3).map(|n| large(&format!("s{n}"), &format!("198.51.100.{n}"), 1 << 20));
+    let with_web = |size| {
+        let mut services: Vec<_> = fillers().collect();
+        services.push(large("web", VIP, size));
+        services
+    };
+    let mut bench = Bench::new(with_web(4096), &ways(), |_| true);
+    let frame = tcp("203.0.113.7", VIP).frame();
+    assert_eq!(bench.run(&frame).verdict, Verdict::Forwarded);
+
+    bench.try_apply(with_web(1 << 20), &ways(), |_| true);
+    assert!(
+        bench.applied.faults.contains_key("service web"),
+        "{:#?}",
+        bench.applied
+    );
+    assert!(
+        !bench.applied.vips.contains_key(&address(VIP)),
+        "not acknowledged"
+    );
+    assert!(bench.applied.retry_at.is_some(), "tried again by itself");
+    assert_eq!(
+        bench.run(&frame).verdict,
+        Verdict::Forwarded,
+        "still served"
+    );
+
+    let fewer: Vec<_> = with_web(1 << 20).split_off(1);
+    bench.try_apply(fewer.clone(), &ways(), |_| true);
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    bench.try_apply(fewer.clone(), &ways(), |_| true);
+    std::thread::sleep(std::time::Duration::from_millis(200));
+    bench.apply(fewer, &ways(), |_| true);
+    assert!(
+        bench.applied.faults.is_empty(),
+        "{:#?}",
+        bench.applied.faults
+    );
+    assert!(
+        bench.applied.vips.contains_key(&address(VIP)),
+        "acknowledged"
+    );
+    assert_eq!(bench.run(&frame).verdict, Verdict::Forwarded);
+}

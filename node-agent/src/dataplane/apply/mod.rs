@@ -130,7 +130,9 @@ struct Placed {
     number: u32,
     ring: (u32, u32),
     backends: BTreeMap<IpAddr, PlacedBackend>,
-    /// What the slots and the table say.
+    /// Records that slots may still name besides, from a previous agent.
+    surplus: Vec<u32>,
+    /// What the slots and the table say; `None` before the first success.
     plan: Option<Arc<ServicePlan>>,
     /// Whether the last pass got through with it.
     settled: bool,
@@ -273,7 +275,7 @@ impl Applier {
         }
         // What a previous agent left and the configuration does not name.
         for (number, adopted) in std::mem::take(&mut self.adopted.services) {
-            let placed = self.take_over(number, adopted);
+            let placed = Self::take_over(number, adopted);
             self.retired.retire(placed);
         }
     }
@@ -333,7 +335,12 @@ impl Applier {
             );
         }
         for placed in self.services.values() {
-            let Some(plan) = &placed.plan else { continue };
+            let Some(plan) = &placed.plan else {
+                // What a previous agent had in force stays in force.
+                let own = |entry: &&VipEntry| entry.service == placed.number;
+                entries.extend(self.entries.values().filter(own).map(|e| (e.key, *e)));
+                continue;
+            };
             let service = &plan.service;
             for vip in &service.vips {
                 let key = service_key(*vip, service.protocol, service.port.get());
@@ -408,11 +415,10 @@ impl Applier {
                 .filter(|p| p.service.vips.contains(vip))
             {
                 let service = &plan.service;
-                published &= in_force(service_key(*vip, service.protocol, service.port.get()));
-                carried |= self
-                    .services
-                    .get(&service.name)
-                    .is_some_and(|placed| placed.is_in_place(&self.tables));
+                let placed = self.services.get(&service.name);
+                published &= in_force(service_key(*vip, service.protocol, service.port.get()))
+                    && placed.is_some_and(|placed| placed.holds(plan));
+                carried |= placed.is_some_and(|placed| placed.is_in_place(&self.tables));
             }
             if published && carried {
                 applied.vips.insert(*vip, vip_plan.fingerprint);
@@ -462,6 +468,15 @@ impl Applier {
 }
 
 impl Placed {
+    /// Whether the last pass got through with just this plan.
+    fn holds(&self, plan: &Arc<ServicePlan>) -> bool {
+        self.settled
+            && self
+                .plan
+                .as_ref()
+                .is_some_and(|held| Arc::ptr_eq(held, plan))
+    }
+
     /// Whether its wanted number of available backends can be reached, by the
     /// words that packets read.
     fn is_in_place(&self, tables: &Tables) -> bool {
@@ -470,7 +485,7 @@ impl Placed {
         };
         let backends = plan.service.backends.iter().zip(&plan.available);
         let reachable = backends
-            .filter(|(_, available)| **available)
+            .filter(|(backend, available)| **available && backend.weight > 0)
             .filter_map(|(backend, _)| self.backends.get(&backend.address))
             .filter(|placed| tables.hops.load(placed.record.next_hop) != NextHop::UNRESOLVED)
             .count();
@@ -493,6 +508,7 @@ impl Retired {
         if placed.ring.1 != 0 {
             self.rings.push(placed.ring);
         }
+        self.records.extend(placed.surplus);
         for backend in placed.backends.into_values() {
             self.records.push(backend.index);
             self.counters.push(backend.record.counter);

@@ -44,21 +44,21 @@ impl Applier {
             .number(service)
             .and_then(|number| Some((number, self.adopted.services.remove(&number)?)));
         if let Some((number, adopted)) = adopted {
-            return Ok(self.take_over(number, adopted));
+            return Ok(Self::take_over(number, adopted));
         }
         let number = self.indices.numbers.take(now);
         Ok(Placed {
             number: number.ok_or(PlaceError::Full("service numbers", u32::MAX))?,
             ring: (0, 0),
             backends: BTreeMap::new(),
+            surplus: Vec::new(),
             plan: None,
             settled: false,
         })
     }
 
     /// What a previous agent has placed, as if this one had.
-    pub(super) fn take_over(&mut self, number: u32, adopted: AdoptedService) -> Placed {
-        self.retired.records.extend(adopted.surplus);
+    pub(super) fn take_over(number: u32, adopted: AdoptedService) -> Placed {
         let backends = adopted.backends.into_iter();
         Placed {
             number,
@@ -66,6 +66,7 @@ impl Applier {
             backends: backends
                 .map(|(address, (index, record))| (address, PlacedBackend { index, record }))
                 .collect(),
+            surplus: adopted.surplus,
             plan: None,
             settled: false,
         }
@@ -101,6 +102,10 @@ impl Applier {
             self.write_slots(placed, plan);
         }
         self.retired.records.extend(replaced.into_iter().flatten());
+        if !same_plan {
+            // All slots have been written anew.
+            self.retired.records.append(&mut placed.surplus);
+        }
         self.drop_unused(placed, &plan.service);
         placed.plan = Some(plan.clone());
         Ok(())
@@ -151,11 +156,13 @@ impl Applier {
             {
                 continue;
             }
-            let index = self.indices.records.take(now);
-            let index = index.ok_or(PlaceError::Full(
-                "backend records",
-                self.indices.records.used(),
-            ))?;
+            let Some(index) = self.indices.records.take(now) else {
+                self.retired
+                    .counters
+                    .extend(old.is_none().then_some(counter));
+                let used = self.indices.records.used();
+                return Err(PlaceError::Full("backend records", used));
+            };
             self.tables.records.store(index, wanted);
             replaced
                 .get_or_insert_with(Vec::new)
