@@ -275,6 +275,21 @@ mod tests {
         }
     }
 
+    fn spec(kind: CheckKind, port: u16, source: Option<IpAddr>) -> Check {
+        Check {
+            kind,
+            port: NonZeroU16::new(port).unwrap(),
+            source,
+            timing: Timing {
+                interval: Duration::from_secs(1),
+                timeout: Duration::from_millis(500),
+                rise: 1,
+                fall: 1,
+                jitter_permille: 0,
+            },
+        }
+    }
+
     #[tokio::test]
     async fn what_a_server_does_is_told_in_haproxys_words() {
         use CheckCode::{L4Con, L4Ok, L7Ok, L7Response, L7Status, L7Timeout};
@@ -306,18 +321,7 @@ mod tests {
         ];
         for (sentence, kind, server, code, status) in cases {
             let port = serve(server).await;
-            let spec = Check {
-                kind,
-                port: NonZeroU16::new(port).unwrap(),
-                source: None,
-                timing: Timing {
-                    interval: Duration::from_secs(1),
-                    timeout: Duration::from_millis(500),
-                    rise: 1,
-                    fall: 1,
-                    jitter_permille: 0,
-                },
-            };
+            let spec = spec(kind, port, None);
             let result = check(&spec, [127, 0, 0, 1].into()).await;
             assert_eq!(
                 (result.code, result.status),
@@ -335,18 +339,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_source_address_that_is_not_ours_is_our_own_fault() {
-        let spec = Check {
-            kind: CheckKind::Tcp,
-            port: NonZeroU16::MIN,
-            source: Some([192, 0, 2, 77].into()),
-            timing: Timing {
-                interval: Duration::from_secs(1),
-                timeout: Duration::from_millis(500),
-                rise: 1,
-                fall: 1,
-                jitter_permille: 0,
-            },
-        };
+        let spec = spec(CheckKind::Tcp, 1, Some([192, 0, 2, 77].into()));
         let result = check(&spec, [127, 0, 0, 1].into()).await;
         assert_eq!(result.code, CheckCode::SockErr, "{result:?}");
     }
