@@ -5,6 +5,8 @@ use aya_ebpf::{
     helpers::{bpf_redirect, bpf_xdp_adjust_head},
 };
 
+use crate::header::{ETHERNET, ETHERTYPE, VLAN_TAG};
+
 /// A received frame.
 pub struct Frame {
     ctx: *mut xdp_md,
@@ -73,6 +75,48 @@ impl Frame {
         let low = self.read::<u32>(offset).unwrap_or(0);
         let high = self.read::<u16>(offset + 4).unwrap_or(0);
         u64::from(low) | u64::from(high) << 32
+    }
+
+    /// The VLAN tags between the Ethernet addresses and the EtherType of a
+    /// packet that starts at `network`: at most two (IEEE 802.1Q).
+    #[inline(always)]
+    pub fn tags(&self, network: usize) -> Option<[u32; 2]> {
+        let mut tags = [0; 2];
+        if network > ETHERNET {
+            tags[0] = self.read(ETHERTYPE)?;
+        }
+        if network > ETHERNET + VLAN_TAG {
+            tags[1] = self.read(ETHERTYPE + VLAN_TAG)?;
+        }
+        Some(tags)
+    }
+
+    /// Writes addresses, tags and EtherType in front of a packet that starts at
+    /// `network`.
+    #[inline(always)]
+    pub fn write_link(
+        &self,
+        network: usize,
+        addresses: [u32; 3],
+        tags: [u32; 2],
+        ethertype: u16,
+    ) -> Option<()> {
+        let place = self.at::<[u32; 3]>(0)?;
+        let mut at = ETHERTYPE;
+        // SAFETY: `at` has checked the bounds of each.
+        unsafe {
+            place.write_unaligned(addresses);
+            if network > ETHERNET {
+                self.at::<u32>(at)?.write_unaligned(tags[0]);
+                at += VLAN_TAG;
+            }
+            if network > ETHERNET + VLAN_TAG {
+                self.at::<u32>(at)?.write_unaligned(tags[1]);
+                at += VLAN_TAG;
+            }
+            self.at::<u16>(at)?.write_unaligned(ethertype);
+        }
+        Some(())
     }
 
     /// Makes room for `bytes` in front, or with a negative number takes bytes

@@ -5,6 +5,8 @@
 pub const ETHERNET: usize = 14;
 /// Offset of the EtherType.
 pub const ETHERTYPE: usize = 12;
+/// Length of a VLAN tag (IEEE 802.1Q).
+pub const VLAN_TAG: usize = 4;
 /// EtherType of IPv4.
 pub const ETHERTYPE_IPV4: u16 = 0x0800_u16.to_be();
 /// EtherType of IPv6.
@@ -14,6 +16,11 @@ pub const ETHERTYPE_IPV6: u16 = 0x86dd_u16.to_be();
 pub const IPV4_HEADER: u32 = 20;
 /// Length of an IPv6 header.
 pub const IPV6_HEADER: u32 = 40;
+
+/// Length of a UDP header.
+pub const UDP_HEADER: u32 = 8;
+/// Length of a TCP header without options.
+pub const TCP_HEADER: u32 = 20;
 
 /// Protocol number of TCP.
 pub const TCP: u8 = 6;

@@ -1,6 +1,8 @@
 //! What the programs share: access to a frame's bytes, and the headers in it.
 
 #![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
+pub mod atomic;
 pub mod frame;
 pub mod header;

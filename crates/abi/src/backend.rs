@@ -2,8 +2,9 @@
 
 use crate::Plain;
 
-/// A cache line with all that forwarding to a backend takes. Never changed
-/// once a slot names it: the agent writes a new one and moves the slots.
+/// A cache line with all that forwarding to a backend takes. But for its state
+/// it is never changed once a slot names it: the agent writes a new one and
+/// moves the slots. Its index is the backend's id in slots and flow entries.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C, align(8))]
 pub struct BackendRecord {
@@ -24,14 +25,31 @@ pub struct BackendRecord {
     /// host order, of the outer header's words with TOS, total length and
     /// checksum zero.
     pub checksum: u32,
-    /// Zero.
-    pub reserved: [u32; 3],
+    /// [`BackendRecord::DEAD`] and [`BackendRecord::DRAINED`]: the one field
+    /// that the agent changes in place, by an aligned store.
+    pub state: u32,
+    /// Bits of the outer source's last four bytes, as they lie in memory, that
+    /// are filled from the flow's hash, so that the backend spreads tunnel
+    /// packets over its queues.
+    pub entropy: u32,
+    /// For GUE: UDP destination port of the outer header, in network order.
+    pub port: u32,
 }
 
 // SAFETY: repr(C), byte arrays and u32 only, 64 bytes without padding.
 unsafe impl Plain for BackendRecord {}
 
 const _: () = assert!(size_of::<BackendRecord>() == 64);
+
+impl BackendRecord {
+    /// In [`BackendRecord::state`]: it serves no flow any more. What is
+    /// recorded for it has ended; when the backend returns it gets another
+    /// record.
+    pub const DEAD: u32 = 1;
+    /// In [`BackendRecord::state`]: the operator has drained it. For the
+    /// agent's own use, so that a restart remembers.
+    pub const DRAINED: u32 = 2;
+}
 
 /// How a packet is carried to a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +63,12 @@ pub enum BackendKind {
     Ipip4 = 2,
     /// Prepend an IPv6 header (RFC 2473).
     Ipip6 = 3,
+    /// Prepend IPv4 and UDP (GUE variant 1, draft-ietf-intarea-gue: the packet
+    /// follows the UDP header directly).
+    Gue4 = 4,
+    /// Prepend IPv6 and UDP, as [`BackendKind::Gue4`]; the UDP checksum is zero
+    /// (RFC 6936).
+    Gue6 = 5,
 }
 
 impl BackendKind {
@@ -56,6 +80,8 @@ impl BackendKind {
             1 => Self::L2,
             2 => Self::Ipip4,
             3 => Self::Ipip6,
+            4 => Self::Gue4,
+            5 => Self::Gue6,
             _ => Self::Unset,
         }
     }

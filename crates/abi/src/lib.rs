@@ -6,7 +6,8 @@
 //! has padding or pointers. The rules of change:
 //!
 //! - Whatever packets may be reading changes only by one aligned store of at
-//!   most eight bytes (a [`Slot`], a [`NextHop`], the published half).
+//!   most eight bytes (a [`Slot`], a [`NextHop`], the published half, a
+//!   record's state).
 //! - Anything wider is written where no packet looks, then published by such
 //!   a store; its old place is used again only after a grace time.
 //!
@@ -20,24 +21,31 @@ extern crate std;
 mod backend;
 mod counter;
 mod decap;
+mod flow;
 mod hash;
 mod maps;
 mod next_hop;
 mod plain;
 mod slot;
+mod tick;
 mod verdict;
 mod vip;
 
 pub use backend::{BackendKind, BackendRecord};
 pub use counter::Counter;
 pub use decap::DecapVerdict;
+pub use flow::{
+    Basis, FLOWS_PER_BUCKET, FlowBucket, FlowEntry, FlowMemory, Route, Segment, flow_bucket,
+    record, route,
+};
 pub use hash::{FlowKey, flow_hash};
 pub use maps::{
-    BACKENDS, COUNTERS, CPUS, LAYOUT, MACS, NEXT_HOPS, RING_SLOTS, UPLINKS, VIP_BUCKETS, VIP_SLOTS,
-    map,
+    BACKENDS, COUNTERS, CPUS, FILTER_WORDS, FLOW_BUCKETS, FRAGMENT_BUCKETS, LAYOUT, MACS,
+    NEXT_HOPS, PORT_RANGES, RING_SLOTS, UPLINKS, VIP_BUCKETS, VIP_SLOTS, map,
 };
 pub use next_hop::{NextHop, Uplink, mac_bits};
 pub use plain::Plain;
-pub use slot::{Phase, Slot};
+pub use slot::{Phase, Slot, Stamp};
+pub use tick::Tick;
 pub use verdict::{Action, Verdict};
-pub use vip::{EntryKind, Head, VipEntry, VipKey};
+pub use vip::{EntryKind, Head, MOST_LENGTHS, MOST_RANGES, PortRange, VipEntry, VipKey};

@@ -1,7 +1,7 @@
 //! The maps: their names, their sizes, and the version of all of it.
 
 /// Version of the layout: the name of the directory that holds the pins.
-pub const LAYOUT: &str = "v1";
+pub const LAYOUT: &str = "v2";
 
 /// Places for (address, protocol, port) in one half of the VIP table.
 pub const VIP_SLOTS: u32 = 1 << 14;
@@ -9,6 +9,14 @@ pub const VIP_SLOTS: u32 = 1 << 14;
 pub const VIP_BUCKETS: u32 = 1 << 12;
 /// Ring slots of all services together; 8 bytes each.
 pub const RING_SLOTS: u32 = 1 << 22;
+/// Buckets of the flow table; a power of two.
+pub const FLOW_BUCKETS: u32 = 1 << 18;
+/// Buckets of the table of fragmented packets; a power of two.
+pub const FRAGMENT_BUCKETS: u32 = 1 << 12;
+/// Port ranges in one half of the VIP table.
+pub const PORT_RANGES: u32 = 1 << 12;
+/// Words of one half of the filter of virtual addresses; a power of two.
+pub const FILTER_WORDS: u32 = 1 << 10;
 /// Backend records; index 0 is never used, so that an unset slot is seen.
 pub const BACKENDS: u32 = 1 << 17;
 /// Next hops; index 0 is never used.
@@ -35,6 +43,18 @@ pub mod map {
     pub const VIP_ENTRIES: &str = "VIP_ENTRIES";
     /// `[Slot; RING_SLOTS]`: the rings of all services.
     pub const RING: &str = "RING";
+    /// `[Stamp; RING_SLOTS]`: one beside each slot.
+    pub const STAMPS: &str = "STAMPS";
+    /// `[FlowBucket; FLOW_BUCKETS]`.
+    pub const FLOWS: &str = "FLOWS";
+    /// `[FlowBucket; FRAGMENT_BUCKETS]`.
+    pub const FRAGMENTS: &str = "FRAGMENTS";
+    /// `[PortRange; 2 * PORT_RANGES]`.
+    pub const PORT_RANGE_RECORDS: &str = "PORT_RANGE_RECORDS";
+    /// `[u64; 2 * FILTER_WORDS]`: a bit for each virtual address.
+    pub const FILTER: &str = "FILTER";
+    /// `[u64; CPUS]`: what each processor may still answer by ICMP.
+    pub const ANSWERS: &str = "ANSWERS";
     /// `[BackendRecord; BACKENDS]`.
     pub const BACKEND_RECORDS: &str = "BACKEND_RECORDS";
     /// `[NextHop; NEXT_HOPS]`.
@@ -44,12 +64,18 @@ pub mod map {
     /// `[Counter; CPUS * COUNTERS]`: all counters of processor 0 first.
     pub const COUNTER_RECORDS: &str = "COUNTER_RECORDS";
     /// Every map of the balancer that is pinned.
-    pub const ALL: [&str; 9] = [
+    pub const ALL: [&str; 15] = [
         PUBLISHED,
         HEADS,
         VIP_SEEDS,
         VIP_ENTRIES,
         RING,
+        STAMPS,
+        FLOWS,
+        FRAGMENTS,
+        PORT_RANGE_RECORDS,
+        FILTER,
+        ANSWERS,
         BACKEND_RECORDS,
         NEXT_HOP_WORDS,
         UPLINK_RECORDS,

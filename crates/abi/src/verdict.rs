@@ -66,10 +66,23 @@ verdicts! {
     NotIp = "not_ip", Pass;
     /// For a virtual address, but no service has this port.
     UnservedPort = "unserved_port", Drop;
-    /// For a virtual address, but neither TCP nor UDP.
+    /// For a virtual address, but neither TCP nor UDP nor an ICMP message that is
+    /// handled.
     UnservedProtocol = "unserved_protocol", Drop;
-    /// A fragment for a virtual address.
-    Fragment = "fragment", Drop;
+    /// An echo request for a virtual address: answered.
+    EchoAnswered = "echo_answered", Transmit;
+    /// With the outer header the packet would not fit and may not be fragmented:
+    /// its sender was told how much fits.
+    TooBigAnswered = "too_big_answered", Transmit;
+    /// As `too_big_answered`, but senders have been told often enough for now.
+    TooBigLimited = "too_big_limited", Drop;
+    /// A later fragment for a virtual address whose first fragment was not seen.
+    FragmentWithoutFirst = "fragment_without_first", Drop;
+    /// An ICMP error for a virtual address that is not about a flow of it.
+    IcmpUnrelated = "icmp_unrelated", Drop;
+    /// For a virtual address, with more IPv6 extension headers than are looked
+    /// through.
+    ExtensionHeaders = "extension_headers", Drop;
     /// For a virtual address, with headers or lengths that contradict each other.
     Malformed = "malformed", Drop;
     /// Time to live or hop limit was used up; a loop, if there are many.
@@ -80,7 +93,8 @@ verdicts! {
     NoBackend = "no_backend", Drop;
     /// The next hop's MAC address is not known.
     NoNextHop = "no_next_hop", Drop;
-    /// With the outer header the packet would not fit the outgoing interface.
+    /// With the outer header the packet would not fit the outgoing interface, and
+    /// it asks to be fragmented, which is not done.
     TooBig = "too_big", Drop;
     /// There was no room in front of the frame for the outer header.
     NoHeadroom = "no_headroom", Drop;

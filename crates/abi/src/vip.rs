@@ -6,7 +6,7 @@
 //! force.
 
 use crate::{
-    FlowKey, MACS, Plain, VIP_BUCKETS, VIP_SLOTS,
+    FILTER_WORDS, FlowKey, MACS, Plain, VIP_BUCKETS, VIP_SLOTS,
     hash::{finish, mix},
 };
 
@@ -16,8 +16,11 @@ use crate::{
 pub struct VipKey {
     /// Destination address in network order, IPv4 in its mapped form.
     pub address: [u32; 4],
-    /// Protocol in the upper half; destination port, in network order as read
-    /// from memory, in the lower. Zero stands for the address itself.
+    /// For a service on one port: protocol in bits 16 to 23; destination port,
+    /// in network order as read from memory, in the lower half. Zero stands for
+    /// the address itself. With bit 24, a prefix of so many bits (IPv4 lengths
+    /// as configured, 1 to 32). With bit 25, the number of a service that is
+    /// found by a port range.
     pub service: u32,
 }
 
@@ -42,6 +45,26 @@ impl VipKey {
         }
     }
 
+    /// A prefix of `length` bits; the address's other bits are zero.
+    #[must_use]
+    #[inline(always)]
+    pub const fn prefix(address: [u32; 4], length: u32) -> Self {
+        Self {
+            address,
+            service: 1 << 24 | length,
+        }
+    }
+
+    /// Where the entry of a service stands that is found by a port range of
+    /// this address or prefix.
+    #[must_use]
+    pub const fn ranged(address: [u32; 4], service: u32) -> Self {
+        Self {
+            address,
+            service: 1 << 25 | service & 0xff_ffff,
+        }
+    }
+
     /// The key that stands for the address alone.
     #[must_use]
     #[inline(always)]
@@ -53,11 +76,29 @@ impl VipKey {
     #[must_use]
     #[inline(always)]
     pub const fn hash(&self, seed: u64) -> u64 {
+        mix(self.address_hash(seed) ^ (self.service as u64).rotate_left(17))
+    }
+
+    /// The hash of the address alone: its highest bits find the address's bit
+    /// in the filter.
+    #[must_use]
+    #[inline(always)]
+    pub const fn address_hash(&self, seed: u64) -> u64 {
         let [a, b, c, d] = self.address;
         let upper = (a as u64) | (b as u64) << 32;
         let lower = (c as u64) | (d as u64) << 32;
-        let h = mix(seed ^ lower ^ (self.service as u64).rotate_left(17));
-        mix(h ^ upper)
+        mix(seed ^ lower ^ upper.rotate_left(23))
+    }
+
+    /// Word within one half of the filter, and bit in it, for that hash of an
+    /// address.
+    #[must_use]
+    #[inline(always)]
+    pub const fn filter_bit(address_hash: u64) -> (u32, u64) {
+        (
+            (address_hash >> 54) as u32 & (FILTER_WORDS - 1),
+            1 << (address_hash >> 48 & 63),
+        )
     }
 
     /// Index of the displacement within one half, for that hash.
@@ -92,9 +133,43 @@ pub struct VipEntry {
     /// 1 when no backend is available and the ring is the last one that was;
     /// for the agent's own use.
     pub forsaken: u32,
+    /// How long a flow without a packet is remembered, in ticks; 0 for never:
+    /// a change of the slot moves its flows at once.
+    pub idle: u32,
+    /// For [`EntryKind::Address`]: index of its first port range within the
+    /// half.
+    pub ranges_start: u32,
+    /// Number of its port ranges, narrowest first, at most [`MOST_RANGES`].
+    pub ranges: u32,
     /// Zero.
-    pub reserved: [u32; 6],
+    pub reserved: [u32; 3],
 }
+
+/// Most port ranges of one address or prefix.
+pub const MOST_RANGES: usize = 16;
+/// Most lengths of prefixes that virtual prefixes of one family can have.
+pub const MOST_LENGTHS: usize = 8;
+
+/// Ports of an address or a prefix that belong to one service: 16 bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct PortRange {
+    /// First port, in host order; 0 for any.
+    pub first: u16,
+    /// Last port, in host order; 65535 for any.
+    pub last: u16,
+    /// IP protocol number.
+    pub protocol: u32,
+    /// Place within the half of the service's [`VipEntry`].
+    pub place: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+// SAFETY: repr(C), 2 + 2 + 4 + 4 + 4 bytes without padding.
+unsafe impl Plain for PortRange {}
+
+const _: () = assert!(size_of::<PortRange>() == 16);
 
 // SAFETY: repr(C), 16 u32 in all, without padding.
 unsafe impl Plain for VipEntry {}
@@ -107,7 +182,7 @@ const _: () = assert!(size_of::<VipEntry>() == 64);
 pub enum EntryKind {
     /// Nothing.
     Empty = 0,
-    /// A virtual address: what no service wants ends here.
+    /// A virtual address or prefix: what no service wants ends here.
     Address = 1,
     /// A service to be forwarded.
     Service = 2,
@@ -123,15 +198,19 @@ pub struct Head {
     pub seed: u64,
     /// Entries in use.
     pub entries: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Longest [`VipEntry::idle`] of all services, in ticks.
+    pub longest_idle: u32,
     /// MAC addresses of the interfaces with the program, each in the lower 48
     /// bits as in [`crate::NextHop`]; 0 is unused. A frame for another address
     /// was flooded by a switch and is another host's.
     pub macs: [u64; MACS],
+    /// Lengths of the IPv4 prefixes there are, longest first, ended by 0.
+    pub lengths_4: [u8; MOST_LENGTHS],
+    /// Lengths of the IPv6 prefixes there are, longest first, ended by 0.
+    pub lengths_6: [u8; MOST_LENGTHS],
 }
 
-// SAFETY: repr(C), u64 and two u32 without padding.
+// SAFETY: repr(C), u64, two u32 and bytes by the eight, without padding.
 unsafe impl Plain for Head {}
 
-const _: () = assert!(size_of::<Head>() == 96);
+const _: () = assert!(size_of::<Head>() == 112);

@@ -1,11 +1,11 @@
-//! IP in IP: a prebuilt outer header in front of the packet.
+//! Tunnels: a prebuilt outer header in front of the packet.
 
 use vipd_abi::BackendRecord;
 use vipd_ebpf::{
     frame::Frame,
     header::{
-        ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_HEADER, IPV4_IN_IP, IPV6_HEADER, IPV6_IN_IP,
-        Ipv6,
+        ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_HEADER, IPV4_IN_IP, IPV6_HEADER, IPV6_IN_IP, Ipv6,
+        UDP, UDP_HEADER,
     },
 };
 
@@ -17,49 +17,158 @@ use crate::{
 /// Time to live of the outer header.
 const TTL: u8 = 64;
 
-/// Ethernet and outer IPv4 header in 16-bit words.
-type Outer4 = [u16; (ETHERNET + IPV4_HEADER as usize) / 2];
+/// First of the source ports that tunnels use (RFC 6335, section 6: dynamic
+/// ports); the flow's hash says which.
+const FIRST_PORT: u16 = 0xc000;
 
-/// Prepends an outer IPv4 header (RFC 2003): DF set, id 0, TOS and ECN of the
-/// packet (RFC 6040, normal mode).
+/// Outer IPv4 header in 16-bit words.
+type Outer4 = [u16; IPV4_HEADER as usize / 2];
+
+/// UDP header in 16-bit words.
+type Udp = [u16; UDP_HEADER as usize / 2];
+
+/// IPv4 in front: IP in IP (RFC 2003).
 #[inline(always)]
 pub fn ipv4(
     frame: &mut Frame,
     packet: &Packet,
     backend: &BackendRecord,
     link: &Link,
+    hash: u64,
 ) -> Option<()> {
+    make_room(frame, packet, IPV4_HEADER, link, ETHERTYPE_IPV4)?;
     let length = packet.length + IPV4_HEADER;
-    let version_tos = 0x4500 | u32::from(packet.tos);
-    // The record's sum covers all words but TOS and length.
-    let sum = backend.checksum + u32::from(packet.tos) + length;
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    if !frame.grow_head(IPV4_HEADER as i32) {
+    outer_ipv4(frame, packet, backend, hash, length, inside(packet))
+}
+
+/// IPv6 in front: IP in IP (RFC 2473).
+#[inline(always)]
+pub fn ipv6(
+    frame: &mut Frame,
+    packet: &Packet,
+    backend: &BackendRecord,
+    link: &Link,
+    hash: u64,
+) -> Option<()> {
+    make_room(frame, packet, IPV6_HEADER, link, ETHERTYPE_IPV6)?;
+    outer_ipv6(frame, packet, backend, hash, packet.length, inside(packet))
+}
+
+/// IPv4 and UDP in front: GUE.
+#[inline(always)]
+pub fn gue4(
+    frame: &mut Frame,
+    packet: &Packet,
+    backend: &BackendRecord,
+    link: &Link,
+    hash: u64,
+) -> Option<()> {
+    make_room(
+        frame,
+        packet,
+        IPV4_HEADER + UDP_HEADER,
+        link,
+        ETHERTYPE_IPV4,
+    )?;
+    let length = packet.length + UDP_HEADER;
+    outer_ipv4(frame, packet, backend, hash, length + IPV4_HEADER, UDP)?;
+    udp(
+        frame,
+        packet.network + IPV4_HEADER as usize,
+        backend,
+        hash,
+        length,
+    )
+}
+
+/// IPv6 and UDP in front: GUE.
+#[inline(always)]
+pub fn gue6(
+    frame: &mut Frame,
+    packet: &Packet,
+    backend: &BackendRecord,
+    link: &Link,
+    hash: u64,
+) -> Option<()> {
+    make_room(
+        frame,
+        packet,
+        IPV6_HEADER + UDP_HEADER,
+        link,
+        ETHERTYPE_IPV6,
+    )?;
+    let length = packet.length + UDP_HEADER;
+    outer_ipv6(frame, packet, backend, hash, length, UDP)?;
+    udp(
+        frame,
+        packet.network + IPV6_HEADER as usize,
+        backend,
+        hash,
+        length,
+    )
+}
+
+/// The protocol number of the packet as such.
+#[inline(always)]
+fn inside(packet: &Packet) -> u8 {
+    match packet.family {
+        Family::V4 => IPV4_IN_IP,
+        Family::V6 => IPV6_IN_IP,
+    }
+}
+
+/// Moves the head by the length of the outer headers, and writes link header
+/// and tags in front of them.
+#[inline(always)]
+fn make_room(
+    frame: &mut Frame,
+    packet: &Packet,
+    outer: u32,
+    link: &Link,
+    ethertype: u16,
+) -> Option<()> {
+    let tags = frame.tags(packet.network)?;
+    if !frame.grow_head(outer as i32) {
         return None;
     }
-    let outer = frame.at::<Outer4>(0)?;
-    let [mac_0, mac_1, mac_2] = link.words();
+    frame.write_link(packet.network, link.words(), tags, ethertype)
+}
+
+/// DF set, id 0, TOS and ECN of the packet (RFC 6040, normal mode).
+#[inline(always)]
+fn outer_ipv4(
+    frame: &Frame,
+    packet: &Packet,
+    backend: &BackendRecord,
+    hash: u64,
+    length: u32,
+    protocol: u8,
+) -> Option<()> {
+    let tos = packet.tos();
     let [src_0, src_1] = half_words(&backend.source, 12);
     let [dst_0, dst_1] = half_words(&backend.destination, 12);
-    // SAFETY: `at` has checked the bounds of both headers.
+    let entropy = hash as u32 & backend.entropy;
+    // The record's sum covers all words but TOS and length, and of the source
+    // the bits that the flow fills are zero.
+    let sum = backend.checksum
+        + u32::from(tos)
+        + length
+        + u32::from(u16::from_be(entropy as u16))
+        + u32::from(u16::from_be((entropy >> 16) as u16));
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let sum = (sum & 0xffff) + (sum >> 16);
+    let outer = frame.at::<Outer4>(packet.network)?;
+    // SAFETY: `at` has checked the bounds.
     unsafe {
         outer.write_unaligned([
-            mac_0 as u16,
-            (mac_0 >> 16) as u16,
-            mac_1 as u16,
-            (mac_1 >> 16) as u16,
-            mac_2 as u16,
-            (mac_2 >> 16) as u16,
-            ETHERTYPE_IPV4,
-            (version_tos as u16).to_be(),
+            (0x4500 | u16::from(tos)).to_be(),
             (length as u16).to_be(),
             0,
             0x4000_u16.to_be(),
-            u16::from_ne_bytes([TTL, IPV4_IN_IP]),
+            u16::from_ne_bytes([TTL, protocol]),
             (!(sum as u16)).to_be(),
-            src_0,
-            src_1,
+            src_0 | entropy as u16,
+            src_1 | (entropy >> 16) as u16,
             dst_0,
             dst_1,
         ]);
@@ -67,45 +176,46 @@ pub fn ipv4(
     Some(())
 }
 
-/// An outer IPv6 header behind its Ethernet header.
-#[repr(C, packed)]
-struct Outer6 {
-    link: [u32; 3],
-    ethertype: u16,
-    ip: Ipv6,
-}
-
-/// Prepends an outer IPv6 header (RFC 2473): traffic class and ECN of the
-/// packet, flow label 0.
+/// Traffic class, ECN and flow label of the packet (RFC 6040, RFC 6438).
 #[inline(always)]
-pub fn ipv6(
-    frame: &mut Frame,
+fn outer_ipv6(
+    frame: &Frame,
     packet: &Packet,
     backend: &BackendRecord,
-    link: &Link,
+    hash: u64,
+    payload: u32,
+    next_header: u8,
 ) -> Option<()> {
-    if !frame.grow_head(IPV6_HEADER as i32) {
-        return None;
-    }
-    let outer = frame.at::<Outer6>(0)?;
-    // SAFETY: `at` has checked the bounds of both headers; the byte arrays
-    // are read as words of the same sixteen bytes.
+    let outer = frame.at::<Ipv6>(packet.network)?;
+    let [a, b, c, d] = words(&backend.source);
+    // SAFETY: `at` has checked the bounds.
     unsafe {
-        outer.write_unaligned(Outer6 {
-            link: link.words(),
-            ethertype: ETHERTYPE_IPV6,
-            ip: Ipv6 {
-                version_class_label: (0x6000_0000 | u32::from(packet.tos) << 20).to_be(),
-                payload: (packet.length as u16).to_be(),
-                next_header: match packet.family {
-                    Family::V4 => IPV4_IN_IP,
-                    Family::V6 => IPV6_IN_IP,
-                },
-                hop_limit: TTL,
-                source: core::mem::transmute_copy(&backend.source),
-                destination: core::mem::transmute_copy(&backend.destination),
-            },
+        outer.write_unaligned(Ipv6 {
+            version_class_label: packet.class_label.to_be(),
+            payload: (payload as u16).to_be(),
+            next_header,
+            hop_limit: TTL,
+            source: [a, b, c, d | hash as u32 & backend.entropy],
+            destination: words(&backend.destination),
         });
+    }
+    Some(())
+}
+
+/// The UDP header of GUE: the checksum is zero, over IPv6 as RFC 6936 allows
+/// for tunnels.
+#[inline(always)]
+fn udp(frame: &Frame, at: usize, backend: &BackendRecord, hash: u64, length: u32) -> Option<()> {
+    let header = frame.at::<Udp>(at)?;
+    let source = FIRST_PORT | (hash >> 32) as u16;
+    // SAFETY: `at` has checked the bounds.
+    unsafe {
+        header.write_unaligned([
+            source.to_be(),
+            backend.port as u16,
+            (length as u16).to_be(),
+            0,
+        ]);
     }
     Some(())
 }
@@ -117,4 +227,11 @@ fn half_words(bytes: &[u8; 16], at: usize) -> [u16; 2] {
         u16::from_ne_bytes([bytes[at], bytes[at + 1]]),
         u16::from_ne_bytes([bytes[at + 2], bytes[at + 3]]),
     ]
+}
+
+/// An address as words, as they lie in memory.
+#[inline(always)]
+fn words(bytes: &[u8; 16]) -> [u32; 4] {
+    // SAFETY: words of the same sixteen bytes.
+    unsafe { core::mem::transmute_copy(bytes) }
 }

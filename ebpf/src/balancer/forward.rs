@@ -3,11 +3,11 @@
 use vipd_abi::{BackendKind, BackendRecord, Head, NextHop, Uplink, Verdict, VipEntry, flow_hash};
 use vipd_ebpf::{
     frame::Frame,
-    header::{ETHERNET, IPV4_HEADER, IPV6_HEADER},
+    header::{IPV4_HEADER, IPV6_HEADER, UDP_HEADER},
 };
 
 use crate::{
-    encapsulate, maps,
+    encapsulate, flow, maps,
     parse::{Family, Packet},
 };
 
@@ -28,11 +28,21 @@ pub fn packet(frame: &mut Frame, packet: &Packet, entry: &VipEntry, head: &Head)
         packet.ports,
         packet.protocol,
     );
-    let slot = entry.ring_offset + (hash as u32 & entry.ring_mask);
-    let Some(slot) = maps::RING.get(slot) else {
+    let place = entry.ring_offset + (hash as u32 & entry.ring_mask);
+    let Some(slot) = maps::RING.get_ptr(place) else {
         return Verdict::Inconsistent;
     };
-    let backend = slot.current();
+    // SAFETY: map entries stay where they are; the agent stores the word as a
+    // whole, and it is read once.
+    let slot = unsafe { slot.read_volatile() };
+    let backend = if slot.is_stable() {
+        slot.current()
+    } else {
+        match flow::route(frame, packet, entry, head, place, slot, hash) {
+            Some(route) => route.backend,
+            None => return Verdict::Inconsistent,
+        }
+    };
     if backend == 0 {
         return Verdict::NoBackend;
     }
@@ -40,7 +50,7 @@ pub fn packet(frame: &mut Frame, packet: &Packet, entry: &VipEntry, head: &Head)
         return Verdict::Inconsistent;
     };
     let bytes = frame.len();
-    let verdict = to_backend(frame, packet, backend);
+    let verdict = to_backend(frame, packet, backend, hash);
     if matches!(verdict, Verdict::Forwarded | Verdict::Redirected) {
         maps::count(backend.counter, bytes);
     }
@@ -48,7 +58,7 @@ pub fn packet(frame: &mut Frame, packet: &Packet, entry: &VipEntry, head: &Head)
 }
 
 #[inline(always)]
-fn to_backend(frame: &mut Frame, packet: &Packet, backend: &BackendRecord) -> Verdict {
+fn to_backend(frame: &mut Frame, packet: &Packet, backend: &BackendRecord, hash: u64) -> Verdict {
     let kind = BackendKind::of(backend.kind);
     let Some(hop) = maps::NEXT_HOP_WORDS.get(backend.next_hop) else {
         return Verdict::Inconsistent;
@@ -67,6 +77,8 @@ fn to_backend(frame: &mut Frame, packet: &Packet, backend: &BackendRecord) -> Ve
         BackendKind::L2 => 0,
         BackendKind::Ipip4 => IPV4_HEADER,
         BackendKind::Ipip6 => IPV6_HEADER,
+        BackendKind::Gue4 => IPV4_HEADER + UDP_HEADER,
+        BackendKind::Gue6 => IPV6_HEADER + UDP_HEADER,
         BackendKind::Unset => return Verdict::Inconsistent,
     };
     if packet.length + outer > uplink.mtu {
@@ -84,8 +96,10 @@ fn to_backend(frame: &mut Frame, packet: &Packet, backend: &BackendRecord) -> Ve
     }
     let done = match kind {
         BackendKind::L2 => rewrite(frame, &link),
-        BackendKind::Ipip4 => encapsulate::ipv4(frame, packet, backend, &link),
-        BackendKind::Ipip6 => encapsulate::ipv6(frame, packet, backend, &link),
+        BackendKind::Ipip4 => encapsulate::ipv4(frame, packet, backend, &link, hash),
+        BackendKind::Ipip6 => encapsulate::ipv6(frame, packet, backend, &link, hash),
+        BackendKind::Gue4 => encapsulate::gue4(frame, packet, backend, &link, hash),
+        BackendKind::Gue6 => encapsulate::gue6(frame, packet, backend, &link, hash),
         BackendKind::Unset => None,
     };
     if done.is_none() {
@@ -131,7 +145,7 @@ impl Link {
 fn decrement_ttl(frame: &Frame, packet: &Packet) -> bool {
     match packet.family {
         Family::V4 => {
-            let Some(word) = frame.at::<[u16; 2]>(ETHERNET + 8) else {
+            let Some(word) = frame.at::<[u16; 2]>(packet.network + 8) else {
                 return false;
             };
             // SAFETY: `at` has checked the bounds: TTL and protocol, checksum.
@@ -144,11 +158,11 @@ fn decrement_ttl(frame: &Frame, packet: &Packet) -> bool {
             }
         }
         Family::V6 => {
-            let Some(hop_limit) = frame.at::<u8>(ETHERNET + 7) else {
+            let Some(word) = frame.at::<[u8; 2]>(packet.network + 6) else {
                 return false;
             };
-            // SAFETY: `at` has checked the bounds.
-            unsafe { *hop_limit = packet.ttl - 1 };
+            // SAFETY: `at` has checked the bounds: next header, hop limit.
+            unsafe { (*word)[1] = packet.ttl - 1 };
         }
     }
     true

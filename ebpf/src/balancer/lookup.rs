@@ -1,6 +1,6 @@
 //! The VIP table: which service a packet is for.
 
-use vipd_abi::{EntryKind, Head, VIP_BUCKETS, VIP_SLOTS, Verdict, VipEntry, VipKey};
+use vipd_abi::{EntryKind, FILTER_WORDS, Head, VIP_BUCKETS, VIP_SLOTS, Verdict, VipEntry, VipKey};
 
 use crate::maps;
 
@@ -8,6 +8,16 @@ use crate::maps;
 pub struct Table {
     half: u32,
     pub head: &'static Head,
+}
+
+/// What the short way through the table comes to.
+pub enum Found {
+    /// The service of just this port.
+    Service(&'static VipEntry),
+    /// The address is not virtual.
+    NotVip,
+    /// It takes a longer look.
+    Unclear,
 }
 
 impl Table {
@@ -20,6 +30,30 @@ impl Table {
         let half = unsafe { half.read_volatile() } as u32 & 1;
         let head = maps::HEADS.get(half).ok_or(Verdict::Inconsistent)?;
         Ok(Self { half, head })
+    }
+
+    /// The service of a port, or a quick no.
+    #[inline(always)]
+    pub fn plain(&self, key: &VipKey) -> Found {
+        match self.find(key) {
+            Some(entry) if entry.kind == EntryKind::Service as u32 => Found::Service(entry),
+            _ if self.may_be_vip(key) => Found::Unclear,
+            _ => Found::NotVip,
+        }
+    }
+
+    /// Whether the address may be virtual: with certainty only if it is not.
+    #[inline(always)]
+    fn may_be_vip(&self, key: &VipKey) -> bool {
+        // A prefix is found by its length, which the filter does not know.
+        if self.head.lengths_4[0] | self.head.lengths_6[0] != 0 {
+            return true;
+        }
+        let (word, bit) = VipKey::filter_bit(key.address_hash(self.head.seed));
+        match maps::FILTER.get(self.half * FILTER_WORDS + word) {
+            Some(word) => word & bit != 0,
+            None => true,
+        }
     }
 
     /// The entry of a service. Without one: the kernel's packet, or a port

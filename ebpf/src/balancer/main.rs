@@ -7,15 +7,19 @@
 #![no_main]
 
 mod encapsulate;
+mod flow;
 mod forward;
 mod lookup;
 mod maps;
+mod odd;
 mod parse;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::debug;
 use vipd_abi::{Action, Verdict};
 use vipd_ebpf::frame::Frame;
+
+use crate::parse::Miss;
 
 /// Entry point and single exit.
 #[expect(
@@ -26,10 +30,11 @@ use vipd_ebpf::frame::Frame;
 fn balancer(ctx: XdpContext) -> u32 {
     let mut frame = Frame::new(ctx.ctx);
     let bytes = frame.len();
-    let verdict = match parse::packet(&frame) {
+    let verdict = match parse::plain(&frame) {
         Ok((_, _, head)) if !head.macs.contains(&frame.destination()) => Verdict::OtherHost,
         Ok((packet, entry, head)) => forward::packet(&mut frame, &packet, entry, head),
-        Err(verdict) => verdict,
+        Err(Miss::Verdict(verdict)) => verdict,
+        Err(Miss::Odd) => odd::packet(ctx.ctx),
     };
     let seen = maps::count(verdict as u32, bytes);
     // The 1st, 2nd, 4th, 8th ... on a processor: never a line per packet.

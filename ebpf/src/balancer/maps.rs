@@ -4,8 +4,9 @@ use aya_ebpf::{
     bindings::BPF_F_MMAPABLE, btf_maps::Array, helpers::bpf_get_smp_processor_id, macros::btf_map,
 };
 use vipd_abi::{
-    BACKENDS, BackendRecord, COUNTERS, CPUS, Counter, Head, NEXT_HOPS, NextHop, RING_SLOTS, Slot,
-    UPLINKS, Uplink, VIP_BUCKETS, VIP_SLOTS, VipEntry,
+    BACKENDS, BackendRecord, COUNTERS, CPUS, Counter, FILTER_WORDS, FLOW_BUCKETS, FRAGMENT_BUCKETS,
+    FlowBucket, Head, NEXT_HOPS, NextHop, PORT_RANGES, PortRange, RING_SLOTS, Slot, Stamp, UPLINKS,
+    Uplink, VIP_BUCKETS, VIP_SLOTS, VipEntry,
 };
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
@@ -20,6 +21,19 @@ pub static VIP_SEEDS: Array<u32, { 2 * VIP_BUCKETS as usize }, MMAPABLE> = Array
 pub static VIP_ENTRIES: Array<VipEntry, { 2 * VIP_SLOTS as usize }, MMAPABLE> = Array::new();
 #[btf_map]
 pub static RING: Array<Slot, { RING_SLOTS as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+pub static PORT_RANGE_RECORDS: Array<PortRange, { 2 * PORT_RANGES as usize }, MMAPABLE> =
+    Array::new();
+#[btf_map]
+pub static FILTER: Array<u64, { 2 * FILTER_WORDS as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+pub static STAMPS: Array<Stamp, { RING_SLOTS as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+pub static FLOWS: Array<FlowBucket, { FLOW_BUCKETS as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+pub static FRAGMENTS: Array<FlowBucket, { FRAGMENT_BUCKETS as usize }, MMAPABLE> = Array::new();
+#[btf_map]
+pub static ANSWERS: Array<u64, { CPUS as usize }, MMAPABLE> = Array::new();
 #[btf_map]
 pub static BACKEND_RECORDS: Array<BackendRecord, { BACKENDS as usize }, MMAPABLE> = Array::new();
 #[btf_map]

@@ -1,19 +1,19 @@
-//! From bytes to a packet for a service, or to the verdict why there is none.
+//! The plain packet: no tags, no options, no fragment, TCP or UDP to a port
+//! that has a service of its own. From its bytes to its service.
 //!
-//! A packet whose destination is no virtual address is the kernel's, whatever
-//! its shape; so everything odd about a packet is judged only once its
-//! destination is known to be ours.
+//! Nearly all packets are plain, so this path is short; whatever is not, is
+//! left to [`crate::odd`], which looks closer.
 
-use vipd_abi::{Head, Verdict, VipEntry, VipKey};
+use vipd_abi::{Head, Segment, Verdict, VipEntry, VipKey};
 use vipd_ebpf::{
     frame::Frame,
     header::{
-        ETHERNET, ETHERTYPE, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FRAGMENT, IPV4_HEADER, IPV6_FRAGMENT,
-        IPV6_HEADER, Ipv4, Ipv6, TCP, UDP,
+        ETHERNET, ETHERTYPE, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FRAGMENT, IPV4_HEADER, IPV6_HEADER,
+        Ipv4, Ipv6, TCP, TCP_HEADER, UDP, UDP_HEADER,
     },
 };
 
-use crate::lookup::Table;
+use crate::lookup::{Found, Table};
 
 /// Version of the packet's own header.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -25,6 +25,11 @@ pub enum Family {
 /// What forwarding needs to know of a packet.
 pub struct Packet {
     pub family: Family,
+    /// Where in the frame the IP header starts: behind Ethernet and tags.
+    pub network: usize,
+    /// Where in the frame the TCP or UDP header starts; 0 when the packet is
+    /// about a flow and not of it.
+    pub transport: usize,
     /// Source and destination as [`vipd_abi::flow_hash`] wants them.
     pub source: [u64; 2],
     pub destination: [u64; 2],
@@ -32,136 +37,163 @@ pub struct Packet {
     /// in network order.
     pub ports: u32,
     pub protocol: u8,
-    /// TOS or traffic class, ECN bits included.
-    pub tos: u8,
+    /// Version, TOS or traffic class with its ECN bits, and flow label, as an
+    /// IPv6 header has them, in host order.
+    pub class_label: u32,
     /// Time to live or hop limit.
     pub ttl: u8,
     /// Length by the IP header, never by the frame.
     pub length: u32,
 }
 
-const TCP_HEADER: u32 = 20;
-const UDP_HEADER: u32 = 8;
+impl Packet {
+    /// What it says about its flow. Looked for only when somebody asks.
+    #[inline(always)]
+    pub fn segment(&self, frame: &Frame) -> Segment {
+        if self.transport == 0 {
+            return Segment::About;
+        }
+        if self.protocol == UDP {
+            return Segment::Ongoing;
+        }
+        // Two bytes: of one alone at a variable place the verifier loses track.
+        match frame.read::<u16>(self.transport + TCP_OFFSET_FLAGS) {
+            Some(word) => Segment::of_tcp((word >> 8) as u8),
+            None => Segment::Odd,
+        }
+    }
+
+    /// TOS or traffic class, ECN bits included.
+    #[inline(always)]
+    pub fn tos(&self) -> u8 {
+        (self.class_label >> 20) as u8
+    }
+}
+
+/// Where a TCP header has its data offset and, in the byte behind, its flags.
+const TCP_OFFSET_FLAGS: usize = 12;
+
+/// What the short path comes to when it finds no service.
+pub enum Miss {
+    /// All that need be known.
+    Verdict(Verdict),
+    /// To be looked at more closely.
+    Odd,
+}
+
+/// A packet and the service it is for.
+type Served = (Packet, &'static VipEntry, &'static Head);
 
 /// Looks at the frame and finds the service it is for.
 #[inline(always)]
-pub fn packet(frame: &Frame) -> Result<(Packet, &'static VipEntry, &'static Head), Verdict> {
+pub fn plain(frame: &Frame) -> Result<Served, Miss> {
     match frame.read::<u16>(ETHERTYPE) {
         Some(ETHERTYPE_IPV4) => ipv4(frame),
         Some(ETHERTYPE_IPV6) => ipv6(frame),
-        _ => Err(Verdict::NotIp),
+        _ => Err(Miss::Odd),
     }
 }
 
 #[inline(always)]
-fn ipv4(frame: &Frame) -> Result<(Packet, &'static VipEntry, &'static Head), Verdict> {
-    let Some(header) = frame.at::<Ipv4>(ETHERNET) else {
-        return Err(Verdict::NotVip);
+fn ipv4(frame: &Frame) -> Result<Served, Miss> {
+    const TRANSPORT: usize = ETHERNET + IPV4_HEADER as usize;
+    let (Some(header), Some(ports)) = (frame.at::<Ipv4>(ETHERNET), frame.read::<u32>(TRANSPORT))
+    else {
+        return Err(Miss::Odd);
     };
     // SAFETY: `at` has checked the bounds.
     let header = unsafe { header.read_unaligned() };
-    let table = Table::published()?;
-    let address = VipKey::v4(header.destination, 0, 0);
-
-    let header_length = u32::from(header.version_ihl & 0x0f) * 4;
     let length = u32::from(u16::from_be(header.length));
-    if header.version_ihl >> 4 != 4
-        || header_length < IPV4_HEADER
-        || length < header_length
-        || ETHERNET as u64 + u64::from(length) > frame.len()
+    if header.version_ihl != 0x45
+        || header.fragment & FRAGMENT != 0
+        || !is_whole(frame, header.protocol, length, IPV4_HEADER)
     {
-        return Err(table.if_vip(&address, Verdict::Malformed));
+        return Err(Miss::Odd);
     }
-    if header.fragment & FRAGMENT != 0 {
-        return Err(table.if_vip(&address, Verdict::Fragment));
-    }
-    if header.protocol != TCP && header.protocol != UDP {
-        return Err(table.if_vip(&address, Verdict::UnservedProtocol));
-    }
-    let ports = frame.read::<u32>(ETHERNET + header_length as usize);
-    let Some(ports) = ports.filter(|_| fits(header.protocol, length - header_length)) else {
-        return Err(table.if_vip(&address, Verdict::Malformed));
-    };
     let key = VipKey::v4(header.destination, header.protocol, (ports >> 16) as u16);
-    let entry = table.service(&key)?;
+    let (entry, head) = served(&key)?;
     let packet = Packet {
         family: Family::V4,
+        network: ETHERNET,
+        transport: TRANSPORT,
         source: [u64::from(header.source), 0],
         destination: [u64::from(header.destination), 0],
         ports,
         protocol: header.protocol,
-        tos: header.tos,
+        class_label: 6 << 28 | u32::from(header.tos) << 20,
         ttl: header.ttl,
         length,
     };
-    Ok((packet, entry, table.head))
+    Ok((packet, entry, head))
 }
 
 #[inline(always)]
-fn ipv6(frame: &Frame) -> Result<(Packet, &'static VipEntry, &'static Head), Verdict> {
-    let Some(header) = frame.at::<Ipv6>(ETHERNET) else {
-        return Err(Verdict::NotVip);
+fn ipv6(frame: &Frame) -> Result<Served, Miss> {
+    const TRANSPORT: usize = ETHERNET + IPV6_HEADER as usize;
+    let (Some(header), Some(ports)) = (frame.at::<Ipv6>(ETHERNET), frame.read::<u32>(TRANSPORT))
+    else {
+        return Err(Miss::Odd);
     };
     // SAFETY: `at` has checked the bounds.
     let header = unsafe { header.read_unaligned() };
-    // Keys hold IPv4 addresses in this form (RFC 4291, section 2.5.5.2); no
-    // packet on a network may have it.
-    if is_mapped(header.destination) {
-        return Err(Verdict::NotVip);
-    }
-    let table = Table::published()?;
-    let address = VipKey::v6(header.destination, 0, 0);
-
-    let first = u32::from_be(header.version_class_label);
-    let payload = u32::from(u16::from_be(header.payload));
-    if first >> 28 != 6
-        || ETHERNET as u64 + u64::from(IPV6_HEADER) + u64::from(payload) > frame.len()
+    let class_label = u32::from_be(header.version_class_label);
+    let length = IPV6_HEADER + u32::from(u16::from_be(header.payload));
+    if class_label >> 28 != 6
+        || is_mapped(header.destination)
+        || !is_whole(frame, header.next_header, length, IPV6_HEADER)
     {
-        return Err(table.if_vip(&address, Verdict::Malformed));
+        return Err(Miss::Odd);
     }
-    if header.next_header == IPV6_FRAGMENT {
-        return Err(table.if_vip(&address, Verdict::Fragment));
-    }
-    if header.next_header != TCP && header.next_header != UDP {
-        return Err(table.if_vip(&address, Verdict::UnservedProtocol));
-    }
-    let ports = frame.read::<u32>(ETHERNET + IPV6_HEADER as usize);
-    let Some(ports) = ports.filter(|_| fits(header.next_header, payload)) else {
-        return Err(table.if_vip(&address, Verdict::Malformed));
-    };
-    let key = VipKey::v6(header.destination, header.next_header, (ports >> 16) as u16);
-    let entry = table.service(&key)?;
+    let port = (ports >> 16) as u16;
+    let key = VipKey::v6(header.destination, header.next_header, port);
+    let (entry, head) = served(&key)?;
     let packet = Packet {
         family: Family::V6,
+        network: ETHERNET,
+        transport: TRANSPORT,
         source: words(header.source),
         destination: words(header.destination),
         ports,
         protocol: header.next_header,
-        tos: (first >> 20) as u8,
+        class_label,
         ttl: header.hop_limit,
-        length: IPV6_HEADER + payload,
+        length,
     };
-    Ok((packet, entry, table.head))
+    Ok((packet, entry, head))
 }
 
-/// Whether it is an IPv4-mapped IPv6 address.
+/// Whether the packet is TCP or UDP, and its layer-4 header in what its IP
+/// header says and the frame holds.
 #[inline(always)]
-fn is_mapped([a, b, c, _]: [u32; 4]) -> bool {
-    a | b | c ^ 0xffff_u32.to_be() == 0
+fn is_whole(frame: &Frame, protocol: u8, length: u32, header: u32) -> bool {
+    let least = match protocol {
+        TCP => header + TCP_HEADER,
+        UDP => header + UDP_HEADER,
+        _ => return false,
+    };
+    length >= least && ETHERNET as u64 + u64::from(length) <= frame.len()
 }
 
-/// Whether the layer-4 header fits into what the IP header leaves for it.
 #[inline(always)]
-fn fits(protocol: u8, room: u32) -> bool {
-    room >= if protocol == TCP {
-        TCP_HEADER
-    } else {
-        UDP_HEADER
+fn served(key: &VipKey) -> Result<(&'static VipEntry, &'static Head), Miss> {
+    let table = Table::published().map_err(Miss::Verdict)?;
+    match table.plain(key) {
+        Found::Service(entry) => Ok((entry, table.head)),
+        Found::NotVip => Err(Miss::Verdict(Verdict::NotVip)),
+        Found::Unclear => Err(Miss::Odd),
     }
 }
 
+/// Whether it is an IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2). Keys
+/// hold IPv4 addresses in this form; no packet on a network may have it.
 #[inline(always)]
-fn words([a, b, c, d]: [u32; 4]) -> [u64; 2] {
+pub fn is_mapped([a, b, c, _]: [u32; 4]) -> bool {
+    a | b | c ^ 0xffff_u32.to_be() == 0
+}
+
+/// An address as the flow hash wants it.
+#[inline(always)]
+pub fn words([a, b, c, d]: [u32; 4]) -> [u64; 2] {
     [
         u64::from(a) | u64::from(b) << 32,
         u64::from(c) | u64::from(d) << 32,

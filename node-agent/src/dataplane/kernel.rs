@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -22,7 +23,10 @@ use aya::{
     },
 };
 use thiserror::Error;
-use vipd_abi::{BACKENDS, COUNTERS, NEXT_HOPS, RING_SLOTS, UPLINKS, VIP_BUCKETS, VIP_SLOTS, map};
+use vipd_abi::{
+    BACKENDS, COUNTERS, FILTER_WORDS, FLOW_BUCKETS, FRAGMENT_BUCKETS, NEXT_HOPS, PORT_RANGES,
+    RING_SLOTS, UPLINKS, VIP_BUCKETS, VIP_SLOTS, map,
+};
 
 use super::{
     mapped::Mapped,
@@ -388,11 +392,16 @@ fn tables(ebpf: &mut Ebpf, processors: u32) -> Result<Tables, KernelError> {
         heads: memory(ebpf, map::HEADS, 2)?,
         seeds: memory(ebpf, map::VIP_SEEDS, 2 * VIP_BUCKETS)?,
         entries: memory(ebpf, map::VIP_ENTRIES, 2 * VIP_SLOTS)?,
+        ranges: memory(ebpf, map::PORT_RANGE_RECORDS, 2 * PORT_RANGES)?,
+        filter: memory(ebpf, map::FILTER, 2 * FILTER_WORDS)?,
         ring: memory(ebpf, map::RING, RING_SLOTS)?,
+        stamps: memory(ebpf, map::STAMPS, RING_SLOTS)?,
+        flows: Arc::new(memory(ebpf, map::FLOWS, FLOW_BUCKETS)?),
+        fragments: Arc::new(memory(ebpf, map::FRAGMENTS, FRAGMENT_BUCKETS)?),
         records: memory(ebpf, map::BACKEND_RECORDS, BACKENDS)?,
         hops: memory(ebpf, map::NEXT_HOP_WORDS, NEXT_HOPS)?,
         uplinks: memory(ebpf, map::UPLINK_RECORDS, UPLINKS)?,
-        counters: std::sync::Arc::new(Counters::new(memory(
+        counters: Arc::new(Counters::new(memory(
             ebpf,
             map::COUNTER_RECORDS,
             processors * COUNTERS,

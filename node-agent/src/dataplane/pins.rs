@@ -11,7 +11,8 @@ use aya::maps::{MapData, MapType};
 use rustix::fs::FlockOperation;
 use thiserror::Error;
 use vipd_abi::{
-    BACKENDS, BackendRecord, COUNTERS, Counter, Head, LAYOUT, NEXT_HOPS, NextHop, RING_SLOTS, Slot,
+    BACKENDS, BackendRecord, COUNTERS, CPUS, Counter, FILTER_WORDS, FLOW_BUCKETS, FRAGMENT_BUCKETS,
+    FlowBucket, Head, LAYOUT, NEXT_HOPS, NextHop, PORT_RANGES, PortRange, RING_SLOTS, Slot, Stamp,
     UPLINKS, Uplink, VIP_BUCKETS, VIP_SLOTS, VipEntry, map,
 };
 
@@ -276,7 +277,7 @@ struct Shape {
     entries: u32,
 }
 
-fn shapes(processors: u32) -> [Shape; 9] {
+fn shapes(processors: u32) -> [Shape; 15] {
     fn shape<T>(name: &'static str, entries: u32) -> Shape {
         let value = u32::try_from(size_of::<T>()).unwrap_or(u32::MAX);
         Shape {
@@ -290,7 +291,13 @@ fn shapes(processors: u32) -> [Shape; 9] {
         shape::<Head>(map::HEADS, 2),
         shape::<u32>(map::VIP_SEEDS, 2 * VIP_BUCKETS),
         shape::<VipEntry>(map::VIP_ENTRIES, 2 * VIP_SLOTS),
+        shape::<PortRange>(map::PORT_RANGE_RECORDS, 2 * PORT_RANGES),
+        shape::<u64>(map::FILTER, 2 * FILTER_WORDS),
         shape::<Slot>(map::RING, RING_SLOTS),
+        shape::<Stamp>(map::STAMPS, RING_SLOTS),
+        shape::<FlowBucket>(map::FLOWS, FLOW_BUCKETS),
+        shape::<FlowBucket>(map::FRAGMENTS, FRAGMENT_BUCKETS),
+        shape::<u64>(map::ANSWERS, CPUS),
         shape::<BackendRecord>(map::BACKEND_RECORDS, BACKENDS),
         shape::<NextHop>(map::NEXT_HOP_WORDS, NEXT_HOPS),
         shape::<Uplink>(map::UPLINK_RECORDS, UPLINKS),

@@ -43,7 +43,7 @@ pub fn record(
         (Mode::Ipip, IpAddr::V6(_)) => BackendKind::Ipip6,
     };
     let source = match kind {
-        BackendKind::Ipip4 | BackendKind::Ipip6 => {
+        BackendKind::Ipip4 | BackendKind::Ipip6 | BackendKind::Gue4 | BackendKind::Gue6 => {
             sources.towards(address, way).map_or([0; 16], mapped)
         }
         BackendKind::L2 | BackendKind::Unset => [0; 16],

@@ -4,8 +4,9 @@
 use std::{collections::BTreeMap, io, net::IpAddr, sync::Arc};
 
 use vipd_abi::{
-    BACKENDS, BackendRecord, COUNTERS, Counter, EntryKind, Head, NEXT_HOPS, NextHop, RING_SLOTS,
-    Slot, UPLINKS, Uplink, VIP_BUCKETS, VIP_SLOTS, VipEntry, VipKey,
+    BACKENDS, BackendRecord, COUNTERS, Counter, EntryKind, FILTER_WORDS, FLOW_BUCKETS,
+    FRAGMENT_BUCKETS, FlowBucket, Head, NEXT_HOPS, NextHop, PORT_RANGES, PortRange, RING_SLOTS,
+    Slot, Stamp, UPLINKS, Uplink, VIP_BUCKETS, VIP_SLOTS, VipEntry, VipKey,
 };
 use vipd_control::model::Protocol;
 
@@ -21,8 +22,18 @@ pub struct Tables {
     pub seeds: Mapped<u32>,
     /// Entries of both halves.
     pub entries: Mapped<VipEntry>,
+    /// Port ranges of both halves.
+    pub ranges: Mapped<PortRange>,
+    /// Filters of both halves.
+    pub filter: Mapped<u64>,
     /// The rings of all services.
     pub ring: Mapped<Slot>,
+    /// What the slots have met; shared with whoever counts flows.
+    pub stamps: Mapped<Stamp>,
+    /// The flow table; shared with whoever counts flows.
+    pub flows: Arc<Mapped<FlowBucket>>,
+    /// The table of fragmented packets.
+    pub fragments: Arc<Mapped<FlowBucket>>,
     /// Backend records.
     pub records: Mapped<BackendRecord>,
     /// Next hops.
@@ -45,7 +56,12 @@ impl Tables {
             heads: Mapped::anonymous(2)?,
             seeds: Mapped::anonymous(2 * VIP_BUCKETS)?,
             entries: Mapped::anonymous(2 * VIP_SLOTS)?,
+            ranges: Mapped::anonymous(2 * PORT_RANGES)?,
+            filter: Mapped::anonymous(2 * FILTER_WORDS)?,
             ring: Mapped::anonymous(RING_SLOTS)?,
+            stamps: Mapped::anonymous(RING_SLOTS)?,
+            flows: Arc::new(Mapped::anonymous(FLOW_BUCKETS)?),
+            fragments: Arc::new(Mapped::anonymous(FRAGMENT_BUCKETS)?),
             records: Mapped::anonymous(BACKENDS)?,
             hops: Mapped::anonymous(NEXT_HOPS)?,
             uplinks: Mapped::anonymous(UPLINKS)?,

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use thiserror::Error;
-use vipd_abi::{EntryKind, Head, VIP_BUCKETS, VIP_SLOTS, VipEntry, VipKey};
+use vipd_abi::{EntryKind, FILTER_WORDS, Head, VIP_BUCKETS, VIP_SLOTS, VipEntry, VipKey};
 
 use super::tables::Tables;
 
@@ -17,6 +17,7 @@ pub struct Half {
     head: Head,
     seeds: Vec<u32>,
     entries: Vec<VipEntry>,
+    filter: Vec<u64>,
 }
 
 /// Most entries that a table takes: a load of 0.77.
@@ -58,10 +59,13 @@ impl Half {
             },
             seeds: vec![0; VIP_BUCKETS as usize],
             entries: vec![VipEntry::default(); VIP_SLOTS as usize],
+            filter: vec![0; FILTER_WORDS as usize],
         };
         let mut buckets: BTreeMap<u32, Vec<(u64, &VipEntry)>> = BTreeMap::new();
         for entry in entries.values() {
             let hash = entry.key.hash(seed);
+            let (word, bit) = VipKey::filter_bit(entry.key.address_hash(seed));
+            half.filter[word as usize] |= bit;
             buckets
                 .entry(VipKey::bucket(hash))
                 .or_default()
@@ -101,6 +105,8 @@ impl Half {
                 .all(|i| tables.seeds.load(half * VIP_BUCKETS + i) == self.seeds[i as usize])
             && (0..VIP_SLOTS)
                 .all(|i| tables.entries.load(half * VIP_SLOTS + i) == self.entries[i as usize])
+            && (0..FILTER_WORDS)
+                .all(|i| tables.filter.load(half * FILTER_WORDS + i) == self.filter[i as usize])
     }
 
     /// Writes the half that is not in force, then puts it in force. The caller
@@ -113,6 +119,9 @@ impl Half {
         }
         for (i, entry) in (half * VIP_SLOTS..).zip(&self.entries) {
             tables.entries.store(i, *entry);
+        }
+        for (i, word) in (half * FILTER_WORDS..).zip(&self.filter) {
+            tables.filter.store(i, *word);
         }
         tables.published.publish(0, u64::from(half));
     }

@@ -222,8 +222,8 @@ fn what_is_for_nobody_here_passes_untouched() {
 #[test]
 fn what_no_backend_can_have_is_dropped_with_its_reason() {
     use Verdict::{
-        Fragment, Loop, Malformed, NoBackend, NoNextHop, TooBig, TtlExpired, UnservedPort,
-        UnservedProtocol,
+        FragmentWithoutFirst, Loop, Malformed, NoBackend, NoNextHop, TooBig, TtlExpired,
+        UnservedPort, UnservedProtocol,
     };
     let mut bench = bench();
     let v4 = || tcp(CLIENT, IPIP);
@@ -274,14 +274,18 @@ fn what_no_backend_can_have_is_dropped_with_its_reason() {
         (
             "a first fragment",
             v4().with(|p| p.fragment = true).frame(),
-            Fragment,
+            FragmentWithoutFirst,
         ),
-        ("a later fragment", edited(v4(), 21, 5), Fragment),
+        (
+            "a later fragment",
+            edited(v4(), 21, 5),
+            FragmentWithoutFirst,
+        ),
         (
             "an IPv6 fragment",
             v6().with(|p| p.payload = Payload::Raw(44, vec![6; 16]))
                 .frame(),
-            Fragment,
+            FragmentWithoutFirst,
         ),
         ("a wrong version", edited(v4(), 14, 0x55), Malformed),
         (

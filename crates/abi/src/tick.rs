@@ -1,0 +1,38 @@
+//! The coarse clock of the flow state.
+
+/// A moment, in units of 2^27 ns (134 ms) of the kernel's coarse monotonic
+/// clock (`bpf_ktime_get_coarse_ns`, `CLOCK_MONOTONIC_COARSE`): a fine one
+/// would cost more than everything else about a flow. Never 0, which stands
+/// for "never".
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tick(pub u32);
+
+impl Tick {
+    /// Nanoseconds in a tick, as a power of two.
+    pub const SHIFT: u32 = 27;
+    /// Longest time without a packet that a flow can be given, in ticks: with
+    /// 16 bits of time in an entry, what is older than twice that would look
+    /// young again. A little more than an hour.
+    pub const LONGEST_IDLE: u16 = 28_000;
+
+    /// From nanoseconds of that clock.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_nanos(nanos: u64) -> Self {
+        let ticks = (nanos >> Self::SHIFT) as u32;
+        Self(if ticks == 0 { 1 } else { ticks })
+    }
+
+    /// Ticks that cover so many nanoseconds, rounded up.
+    #[must_use]
+    pub const fn covering(nanos: u64) -> u64 {
+        nanos.div_ceil(1 << Self::SHIFT)
+    }
+
+    /// The part of it that an entry keeps.
+    #[must_use]
+    #[inline(always)]
+    pub const fn short(self) -> u16 {
+        self.0 as u16
+    }
+}
