@@ -20,8 +20,9 @@ use vipd_control::{
     check::Observation,
     decide::{Decider, Desired, HealthView},
     health::{Initial, Transition},
-    health_table::HealthTable,
+    health_table::{Change, HealthTable},
     model::{Backend, Model, Service},
+    standing::Standing,
 };
 
 use crate::leaving::Leaving;
@@ -126,10 +127,14 @@ impl Engine {
     fn observe(&mut self, observation: Observation) {
         let (service, backend) = (Arc::clone(&observation.service), observation.backend);
         let detail = observation.result.to_string();
-        let transition = self.table().observe(observation, Instant::now());
-        let Some(transition) = transition else { return };
-        self.log(&service, backend, &transition, &detail);
-        if transition.availability().is_some() {
+        let Change {
+            transition,
+            standing,
+        } = self.table().observe(observation, Instant::now());
+        if let Some(transition) = transition {
+            self.log(&service, backend, &transition, &detail);
+        }
+        if standing.is_some() {
             self.decide();
         }
     }
@@ -199,9 +204,9 @@ struct View<'a> {
 }
 
 impl HealthView for View<'_> {
-    fn available(&self, service: &Service) -> Vec<bool> {
+    fn standing(&self, service: &Service) -> Vec<Standing> {
         self.leaving
-            .available(&service.name)
-            .map_or_else(|| self.health.available(service), <[bool]>::to_vec)
+            .standing(&service.name)
+            .map_or_else(|| self.health.standing(service), <[Standing]>::to_vec)
     }
 }

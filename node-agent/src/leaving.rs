@@ -11,6 +11,7 @@ use std::{
 use vipd_control::{
     decide::Desired,
     model::{Model, Service},
+    standing::Standing,
 };
 
 /// Services that live on only for addresses that are no longer configured.
@@ -24,7 +25,7 @@ pub struct Leaving {
 struct Leaver {
     service: Arc<Service>,
     /// As it was when the address was taken out; nobody checks any more.
-    available: Vec<bool>,
+    standing: Vec<Standing>,
     until: Instant,
 }
 
@@ -59,7 +60,7 @@ impl Leaving {
                     vips: gone,
                     ..Service::clone(service)
                 }),
-                available: plan.available.clone(),
+                standing: plan.standing.clone(),
                 until,
             };
             self.services.insert(name, leaver);
@@ -79,12 +80,12 @@ impl Leaving {
         Model { services }
     }
 
-    /// Availability of a leaving service's backends.
+    /// How a leaving service's backends were.
     #[must_use]
-    pub fn available(&self, service: &str) -> Option<&[bool]> {
+    pub fn standing(&self, service: &str) -> Option<&[Standing]> {
         self.services
             .get(service)
-            .map(|leaver| leaver.available.as_slice())
+            .map(|leaver| leaver.standing.as_slice())
     }
 
     /// All addresses that are leaving.
@@ -141,6 +142,7 @@ mod tests {
             mode: Mode::Ipip,
             min_healthy: 1,
             ring_size: 256,
+            idle: Duration::ZERO,
             check: Check {
                 kind: CheckKind::None,
                 port: NonZeroU16::MIN,

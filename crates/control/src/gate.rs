@@ -189,6 +189,8 @@ mod tests {
             alive: vip.alive,
             services: vec![Arc::new(ServicePlan {
                 alive: vip.alive,
+                standing: Vec::new(),
+                drained: Vec::new(),
                 available: vec![vip.alive, false, false],
                 healthy: vip.alive.into(),
                 configured: 3,

@@ -30,10 +30,11 @@
 //!
 //! [`health_table`] finds the backend that the observation is about and tells
 //! its [`health`], a small machine of rise and fall: some failures in a row
-//! take a backend down, some successes bring it up. One bit of it goes on:
-//! whether the backend takes traffic.
+//! take a backend down, some successes bring it up. Its [`standing`] goes on:
+//! whether the backend takes new flows, keeps old ones, or neither.
 //!
-//! [`decide`] puts the model and these bits together. For each service it works
+//! [`decide`] puts the model and the standings together, and whom the operator
+//! has drained. For each service it works
 //! out a [`ring`], which says for each hash of a flow what backend it goes to,
 //! and which all nodes of a cluster work out alike without talking to each
 //! other. For each VIP it says whether there is enough behind it to announce
@@ -54,3 +55,4 @@ pub mod model;
 pub mod phases;
 pub mod ring;
 pub mod schedule;
+pub mod standing;

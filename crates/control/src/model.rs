@@ -36,6 +36,9 @@ pub struct Service {
     /// Number of ring slots, a power of two, at most
     /// [`MAX_RING_SIZE`](crate::ring::MAX_RING_SIZE).
     pub ring_size: u32,
+    /// How long a flow without packets is remembered across a change of the
+    /// ring; zero is never.
+    pub idle: Duration,
     /// How each backend is checked.
     pub check: Check,
     /// Backends in the order of their names, at least one, at most
@@ -152,6 +155,7 @@ pub(crate) mod tests {
             mode: Mode::Ipip,
             min_healthy: 1,
             ring_size: 4096,
+            idle: Duration::from_secs(300),
             check: Check {
                 kind: CheckKind::Tcp,
                 port: NonZeroU16::MIN.saturating_add(79),

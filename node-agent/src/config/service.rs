@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::IpAddr,
     sync::Arc,
+    time::Duration,
 };
 
 use vipd_abi::{BACKENDS, NEXT_HOPS, RING_SLOTS};
@@ -157,9 +158,19 @@ fn service(written: &At<written::Service>, vips: &Vips, report: &mut Report) -> 
         mode: service.mode.as_ref()?.value,
         min_healthy: service.min_healthy.value.0,
         ring_size: ring_size?,
+        idle: idle(protocol?),
         check: check?,
         backends,
     })
+}
+
+/// How long a flow without packets is remembered. Datagrams that belong
+/// together are mostly over before a change has come and gone.
+fn idle(protocol: Protocol) -> Duration {
+    match protocol {
+        Protocol::Tcp => Duration::from_secs(300),
+        Protocol::Udp => Duration::ZERO,
+    }
 }
 
 fn backend(written: &At<written::Backend>) -> Option<Backend> {

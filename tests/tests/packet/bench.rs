@@ -75,6 +75,7 @@ pub fn service(
         mode,
         min_healthy: 1,
         ring_size: 4096,
+        idle: Duration::ZERO,
         check: Check {
             kind: CheckKind::None,
             port,

@@ -313,3 +313,91 @@ fn a_renamed_service_whose_farm_is_down_keeps_its_last_ring() {
     let after = decider().decide(&model("shop"), &down, &before);
     assert_eq!(after.services[0].ring, before.services[0].ring);
 }
+
+/// Health and drains as letters, one of each per backend: `A`vailable,
+/// `F`ailing, `D`ead; `d` for drained.
+struct Told(&'static str, &'static str);
+
+impl HealthView for Told {
+    fn standing(&self, _: &Service) -> Vec<Standing> {
+        let standing = |letter| match letter {
+            'A' => Standing::Available,
+            'F' => Standing::Failing,
+            _ => Standing::Dead,
+        };
+        self.0.chars().map(standing).collect()
+    }
+
+    fn drained(&self, _: &Service) -> Vec<bool> {
+        self.1.chars().map(|letter| letter == 'd').collect()
+    }
+}
+
+#[test]
+fn the_operator_and_the_checks_together_say_what_a_backend_is_for_flows() {
+    use Standing::{Available, Dead, Draining, Failing};
+    let check = |sentence, told: Told, standing: [Standing; 3], healthy| {
+        let desired = decider().decide(&model([web()]), &told, &Desired::default());
+        let plan = &desired.services[0];
+        let available = standing.map(|standing| standing == Available);
+        assert_eq!(plan.standing, standing, "{sentence}: {plan:#?}");
+        assert_eq!(plan.available, available, "{sentence}: {plan:#?}");
+        assert_eq!(plan.healthy, healthy, "{sentence}: {plan:#?}");
+    };
+    check("all well", Told("AAA", "---"), [Available; 3], 3);
+    check(
+        "each his own",
+        Told("AFD", "---"),
+        [Available, Failing, Dead],
+        1,
+    );
+    check(
+        "drained while healthy",
+        Told("AAA", "d--"),
+        [Draining, Available, Available],
+        2,
+    );
+    check(
+        "drained and failing",
+        Told("FAA", "d--"),
+        [Failing, Available, Available],
+        2,
+    );
+    check(
+        "drained and dead is dead",
+        Told("DAA", "d--"),
+        [Dead, Available, Available],
+        2,
+    );
+    check("nobody said anything", Told("", ""), [Dead; 3], 0);
+}
+
+#[test]
+fn a_standing_alone_makes_another_plan_and_the_same_ring() {
+    let check = |sentence, before: Told, after: Told| {
+        let model = model([web()]);
+        let first = decider().decide(&model, &before, &Desired::default());
+        let second = decider().decide(&model, &after, &first);
+        let (first, second) = (&first.services[0], &second.services[0]);
+        assert_ne!(first, second, "{sentence}");
+        assert_eq!(first.ring, second.ring, "{sentence}");
+        assert_eq!(first.fingerprint, second.fingerprint, "{sentence}");
+    };
+    check("a failing one dies", Told("AAF", ""), Told("AAD", ""));
+    check("a dead one is drained", Told("AAD", ""), Told("AAD", "--d"));
+    check(
+        "a drained one fails",
+        Told("AAA", "--d"),
+        Told("AAF", "--d"),
+    );
+}
+
+#[test]
+fn when_the_last_one_is_drained_the_ring_stays_with_it() {
+    let model = model([web()]);
+    let some = decider().decide(&model, &Told("ADD", ""), &Desired::default());
+    let nobody = decider().decide(&model, &Told("ADD", "d--"), &some);
+    let (some, nobody) = (&some.services[0], &nobody.services[0]);
+    assert!(!nobody.alive, "{nobody:#?}");
+    assert_eq!(nobody.ring, some.ring);
+}

@@ -9,6 +9,7 @@
 mod hops;
 mod place;
 mod reach;
+mod report;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,7 +26,10 @@ use vipd_abi::{
 use vipd_control::decide::{Desired, ServicePlan};
 
 use self::reach::Look;
-pub use self::reach::Reach;
+pub use self::{
+    reach::Reach,
+    report::{Flows, PhaseCount},
+};
 use super::{
     adopt::Adopted,
     record::TunnelSources,
@@ -63,6 +67,10 @@ pub struct Applied {
     pub vips: BTreeMap<IpAddr, u64>,
     /// Index of the counter per service and backend.
     pub counters: BTreeMap<Arc<str>, BTreeMap<Arc<str>, u32>>,
+    /// Slots per phase, by service.
+    pub phases: BTreeMap<Arc<str>, PhaseCount>,
+    /// Flows recorded per service and backend; who has none may be absent.
+    pub flows: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Flows>>,
     /// What could not be done, in words, by service or virtual address.
     pub faults: BTreeMap<String, String>,
     /// How full the maps are.
@@ -426,6 +434,11 @@ impl Applier {
         }
         for (name, placed) in &self.services {
             let Some(plan) = &placed.plan else { continue };
+            let phases = PhaseCount {
+                stable: placed.ring.1,
+                ..PhaseCount::default()
+            };
+            applied.phases.insert(name.clone(), phases);
             let counters = applied.counters.entry(name.clone()).or_default();
             for backend in &plan.service.backends {
                 if let Some(placed) = placed.backends.get(&backend.address) {
