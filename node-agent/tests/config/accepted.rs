@@ -8,6 +8,7 @@ use std::{
 };
 
 use vipd::config::{Config, NextHop, Relation};
+use vipd_control::model::Vip;
 
 use crate::{accept, edited};
 
@@ -216,7 +217,7 @@ fn what_a_reload_does_not_change_is_shared() {
 #[test]
 fn services_may_share_an_address() {
     let (config, _) = accept(&edited(&[("\"198.51.100.53\"", "\"198.51.100.10\"")]));
-    let shared: IpAddr = "198.51.100.10".parse().expect("an address");
+    let shared = Vip::from(IpAddr::from([198, 51, 100, 10]));
     let services = config.model.services.iter();
     assert_eq!(
         services

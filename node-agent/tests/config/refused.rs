@@ -56,8 +56,31 @@ const FORM: &[Case] = &[
     ("a number in quotes", &[("64501", "\"64501\"")]),
     ("a port out of range", &[("port = 80\n", "port = 80000\n")]),
     (
-        "an address with a prefix length",
-        &[("\"198.51.100.10\"", "\"198.51.100.10/32\"")],
+        "a backend with a prefix length",
+        &[("\"192.0.2.21\"", "\"192.0.2.21/32\"")],
+    ),
+    (
+        "a prefix with bits after it",
+        &[("\"198.51.100.10\"", "\"198.51.100.10/28\"")],
+    ),
+    (
+        "a prefix that is longer than an address",
+        &[("\"198.51.100.10\"", "\"198.51.100.0/33\"")],
+    ),
+    (
+        "a prefix that holds everything",
+        &[("\"198.51.100.10\"", "\"0.0.0.0/0\"")],
+    ),
+    (
+        "an IPv6 prefix for IPv4 tunnels",
+        &[(
+            "tunnel_source_ipv4 = \"192.0.2.11\"",
+            "tunnel_source_ipv4 = \"2001:db8::/96\"",
+        )],
+    ),
+    (
+        "a range of ports that goes backwards",
+        &[("port = 80\n", "port = \"8999-8000\"\n")],
     ),
     ("an address that is none", &[("192.0.2.21", "192.0.2.321")]),
     (
@@ -215,6 +238,67 @@ const SERVICES: &[Case] = &[
             "[\"198.51.100.10\"]",
             "[\"198.51.100.10\", \"198.51.100.10\"]",
         )],
+    ),
+    (
+        "two services on ranges that overlap",
+        &[
+            ("\"198.51.100.53\"", "\"198.51.100.10\""),
+            (
+                "protocol = \"udp\"\nport = 53",
+                "protocol = \"tcp\"\nport = \"80-99\"",
+            ),
+            ("port = 80\n", "port = \"70-89\"\n"),
+            ("path = \"/healthz\"", "port = 80"),
+        ],
+    ),
+    (
+        "two services on any port of one prefix",
+        &[
+            ("\"198.51.100.53\"", "\"198.51.100.0/28\""),
+            (
+                "protocol = \"udp\"\nport = 53",
+                "protocol = \"tcp\"\nport = \"any\"",
+            ),
+            ("\"198.51.100.10\"", "\"198.51.100.0/28\""),
+            ("port = 80\n", "port = \"any\"\n"),
+            ("path = \"/healthz\"", "port = 80"),
+        ],
+    ),
+    (
+        "a virtual prefix with the router id, a backend and the session's source",
+        &[("\"198.51.100.10\"", "\"192.0.2.0/27\"")],
+    ),
+    (
+        "a virtual address among tunnel sources",
+        &[(
+            "tunnel_source_ipv4 = \"192.0.2.11\"",
+            "tunnel_source_ipv4 = \"198.51.100.0/24\"",
+        )],
+    ),
+    (
+        "a virtual prefix with the loopback network",
+        &[("\"198.51.100.10\"", "\"64.0.0.0/2\"")],
+    ),
+    (
+        "prefixes of too many lengths",
+        &[(
+            "[\"198.51.100.10\"]",
+            "[\"198.18.0.0/16\", \"198.18.0.0/17\", \"198.18.0.0/18\", \"198.18.0.0/19\", \
+             \"198.18.0.0/20\", \"198.18.0.0/21\", \"198.18.0.0/22\", \"198.18.0.0/23\", \
+             \"198.18.0.0/24\"]",
+        )],
+    ),
+    (
+        "the port of GUE in another mode",
+        &[("min_healthy = 2", "gue_port = 6080")],
+    ),
+    (
+        "flows that are remembered for too long",
+        &[("min_healthy = 2", "flow_idle = \"2h\"")],
+    ),
+    (
+        "a service of many ports whose check has none",
+        &[("port = 80\n", "port = \"8000-8999\"\n")],
     ),
     (
         "a virtual address on the loopback network",
