@@ -59,10 +59,12 @@ impl Vips {
         check_unicast(hosts, span, report);
         if let Some((vip, vip_span)) = self.meeting(hosts) {
             let hosts = Vip::from(hosts);
-            let title = if *vip == hosts {
-                format!("{role} {hosts} is a virtual address")
-            } else {
-                format!("{role} {hosts} meets the virtual address {vip}")
+            let title = match vip.prefix().prefix_len() {
+                _ if *vip == hosts => format!("{role} {hosts} is a virtual address"),
+                length if length < hosts.prefix().prefix_len() => {
+                    format!("{role} {hosts} is in the virtual prefix {vip}")
+                }
+                _ => format!("{role} {hosts} holds the virtual address {vip}"),
             };
             report
                 .error(span, title)

@@ -155,8 +155,8 @@ table! {
 
 table! {
     /// The BGP speaker. A virtual address is announced as a host route, a
-    /// prefix as itself, while its services have enough healthy backends, and withdrawn at once when
-    /// they have not.
+    /// prefix of them as that prefix, while its services have enough healthy
+    /// backends, and withdrawn at once when they have not.
     ///
     /// ```toml
     /// [bgp]

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use vipd::config::{Config, Severity};
+use vipd::config::{Config, Finding, Severity};
 
 use crate::edited;
 
@@ -425,24 +425,49 @@ fn check(cases: &[Case]) -> String {
     page
 }
 
-#[test]
-fn more_than_the_data_plane_has_room_for_is_refused_where_it_is_too_much() {
+/// The only error of a file with so many services, each twelve lines long.
+fn too_much(count: u32, service: impl Fn(u32) -> (&'static str, String)) -> String {
     let mut text = String::from("[dataplane]\ninterfaces = [\"eth0\"]\n");
-    for port in 1..=3 {
+    for number in 1..=count {
+        let (vip, lines) = service(number);
         write!(
             text,
-            "[[service]]\nname = \"s{port}\"\nvips = [\"198.51.100.10\"]\nprotocol = \"tcp\"\n\
-             port = {port}\nmode = \"ipip\"\nring_size = 1048576\n\
+            "[[service]]\nname = \"s{number}\"\nvips = [\"{vip}\"]\nprotocol = \"tcp\"\n\
+             mode = \"ipip\"\n{lines}\n\
+             [service.check]\ntype = \"none\"\n\
              [[service.backend]]\nname = \"b\"\naddress = \"192.0.2.21\"\n"
         )
         .expect("a string takes everything");
     }
-    let error = Config::parse(&text, "big.toml").expect_err("it is too big");
-    let said: Vec<_> = error.findings.iter().map(ToString::to_string).collect();
-    let errors: Vec<_> = said
-        .iter()
-        .filter(|line| line.contains("too many"))
-        .collect();
-    assert_eq!(errors.len(), 1, "{said:#?}");
-    assert!(errors[0].starts_with("big.toml:23:"), "{errors:#?}");
+    let error = Config::parse(&text, "big.toml").expect_err("it is too much");
+    let is_error = |finding: &&Finding| finding.severity == Severity::Error;
+    let errors: Vec<_> = error.findings.iter().filter(is_error).collect();
+    assert_eq!(errors.len(), 1, "{errors:#?}");
+    errors[0].to_string()
+}
+
+#[test]
+fn more_than_the_data_plane_has_room_for_is_refused_where_it_is_too_much() {
+    let said = too_much(3, |number| {
+        let lines = format!("port = {number}\nring_size = 1048576");
+        ("198.51.100.10", lines)
+    });
+    assert!(said.starts_with("big.toml:27:"), "{said}");
+    assert!(said.contains("ring slots: too many"), "{said}");
+
+    let range = |number| format!("port = \"{number}00-{number}50\"\nmin_healthy = 1");
+    let said = too_much(17, |number| ("198.51.100.10", range(number)));
+    assert!(said.starts_with("big.toml:197:9: "), "{said}");
+    assert!(
+        said.contains("more than 16 port ranges on one address"),
+        "{said}"
+    );
+
+    let port = |number| format!("port = {number}\nmin_healthy = 1");
+    let said = too_much(17, |number| ("198.51.100.0/24", port(number)));
+    assert!(said.starts_with("big.toml:197:9: "), "{said}");
+    assert!(
+        said.contains("more than 16 services on one prefix"),
+        "{said}"
+    );
 }
