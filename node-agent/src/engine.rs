@@ -22,7 +22,7 @@ use vipd_control::{
     decide::{Decider, Desired, HealthView},
     health::{Initial, Transition},
     health_table::{Change, HealthTable},
-    model::{Backend, Model, Service},
+    model::{Backend, Model, Service, Vip},
     standing::Standing,
 };
 
@@ -38,7 +38,7 @@ pub struct Decision {
     pub desired: Arc<Desired>,
     /// Virtual addresses that were taken out of the configuration: still
     /// forwarded, no longer announced.
-    pub leaving: Arc<BTreeSet<IpAddr>>,
+    pub leaving: Arc<BTreeSet<Vip>>,
 }
 
 /// The health table, for whoever shows it.

@@ -183,7 +183,7 @@ fn encode_services(status: &Status, page: &mut DescriptorEncoder<'_>) -> fmt::Re
         None,
     )?;
     for vip in &status.vips {
-        vips.gauge(&[("vip", &vip.address.to_string())], flag(vip.announced))?;
+        vips.gauge(&[("vip", &vip.address)], flag(vip.announced))?;
     }
     type Value = fn(&crate::status::Service) -> f64;
     let families: [(&str, &str, Value); 3] = [

@@ -66,11 +66,11 @@ pub struct MapUse {
     pub capacity: u32,
 }
 
-/// A virtual address.
+/// A virtual address or prefix.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Vip {
-    /// The address.
-    pub address: IpAddr,
+    /// The address or prefix.
+    pub address: String,
     /// Whether it is announced.
     pub announced: bool,
     /// Why, or why not.
@@ -82,13 +82,13 @@ pub struct Vip {
 pub struct Service {
     /// Name.
     pub name: String,
-    /// Virtual addresses.
-    pub vips: Vec<IpAddr>,
+    /// Virtual addresses and prefixes.
+    pub vips: Vec<String>,
     /// `tcp` or `udp`.
     pub protocol: String,
-    /// Port.
-    pub port: u16,
-    /// `ipip` or `l2-dsr`.
+    /// Port, range of ports, or `any`.
+    pub port: String,
+    /// `ipip`, `gue` or `l2-dsr`.
     pub mode: String,
     /// Whether enough backends are healthy.
     pub alive: bool,
@@ -260,12 +260,7 @@ impl Status {
         }
         for vip in &self.vips {
             let announced = if vip.announced { "yes" } else { "no" };
-            writeln!(
-                out,
-                "{:<40} {announced:<9}  {}",
-                vip.address.to_string(),
-                vip.reason
-            )?;
+            writeln!(out, "{:<40} {announced:<9}  {}", vip.address, vip.reason)?;
         }
         for service in &self.services {
             service.write(out)?;

@@ -14,7 +14,7 @@ use vipd_control::{
     decide::ServicePlan,
     gate::Admission,
     health::{Health, State},
-    model::{Mode, Protocol},
+    model::Mode,
 };
 
 use crate::{
@@ -113,7 +113,7 @@ impl Views {
                 None => "not judged yet".to_owned(),
             };
             status::Vip {
-                address: *address,
+                address: address.to_string(),
                 announced: admission == Some(&Admission::Announced),
                 reason,
             }
@@ -162,16 +162,13 @@ impl Views {
             .collect();
         status::Service {
             name: service.name.to_string(),
-            vips: service.vips.clone(),
-            protocol: match service.protocol {
-                Protocol::Tcp => "tcp",
-                Protocol::Udp => "udp",
-            }
-            .to_owned(),
-            port: service.port.get(),
+            vips: service.vips.iter().map(ToString::to_string).collect(),
+            protocol: service.protocol.to_string(),
+            port: service.ports.to_string(),
             mode: match service.mode {
                 Mode::L2Dsr => "l2-dsr",
                 Mode::Ipip => "ipip",
+                Mode::Gue(_) => "gue",
             }
             .to_owned(),
             alive: plan.alive,

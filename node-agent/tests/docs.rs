@@ -180,15 +180,15 @@ fn status() -> Status {
             verdicts: [("forwarded".into(), 7)].into(),
         }),
         vips: vec![Vip {
-            address: address("198.51.100.10"),
+            address: "198.51.100.10".into(),
             announced: true,
             reason: String::new(),
         }],
         services: vec![Service {
             name: "web".into(),
-            vips: vec![address("198.51.100.10")],
+            vips: vec!["198.51.100.10".into()],
             protocol: "tcp".into(),
-            port: 80,
+            port: "80".into(),
             mode: "ipip".into(),
             alive: true,
             healthy: 1,

@@ -164,7 +164,7 @@ async fn what_the_maps_remember_is_drained_from_the_start_and_through_a_reload()
     let mut plan = node.plan.clone();
     let model = Arc::make_mut(&mut plan.model);
     let service = Arc::make_mut(&mut model.services[0]);
-    service.vips = vec![IpAddr::from([198, 51, 100, 11])];
+    service.vips = vec![IpAddr::from([198, 51, 100, 11]).into()];
     let moved = service.vips.clone();
     node.plans.send_replace(plan);
     let followed = node.decision.wait_for(|decision| {

@@ -5,6 +5,7 @@ pub mod adopt;
 pub mod apply;
 pub mod driver;
 pub mod kernel;
+pub mod listing;
 pub mod mapped;
 pub mod object;
 pub mod pins;

@@ -4,7 +4,7 @@ use std::{num::NonZeroU16, time::Duration};
 
 use vipd_control::{
     decide::{Decider, HealthView},
-    model::{Check, CheckKind, Mode, Protocol, Timing},
+    model::{Check, CheckKind, Mode, Ports, Protocol, Timing},
 };
 
 use super::*;
@@ -13,9 +13,9 @@ use super::*;
 fn service(name: &str, min_healthy: u32, backends: &[(&str, u8)], weight: u16) -> Service {
     Service {
         name: name.into(),
-        vips: vec![[198, 51, 100, 1].into()],
+        vips: vec![IpAddr::from([198, 51, 100, 1]).into()],
         protocol: Protocol::Tcp,
-        port: NonZeroU16::MIN,
+        ports: Ports::One(NonZeroU16::MIN),
         mode: Mode::Ipip,
         min_healthy,
         ring_size: 64,

@@ -130,7 +130,7 @@ mod tests {
         );
         let service = merge(
             json!({
-                "name": "web", "vips": [], "protocol": "tcp", "port": 80, "mode": "ipip",
+                "name": "web", "vips": [], "protocol": "tcp", "port": "80", "mode": "ipip",
                 "alive": true, "healthy": 1, "configured": 2, "ring_size": 64,
                 "ring_fingerprint": null, "in_force": true, "idle_seconds": 300,
                 "phases": {"stable": 32, "learn": 0, "track": 32}, "flows": 0,

@@ -21,9 +21,12 @@ use std::{
 use thiserror::Error;
 use vipd_abi::{
     BACKENDS, BackendKind, BackendRecord, COUNTERS, Counter, EntryKind, FlowKey, Head, MACS,
-    NEXT_HOPS, NextHop, RING_SLOTS, UPLINKS, Uplink, VipEntry, VipKey,
+    NEXT_HOPS, NextHop, PORT_RANGES, RING_SLOTS, Tick, UPLINKS, Uplink, VipEntry,
 };
-use vipd_control::decide::{Desired, ServicePlan};
+use vipd_control::{
+    decide::{Desired, ServicePlan},
+    model::Vip,
+};
 
 use self::reach::Look;
 pub use self::{
@@ -32,9 +35,10 @@ pub use self::{
 };
 use super::{
     adopt::Adopted,
+    listing::Listing,
     record::TunnelSources,
     space::{GRACE, Indices, Stretches},
-    tables::{Tables, address_key, service_key, unmapped},
+    tables::{Tables, unmapped},
     vip_table::Half,
 };
 
@@ -64,7 +68,7 @@ impl Settings {
 pub struct Applied {
     /// Per virtual address, the fingerprint of what packets now get. Absent
     /// while something of it is not in place.
-    pub vips: BTreeMap<IpAddr, u64>,
+    pub vips: BTreeMap<Vip, u64>,
     /// Index of the counter per service and backend.
     pub counters: BTreeMap<Arc<str>, BTreeMap<Arc<str>, u32>>,
     /// Slots per phase, by service.
@@ -111,7 +115,8 @@ pub struct Applier {
     uplinks: BTreeMap<u32, Uplink>,
     indices: AllIndices,
     ring: Stretches,
-    entries: BTreeMap<VipKey, VipEntry>,
+    /// What the table in force says.
+    listing: Listing,
     half: Option<Half>,
     /// When the table was published last, at the latest.
     published_at: Option<Instant>,
@@ -207,7 +212,7 @@ impl Applier {
         let rings = adopted.services.values().map(|s| s.ring).collect();
         Self {
             ring: Stretches::new(RING_SLOTS, &rings),
-            entries: adopted.entries.clone(),
+            listing: adopted.listing.clone(),
             uplinks: adopted.uplinks.clone(),
             tables,
             settings,
@@ -264,7 +269,7 @@ impl Applier {
             }
         }
         self.retire_removed(desired);
-        let wanted = self.wanted_entries(desired);
+        let wanted = self.wanted_listing(desired);
         self.publish(&wanted, full, now, &mut applied);
         self.acknowledge(desired, &wanted, &mut applied);
         applied.usage = self.usage();
@@ -289,14 +294,8 @@ impl Applier {
     }
 
     /// Puts the table in force if it differs from the one that is.
-    fn publish(
-        &mut self,
-        wanted: &BTreeMap<VipKey, VipEntry>,
-        full: bool,
-        now: Instant,
-        applied: &mut Applied,
-    ) {
-        let stands = self.entries == *wanted
+    fn publish(&mut self, wanted: &Listing, full: bool, now: Instant, applied: &mut Applied) {
+        let stands = self.listing == *wanted
             && self
                 .half
                 .as_ref()
@@ -323,48 +322,38 @@ impl Applier {
             half.publish(&self.tables);
             self.outgoing.published = true;
         }
-        self.entries.clone_from(wanted);
+        self.listing.clone_from(wanted);
         self.half = Some(half);
         self.take_away();
     }
 
-    fn wanted_entries(&self, desired: &Desired) -> BTreeMap<VipKey, VipEntry> {
-        let mut entries: BTreeMap<VipKey, VipEntry> = BTreeMap::new();
+    /// What the table is to say.
+    fn wanted_listing(&self, desired: &Desired) -> Listing {
+        let mut listing = Listing::default();
         for vip in desired.vips.keys() {
-            let key = address_key(*vip);
-            let kind = EntryKind::Address as u32;
-            entries.insert(
-                key,
-                VipEntry {
-                    key,
-                    kind,
-                    ..VipEntry::default()
-                },
-            );
+            listing.cover(*vip);
         }
         for placed in self.services.values() {
-            let Some(plan) = &placed.plan else {
-                // What a previous agent had in force stays in force.
-                let own = |entry: &&VipEntry| entry.service == placed.number;
-                entries.extend(self.entries.values().filter(own).map(|e| (e.key, *e)));
-                continue;
-            };
+            let Some(plan) = &placed.plan else { continue };
             let service = &plan.service;
+            let entry = VipEntry {
+                kind: EntryKind::Service as u32,
+                service: placed.number,
+                ring_offset: placed.ring.0,
+                ring_mask: placed.ring.1 - 1,
+                forsaken: u32::from(!plan.available.contains(&true)),
+                idle: idle_ticks(service.idle),
+                ..VipEntry::default()
+            };
             for vip in &service.vips {
-                let key = service_key(*vip, service.protocol, service.port.get());
-                let entry = VipEntry {
-                    key,
-                    kind: EntryKind::Service as u32,
-                    service: placed.number,
-                    ring_offset: placed.ring.0,
-                    ring_mask: placed.ring.1 - 1,
-                    forsaken: u32::from(!plan.available.contains(&true)),
-                    ..VipEntry::default()
-                };
-                entries.insert(key, entry);
+                listing.serve(*vip, service.protocol, service.ports, entry);
             }
         }
-        entries
+        for placed in self.services.values().filter(|p| p.plan.is_none()) {
+            // What a previous agent had in force stays in force.
+            listing.keep(&self.listing, placed.number);
+        }
+        listing
     }
 
     /// Nothing published names the retired any more.
@@ -406,25 +395,20 @@ impl Applier {
 
     /// Says which virtual addresses are in place, with a way to enough of
     /// their backends.
-    fn acknowledge(
-        &self,
-        desired: &Desired,
-        wanted: &BTreeMap<VipKey, VipEntry>,
-        applied: &mut Applied,
-    ) {
-        let in_force =
-            |key: VipKey| wanted.contains_key(&key) && wanted.get(&key) == self.entries.get(&key);
+    fn acknowledge(&self, desired: &Desired, wanted: &Listing, applied: &mut Applied) {
         for (vip, vip_plan) in &desired.vips {
-            let mut published = in_force(address_key(*vip));
+            let mut published = wanted.covers(*vip) && self.listing.covers(*vip);
             let mut carried = false;
-            for plan in desired
-                .services
-                .iter()
-                .filter(|p| p.service.vips.contains(vip))
-            {
+            for plan in &vip_plan.services {
                 let service = &plan.service;
                 let placed = self.services.get(&service.name);
-                published &= in_force(service_key(*vip, service.protocol, service.port.get()))
+                let led = |listing: &Listing| {
+                    listing
+                        .service(*vip, service.protocol, service.ports)
+                        .copied()
+                };
+                published &= led(wanted).is_some()
+                    && led(wanted) == led(&self.listing)
                     && placed.is_some_and(|placed| placed.holds(plan));
                 carried |= placed.is_some_and(|placed| placed.is_in_place(&self.tables));
             }
@@ -450,7 +434,14 @@ impl Applier {
 
     fn usage(&self) -> Vec<Usage> {
         use vipd_abi::map;
-        let entries = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
+        let entries = u32::try_from(self.listing.entries.len()).unwrap_or(u32::MAX);
+        let ranges = self
+            .listing
+            .ranges
+            .values()
+            .map(BTreeSet::len)
+            .sum::<usize>();
+        let ranges = u32::try_from(ranges).unwrap_or(u32::MAX);
         let most = u32::try_from(super::vip_table::MOST_ENTRIES).unwrap_or(u32::MAX);
         let usage = |map, used, capacity| Usage {
             map,
@@ -459,6 +450,7 @@ impl Applier {
         };
         vec![
             usage(map::VIP_ENTRIES, entries, most),
+            usage(map::PORT_RANGE_RECORDS, ranges, PORT_RANGES),
             usage(map::RING, self.ring.used(), RING_SLOTS),
             usage(
                 map::BACKEND_RECORDS,
@@ -478,6 +470,13 @@ impl Applier {
             ),
         ]
     }
+}
+
+/// As a service's entry has it; not longer than entries of flows can tell.
+fn idle_ticks(idle: Duration) -> u32 {
+    let nanos = u64::try_from(idle.as_nanos()).unwrap_or(u64::MAX);
+    let ticks = Tick::covering(nanos).min(Tick::LONGEST_IDLE.into());
+    u32::try_from(ticks).unwrap_or(0)
 }
 
 impl Placed {
