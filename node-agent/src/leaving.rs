@@ -3,14 +3,13 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     sync::Arc,
     time::Instant,
 };
 
 use vipd_control::{
     decide::Desired,
-    model::{Model, Service},
+    model::{Model, Service, Vip},
     standing::Standing,
 };
 
@@ -34,7 +33,7 @@ impl Leaving {
     /// address until its own time.
     pub fn configure(&mut self, before: &Desired, model: &Model, until: Instant) {
         let configured = addresses(model);
-        let is_gone = |vip: &IpAddr| !configured.contains(vip);
+        let is_gone = |vip: &Vip| !configured.contains(vip);
         // An address that has come back is not leaving.
         self.services.retain(|_, leaver| {
             if !leaver.service.vips.iter().all(is_gone) {
@@ -90,7 +89,7 @@ impl Leaving {
 
     /// All addresses that are leaving.
     #[must_use]
-    pub fn addresses(&self) -> BTreeSet<IpAddr> {
+    pub fn addresses(&self) -> BTreeSet<Vip> {
         self.services
             .values()
             .flat_map(|leaver| leaver.service.vips.iter().copied())
@@ -109,7 +108,7 @@ impl Leaving {
     }
 }
 
-fn addresses(model: &Model) -> BTreeSet<IpAddr> {
+fn addresses(model: &Model) -> BTreeSet<Vip> {
     model
         .services
         .iter()
@@ -119,17 +118,17 @@ fn addresses(model: &Model) -> BTreeSet<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use std::{num::NonZeroU16, time::Duration};
+    use std::{net::IpAddr, num::NonZeroU16, time::Duration};
 
     use vipd_control::{
         decide::Decider,
-        model::{Backend, Check, CheckKind, Mode, Protocol, Timing},
+        model::{Backend, Check, CheckKind, Mode, Ports, Protocol, Timing},
     };
 
     use super::*;
 
-    fn vip(last: u8) -> IpAddr {
-        [198, 51, 100, last].into()
+    fn vip(last: u8) -> Vip {
+        IpAddr::from([198, 51, 100, last]).into()
     }
 
     /// One service on these addresses.
@@ -138,7 +137,7 @@ mod tests {
             name: "web".into(),
             vips: vips.iter().copied().map(vip).collect(),
             protocol: Protocol::Tcp,
-            port: NonZeroU16::MIN,
+            ports: Ports::One(NonZeroU16::MIN),
             mode: Mode::Ipip,
             min_healthy: 1,
             ring_size: 256,

@@ -8,11 +8,11 @@
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     hash::{Fields, siphash},
-    model::{Backend, Mode, Model, Protocol, Service},
+    model::{Backend, Mode, Model, Service, Vip},
     ring::{Ring, RingBase},
     standing::Standing,
 };
@@ -23,7 +23,7 @@ pub struct Desired {
     /// One per service, in the order of their names.
     pub services: Vec<Arc<ServicePlan>>,
     /// One per virtual address.
-    pub vips: BTreeMap<IpAddr, Arc<VipPlan>>,
+    pub vips: BTreeMap<Vip, Arc<VipPlan>>,
 }
 
 /// What is to be forwarded for one service.
@@ -205,7 +205,7 @@ fn weighted(service: &Service, chosen: impl Fn(usize) -> bool) -> u32 {
 }
 
 /// The services on each virtual address, in the order of their names.
-fn by_vip(services: &[Arc<ServicePlan>]) -> BTreeMap<IpAddr, Vec<Arc<ServicePlan>>> {
+fn by_vip(services: &[Arc<ServicePlan>]) -> BTreeMap<Vip, Vec<Arc<ServicePlan>>> {
     let mut vips = BTreeMap::<_, Vec<_>>::new();
     for plan in services {
         for &vip in &plan.service.vips {
@@ -217,7 +217,7 @@ fn by_vip(services: &[Arc<ServicePlan>]) -> BTreeMap<IpAddr, Vec<Arc<ServicePlan
 
 impl Desired {
     /// The plan of a service, also if it had another name: that with the same
-    /// protocol and port on one of its addresses.
+    /// protocol and ports on one of its addresses.
     fn related(&self, service: &Service) -> Option<&Arc<ServicePlan>> {
         let named = self.service(&service.name);
         named.or_else(|| {
@@ -285,22 +285,23 @@ impl ServicePlan {
     }
 }
 
-/// Covers what packets of the service meet: name, protocol, port, mode and
+/// Covers what packets of the service meet: name, protocol, ports, mode and
 /// ring. The secret is in the ring's fingerprint.
 fn service_fingerprint(service: &Service, ring: Option<u64>) -> u64 {
-    let protocol = match service.protocol {
-        Protocol::Tcp => 6,
-        Protocol::Udp => 17,
-    };
-    let mode = match service.mode {
-        Mode::L2Dsr => 1,
-        Mode::Ipip => 2,
+    let (first_port, last_port) = service.ports.bounds();
+    let (mode, tunnel_port) = match service.mode {
+        Mode::L2Dsr => (1, 0),
+        Mode::Ipip => (2, 0),
+        Mode::Gue(port) => (3, port.get()),
     };
     let fields = Fields::default()
         .bytes(service.name.as_bytes())
-        .number(protocol)
-        .number(u64::from(service.port.get()))
-        .number(mode);
+        .number(service.protocol.number().into())
+        .number(first_port.into())
+        .number(last_port.into())
+        .number(mode)
+        .number(tunnel_port.into())
+        .number(service.idle.as_millis() as u64);
     ring.into_iter()
         .fold(fields, Fields::number)
         .hash(FINGERPRINT_KEY)

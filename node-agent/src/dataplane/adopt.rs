@@ -5,16 +5,19 @@ use std::{
     net::IpAddr,
 };
 
-use vipd_abi::{BackendKind, BackendRecord, EntryKind, UPLINKS, Uplink, VipEntry, VipKey};
+use vipd_abi::{BackendKind, BackendRecord, EntryKind, UPLINKS, Uplink};
 use vipd_control::{model::Service, phases::Fate, standing::Standing};
 
-use super::tables::{Tables, service_key, unmapped};
+use super::{
+    listing::Listing,
+    tables::{Tables, unmapped},
+};
 
 /// Everything found in the maps.
 #[derive(Clone, Default)]
 pub struct Adopted {
     /// The published table.
-    pub entries: BTreeMap<VipKey, VipEntry>,
+    pub listing: Listing,
     /// Services by their numbers.
     pub services: BTreeMap<u32, AdoptedService>,
     /// Records of services that are not in the table, by their indices.
@@ -43,9 +46,9 @@ impl Adopted {
     /// Reads the maps. Fresh maps give nothing.
     #[must_use]
     pub fn read(tables: &Tables) -> Self {
-        let entries = tables.published_entries();
+        let listing = Listing::published(tables);
         let mut services: BTreeMap<u32, AdoptedService> = BTreeMap::new();
-        for entry in entries.values() {
+        for entry in listing.entries.values() {
             let length = entry.ring_mask.saturating_add(1);
             let inside = entry
                 .ring_offset
@@ -89,7 +92,7 @@ impl Adopted {
             service.settle_fates();
         }
         Self {
-            entries,
+            listing,
             services,
             orphans,
             uplinks,
@@ -107,16 +110,13 @@ impl Adopted {
     }
 
     /// The number under which a service of the configuration runs: that of
-    /// any of its addresses, protocol and port being the same.
+    /// any of its addresses, protocol and ports being the same.
     #[must_use]
     pub fn number(&self, service: &Service) -> Option<u32> {
         service
             .vips
             .iter()
-            .filter_map(|vip| {
-                self.entries
-                    .get(&service_key(*vip, service.protocol, service.port.get()))
-            })
+            .filter_map(|vip| self.listing.service(*vip, service.protocol, service.ports))
             .map(|entry| entry.service)
             .find(|number| self.services.contains_key(number))
     }

@@ -7,6 +7,7 @@ pub mod census;
 pub mod clock;
 pub mod driver;
 pub mod kernel;
+pub mod listing;
 pub mod mapped;
 pub mod object;
 pub mod pins;

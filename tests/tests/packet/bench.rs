@@ -20,7 +20,7 @@ use vipd::{
 use vipd_abi::{Counter, FlowKey, MACS, Uplink, Verdict, mac_bits};
 use vipd_control::{
     decide::{Decider, Desired},
-    model::{Backend, Check, CheckKind, Mode, Model, Protocol, Service, Timing},
+    model::{Backend, Check, CheckKind, Mode, Model, Ports, Protocol, Service, Timing},
 };
 
 use crate::frames::{BACKEND_MAC, LB_MAC};
@@ -70,9 +70,9 @@ pub fn service(
     let port = NonZeroU16::new(80).expect("not zero");
     Arc::new(Service {
         name: name.into(),
-        vips: vec![address(vip)],
+        vips: vec![address(vip).into()],
         protocol,
-        port,
+        ports: Ports::One(port),
         mode,
         min_healthy: 1,
         ring_size: 4096,

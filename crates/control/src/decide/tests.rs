@@ -1,9 +1,12 @@
 //! The decision as tables and properties.
 
+use std::{net::IpAddr, num::NonZeroU16};
+
+use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::tests::service;
+use crate::model::{Ports, Protocol, tests::service};
 
 fn decider() -> Decider {
     Decider::new(*b"a cluster secret")
@@ -132,8 +135,8 @@ fn a_vip_is_alive_while_one_of_its_services_is() {
 fn every_address_of_a_service_gets_its_plan() {
     let mut web = web();
     web.vips = vec![
-        "192.0.2.7".parse().expect("v4"),
-        "2001:db8::7".parse().expect("v6"),
+        IpAddr::from([192, 0, 2, 7]).into(),
+        "2001:db8::/64".parse::<IpNet>().expect("v6").into(),
     ];
     let desired = decide(&model([web.clone()]), "a", &Desired::default());
     assert_eq!(desired.vips.keys().copied().collect::<Vec<_>>(), web.vips);
@@ -239,7 +242,14 @@ fn the_fingerprint_of_a_vip_covers_what_packets_meet() {
     );
     check(
         "the port",
-        |s| s.port = s.port.saturating_add(1),
+        |s| s.ports = Ports::One(NonZeroU16::MIN),
+        "abc",
+        false,
+    );
+    check("more ports", |s| s.ports = Ports::Any, "abc", false);
+    check(
+        "the port of the tunnel",
+        |s| s.mode = Mode::Gue(NonZeroU16::MIN),
         "abc",
         false,
     );

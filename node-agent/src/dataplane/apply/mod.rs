@@ -8,6 +8,7 @@
 
 mod hops;
 mod place;
+mod placed;
 mod reach;
 mod report;
 mod slots;
@@ -23,26 +24,30 @@ use std::{
 use thiserror::Error;
 use vipd_abi::{
     BACKENDS, BackendKind, BackendRecord, COUNTERS, Counter, EntryKind, FlowKey, Head, MACS,
-    NEXT_HOPS, NextHop, RING_SLOTS, Tick, UPLINKS, Uplink, VipEntry, VipKey,
+    NEXT_HOPS, PORT_RANGES, RING_SLOTS, Tick, UPLINKS, Uplink, VipEntry,
 };
 use vipd_control::{
     decide::{Desired, ServicePlan},
-    model::Service,
-    phases::Unsettled,
+    model::{Service, Vip},
 };
 
-use self::{reach::Look, tend::Former};
+use self::{
+    placed::{Placed, PlacedBackend},
+    reach::Look,
+    tend::Former,
+};
 pub use self::{
     reach::Reach,
-    report::{Flows, PhaseCount},
+    report::{Flows, FlowsByService, PhaseCount},
 };
 use super::{
     adopt::Adopted,
     census::Count,
     clock,
+    listing::Listing,
     record::TunnelSources,
     space::{GRACE, Indices, Stretches},
-    tables::{Tables, address_key, service_key, unmapped},
+    tables::{Tables, unmapped},
     vip_table::Half,
 };
 
@@ -72,13 +77,13 @@ impl Settings {
 pub struct Applied {
     /// Per virtual address, the fingerprint of what packets now get. Absent
     /// while something of it is not in place.
-    pub vips: BTreeMap<IpAddr, u64>,
+    pub vips: BTreeMap<Vip, u64>,
     /// Index of the counter per service and backend.
     pub counters: BTreeMap<Arc<str>, Counters>,
     /// Slots per phase, by service.
     pub phases: BTreeMap<Arc<str>, PhaseCount>,
     /// Flows recorded per service and backend; who has none may be absent.
-    pub flows: Arc<BTreeMap<Arc<str>, BTreeMap<Arc<str>, Flows>>>,
+    pub flows: Arc<FlowsByService>,
     /// What could not be done, in words, by service or virtual address.
     pub faults: BTreeMap<String, String>,
     /// How full the maps are.
@@ -124,7 +129,8 @@ pub struct Applier {
     uplinks: BTreeMap<u32, Uplink>,
     indices: AllIndices,
     ring: Stretches,
-    entries: BTreeMap<VipKey, VipEntry>,
+    /// What the table in force says.
+    listing: Listing,
     half: Option<Half>,
     /// When the table was published last, at the latest.
     published_at: Option<Instant>,
@@ -145,7 +151,7 @@ pub struct Applier {
     look_at: Option<Instant>,
     /// What the last census has found, and what that means for backends.
     count: Option<Arc<Count>>,
-    flows: Arc<BTreeMap<Arc<str>, BTreeMap<Arc<str>, Flows>>>,
+    flows: Arc<FlowsByService>,
 }
 
 /// A destination and whether frames must go to it directly.
@@ -157,33 +163,6 @@ struct AllIndices {
     counters: Indices,
     hops: Indices,
     uplinks: Indices,
-}
-
-struct Placed {
-    number: u32,
-    ring: (u32, u32),
-    /// Whether the table in force names this ring.
-    in_force: bool,
-    /// Slots that are not stable.
-    unsettled: Unsettled,
-    backends: BTreeMap<IpAddr, PlacedBackend>,
-    /// Records that slots or flows may still name besides.
-    former: BTreeMap<u32, Former>,
-    /// What the slots and the table say; `None` before the first success.
-    plan: Option<Arc<ServicePlan>>,
-    /// Whether the last pass got through with it.
-    settled: bool,
-    /// Whether enough of its backends can be reached.
-    reachable: bool,
-    counters: Counters,
-}
-
-#[derive(Clone, Copy)]
-struct PlacedBackend {
-    index: u32,
-    record: BackendRecord,
-    /// Whether slots or flows may ever have named it.
-    used: bool,
 }
 
 #[derive(Default)]
@@ -241,7 +220,7 @@ impl Applier {
         let orphans = adopted.orphans.clone();
         let mut applier = Self {
             ring: Stretches::new(RING_SLOTS, &rings),
-            entries: adopted.entries.clone(),
+            listing: adopted.listing.clone(),
             uplinks: adopted.uplinks.clone(),
             tables,
             settings,
@@ -315,7 +294,7 @@ impl Applier {
             }
         }
         self.retire_removed(desired);
-        let wanted = self.wanted_entries(desired);
+        let wanted = self.wanted_listing(desired);
         self.tend(now);
         self.publish(&wanted, full, now, &mut applied);
         self.acknowledge(desired, &wanted, &mut applied);
@@ -353,14 +332,8 @@ impl Applier {
     }
 
     /// Puts the table in force if it differs from the one that is.
-    fn publish(
-        &mut self,
-        wanted: &BTreeMap<VipKey, VipEntry>,
-        full: bool,
-        now: Instant,
-        applied: &mut Applied,
-    ) {
-        let stands = self.entries == *wanted
+    fn publish(&mut self, wanted: &Listing, full: bool, now: Instant, applied: &mut Applied) {
+        let stands = self.listing == *wanted
             && self
                 .half
                 .as_ref()
@@ -369,12 +342,7 @@ impl Applier {
             self.take_away(full);
             return;
         }
-        let longest_idle = wanted.values().map(|entry| entry.idle).max();
-        let head = Head {
-            longest_idle: longest_idle.unwrap_or(0),
-            ..self.settings.head()
-        };
-        let half = match Half::build(wanted, head) {
+        let half = match Half::build(wanted, self.settings.head()) {
             Ok(half) => half,
             Err(error) => {
                 let fault = format!("stays as it was: {error}");
@@ -392,49 +360,38 @@ impl Applier {
             half.publish(&self.tables);
             self.outgoing.published = true;
         }
-        self.entries.clone_from(wanted);
+        self.listing.clone_from(wanted);
         self.half = Some(half);
         self.take_away(full);
     }
 
-    fn wanted_entries(&self, desired: &Desired) -> BTreeMap<VipKey, VipEntry> {
-        let mut entries: BTreeMap<VipKey, VipEntry> = BTreeMap::new();
+    /// What the table is to say.
+    fn wanted_listing(&self, desired: &Desired) -> Listing {
+        let mut listing = Listing::default();
         for vip in desired.vips.keys() {
-            let key = address_key(*vip);
-            let kind = EntryKind::Address as u32;
-            entries.insert(
-                key,
-                VipEntry {
-                    key,
-                    kind,
-                    ..VipEntry::default()
-                },
-            );
+            listing.cover(*vip);
         }
         for placed in self.services.values() {
-            let Some(plan) = &placed.plan else {
-                // What a previous agent had in force stays in force.
-                let own = |entry: &&VipEntry| entry.service == placed.number;
-                entries.extend(self.entries.values().filter(own).map(|e| (e.key, *e)));
-                continue;
-            };
+            let Some(plan) = &placed.plan else { continue };
             let service = &plan.service;
+            let entry = VipEntry {
+                kind: EntryKind::Service as u32,
+                service: placed.number,
+                ring_offset: placed.ring.0,
+                ring_mask: placed.ring.1 - 1,
+                forsaken: u32::from(!plan.available.contains(&true)),
+                idle: u32::from(idle(service)),
+                ..VipEntry::default()
+            };
             for vip in &service.vips {
-                let key = service_key(*vip, service.protocol, service.port.get());
-                let entry = VipEntry {
-                    key,
-                    kind: EntryKind::Service as u32,
-                    service: placed.number,
-                    ring_offset: placed.ring.0,
-                    ring_mask: placed.ring.1 - 1,
-                    forsaken: u32::from(!plan.available.contains(&true)),
-                    idle: u32::from(idle(service)),
-                    ..VipEntry::default()
-                };
-                entries.insert(key, entry);
+                listing.serve(*vip, service.protocol, service.ports, entry);
             }
         }
-        entries
+        for placed in self.services.values().filter(|p| p.plan.is_none()) {
+            // What a previous agent had in force stays in force.
+            listing.keep(&self.listing, placed.number);
+        }
+        listing
     }
 
     /// Nothing published names the retired any more, and it names every ring.
@@ -488,22 +445,21 @@ impl Applier {
 
     /// Says which virtual addresses are in place, with a way to enough of
     /// their backends.
-    fn acknowledge(
-        &self,
-        desired: &Desired,
-        wanted: &BTreeMap<VipKey, VipEntry>,
-        applied: &mut Applied,
-    ) {
-        let in_force =
-            |key: VipKey| wanted.contains_key(&key) && wanted.get(&key) == self.entries.get(&key);
+    fn acknowledge(&self, desired: &Desired, wanted: &Listing, applied: &mut Applied) {
         for (vip, vip_plan) in &desired.vips {
-            let mut published = in_force(address_key(*vip));
+            let mut published = wanted.covers(*vip) && self.listing.covers(*vip);
             let mut carried = false;
             let plans = vip_plan.services.iter();
             for plan in plans.filter_map(|plan| desired.service(&plan.service.name)) {
                 let service = &plan.service;
                 let placed = self.services.get(&service.name);
-                published &= in_force(service_key(*vip, service.protocol, service.port.get()))
+                let led = |listing: &Listing| {
+                    listing
+                        .service(*vip, service.protocol, service.ports)
+                        .copied()
+                };
+                published &= led(wanted).is_some()
+                    && led(wanted) == led(&self.listing)
                     && placed.is_some_and(|placed| placed.holds(plan));
                 carried |= placed.is_some_and(|placed| placed.reachable);
             }
@@ -530,7 +486,14 @@ impl Applier {
 
     fn usage(&self) -> Vec<Usage> {
         use vipd_abi::map;
-        let entries = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
+        let entries = u32::try_from(self.listing.entries.len()).unwrap_or(u32::MAX);
+        let ranges = self
+            .listing
+            .ranges
+            .values()
+            .map(BTreeSet::len)
+            .sum::<usize>();
+        let ranges = u32::try_from(ranges).unwrap_or(u32::MAX);
         let most = u32::try_from(super::vip_table::MOST_ENTRIES).unwrap_or(u32::MAX);
         let usage = |map, used, capacity| Usage {
             map,
@@ -539,6 +502,7 @@ impl Applier {
         };
         vec![
             usage(map::VIP_ENTRIES, entries, most),
+            usage(map::PORT_RANGE_RECORDS, ranges, PORT_RANGES),
             usage(map::RING, self.ring.used(), RING_SLOTS),
             usage(
                 map::BACKEND_RECORDS,
@@ -565,48 +529,6 @@ fn idle(service: &Service) -> u16 {
     let nanos = u64::try_from(service.idle.as_nanos()).unwrap_or(u64::MAX);
     let ticks = u16::try_from(Tick::covering(nanos)).unwrap_or(u16::MAX);
     ticks.min(Tick::LONGEST_IDLE)
-}
-
-impl Placed {
-    /// A service without a ring.
-    fn new(number: u32) -> Self {
-        Self {
-            number,
-            ring: (0, 0),
-            in_force: false,
-            unsettled: Unsettled::default(),
-            backends: BTreeMap::new(),
-            former: BTreeMap::new(),
-            plan: None,
-            settled: false,
-            reachable: false,
-            counters: Counters::default(),
-        }
-    }
-
-    /// Whether the last pass got through with just this plan.
-    fn holds(&self, plan: &Arc<ServicePlan>) -> bool {
-        self.settled
-            && self
-                .plan
-                .as_ref()
-                .is_some_and(|held| Arc::ptr_eq(held, plan))
-    }
-
-    /// Whether its wanted number of available backends can be reached, by the
-    /// words that packets read.
-    fn count_reachable(&self, tables: &Tables) -> bool {
-        let Some(plan) = self.plan.as_ref().filter(|_| self.settled) else {
-            return false;
-        };
-        let backends = plan.service.backends.iter().zip(&plan.available);
-        let reachable = backends
-            .filter(|(backend, available)| **available && backend.weight > 0)
-            .filter_map(|(backend, _)| self.backends.get(&backend.address))
-            .filter(|placed| tables.hops.load(placed.record.next_hop) != NextHop::UNRESOLVED)
-            .count();
-        reachable >= plan.service.min_healthy.max(1) as usize
-    }
 }
 
 impl Retired {

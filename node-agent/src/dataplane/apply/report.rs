@@ -1,5 +1,7 @@
 //! What a pass tells of flows and of slots that change hands.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use vipd_abi::Phase;
 
 /// Flows recorded for one backend of one service.
@@ -10,6 +12,9 @@ pub struct Flows {
     /// A FIN or RST was seen.
     pub closing: u64,
 }
+
+/// Flows per service and backend; who has none may be absent.
+pub type FlowsByService = BTreeMap<Arc<str>, BTreeMap<Arc<str>, Flows>>;
 
 /// How many slots of a service's ring are in each phase.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -11,7 +11,7 @@ use std::{
 use vipd_abi::BackendRecord;
 use vipd_control::phases::Fate;
 
-use super::{Applier, Flows, Placed, Retired, idle};
+use super::{Applier, Flows, FlowsByService, Placed, Retired, idle};
 use crate::dataplane::{
     census::{Count, Orders},
     clock,
@@ -142,7 +142,7 @@ impl Applier {
 
     /// Takes note of what the census has found.
     pub fn counted(&mut self, count: Arc<Count>) {
-        let mut flows: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Flows>> = BTreeMap::new();
+        let mut flows = FlowsByService::new();
         for (name, placed) in &self.services {
             let found = placed.flows(&count);
             if !found.is_empty() {
