@@ -411,7 +411,7 @@ fn a_backend_is_counted_for_what_it_gets_and_only_that() {
 fn a_virtual_address_is_acknowledged_when_packets_can_be_forwarded() {
     let bench = bench();
     for (vip, acknowledged) in [(IPIP, true), (DSR6, true), (NO_WAY, false), (NEVER, false)] {
-        let found = bench.applied.vips.contains_key(&address(vip));
+        let found = bench.applied.vips.contains_key(&address(vip).into());
         assert_eq!(found, acknowledged, "{vip}: {:#?}", bench.applied);
     }
 }

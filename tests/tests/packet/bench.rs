@@ -12,6 +12,7 @@ use aya::programs::{TestRun, TestRunOptions};
 use vipd::{
     dataplane::{
         apply::{Applied, Applier, Reach, Settings},
+        census::Census,
         kernel::Kernel,
     },
     netlink::way::{Way, Ways},
@@ -19,7 +20,7 @@ use vipd::{
 use vipd_abi::{Counter, FlowKey, MACS, Uplink, Verdict, mac_bits};
 use vipd_control::{
     decide::{Decider, Desired},
-    model::{Backend, Check, CheckKind, Mode, Model, Protocol, Service, Timing},
+    model::{Backend, Check, CheckKind, Mode, Model, Ports, Protocol, Service, Timing},
 };
 
 use crate::frames::{BACKEND_MAC, LB_MAC};
@@ -69,12 +70,13 @@ pub fn service(
     let port = NonZeroU16::new(80).expect("not zero");
     Arc::new(Service {
         name: name.into(),
-        vips: vec![address(vip)],
+        vips: vec![address(vip).into()],
         protocol,
-        port,
+        ports: Ports::One(port),
         mode,
         min_healthy: 1,
         ring_size: 4096,
+        idle: Duration::ZERO,
         check: Check {
             kind: CheckKind::None,
             port,
@@ -115,9 +117,16 @@ pub fn way(ifindex: u32, source: &str) -> Way {
 /// Ways that the kernel has given, and no word on others.
 pub fn reach(ways: &Ways) -> Reach {
     Reach {
-        ways: ways.clone(),
+        ways: ways.clone().into(),
         ..Reach::default()
     }
+}
+
+/// A census of the flows, as if it had begun at that moment.
+pub fn count(applier: &mut Applier, started: Instant) {
+    let census = Census::new(applier.tables());
+    let count = census.walk(&applier.orders(), started);
+    applier.counted(Arc::new(count));
 }
 
 pub fn settings() -> Settings {

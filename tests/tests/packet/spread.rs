@@ -164,7 +164,7 @@ fn a_service_that_finds_no_room_keeps_what_it_had_and_gets_it_later() {
         bench.applied
     );
     assert!(
-        !bench.applied.vips.contains_key(&address(VIP)),
+        !bench.applied.vips.contains_key(&address(VIP).into()),
         "not acknowledged"
     );
     assert!(bench.applied.retry_at.is_some(), "tried again by itself");
@@ -186,7 +186,7 @@ fn a_service_that_finds_no_room_keeps_what_it_had_and_gets_it_later() {
         bench.applied.faults
     );
     assert!(
-        bench.applied.vips.contains_key(&address(VIP)),
+        bench.applied.vips.contains_key(&address(VIP).into()),
         "acknowledged"
     );
     assert_eq!(bench.run(&frame).verdict, Verdict::Forwarded);
