@@ -8,7 +8,7 @@ use std::{
 
 use vipd::{
     metrics,
-    status::{Backend, Check, Dataplane, Interface, MapUse, Peer, Service, Status, Vip},
+    status::{Backend, Check, Dataplane, Interface, MapUse, Peer, Phases, Service, Status, Vip},
 };
 use vipd_abi::{Action, DecapVerdict, Verdict};
 
@@ -195,6 +195,10 @@ fn status() -> Status {
             configured: 1,
             ring_size: 256,
             ring_fingerprint: Some("0123456789abcdef".into()),
+            in_force: true,
+            idle_seconds: 300,
+            phases: Some(Phases::default()),
+            flows: 0,
             packets: 7,
             bytes: 700,
             backends: vec![Backend {
@@ -202,6 +206,8 @@ fn status() -> Status {
                 address: address("192.0.2.21"),
                 weight: 1,
                 state: "up".into(),
+                standing: "up".into(),
+                drained: false,
                 available: true,
                 since_seconds: 3.0,
                 check: Some(Check {
@@ -211,6 +217,8 @@ fn status() -> Status {
                     detail: String::new(),
                 }),
                 slots: 256,
+                flows: 0,
+                flows_closing: 0,
                 packets: 7,
                 bytes: 700,
             }],

@@ -6,7 +6,7 @@ use std::{
 };
 
 use vipd_abi::{BackendRecord, EntryKind, UPLINKS, Uplink};
-use vipd_control::model::Service;
+use vipd_control::{model::Service, standing::Standing};
 
 use super::{
     listing::Listing,
@@ -100,11 +100,25 @@ impl Adopted {
             .find(|number| self.services.contains_key(number))
     }
 
-    /// Whether the maps have a backend as available; `None` when they do not
-    /// know the service.
+    /// What the maps have a backend as; `None` when they do not know the
+    /// service.
     #[must_use]
-    pub fn available(&self, service: &Service, backend: IpAddr) -> Option<bool> {
+    pub fn standing(&self, service: &Service, backend: IpAddr) -> Option<Standing> {
         let adopted = self.services.get(&self.number(service)?)?;
-        Some(!adopted.forsaken && adopted.backends.contains_key(&backend))
+        let record = adopted.backends.get(&backend).map(|(_, record)| record);
+        Some(match record {
+            Some(record) if record.state & BackendRecord::DEAD != 0 => Standing::Dead,
+            Some(record) if record.state & BackendRecord::DRAINED != 0 => Standing::Draining,
+            Some(_) if !adopted.forsaken => Standing::Available,
+            Some(_) | None => Standing::Dead,
+        })
+    }
+
+    /// Whether the operator had drained a backend, dead or alive.
+    #[must_use]
+    pub fn drained(&self, service: &Service, backend: IpAddr) -> bool {
+        let adopted = self.number(service).and_then(|n| self.services.get(&n));
+        let record = adopted.and_then(|adopted| adopted.backends.get(&backend));
+        record.is_some_and(|(_, record)| record.state & BackendRecord::DRAINED != 0)
     }
 }

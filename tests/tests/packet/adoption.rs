@@ -7,6 +7,7 @@ use vipd::{
 use vipd_control::{
     decide::{Decider, Desired},
     model::{Backend, Mode, Model, Protocol, Service},
+    standing::Standing,
 };
 
 use crate::bench::{INGRESS, address, reach, service, settings, way};
@@ -65,12 +66,18 @@ fn a_new_agent_knows_who_was_available_and_changes_nothing() {
 
     let (_kernel, mut new) = load(&scratch);
     let adopted = new.adopted();
-    assert_eq!(adopted.available(&service, address(UP)), Some(true));
-    assert_eq!(adopted.available(&service, address(DOWN)), Some(false));
+    assert_eq!(
+        adopted.standing(&service, address(UP)),
+        Some(Standing::Available)
+    );
+    assert_eq!(
+        adopted.standing(&service, address(DOWN)),
+        Some(Standing::Dead)
+    );
     let stranger =
         crate::bench::service("x", "198.51.100.9", Protocol::Tcp, Mode::Ipip, &[(UP, 1)]);
     assert_eq!(
-        adopted.available(&stranger, address(UP)),
+        adopted.standing(&stranger, address(UP)),
         None,
         "not known at all"
     );
@@ -245,7 +252,10 @@ fn a_farm_that_was_wholly_down_is_not_taken_for_healthy() {
     assert_eq!(applied.retry_at, None);
     drop((kernel, old));
     let (_kernel, new) = load(&scratch);
-    assert_eq!(new.adopted().available(&service, address(UP)), Some(false));
+    assert_eq!(
+        new.adopted().standing(&service, address(UP)),
+        Some(Standing::Dead)
+    );
 }
 
 #[test]
