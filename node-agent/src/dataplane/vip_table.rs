@@ -25,7 +25,7 @@ use super::{listing::Listing, tables::Tables};
 #[derive(Clone, PartialEq, Eq)]
 pub struct Half {
     head: Head,
-    seeds: Vec<u32>,
+    seeds: Vec<u64>,
     entries: Vec<VipEntry>,
     ranges: Vec<PortRange>,
     filter: Vec<u64>,
@@ -110,7 +110,9 @@ impl Half {
         let mut buckets: Vec<_> = buckets.into_iter().collect();
         buckets.sort_by_key(|(bucket, keys)| (Reverse(keys.len()), *bucket));
         for (bucket, keys) in buckets {
-            let displacement = (0..1 << 20).find(|d| half.fits(&keys, *d))?;
+            let displacement = (0..1 << 14)
+                .map(VipKey::displacement)
+                .find(|d| half.fits(&keys, *d))?;
             half.seeds[bucket as usize] = displacement;
             for (hash, entry) in keys {
                 half.entries[VipKey::place(hash, displacement) as usize] = *entry;
@@ -121,7 +123,7 @@ impl Half {
     }
 
     /// Whether all keys of a bucket fall into free places of their own.
-    fn fits(&self, keys: &[(u64, &VipEntry)], displacement: u32) -> bool {
+    fn fits(&self, keys: &[(u64, &VipEntry)], displacement: u64) -> bool {
         let mut places: Vec<u32> = keys
             .iter()
             .map(|(hash, _)| VipKey::place(*hash, displacement))
