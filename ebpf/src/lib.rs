@@ -4,5 +4,6 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod atomic;
+pub mod checksum;
 pub mod frame;
 pub mod header;
