@@ -9,5 +9,6 @@ pub mod bench {
     pub mod packet;
     pub mod plan;
 }
+pub mod checksum;
 pub mod frame;
 pub mod header;

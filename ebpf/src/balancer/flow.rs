@@ -25,7 +25,7 @@ pub fn route(
     hash: u64,
 ) -> Option<Route> {
     let memory = Memory {
-        bucket: maps::FLOWS.get_ptr_mut(flow_bucket(hash, FLOW_BUCKETS))?,
+        bucket: Bucket(maps::FLOWS.get_ptr_mut(flow_bucket(hash, FLOW_BUCKETS))?),
         stamp: maps::STAMPS.get_ptr_mut(place)?,
         service: entry.service,
     };
@@ -55,34 +55,49 @@ pub fn serves(record: &BackendRecord, service: u32) -> bool {
     state & BackendRecord::DEAD == 0 && record.service == service
 }
 
-/// One bucket, and the stamp of one slot.
-struct Memory {
-    bucket: *mut FlowBucket,
-    stamp: *mut Stamp,
-    service: u32,
-}
+/// A bucket in a map.
+pub struct Bucket(pub *mut FlowBucket);
 
-impl Memory {
+impl Bucket {
     #[inline(always)]
     fn entry(&self, place: usize) -> *mut u64 {
         let place = place & (FLOWS_PER_BUCKET - 1);
         // SAFETY: the place is within the bucket.
-        unsafe { addr_of_mut!((*self.bucket).0[place]).cast() }
+        unsafe { addr_of_mut!((*self.0).0[place]).cast() }
     }
-}
 
-impl FlowMemory for Memory {
+    /// An entry as it is now.
     #[inline(always)]
-    fn load(&self, place: usize) -> FlowEntry {
+    pub fn load(&self, place: usize) -> FlowEntry {
         // SAFETY: map entries stay where they are; others change the word as a
         // whole.
         FlowEntry(unsafe { self.entry(place).read_volatile() })
     }
 
+    /// Replaces an entry if it is still `old`; says whether it did.
     #[inline(always)]
-    fn swap(&self, place: usize, old: FlowEntry, new: FlowEntry) -> bool {
+    pub fn swap(&self, place: usize, old: FlowEntry, new: FlowEntry) -> bool {
         // SAFETY: as above, and the entry is aligned.
         unsafe { compare_and_swap(self.entry(place), old.0, new.0) }
+    }
+}
+
+/// One bucket, and the stamp of one slot.
+struct Memory {
+    bucket: Bucket,
+    stamp: *mut Stamp,
+    service: u32,
+}
+
+impl FlowMemory for Memory {
+    #[inline(always)]
+    fn load(&self, place: usize) -> FlowEntry {
+        self.bucket.load(place)
+    }
+
+    #[inline(always)]
+    fn swap(&self, place: usize, old: FlowEntry, new: FlowEntry) -> bool {
+        self.bucket.swap(place, old, new)
     }
 
     #[inline(always)]

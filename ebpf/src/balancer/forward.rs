@@ -8,6 +8,7 @@ use vipd_ebpf::{
 
 use crate::{
     encapsulate, flow, maps,
+    odd::too_big,
     parse::{Family, Packet},
 };
 
@@ -28,24 +29,42 @@ pub fn packet(frame: &mut Frame, packet: &Packet, entry: &VipEntry, head: &Head)
         packet.ports,
         packet.protocol,
     );
+    match choose(frame, packet, entry, head, hash) {
+        Ok(backend) => send(frame, packet, backend, hash),
+        Err(verdict) => verdict,
+    }
+}
+
+/// The record of the backend that the flow belongs to.
+#[inline(always)]
+pub fn choose(
+    frame: &Frame,
+    packet: &Packet,
+    entry: &VipEntry,
+    head: &Head,
+    hash: u64,
+) -> Result<u32, Verdict> {
     let place = entry.ring_offset + (hash as u32 & entry.ring_mask);
-    let Some(slot) = maps::RING.get_ptr(place) else {
-        return Verdict::Inconsistent;
-    };
+    let slot = maps::RING.get_ptr(place).ok_or(Verdict::Inconsistent)?;
     // SAFETY: map entries stay where they are; the agent stores the word as a
     // whole, and it is read once.
     let slot = unsafe { slot.read_volatile() };
     let backend = if slot.is_stable() {
         slot.current()
     } else {
-        match flow::route(frame, packet, entry, head, place, slot, hash) {
-            Some(route) => route.backend,
-            None => return Verdict::Inconsistent,
-        }
+        flow::route(frame, packet, entry, head, place, slot, hash)
+            .ok_or(Verdict::Inconsistent)?
+            .backend
     };
     if backend == 0 {
-        return Verdict::NoBackend;
+        return Err(Verdict::NoBackend);
     }
+    Ok(backend)
+}
+
+/// Sends the packet to a backend, and counts it there.
+#[inline(always)]
+pub fn send(frame: &mut Frame, packet: &Packet, backend: u32, hash: u64) -> Verdict {
     let Some(backend) = maps::BACKEND_RECORDS.get(backend) else {
         return Verdict::Inconsistent;
     };
@@ -82,7 +101,12 @@ fn to_backend(frame: &mut Frame, packet: &Packet, backend: &BackendRecord, hash:
         BackendKind::Unset => return Verdict::Inconsistent,
     };
     if packet.length + outer > uplink.mtu {
-        return Verdict::TooBig;
+        return too_big::packet(
+            frame.context(),
+            packet.network as u32,
+            uplink.mtu.saturating_sub(outer),
+            packet.transport != 0,
+        );
     }
     let link = Link {
         source: uplink.mac_bits,

@@ -8,7 +8,7 @@ use crate::maps;
 
 /// The half of the table that is in force.
 pub struct Table {
-    half: u32,
+    pub half: u32,
     pub head: &'static Head,
 }
 
@@ -32,6 +32,17 @@ impl Table {
         Ok(Self {
             half: half as u32,
             head: &heads.halves[half],
+        })
+    }
+
+    /// One of the halves.
+    #[inline(always)]
+    pub fn of_half(half: u32) -> Option<Self> {
+        let heads = maps::HEADS.get(0)?;
+        let half = half & 1;
+        Some(Self {
+            half,
+            head: &heads.halves[half as usize],
         })
     }
 
@@ -59,28 +70,9 @@ impl Table {
         }
     }
 
-    /// The entry of a service. Without one: the kernel's packet, or a port
-    /// that no service of this virtual address has.
+    /// The entry of just this key.
     #[inline(always)]
-    pub fn service(&self, key: &VipKey) -> Result<&'static VipEntry, Verdict> {
-        match self.find(key) {
-            Some(entry) if entry.kind == EntryKind::Service as u32 => Ok(entry),
-            _ => Err(self.if_vip(&key.address_only(), Verdict::UnservedPort)),
-        }
-    }
-
-    /// `verdict` when the address is virtual; otherwise the packet is the
-    /// kernel's.
-    #[inline(always)]
-    pub fn if_vip(&self, address: &VipKey, verdict: Verdict) -> Verdict {
-        match self.find(address) {
-            Some(entry) if entry.kind == EntryKind::Address as u32 => verdict,
-            _ => Verdict::NotVip,
-        }
-    }
-
-    #[inline(always)]
-    fn find(&self, key: &VipKey) -> Option<&'static VipEntry> {
+    pub fn find(&self, key: &VipKey) -> Option<&'static VipEntry> {
         let hash = key.hash(self.head.seed);
         let seed = *maps::VIP_SEEDS.get(self.half * VIP_BUCKETS + VipKey::bucket(hash))?;
         let entry = maps::VIP_ENTRIES.get(self.half * VIP_SLOTS + VipKey::place(hash, seed))?;

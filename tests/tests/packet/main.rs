@@ -10,4 +10,8 @@ mod balancer;
 mod bench;
 mod decapsulator;
 mod frames;
+mod kinds;
+mod random;
 mod spread;
+mod too_big;
+mod world;
