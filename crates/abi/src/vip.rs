@@ -142,7 +142,10 @@ impl VipKey {
     #[must_use]
     #[inline(always)]
     pub const fn bucket(hash: u64) -> u32 {
-        (hash >> 52) as u32 & (VIP_BUCKETS - 1)
+        // The highest bits folded with lower ones: by themselves they are a
+        // linear function of the key, and heap up where both addresses and
+        // ports are in a row.
+        (hash >> 20) as u32 & (VIP_BUCKETS - 1)
     }
 
     /// The displacement that stands in a bucket after `tries` that did not fit:

@@ -41,9 +41,12 @@ pub fn check_endpoints(written: &[At<written::Service>], report: &mut Report) {
 /// Some ports of an address or prefix.
 type Claim = (Vip, Protocol, Ports);
 
-/// Who wants what, and where that is written.
+/// The name of a service, and where its claim is written.
+type Whose<'a> = (Option<&'a At<Name>>, &'a Span);
+
+/// Who wants what.
 #[derive(Default)]
-struct Claims<'a>(BTreeMap<Claim, (Option<&'a At<Name>>, &'a Span)>);
+struct Claims<'a>(BTreeMap<Claim, Whose<'a>>);
 
 impl<'a> Claims<'a> {
     /// Address, protocol and ports lead to one service only. A port within
@@ -71,7 +74,7 @@ impl<'a> Claims<'a> {
 
     /// A claim to some of the same ports, which is not narrower or wider by
     /// its kind.
-    fn clash(&self, claim: Claim) -> Option<(Ports, (Option<&'a At<Name>>, &'a Span))> {
+    fn clash(&self, claim: Claim) -> Option<(Ports, Whose<'a>)> {
         let (vip, protocol, ports) = claim;
         if let Some(same) = self.0.get(&claim) {
             return Some((ports, *same));

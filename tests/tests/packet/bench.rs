@@ -1,7 +1,6 @@
 //! A test bench: the loaded program with a fixed set of services behind it.
 
 use std::{
-    collections::BTreeMap,
     net::IpAddr,
     num::NonZeroU16,
     sync::Arc,
@@ -14,6 +13,7 @@ use vipd::{
         apply::{Applied, Applier, Reach, Settings},
         census::Census,
         kernel::Kernel,
+        tables::Tables,
     },
     netlink::way::{Way, Ways},
 };
@@ -195,37 +195,7 @@ impl Bench {
 
     /// Runs the program on one frame.
     pub fn run(&mut self, frame: &[u8]) -> Outcome {
-        let before = self.verdicts();
-        let mut out = vec![0; 4096];
-        let program = self.kernel.program().expect("the program is there");
-        let result = program
-            .test_run(TestRunOptions {
-                data_in: Some(frame),
-                data_out: Some(&mut out),
-                ..TestRunOptions::default()
-            })
-            .expect("the kernel runs the program");
-        out.truncate(result.data_size_out as usize);
-        let after = self.verdicts();
-        let counted: Vec<Verdict> = Verdict::ALL
-            .iter()
-            .copied()
-            .filter(|v| after[v.label()] != before[v.label()])
-            .collect();
-        assert_eq!(counted.len(), 1, "exactly one verdict: {counted:?}");
-        let verdict = counted[0];
-        let (old, new) = (before[verdict.label()], after[verdict.label()]);
-        assert_eq!(new.packets - old.packets, 1, "{verdict:?} counted once");
-        assert_eq!(
-            new.bytes - old.bytes,
-            frame.len() as u64,
-            "{verdict:?} in bytes"
-        );
-        Outcome {
-            action: result.return_value,
-            verdict,
-            frame: out,
-        }
+        run(&mut self.kernel, self.applier.tables(), frame)
     }
 
     /// Packets and bytes counted for a backend.
@@ -233,12 +203,43 @@ impl Bench {
         let index = self.applied.counters[service][backend];
         self.applier.tables().counters.sum(index)
     }
+}
 
-    fn verdicts(&self) -> BTreeMap<&'static str, Counter> {
-        let counters = &self.applier.tables().counters;
-        Verdict::ALL
-            .iter()
-            .map(|v| (v.label(), counters.sum(*v as u32)))
-            .collect()
+/// Runs the program on one frame, and sees that it was counted once.
+pub fn run(kernel: &mut Kernel, tables: &Tables, frame: &[u8]) -> Outcome {
+    let verdicts = || -> Vec<Counter> {
+        let all = Verdict::ALL.iter();
+        all.map(|v| tables.counters.sum(*v as u32)).collect()
+    };
+    let before = verdicts();
+    let mut out = vec![0; 4096];
+    let program = kernel.program().expect("the program is there");
+    let result = program
+        .test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ..TestRunOptions::default()
+        })
+        .expect("the kernel runs the program");
+    out.truncate(result.data_size_out as usize);
+    let after = verdicts();
+    let counted: Vec<Verdict> = Verdict::ALL
+        .iter()
+        .copied()
+        .filter(|v| after[*v as usize] != before[*v as usize])
+        .collect();
+    assert_eq!(counted.len(), 1, "exactly one verdict: {counted:?}");
+    let verdict = counted[0];
+    let (old, new) = (before[verdict as usize], after[verdict as usize]);
+    assert_eq!(new.packets - old.packets, 1, "{verdict:?} counted once");
+    assert_eq!(
+        new.bytes - old.bytes,
+        frame.len() as u64,
+        "{verdict:?} in bytes"
+    );
+    Outcome {
+        action: result.return_value,
+        verdict,
+        frame: out,
     }
 }

@@ -302,6 +302,59 @@ fn every_entry_is_found_and_nothing_else_up_to_the_full_load() {
     }
 }
 
+#[test]
+fn whatever_the_addresses_have_in_common_a_full_table_is_found_at_the_first_seed() {
+    type Key = fn(u32) -> VipKey;
+    let families: [(&str, Key); 10] = [
+        ("IPv4 in a row", |n| {
+            VipKey::v4((0xc633_0000 + n).to_be(), 6, 80_u16.to_be())
+        }),
+        ("the first of each IPv4 /24", |n| {
+            VipKey::v4((0x0a00_0001 + (n << 8)).to_be(), 17, 53_u16.to_be())
+        }),
+        ("all ports of one IPv4 address", |n| {
+            VipKey::v4(0xc633_6401_u32.to_be(), 6, (n as u16).to_be())
+        }),
+        ("IPv6 in a row", |n| {
+            VipKey::v6([0x0db8_0120, 0, 0, n.to_be()], 6, 80_u16.to_be())
+        }),
+        ("the first of each IPv6 /64", |n| {
+            VipKey::v6(
+                [0x0db8_0120, n.to_be(), 0, 1_u32.to_be()],
+                6,
+                80_u16.to_be(),
+            )
+        }),
+        ("addresses alone", |n| {
+            VipKey::v4((0xcb00_7100 + n).to_be(), 0, 0).address_only()
+        }),
+        ("a few ports of IPv4 addresses in a row", |n| {
+            VipKey::v4((0xc633_6400 + n / 4).to_be(), 6, ((n % 4) as u16).to_be())
+        }),
+        ("a few ports of IPv6 addresses in a row", |n| {
+            let address = [0x0db8_0120, 0, 0, (n / 4).to_be()];
+            VipKey::v6(address, 17, ((n % 4) as u16).to_be())
+        }),
+        ("IPv4 prefixes in a row", |n| {
+            let address = VipKey::v4((0x0a00_0000 + (n << 8)).to_be(), 0, 0).address;
+            VipKey::prefix(address, 24)
+        }),
+        ("services on ranges of one address", |n| {
+            let address = VipKey::v4(0xc633_6401_u32.to_be(), 0, 0).address;
+            VipKey::ranged(address, n)
+        }),
+    ];
+    for (family, key) in families {
+        let mut listing = Listing::default();
+        for key in (0..MOST_ENTRIES as u32).map(key) {
+            listing.entries.insert(key, VipEntry { key, ..entry(1) });
+        }
+        let half = Half::build(&listing, Head::default());
+        let seed = half.map(|half| half.head.seed);
+        assert_eq!(seed, Ok(1), "{family}");
+    }
+}
+
 /// So many entries, four on each address.
 fn many(count: u32) -> Listing {
     let mut listing = Listing::default();
