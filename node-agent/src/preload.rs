@@ -29,7 +29,7 @@ use crate::{
     netlink::{
         Netlink,
         watch::watch_ways,
-        way::{Problems, Ways},
+        way::Ways,
     },
     plane,
 };
@@ -64,8 +64,8 @@ pub async fn load(path: &Path, config: &Config, dataplane: &Dataplane) -> anyhow
     }
 
     let reach = Reach {
-        ways: ways(config).await,
-        problems: Problems::default(),
+        ways: ways(config).await.into(),
+        ..Reach::default()
     };
     let everybody = |_: &Service, _: &Backend| true;
     let desired = Decider::new(secret).decide(&config.model, &everybody, &Desired::default());

@@ -13,7 +13,7 @@ use tokio::{
     task::JoinSet,
 };
 use tracing::{info, warn};
-use vipd_control::health::Initial;
+use vipd_control::{health::Initial, standing::Standing};
 
 use super::{
     Agent, Plane,
@@ -95,11 +95,12 @@ impl Agent {
         let plan = plan(&config, secret);
         let (plans, plans_out) = watch::channel(plan.clone());
         let engine = Engine::new(plan, &|service, backend| match adopted
-            .available(service, backend.address)
+            .standing(service, backend.address)
         {
             None => Initial::Unknown,
-            Some(true) => Initial::Up,
-            Some(false) => Initial::Down,
+            Some(Standing::Available | Standing::Draining) => Initial::Up,
+            Some(Standing::Failing) => Initial::Failing,
+            Some(Standing::Dead) => Initial::Down,
         });
         let decision = engine.decision();
         let health = engine.health();

@@ -116,7 +116,7 @@ pub fn way(ifindex: u32, source: &str) -> Way {
 /// Ways that the kernel has given, and no word on others.
 pub fn reach(ways: &Ways) -> Reach {
     Reach {
-        ways: ways.clone(),
+        ways: ways.clone().into(),
         ..Reach::default()
     }
 }
