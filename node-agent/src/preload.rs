@@ -26,11 +26,7 @@ use crate::{
         apply::{Applier, Reach, Settings},
         kernel::{Kernel, Mode},
     },
-    netlink::{
-        Netlink,
-        watch::watch_ways,
-        way::Ways,
-    },
+    netlink::{Netlink, watch::watch_ways, way::Ways},
     plane,
 };
 

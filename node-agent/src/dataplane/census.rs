@@ -17,9 +17,7 @@ use std::{
 
 use tokio::{runtime::Handle, sync::watch, time::sleep};
 use tracing::debug;
-use vipd_abi::{
-    BackendKind, BackendRecord, FLOWS_PER_BUCKET, FlowBucket, FlowEntry, Tick,
-};
+use vipd_abi::{BackendKind, BackendRecord, FLOWS_PER_BUCKET, FlowBucket, FlowEntry, Tick};
 
 use super::{apply::Flows, clock, mapped::Mapped, tables::Tables};
 
@@ -258,9 +256,17 @@ mod tests {
         let cases = [
             ("fresh", FlowEntry::new(HASH, 1, now), Some((1, 1, 0))),
             ("closing", closing, Some((1, 0, 1))),
-            ("rather old", FlowEntry::new(HASH, 2, aged(90)), Some((2, 1, 0))),
+            (
+                "rather old",
+                FlowEntry::new(HASH, 2, aged(90)),
+                Some((2, 1, 0)),
+            ),
             ("too old", FlowEntry::new(HASH, 2, aged(150)), None),
-            ("patient", FlowEntry::new(HASH, 3, aged(150)), Some((3, 1, 0))),
+            (
+                "patient",
+                FlowEntry::new(HASH, 3, aged(150)),
+                Some((3, 1, 0)),
+            ),
             ("of the dead", FlowEntry::new(HASH, 4, now), None),
             ("of nobody", FlowEntry::new(HASH, 5, now), None),
             ("out of range", FlowEntry::new(HASH, 0xf_ffff, now), None),

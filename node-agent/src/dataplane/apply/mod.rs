@@ -316,8 +316,8 @@ impl Applier {
         }
         self.retire_removed(desired);
         let wanted = self.wanted_entries(desired);
-        self.publish(&wanted, full, now, &mut applied);
         self.tend(now);
+        self.publish(&wanted, full, now, &mut applied);
         self.acknowledge(desired, &wanted, &mut applied);
         applied.usage = self.usage();
         applied.look_at = self.look_at.filter(|_| self.is_restless());

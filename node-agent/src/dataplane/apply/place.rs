@@ -54,7 +54,10 @@ impl Applier {
             return Ok(self.take_over(number, adopted));
         }
         let renamed = self.services.iter().find(|(name, placed)| {
-            let meets = placed.plan.as_ref().is_some_and(|p| p.service.meets(service));
+            let meets = placed
+                .plan
+                .as_ref()
+                .is_some_and(|p| p.service.meets(service));
             meets && desired.service(name).is_none()
         });
         if let Some(name) = renamed.map(|(name, _)| Arc::clone(name))
@@ -228,8 +231,7 @@ impl Applier {
             return Ok(old.record.counter);
         }
         let counter = self.indices.counters.take(now);
-        let counter =
-            counter.ok_or(PlaceError::Full("counters", self.indices.counters.used()))?;
+        let counter = counter.ok_or(PlaceError::Full("counters", self.indices.counters.used()))?;
         self.tables.counters.clear(counter);
         Ok(counter)
     }

@@ -98,7 +98,9 @@ impl Applier {
         for (index, counter) in free {
             self.tables.records.clear(index);
             self.indices.records.give_back(index, now);
-            self.retired.counters.extend(counter);
+            if let Some(counter) = counter {
+                self.indices.counters.give_back(counter, now);
+            }
             self.hops_changed = true;
         }
     }
@@ -243,6 +245,7 @@ impl Retired {
         let backends = placed.backends.into_values();
         self.records.extend(backends.map(|b| (b.index, b.record)));
         let former = placed.former.into_iter();
-        self.records.extend(former.map(|(index, f)| (index, f.record)));
+        self.records
+            .extend(former.map(|(index, f)| (index, f.record)));
     }
 }
