@@ -10,4 +10,5 @@ mod balancer;
 mod bench;
 mod decapsulator;
 mod frames;
+mod phases;
 mod spread;
