@@ -24,7 +24,7 @@ use std::{
 use thiserror::Error;
 use vipd_abi::{
     BACKENDS, BackendKind, BackendRecord, COUNTERS, Counter, EntryKind, FlowKey, Head, MACS,
-    NEXT_HOPS, PORT_RANGES, RING_SLOTS, Tick, UPLINKS, Uplink, VipEntry,
+    NEXT_HOPS, RING_SLOTS, Tick, UPLINKS, Uplink, VipEntry,
 };
 use vipd_control::{
     decide::{Desired, ServicePlan},
@@ -38,7 +38,7 @@ use self::{
 };
 pub use self::{
     reach::Reach,
-    report::{Flows, FlowsByService, PhaseCount},
+    report::{Flows, FlowsByService, PhaseCount, Usage},
 };
 use super::{
     adopt::Adopted,
@@ -96,17 +96,6 @@ pub struct Applied {
 
 /// Index of the counter per backend of one service.
 pub type Counters = Arc<BTreeMap<Arc<str>, u32>>;
-
-/// How full a map is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Usage {
-    /// Name of the map.
-    pub map: &'static str,
-    /// Entries in use.
-    pub used: u32,
-    /// Entries there are.
-    pub capacity: u32,
-}
 
 /// How soon a pass that did not get through is repeated.
 const RETRY: Duration = Duration::from_secs(1);
@@ -342,7 +331,12 @@ impl Applier {
             self.take_away(full);
             return;
         }
-        let half = match Half::build(wanted, self.settings.head()) {
+        let longest_idle = wanted.entries.values().map(|entry| entry.idle).max();
+        let head = Head {
+            longest_idle: longest_idle.unwrap_or(0),
+            ..self.settings.head()
+        };
+        let half = match Half::build(wanted, head) {
             Ok(half) => half,
             Err(error) => {
                 let fault = format!("stays as it was: {error}");
@@ -482,36 +476,6 @@ impl Applier {
             applied.counters.insert(name.clone(), counters);
         }
         applied.flows = Arc::clone(&self.flows);
-    }
-
-    fn usage(&self) -> Vec<Usage> {
-        let entries = u32::try_from(self.listing.entries.len()).unwrap_or(u32::MAX);
-        let ranges = self
-            .listing
-            .ranges
-            .values()
-            .map(BTreeSet::len)
-            .sum::<usize>();
-        let ranges = u32::try_from(ranges).unwrap_or(u32::MAX);
-        let most = u32::try_from(super::vip_table::MOST_ENTRIES).unwrap_or(u32::MAX);
-        let usage = |map, used, capacity| Usage {
-            map,
-            used,
-            capacity,
-        };
-        vec![
-            usage("vip_entries", entries, most),
-            usage("port_ranges", ranges, PORT_RANGES),
-            usage("ring_slots", self.ring.used(), RING_SLOTS),
-            usage("backends", self.indices.records.used(), BACKENDS - 1),
-            usage("next_hops", self.indices.hops.used(), NEXT_HOPS - 1),
-            usage("uplinks", self.indices.uplinks.used(), UPLINKS - 1),
-            usage(
-                "counters",
-                self.indices.counters.used(),
-                COUNTERS - Counter::FIRST_BACKEND,
-            ),
-        ]
     }
 }
 
