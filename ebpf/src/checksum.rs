@@ -29,7 +29,6 @@ pub fn updated(checksum: u16, old: u16, new: u16) -> u16 {
 pub unsafe fn add<T>(bytes: *mut T, sum: u32) -> u32 {
     const { assert!(size_of::<T>().is_multiple_of(4)) };
     // SAFETY: the caller's promise; from nothing, so all of it counts.
-    let sum =
-        unsafe { bpf_csum_diff(null_mut(), 0, bytes.cast(), size_of::<T>() as u32, sum) };
+    let sum = unsafe { bpf_csum_diff(null_mut(), 0, bytes.cast(), size_of::<T>() as u32, sum) };
     sum as u32
 }

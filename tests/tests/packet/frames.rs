@@ -245,7 +245,11 @@ pub fn icmp(source: &str, destination: &str, message: &[u8]) -> Packet {
     let (protocol, pseudo) = match (packet.source, packet.destination) {
         (IpAddr::V6(source), IpAddr::V6(destination)) => {
             let length = u32::try_from(message.len()).expect("short enough");
-            let parts = [&source.octets()[..], &destination.octets(), &length.to_be_bytes()];
+            let parts = [
+                &source.octets()[..],
+                &destination.octets(),
+                &length.to_be_bytes(),
+            ];
             (58, [&parts.concat()[..], &[0, 0, 0, 58]].concat())
         }
         _ => (1, Vec::new()),

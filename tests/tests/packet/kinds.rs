@@ -42,7 +42,11 @@ fn carried(packet: &Packet, kind: BackendKind, out: &[u8], tags: usize) -> Packe
 
 #[track_caller]
 fn check(world: &mut World, sentence: &str, packet: &Packet, kind: BackendKind) {
-    for tags in [&[][..], &[(0x8100, 0x2064)], &[(0x88a8, 0xe00a), (0x8100, 7)]] {
+    for tags in [
+        &[][..],
+        &[(0x8100, 0x2064)],
+        &[(0x88a8, 0xe00a), (0x8100, 7)],
+    ] {
         let outcome = world.run(&packet.tagged(tags));
         let sentence = format!("{sentence}, {kind:?}, {} tags", tags.len());
         assert_eq!(outcome.verdict, Verdict::Forwarded, "{sentence}");
@@ -71,16 +75,28 @@ fn odd_packets_are_carried_like_plain_ones_in_every_mode_and_with_their_tags() {
             ("options", tcp(CLIENT, v4).with(|p| p.options = vec![1; 40])),
             ("TOS and ECN", udp(CLIENT, v4).with(|p| p.tos = 0xbb)),
             ("the last but one hop", tcp(CLIENT, v4).with(|p| p.ttl = 2)),
-            ("may be fragmented", tcp(CLIENT, v4).with(|p| p.may_fragment = true)),
+            (
+                "may be fragmented",
+                tcp(CLIENT, v4).with(|p| p.may_fragment = true),
+            ),
         ];
         if !v6.is_empty() {
             let atomic = [6, 0, 0, 0, 0, 0, 0, 9];
             cases.extend([
                 ("TCP over IPv6", tcp(CLIENT6, v6)),
                 ("traffic class", udp(CLIENT6, v6).with(|p| p.tos = 0xbb)),
-                ("extension headers", tcp(CLIENT6, v6).behind(0, &extensions(6))),
-                ("the same before UDP", udp(CLIENT6, v6).behind(0, &extensions(17))),
-                ("a fragment that is all", tcp(CLIENT6, v6).behind(44, &atomic)),
+                (
+                    "extension headers",
+                    tcp(CLIENT6, v6).behind(0, &extensions(6)),
+                ),
+                (
+                    "the same before UDP",
+                    udp(CLIENT6, v6).behind(0, &extensions(17)),
+                ),
+                (
+                    "a fragment that is all",
+                    tcp(CLIENT6, v6).behind(44, &atomic),
+                ),
             ]);
         }
         for (sentence, packet) in cases {
@@ -102,19 +118,49 @@ fn ports_are_found_in_ranges_and_addresses_in_prefixes() {
     let cases = [
         ("a port of its own", tcp(CLIENT, RANGES), 80, Some(L2)),
         ("any other port", tcp(CLIENT, RANGES), 81, Some(Ipip6)),
-        ("the first of a range", udp(CLIENT, RANGES), 1000, Some(Ipip4)),
-        ("the last of a range", udp(CLIENT, RANGES), 1999, Some(Ipip4)),
-        ("the first of a narrower one", udp(CLIENT, RANGES), 1500, Some(Gue4)),
-        ("the last of a narrower one", udp(CLIENT, RANGES), 1509, Some(Gue4)),
+        (
+            "the first of a range",
+            udp(CLIENT, RANGES),
+            1000,
+            Some(Ipip4),
+        ),
+        (
+            "the last of a range",
+            udp(CLIENT, RANGES),
+            1999,
+            Some(Ipip4),
+        ),
+        (
+            "the first of a narrower one",
+            udp(CLIENT, RANGES),
+            1500,
+            Some(Gue4),
+        ),
+        (
+            "the last of a narrower one",
+            udp(CLIENT, RANGES),
+            1509,
+            Some(Gue4),
+        ),
         ("one behind it", udp(CLIENT, RANGES), 1510, Some(Ipip4)),
         ("one before the range", udp(CLIENT, RANGES), 999, None),
         ("one behind the range", udp(CLIENT, RANGES), 2000, None),
         ("any port, IPv6", tcp(CLIENT6, RANGES6), 65535, Some(Ipip6)),
         ("a protocol without ranges", udp(CLIENT6, RANGES6), 80, None),
         ("a prefix", tcp(CLIENT, PREFIX), 1, Some(Ipip4)),
-        ("a prefix without the protocol", udp(CLIENT, PREFIX), 53, None),
+        (
+            "a prefix without the protocol",
+            udp(CLIENT, PREFIX),
+            53,
+            None,
+        ),
         ("a narrower prefix", udp(CLIENT, NARROW), 53, Some(Gue4)),
-        ("what it leaves to the wider", tcp(CLIENT, NARROW), 53, Some(Ipip4)),
+        (
+            "what it leaves to the wider",
+            tcp(CLIENT, NARROW),
+            53,
+            Some(Ipip4),
+        ),
         ("what both leave", udp(CLIENT, NARROW), 54, None),
         ("an IPv6 prefix", tcp(CLIENT6, PREFIX6), 443, Some(Ipip6)),
         ("its other protocol", udp(CLIENT6, PREFIX6), 443, None),
@@ -196,7 +242,10 @@ fn fragments_go_where_their_first_fragment_went() {
             .iter()
             .map(|piece| world.run(&piece.frame()).frame[30..34].to_vec())
             .collect();
-        assert!(backends.windows(2).all(|pair| pair[0] == pair[1]), "{backends:?}");
+        assert!(
+            backends.windows(2).all(|pair| pair[0] == pair[1]),
+            "{backends:?}"
+        );
     }
 }
 
@@ -219,7 +268,11 @@ fn fragments_of_what_is_no_more_or_without_ports_are_dropped() {
     };
     world.tables.records.store(index, dead);
     let verdict = world.run(&pieces[1].frame()).verdict;
-    assert_eq!(verdict, Verdict::FragmentWithoutFirst, "the backend has died");
+    assert_eq!(
+        verdict,
+        Verdict::FragmentWithoutFirst,
+        "the backend has died"
+    );
 
     let tiny = tcp(CLIENT, L2).with(|p| {
         p.fragment = true;
@@ -227,8 +280,16 @@ fn fragments_of_what_is_no_more_or_without_ports_are_dropped() {
     });
     let ping = icmp(CLIENT, L2, &[8, 0, 0, 0, 0, 1, 0, 1]).with(|p| p.fragment = true);
     let cases = [
-        ("a first fragment without the TCP header", tiny, Verdict::Malformed),
-        ("a first fragment of a ping", ping, Verdict::UnservedProtocol),
+        (
+            "a first fragment without the TCP header",
+            tiny,
+            Verdict::Malformed,
+        ),
+        (
+            "a first fragment of a ping",
+            ping,
+            Verdict::UnservedProtocol,
+        ),
     ];
     for (sentence, packet, verdict) in cases {
         assert_eq!(world.run(&packet.frame()).verdict, verdict, "{sentence}");
@@ -253,10 +314,26 @@ fn extension_headers_are_looked_through_up_to_a_bound() {
         ("four headers", of(60, &chain(4)), Verdict::Forwarded),
         ("five headers", of(60, &chain(5)), Verdict::ExtensionHeaders),
         ("256 bytes", of(60, &options(6, 31)), Verdict::Forwarded),
-        ("264 bytes", of(60, &options(6, 32)), Verdict::ExtensionHeaders),
-        ("a header beyond the packet", of(60, &[6, 9]), Verdict::Malformed),
-        ("nothing behind them", of(60, &options(59, 0)), Verdict::UnservedProtocol),
-        ("encryption", of(60, &options(50, 0)), Verdict::UnservedProtocol),
+        (
+            "264 bytes",
+            of(60, &options(6, 32)),
+            Verdict::ExtensionHeaders,
+        ),
+        (
+            "a header beyond the packet",
+            of(60, &[6, 9]),
+            Verdict::Malformed,
+        ),
+        (
+            "nothing behind them",
+            of(60, &options(59, 0)),
+            Verdict::UnservedProtocol,
+        ),
+        (
+            "encryption",
+            of(60, &options(50, 0)),
+            Verdict::UnservedProtocol,
+        ),
     ];
     for (sentence, packet, verdict) in cases {
         assert_eq!(world.run(&packet.frame()).verdict, verdict, "{sentence}");
@@ -278,16 +355,28 @@ fn errors_go_to_the_backend_of_the_flow_that_they_are_about() {
         })
     };
     let error = |kind: u8, router: &str, vip: &str, carried: &[u8]| {
-        icmp(router, vip, &[&[kind, 0, 0, 0, 0, 0, 0, 0], carried].concat())
+        icmp(
+            router,
+            vip,
+            &[&[kind, 0, 0, 0, 0, 0, 0, 0], carried].concat(),
+        )
     };
     let options = vec![1; 8];
     for (kind, v4, v6) in VIPS {
         let plain = answer(v4, CLIENT).ip();
-        let with = answer(v4, CLIENT).with(|p| p.options = options.clone()).ip();
+        let with = answer(v4, CLIENT)
+            .with(|p| p.options = options.clone())
+            .ip();
         let mut cases = vec![
-            ("unreachable, eight bytes", error(3, ROUTER, v4, &plain[..28])),
+            (
+                "unreachable, eight bytes",
+                error(3, ROUTER, v4, &plain[..28]),
+            ),
             ("time exceeded, all of it", error(11, ROUTER, v4, &plain)),
-            ("parameter problem, options inside", error(12, ROUTER, v4, &with[..36])),
+            (
+                "parameter problem, options inside",
+                error(12, ROUTER, v4, &with[..36]),
+            ),
             (
                 "options outside",
                 error(3, ROUTER, v4, &plain).with(|p| p.options = vec![1; 4]),
@@ -300,7 +389,10 @@ fn errors_go_to_the_backend_of_the_flow_that_they_are_about() {
                 ("unreachable, IPv6", error(1, ROUTER6, v6, &plain[..48])),
                 ("too big, IPv6", error(2, ROUTER6, v6, &plain)),
                 ("time exceeded, IPv6", error(3, ROUTER6, v6, &plain)),
-                ("extension headers inside", error(4, ROUTER6, v6, &behind[..80])),
+                (
+                    "extension headers inside",
+                    error(4, ROUTER6, v6, &behind[..80]),
+                ),
                 (
                     "extension headers outside",
                     error(4, ROUTER6, v6, &plain).behind(0, &extensions(58)),
@@ -336,18 +428,31 @@ fn errors_go_to_the_backend_of_the_flow_that_they_are_about() {
     let later = answer(IPIP, CLIENT).with(|p| p.offset = 4).ip();
     let port = tcp(IPIP, CLIENT).ip();
     let ping = icmp(IPIP, CLIENT, &[0; 8]).ip();
-    let five = [&[60, 0, 0, 0, 0, 0, 0, 0].repeat(4)[..], &[6, 0, 0, 0, 0, 0, 0, 0]].concat();
+    let five = [
+        &[60, 0, 0, 0, 0, 0, 0, 0].repeat(4)[..],
+        &[6, 0, 0, 0, 0, 0, 0, 0],
+    ]
+    .concat();
     let five = answer(IPIP6, CLIENT6).behind(60, &five).ip();
     let cases = [
         ("about another address", error(3, ROUTER, L2, &back)),
-        ("about another IPv6 address", error(1, ROUTER6, L2_6, &back6)),
-        ("seven bytes of layer 4", error(3, ROUTER, IPIP, &back[..27])),
+        (
+            "about another IPv6 address",
+            error(1, ROUTER6, L2_6, &back6),
+        ),
+        (
+            "seven bytes of layer 4",
+            error(3, ROUTER, IPIP, &back[..27]),
+        ),
         ("seven bytes, IPv6", error(1, ROUTER6, IPIP6, &back6[..47])),
         ("nothing inside", error(3, ROUTER, IPIP, &[])),
         ("about a later fragment", error(3, ROUTER, IPIP, &later)),
         ("about a port nobody serves", error(3, ROUTER, IPIP, &port)),
         ("about a ping", error(3, ROUTER, IPIP, &ping)),
-        ("too many extension headers inside", error(1, ROUTER6, IPIP6, &five)),
+        (
+            "too many extension headers inside",
+            error(1, ROUTER6, IPIP6, &five),
+        ),
     ];
     for (sentence, packet) in cases {
         let verdict = world.run(&packet.frame()).verdict;
@@ -355,7 +460,10 @@ fn errors_go_to_the_backend_of_the_flow_that_they_are_about() {
     }
     let cases = [
         ("a redirect", error(5, ROUTER, IPIP, &back)),
-        ("a neighbour solicitation", error(135, ROUTER6, IPIP6, &back6)),
+        (
+            "a neighbour solicitation",
+            error(135, ROUTER6, IPIP6, &back6),
+        ),
         ("an answer to a ping", error(0, ROUTER, IPIP, &back)),
     ];
     for (sentence, packet) in cases {
@@ -373,9 +481,17 @@ fn echo_requests_for_virtual_addresses_are_answered() {
     };
     let cases = [
         ("an address", ping(8, CLIENT, IPIP), ping(0, IPIP, CLIENT)),
-        ("in a prefix", ping(8, CLIENT, PREFIX), ping(0, PREFIX, CLIENT)),
+        (
+            "in a prefix",
+            ping(8, CLIENT, PREFIX),
+            ping(0, PREFIX, CLIENT),
+        ),
         ("IPv6", ping(128, CLIENT6, IPIP6), ping(129, IPIP6, CLIENT6)),
-        ("in an IPv6 prefix", ping(128, CLIENT6, PREFIX6), ping(129, PREFIX6, CLIENT6)),
+        (
+            "in an IPv6 prefix",
+            ping(128, CLIENT6, PREFIX6),
+            ping(129, PREFIX6, CLIENT6),
+        ),
     ];
     for (sentence, request, answer) in cases {
         for ttl in [1, 64, 255] {
@@ -394,8 +510,16 @@ fn echo_requests_for_virtual_addresses_are_answered() {
     use Verdict::{NotVip, OtherHost, UnservedProtocol};
     let cases = [
         ("for the host itself", ping(8, CLIENT, SOURCE), NotVip),
-        ("from everybody", ping(8, "255.255.255.255", IPIP), UnservedProtocol),
-        ("from a group", ping(128, "ff02::1", IPIP6), UnservedProtocol),
+        (
+            "from everybody",
+            ping(8, "255.255.255.255", IPIP),
+            UnservedProtocol,
+        ),
+        (
+            "from a group",
+            ping(128, "ff02::1", IPIP6),
+            UnservedProtocol,
+        ),
         ("from nobody", ping(128, "::", IPIP6), UnservedProtocol),
         (
             "in a frame for another host",
@@ -407,7 +531,11 @@ fn echo_requests_for_virtual_addresses_are_answered() {
             ping(8, CLIENT, IPIP).with(|p| p.options = vec![1; 4]),
             UnservedProtocol,
         ),
-        ("ICMPv6 in IPv4", with_protocol(ping(8, CLIENT, IPIP), 58), UnservedProtocol),
+        (
+            "ICMPv6 in IPv4",
+            with_protocol(ping(8, CLIENT, IPIP), 58),
+            UnservedProtocol,
+        ),
     ];
     for (sentence, packet, verdict) in cases {
         assert_eq!(world.run(&packet.frame()).verdict, verdict, "{sentence}");
@@ -427,8 +555,22 @@ fn three_tags_are_left_to_the_kernel() {
     let mut world = World::new();
     let frame = tcp(CLIENT, IPIP).tagged(&[(0x88a8, 1), (0x8100, 2), (0x8100, 3)]);
     let outcome = world.run(&frame);
-    assert_eq!((outcome.verdict, outcome.action), (Verdict::NotIp, XDP_PASS));
+    assert_eq!(
+        (outcome.verdict, outcome.action),
+        (Verdict::NotIp, XDP_PASS)
+    );
     assert_eq!(outcome.frame, frame);
-    let frame = tcp(CLIENT, IPIP).with(|p| p.to = ROUTER_MAC).tagged(&[(0x8100, 2)]);
+    let frame = tcp(CLIENT, IPIP)
+        .with(|p| p.to = ROUTER_MAC)
+        .tagged(&[(0x8100, 2)]);
     assert_eq!(world.run(&frame).verdict, Verdict::OtherHost);
+}
+
+#[test]
+fn the_verifier_has_much_patience_left() {
+    // It gives up after a million instructions, and older ones, which see fewer
+    // shortcuts, need more for the same program.
+    let verified = World::new().verified();
+    println!("{verified} instructions");
+    assert!(verified < 400_000, "{verified} instructions");
 }

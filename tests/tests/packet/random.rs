@@ -8,7 +8,7 @@ use vipd_abi::Verdict;
 
 use crate::{
     bench::{XDP_DROP, XDP_PASS, XDP_TX},
-    frames::{BACKEND_MAC, LB_MAC, Packet, Payload, ROUTER_MAC, checksum, icmp, tcp, udp},
+    frames::{BACKEND_MAC, LB_MAC, Packet, Payload, checksum, icmp, tcp, udp},
     world::{
         BACKEND, BACKEND6, GUE_PORT, MANY, NARROW, PREFIX, PREFIX6, RANGES, RANGES6, SOURCE,
         SOURCE6, VIPS, World,
@@ -21,7 +21,9 @@ const CLIENT6: &str = "2001:db8:c::7";
 
 #[test]
 fn a_million_packets_are_each_counted_once_and_nothing_malformed_leaves() {
-    let seed = std::env::var("SEED").ok().and_then(|text| text.parse().ok());
+    let seed = std::env::var("SEED")
+        .ok()
+        .and_then(|text| text.parse().ok());
     let seed = seed.unwrap_or_else(|| fastrand::u64(..));
     println!("again with SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
@@ -53,7 +55,11 @@ fn a_million_packets_are_each_counted_once_and_nothing_malformed_leaves() {
     let packets: u64 = counters.iter().map(|(_, packets, _)| packets).sum();
     let counted: u64 = counters.iter().map(|(_, _, bytes)| bytes).sum();
     println!("{:?}\n{actions:?}\n{counters:?}", start.elapsed());
-    assert_eq!((packets, counted), (PACKETS.into(), bytes), "each counted once");
+    assert_eq!(
+        (packets, counted),
+        (PACKETS.into(), bytes),
+        "each counted once"
+    );
     let of = |verdict: Verdict| counters[verdict as usize].1;
     assert_eq!(of(Verdict::Inconsistent), 0, "SEED={seed}");
     assert_eq!(of(Verdict::NoHeadroom), 0, "SEED={seed}");
@@ -73,7 +79,10 @@ fn a_million_packets_are_each_counted_once_and_nothing_malformed_leaves() {
         Verdict::TtlExpired,
     ];
     for verdict in met {
-        assert!(of(verdict) > 0, "SEED={seed} never met {verdict:?}: {counters:?}");
+        assert!(
+            of(verdict) > 0,
+            "SEED={seed} never met {verdict:?}: {counters:?}"
+        );
     }
 }
 
@@ -93,7 +102,11 @@ impl MapCounters for [Verdict] {
 fn seeds() -> Vec<Vec<u8>> {
     let mut packets = Vec::new();
     let v4: Vec<_> = VIPS.iter().map(|vip| vip.1).collect();
-    let v6: Vec<_> = VIPS.iter().map(|vip| vip.2).filter(|v| !v.is_empty()).collect();
+    let v6: Vec<_> = VIPS
+        .iter()
+        .map(|vip| vip.2)
+        .filter(|v| !v.is_empty())
+        .collect();
     for vip in v4.iter().chain(&[MANY, RANGES, PREFIX, NARROW]) {
         let back = tcp(vip, CLIENT).with(|p| {
             p.payload = Payload::Tcp {
@@ -181,7 +194,9 @@ fn mutated(random: &mut fastrand::Rng, seeds: &[Vec<u8>]) -> Vec<u8> {
         5 => frame.extend(std::iter::repeat_with(|| random.u8(..)).take(64)),
         6 => {
             let from = random.usize(14..frame.len().min(120));
-            frame[from..].iter_mut().for_each(|byte| *byte = random.u8(..));
+            frame[from..]
+                .iter_mut()
+                .for_each(|byte| *byte = random.u8(..));
         }
         _ => {
             let start = random.usize(12..=22).min(frame.len());
@@ -203,11 +218,14 @@ fn whole(frame: &[u8], out: &[u8]) -> Result<(), String> {
     if from != LB_MAC {
         return Err("not from the balancer".to_owned());
     }
-    let to_client = to == &frame[6..12];
     if to == BACKEND_MAC {
-        let (ip, kind) = outer(&out[network..])?;
-        forwarded(&frame[network..], ip, kind)
-    } else if to_client || to == ROUTER_MAC {
+        let carried = outer(&out[network..])
+            .and_then(|(ip, is_inside)| forwarded(&frame[network..], ip, is_inside));
+        if carried.is_ok() || to != &frame[6..12] {
+            return carried;
+        }
+    }
+    if to == &frame[6..12] {
         answer(frame, out, network)
     } else {
         Err("to somebody else".to_owned())
@@ -225,9 +243,15 @@ fn network(frame: &[u8]) -> Option<usize> {
 fn outer(ip: &[u8]) -> Result<(&[u8], bool), String> {
     let packet = SlicedPacket::from_ip(ip);
     let addresses = |source: IpAddr, destination: IpAddr, v4: bool| {
-        let many = |a: IpAddr| matches!(a, IpAddr::V4(a) if a.octets()[..3] == [192, 0, 2]
-            && (100..116).contains(&a.octets()[3]));
-        let (from, to) = if v4 { (SOURCE, BACKEND) } else { (SOURCE6, BACKEND6) };
+        let many = |a: IpAddr| {
+            matches!(a, IpAddr::V4(a) if a.octets()[..3] == [192, 0, 2]
+            && (100..116).contains(&a.octets()[3]))
+        };
+        let (from, to) = if v4 {
+            (SOURCE, BACKEND)
+        } else {
+            (SOURCE6, BACKEND6)
+        };
         source == from.parse::<IpAddr>().expect("an address")
             && (destination == to.parse::<IpAddr>().expect("an address") || many(destination))
     };
@@ -312,7 +336,8 @@ fn answer(frame: &[u8], out: &[u8], network: usize) -> Result<(), String> {
     let (swapped, pseudo) = match &packet.net {
         Some(NetSlice::Ipv4(slice)) => {
             let header = slice.header();
-            let swapped = before[12..16] == header.destination() && before[16..20] == header.source();
+            let swapped =
+                before[12..16] == header.destination() && before[16..20] == header.source();
             let was_right = checksum(&before[..20]) == 0;
             if checksum(header.slice()) != 0 && (was_right || header.total_len() == 156) {
                 return Err("the checksum of the IPv4 header".to_owned());
@@ -321,7 +346,8 @@ fn answer(frame: &[u8], out: &[u8], network: usize) -> Result<(), String> {
         }
         Some(NetSlice::Ipv6(slice)) => {
             let header = slice.header();
-            let swapped = before[8..24] == header.destination() && before[24..40] == header.source();
+            let swapped =
+                before[8..24] == header.destination() && before[24..40] == header.source();
             let length = u32::from(header.payload_length()).to_be_bytes();
             let next = [0, 0, 0, 58];
             (swapped, [&after[8..40], &length, &next].concat())
@@ -347,7 +373,11 @@ fn answer(frame: &[u8], out: &[u8], network: usize) -> Result<(), String> {
     if is_echo {
         // A wrong request has a wrong answer.
         let header = after.len() - before.len();
-        return if header == 0 { Ok(()) } else { Err("the length of a reply".to_owned()) };
+        return if header == 0 {
+            Ok(())
+        } else {
+            Err("the length of a reply".to_owned())
+        };
     }
     if checksum(&[&pseudo[..], message].concat()) != 0 {
         return Err("the checksum of an answer".to_owned());

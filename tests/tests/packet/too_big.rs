@@ -53,10 +53,7 @@ fn senders_are_told_how_much_fits_byte_by_byte() {
     let mut world = World::new();
     for (kind, v4, v6) in VIPS {
         let fits = MTU - outer(kind);
-        let mut packets = vec![
-            tcp(CLIENT, v4),
-            tcp(CLIENT, v4).with(|p| p.tos = 0xbb),
-        ];
+        let mut packets = vec![tcp(CLIENT, v4), tcp(CLIENT, v4).with(|p| p.tos = 0xbb)];
         if !v6.is_empty() {
             packets.push(tcp(CLIENT6, v6));
         }
@@ -64,7 +61,11 @@ fn senders_are_told_how_much_fits_byte_by_byte() {
             for tags in [&[][..], &[(0x8100, 100)], &[(0x88a8, 10), (0x8100, 7)]] {
                 let sentence = format!("{kind:?}, {}, {tags:?}", packet.source);
                 let fitting = sized(packet.clone(), fits).tagged(tags);
-                assert_eq!(world.run(&fitting).verdict, Verdict::Forwarded, "{sentence}");
+                assert_eq!(
+                    world.run(&fitting).verdict,
+                    Verdict::Forwarded,
+                    "{sentence}"
+                );
                 for length in [fits + 1, 1700, 3000] {
                     let packet = sized(packet.clone(), length);
                     let outcome = world.run(&packet.tagged(tags));
@@ -111,7 +112,10 @@ fn what_may_not_be_answered_is_dropped() {
         icmp(CLIENT, vip, &message)
     };
     let cases = [
-        ("may be fragmented", long(tcp(CLIENT, vip)).with(|p| p.may_fragment = true)),
+        (
+            "may be fragmented",
+            long(tcp(CLIENT, vip)).with(|p| p.may_fragment = true),
+        ),
         ("an error", error),
         ("from a group", long(tcp("224.0.0.5", vip))),
         ("from everybody", long(tcp("255.255.255.255", vip))),

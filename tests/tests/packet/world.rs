@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
+use aya::programs::{TestRun, TestRunOptions};
 use vipd::dataplane::{
     kernel::Kernel,
     tables::{Tables, mapped},
@@ -80,7 +81,9 @@ impl World {
             let backend = format!("192.0.2.{}", 100 + i);
             let record = record(BackendKind::Ipip4, &backend, MANY_FIRST + i);
             tables.records.store(MANY_FIRST + i, record);
-            tables.ring.store(MANY_FIRST + i, Slot::stable(MANY_FIRST + i));
+            tables
+                .ring
+                .store(MANY_FIRST + i, Slot::stable(MANY_FIRST + i));
         }
         builder.port(MANY, 6, 80, MANY_FIRST);
         builder.port(MANY, 17, 80, MANY_FIRST);
@@ -107,9 +110,15 @@ impl World {
         bench::run(&mut self.kernel, &self.tables, frame)
     }
 
+    /// Instructions that the kernel has looked at to verify the program.
+    pub fn verified(&mut self) -> u32 {
+        let program = self.kernel.program().expect("the program is there");
+        let info = program.info().expect("the kernel knows it");
+        info.verified_instruction_count().expect("since Linux 5.16")
+    }
+
     /// Runs one frame without looking at the counters.
     pub fn run_uncounted(&mut self, frame: &[u8], out: &mut [u8]) -> (u32, usize) {
-        use aya::programs::{TestRun, TestRunOptions};
         let program = self.kernel.program().expect("the program is there");
         let result = program
             .test_run(TestRunOptions {
@@ -141,7 +150,11 @@ fn record(kind: BackendKind, v4: &str, index: u32) -> BackendRecord {
         kind: kind as u32,
         next_hop: 1,
         counter: Counter::FIRST_BACKEND + index,
-        service: if index < MANY_FIRST { index } else { MANY_FIRST },
+        service: if index < MANY_FIRST {
+            index
+        } else {
+            MANY_FIRST
+        },
         checksum: u32::from(!checksum(&header.concat())),
         port: u32::from(GUE_PORT.to_be()),
         ..BackendRecord::default()
@@ -212,7 +225,13 @@ impl Builder {
         half.publish(tables);
         // No packet comes yet: the places are known only now.
         let half = tables.half();
-        tables.heads.store(half, Head { seed: tables.heads.load(half).seed, ..head });
+        tables.heads.store(
+            half,
+            Head {
+                seed: tables.heads.load(half).seed,
+                ..head
+            },
+        );
         for (i, (range, target)) in (0..).zip(self.ranges) {
             let place = (0..VIP_SLOTS)
                 .find(|i| tables.entries.load(half * VIP_SLOTS + i).key == target)
@@ -229,7 +248,11 @@ fn entry(key: VipKey, service: u32) -> VipEntry {
         kind: EntryKind::Service as u32,
         service,
         ring_offset: service,
-        ring_mask: if service == MANY_FIRST { MANY_BACKENDS - 1 } else { 0 },
+        ring_mask: if service == MANY_FIRST {
+            MANY_BACKENDS - 1
+        } else {
+            0
+        },
         idle: 2000,
         ..VipEntry::default()
     }

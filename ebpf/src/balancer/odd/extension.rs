@@ -100,7 +100,8 @@ fn through(ctx: *mut xdp_md, start: u32, protocol: u32, room: u32) -> u64 {
         }
         count += 1;
         // Two words: next header, length, and what a fragment header has.
-        let Some([first, second]) = frame.read_variable::<[u32; 2]>((start + length) as usize) else {
+        let Some([first, second]) = frame.read_variable::<[u32; 2]>((start + length) as usize)
+        else {
             return Walk::MALFORMED;
         };
         let mut bytes = 8;

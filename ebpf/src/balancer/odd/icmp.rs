@@ -7,9 +7,7 @@
 use vipd_abi::Verdict;
 use vipd_ebpf::{
     frame::Frame,
-    header::{
-        FRAGMENT_OFFSET, ICMP_HEADER, IPV4_HEADER, IPV6_HEADER, Ipv4, Ipv6, TCP, UDP,
-    },
+    header::{FRAGMENT_OFFSET, ICMP_HEADER, IPV4_HEADER, IPV6_HEADER, Ipv4, Ipv6, TCP, UDP},
 };
 
 use super::{extension, fragment::Piece, sight::Sight};

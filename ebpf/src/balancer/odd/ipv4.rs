@@ -12,7 +12,9 @@ use crate::parse::Family;
 /// Takes down what the header says, the destination even if the rest is wrong.
 #[inline(always)]
 pub fn look(frame: &Frame, network: usize, sight: &mut Sight) -> Result<(), Verdict> {
-    let header = frame.read_variable::<Ipv4>(network).ok_or(Verdict::NotVip)?;
+    let header = frame
+        .read_variable::<Ipv4>(network)
+        .ok_or(Verdict::NotVip)?;
     sight.family = Family::V4;
     sight.network = network as u32;
     sight.destination = [u64::from(header.destination), 0];

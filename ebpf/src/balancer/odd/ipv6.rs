@@ -12,7 +12,9 @@ use crate::parse::{Family, is_mapped, words};
 /// Takes down what the header says, the destination even if the rest is wrong.
 #[inline(always)]
 pub fn look(frame: &Frame, network: usize, sight: &mut Sight) -> Result<(), Verdict> {
-    let header = frame.read_variable::<Ipv6>(network).ok_or(Verdict::NotVip)?;
+    let header = frame
+        .read_variable::<Ipv6>(network)
+        .ok_or(Verdict::NotVip)?;
     if is_mapped(header.destination) {
         return Err(Verdict::NotVip);
     }

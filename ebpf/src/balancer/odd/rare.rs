@@ -1,8 +1,6 @@
 //! The closer look into the VIP table: port ranges and prefixes.
 
-use vipd_abi::{
-    EntryKind, MOST_LENGTHS, MOST_RANGES, PORT_RANGES, VIP_SLOTS, VipEntry, VipKey,
-};
+use vipd_abi::{EntryKind, MOST_LENGTHS, MOST_RANGES, PORT_RANGES, VIP_SLOTS, VipEntry, VipKey};
 
 use super::sight::Sight;
 use crate::{lookup::Table, maps};
@@ -82,7 +80,10 @@ fn covered(
         let (upper, lower) = if is_v4 {
             (upper, lower & mask(32 + length))
         } else {
-            (upper & mask(length), lower & mask(length.saturating_sub(64)))
+            (
+                upper & mask(length),
+                lower & mask(length.saturating_sub(64)),
+            )
         };
         find(table, upper, lower, service)
     };
@@ -96,7 +97,7 @@ fn ranged(table: &Table, entry: &VipEntry, service: u32) -> Option<&'static VipE
     let protocol = service >> 16 & 0xff;
     let mut i = 0;
     while i < MOST_RANGES as u32 && i < entry.ranges {
-        let place = entry.ranges_start + i & (PORT_RANGES - 1);
+        let place = (entry.ranges_start + i) & (PORT_RANGES - 1);
         let range = maps::PORT_RANGE_RECORDS.get(table.half * PORT_RANGES + place)?;
         if range.protocol == protocol && range.first <= port && port <= range.last {
             let place = range.place & (VIP_SLOTS - 1);

@@ -63,7 +63,9 @@ pub fn packet(ctx: *mut xdp_md, network: u32, mtu: u32, answerable: bool) -> Ver
 #[inline(always)]
 fn ipv4(frame: &mut Frame, network: usize, mtu: u32) -> Result<(), Verdict> {
     const OUTER: u32 = IPV4_HEADER + ICMP_HEADER;
-    let cause = frame.read_variable::<Ipv4>(network).ok_or(Verdict::TooBig)?;
+    let cause = frame
+        .read_variable::<Ipv4>(network)
+        .ok_or(Verdict::TooBig)?;
     let from = [u64::from(cause.source), 0];
     if cause.fragment & DONT_FRAGMENT == 0 || !link::is_host(Family::V4, from) {
         return Err(Verdict::TooBig);
@@ -83,7 +85,9 @@ fn ipv4(frame: &mut Frame, network: usize, mtu: u32) -> Result<(), Verdict> {
         + u32::from(fifth)
         + half(cause.source)
         + half(cause.destination);
-    let header = frame.at_variable::<Ipv4>(network).ok_or(Verdict::NoHeadroom)?;
+    let header = frame
+        .at_variable::<Ipv4>(network)
+        .ok_or(Verdict::NoHeadroom)?;
     // SAFETY: `at` has checked the bounds.
     unsafe {
         header.write_unaligned(Ipv4 {
@@ -106,7 +110,9 @@ fn ipv4(frame: &mut Frame, network: usize, mtu: u32) -> Result<(), Verdict> {
 #[inline(always)]
 fn ipv6(frame: &mut Frame, network: usize, mtu: u32) -> Result<(), Verdict> {
     const OUTER: u32 = IPV6_HEADER + ICMP_HEADER;
-    let cause = frame.read_variable::<Ipv6>(network).ok_or(Verdict::TooBig)?;
+    let cause = frame
+        .read_variable::<Ipv6>(network)
+        .ok_or(Verdict::TooBig)?;
     if !link::is_host(Family::V6, words(cause.source)) {
         return Err(Verdict::TooBig);
     }
@@ -116,7 +122,9 @@ fn ipv6(frame: &mut Frame, network: usize, mtu: u32) -> Result<(), Verdict> {
     let cause = frame.read_variable::<Ipv6>(network + OUTER as usize);
     let cause = cause.ok_or(Verdict::NoHeadroom)?;
     let length = ICMP_HEADER as u16 + CARRIED_6 as u16;
-    let header = frame.at_variable::<Ipv6>(network).ok_or(Verdict::NoHeadroom)?;
+    let header = frame
+        .at_variable::<Ipv6>(network)
+        .ok_or(Verdict::NoHeadroom)?;
     // SAFETY: `at` has checked the bounds.
     unsafe {
         header.write_unaligned(Ipv6 {
@@ -144,7 +152,9 @@ fn ipv6(frame: &mut Frame, network: usize, mtu: u32) -> Result<(), Verdict> {
 /// front are zero, as no MTU is larger.
 #[inline(always)]
 fn finish<T>(frame: &Frame, at: usize, kind: u32, mtu: u32, sum: u32) -> Result<(), Verdict> {
-    let header = frame.at_variable::<[u32; 2]>(at).ok_or(Verdict::NoHeadroom)?;
+    let header = frame
+        .at_variable::<[u32; 2]>(at)
+        .ok_or(Verdict::NoHeadroom)?;
     let message = frame.at_variable::<T>(at).ok_or(Verdict::NoHeadroom)?;
     let mtu = (mtu & 0xffff).to_be();
     // SAFETY: `at` has checked the bounds of both.
