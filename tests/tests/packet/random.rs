@@ -200,7 +200,7 @@ fn mutated(random: &mut fastrand::Rng, seeds: &[Vec<u8>]) -> Vec<u8> {
         }
         _ => {
             let start = random.usize(12..=22).min(frame.len());
-            let length = random.usize(start..400);
+            let length = random.usize(start.max(14)..400);
             frame.truncate(start);
             frame.extend(std::iter::repeat_with(|| random.u8(..)).take(length - start));
         }
