@@ -41,7 +41,7 @@
 //! it. The outcome is [`decide::Desired`]: a state, not a list of changes.
 //!
 //! The *data plane* outside compares that state with what the kernel holds,
-//! writes the difference, and acknowledges each VIP by the fingerprint of what
+//! writes the difference by the rules of [`phases`], so that no flow is moved, and acknowledges each VIP by the fingerprint of what
 //! it applied. The [`gate`] sees both, and lets the BGP *speaker* announce a VIP
 //! only once its packets would be forwarded, and no longer than they should be.
 
@@ -52,6 +52,7 @@ mod hash;
 pub mod health;
 pub mod health_table;
 pub mod model;
+pub mod phases;
 pub mod ring;
 pub mod schedule;
 pub mod standing;

@@ -407,7 +407,7 @@ fn tables(ebpf: &mut Ebpf, processors: u32) -> Result<Tables, KernelError> {
         stamps: memory(ebpf, map::STAMPS, RING_SLOTS)?,
         flows: Arc::new(memory(ebpf, map::FLOWS, FLOW_BUCKETS)?),
         fragments: Arc::new(memory(ebpf, map::FRAGMENTS, FRAGMENT_BUCKETS)?),
-        records: memory(ebpf, map::BACKEND_RECORDS, BACKENDS)?,
+        records: Arc::new(memory(ebpf, map::BACKEND_RECORDS, BACKENDS)?),
         hops: memory(ebpf, map::NEXT_HOP_WORDS, NEXT_HOPS)?,
         uplinks: memory(ebpf, map::UPLINK_RECORDS, UPLINKS)?,
         counters: Arc::new(Counters::new(memory(

@@ -3,6 +3,8 @@
 
 pub mod adopt;
 pub mod apply;
+pub mod census;
+pub mod clock;
 pub mod driver;
 pub mod kernel;
 pub mod listing;

@@ -28,14 +28,14 @@ pub struct Tables {
     pub filter: Mapped<u64>,
     /// The rings of all services.
     pub ring: Mapped<Slot>,
-    /// What the slots have met; shared with whoever counts flows.
+    /// What the slots have met.
     pub stamps: Mapped<Stamp>,
     /// The flow table; shared with whoever counts flows.
     pub flows: Arc<Mapped<FlowBucket>>,
-    /// The table of fragmented packets.
+    /// The table of fragmented packets; shared with whoever counts flows.
     pub fragments: Arc<Mapped<FlowBucket>>,
-    /// Backend records.
-    pub records: Mapped<BackendRecord>,
+    /// Backend records; shared with whoever counts flows.
+    pub records: Arc<Mapped<BackendRecord>>,
     /// Next hops.
     pub hops: Mapped<NextHop>,
     /// Interfaces packets leave by.
@@ -62,7 +62,7 @@ impl Tables {
             stamps: Mapped::anonymous(RING_SLOTS)?,
             flows: Arc::new(Mapped::anonymous(FLOW_BUCKETS)?),
             fragments: Arc::new(Mapped::anonymous(FRAGMENT_BUCKETS)?),
-            records: Mapped::anonymous(BACKENDS)?,
+            records: Arc::new(Mapped::anonymous(BACKENDS)?),
             hops: Mapped::anonymous(NEXT_HOPS)?,
             uplinks: Mapped::anonymous(UPLINKS)?,
             counters: Arc::new(Counters::new(Mapped::anonymous(COUNTERS)?)),

@@ -12,6 +12,9 @@ use crate::{api::Client, status::Status};
 /// Between two looks at the agent's status.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// So many looks must find nothing: flows are counted once a second.
+const LOOKS: u32 = 12;
+
 /// Waits until the backend has no flow left, and prints how many it has when
 /// that changes.
 ///
@@ -22,22 +25,25 @@ const LOOK: Duration = Duration::from_millis(250);
 pub async fn wait(client: &Client, target: &Target, limit: Option<Duration>) -> anyhow::Result<()> {
     let until = limit.map(|limit| Instant::now() + limit);
     let mut told = String::new();
+    let mut nothing = 0;
     loop {
         let remains = remains(&client.status().await?, target);
+        nothing = match remains {
+            Remains::Nothing(_) => nothing + 1,
+            _ => 0,
+        };
         let words = remains.words();
-        if words != told {
+        if words != told && (nothing == 0 || nothing == LOOKS) {
             println!("{target}: {words}");
             told = words;
         }
         match remains {
-            Remains::Nothing(_) => return Ok(()),
+            Remains::Nothing(_) if nothing == LOOKS => return Ok(()),
             Remains::NotDrained => bail!("{target} does not drain any more"),
-            _ if until.is_some_and(|until| Instant::now() >= until) => {
-                bail!(
-                    "{target} is not empty after {limit:?}; it stays drained",
-                    limit = limit.unwrap_or_default()
-                )
-            }
+            _ if until.is_some_and(|until| Instant::now() >= until) => bail!(
+                "{target} is not known to be empty after {} s; it stays drained",
+                limit.unwrap_or_default().as_secs()
+            ),
             _ => sleep(LOOK).await,
         }
     }

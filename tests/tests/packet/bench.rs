@@ -11,6 +11,7 @@ use aya::programs::{TestRun, TestRunOptions};
 use vipd::{
     dataplane::{
         apply::{Applied, Applier, Reach, Settings},
+        census::Census,
         kernel::Kernel,
         tables::Tables,
     },
@@ -116,9 +117,16 @@ pub fn way(ifindex: u32, source: &str) -> Way {
 /// Ways that the kernel has given, and no word on others.
 pub fn reach(ways: &Ways) -> Reach {
     Reach {
-        ways: ways.clone(),
+        ways: ways.clone().into(),
         ..Reach::default()
     }
+}
+
+/// A census of the flows, as if it had begun at that moment.
+pub fn count(applier: &mut Applier, started: Instant) {
+    let census = Census::new(applier.tables());
+    let count = census.walk(&applier.orders(), started);
+    applier.counted(Arc::new(count));
 }
 
 pub fn settings() -> Settings {

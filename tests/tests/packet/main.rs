@@ -11,6 +11,7 @@ mod bench;
 mod decapsulator;
 mod frames;
 mod kinds;
+mod phases;
 mod random;
 mod spread;
 mod too_big;

@@ -1,6 +1,13 @@
-//! What a pass tells of flows and of slots that change hands.
+//! What a pass tells: flows, slots that change hands, and how full the maps are.
 
-use vipd_abi::Phase;
+use std::collections::BTreeSet;
+
+use vipd_abi::{
+    BACKENDS, COUNTERS, Counter, NEXT_HOPS, PORT_RANGES, Phase, RING_SLOTS, UPLINKS, map,
+};
+
+use super::Applier;
+use crate::dataplane::vip_table::MOST_ENTRIES;
 
 /// Flows recorded for one backend of one service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,5 +44,57 @@ impl PhaseCount {
     #[must_use]
     pub const fn is_settled(self) -> bool {
         self.learn == 0 && self.track == 0
+    }
+}
+
+/// How full a map is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// Name of the map.
+    pub map: &'static str,
+    /// Entries in use.
+    pub used: u32,
+    /// Entries there are.
+    pub capacity: u32,
+}
+
+impl Applier {
+    /// How full each map is.
+    pub(super) fn usage(&self) -> Vec<Usage> {
+        let entries = u32::try_from(self.listing.entries.len()).unwrap_or(u32::MAX);
+        let ranges = self
+            .listing
+            .ranges
+            .values()
+            .map(BTreeSet::len)
+            .sum::<usize>();
+        let ranges = u32::try_from(ranges).unwrap_or(u32::MAX);
+        let most = u32::try_from(MOST_ENTRIES).unwrap_or(u32::MAX);
+        let usage = |map, used, capacity| Usage {
+            map,
+            used,
+            capacity,
+        };
+        vec![
+            usage(map::VIP_ENTRIES, entries, most),
+            usage(map::PORT_RANGE_RECORDS, ranges, PORT_RANGES),
+            usage(map::RING, self.ring.used(), RING_SLOTS),
+            usage(
+                map::BACKEND_RECORDS,
+                self.indices.records.used(),
+                BACKENDS - 1,
+            ),
+            usage(map::NEXT_HOP_WORDS, self.indices.hops.used(), NEXT_HOPS - 1),
+            usage(
+                map::UPLINK_RECORDS,
+                self.indices.uplinks.used(),
+                UPLINKS - 1,
+            ),
+            usage(
+                map::COUNTER_RECORDS,
+                self.indices.counters.used(),
+                COUNTERS - Counter::FIRST_BACKEND,
+            ),
+        ]
     }
 }
