@@ -140,7 +140,7 @@ impl Plane {
             desired,
         };
         let reach = Reach {
-            ways: ways(),
+            ways: ways().into(),
             ..Reach::default()
         };
         let applied = plane
