@@ -15,6 +15,7 @@
 mod agent_config;
 mod bird;
 mod client;
+mod emulator;
 mod frr;
 mod host;
 mod interrupt;
@@ -31,6 +32,7 @@ mod wait;
 pub use agent_config::AgentConfig;
 pub use bird::{Bird, BirdRoute, BirdSession};
 pub use client::{Attempt, Held, HeldConnection, HeldReport, ProbeReport, Probes, ask, ask_udp};
+pub use emulator::{Emulator, Guest, Ran};
 pub use frr::Frr;
 pub use host::Host;
 pub use lab::{Lab, LabId};
