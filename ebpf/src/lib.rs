@@ -4,5 +4,10 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod atomic;
+/// What the programs of the benchmarks share.
+pub mod bench {
+    pub mod packet;
+    pub mod plan;
+}
 pub mod frame;
 pub mod header;

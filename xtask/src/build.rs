@@ -12,8 +12,11 @@ use crate::{
     shell,
 };
 
-/// The programs of the `ebpf` crate; each becomes `target/bpf/<name>`.
+/// Programs of the `ebpf` crate; each becomes `target/bpf/<name>`.
 const PROGRAMS: [&str; 3] = ["balancer", "decap", "pass"];
+
+/// What the benchmarks measure the balancer by and with.
+const BENCH_PROGRAMS: [&str; 4] = ["f1", "f2", "f3", "wrapper"];
 
 const TARGET: &str = "bpfel-unknown-none";
 
@@ -40,9 +43,23 @@ pub fn run() -> Result<()> {
 
 /// Builds the eBPF objects into `target/bpf`.
 pub fn ebpf(toolchain: &Toolchain) -> Result<()> {
+    objects(toolchain, "building the eBPF objects", &PROGRAMS)
+}
+
+/// Builds those of the benchmarks, too.
+pub fn ebpf_for_benchmarks(toolchain: &Toolchain) -> Result<()> {
+    objects(
+        toolchain,
+        "building the eBPF objects of the benchmarks",
+        &BENCH_PROGRAMS,
+    )
+}
+
+fn objects(toolchain: &Toolchain, what: &str, programs: &[&str]) -> Result<()> {
     let mut cargo = toolchain.compiler.cargo();
     cargo
-        .args(["build", "--release", "--package", "vipd-ebpf", "--bins"])
+        .args(["build", "--release", "--package", "vipd-ebpf"])
+        .args(programs.iter().flat_map(|name| ["--bin", name]))
         .args(["--target", TARGET, "-Z", "build-std=core"])
         // A directory of its own: another compiler works here.
         .args(["--target-dir", "target/ebpf"])
@@ -54,20 +71,17 @@ pub fn ebpf(toolchain: &Toolchain) -> Result<()> {
         // These would override the flags above.
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_ENCODED_RUSTFLAGS");
-    let built = shell::step(
-        &format!("building the eBPF objects ({})", toolchain.compiler),
-        || {
-            shell::run(
-                &mut cargo,
-                "The compiler's own words are above. When they speak of a missing tool or \
+    let built = shell::step(&format!("{what} ({})", toolchain.compiler), || {
+        shell::run(
+            &mut cargo,
+            "The compiler's own words are above. When they speak of a missing tool or \
                  of `core`, see `cargo xtask setup --check`.",
-            )?;
-            PROGRAMS
-                .map(install_object)
-                .into_iter()
-                .collect::<Result<Vec<_>>>()
-        },
-    )?;
+        )?;
+        programs
+            .iter()
+            .map(|name| install_object(name))
+            .collect::<Result<Vec<_>>>()
+    })?;
     built.iter().for_each(|path| announce(path));
     Ok(())
 }

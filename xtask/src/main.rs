@@ -1,5 +1,6 @@
 //! The project's own commands, run as `cargo xtask <command>`: a module each.
 
+mod bench;
 mod build;
 mod demo;
 mod load;
@@ -32,6 +33,9 @@ enum Task {
     Unload(load::UnloadArgs),
     /// Tell the story in a lab: a router, two balancers, three backends, and what a client sees
     Demo(demo::Args),
+    /// Measure, and compare with the goals
+    #[command(subcommand)]
+    Bench(bench::Bench),
     /// Check and test everything, or run one tier of tests
     Test(test::Args),
     /// Check the house rules
@@ -45,6 +49,7 @@ fn main() -> ExitCode {
         Task::Load(args) => load::load(&args),
         Task::Unload(args) => load::unload(&args),
         Task::Demo(args) => demo::run(&args),
+        Task::Bench(bench) => bench::run(&bench),
         Task::Test(args) => test::run(&args),
         Task::Tidy => tidy::run(),
     };
