@@ -39,6 +39,10 @@ pub enum Scope {
     Lab,
     /// Also run every test.
     Test,
+    /// What labs need, and what vipd is measured with.
+    Bench,
+    /// All of it.
+    Everything,
 }
 
 /// What compiles the eBPF programs.
@@ -54,7 +58,7 @@ pub fn run(args: &Args) -> Result<()> {
     let scope = if args.build_only {
         Scope::Build
     } else {
-        Scope::Test
+        Scope::Everything
     };
     if args.check {
         return report(scope);
@@ -136,16 +140,17 @@ fn report(scope: Scope) -> Result<()> {
 impl Scope {
     /// The packages it needs, besides those of the compiler.
     fn packages(self) -> impl Iterator<Item = &'static Package> {
-        let packages: &[_] = match self {
-            Self::Build | Self::Load => &[],
-            Self::Lab | Self::Test => packages::LAB,
+        let (lab, bench): (&[_], &[_]) = match self {
+            Self::Build | Self::Load => (&[], &[]),
+            Self::Lab | Self::Test => (packages::LAB, &[]),
+            Self::Bench | Self::Everything => (packages::LAB, packages::BENCH),
         };
-        packages.iter()
+        lab.iter().chain(bench)
     }
 
     /// Whether it runs another kernel than this machine's.
     fn emulates(self) -> bool {
-        self == Self::Test
+        matches!(self, Self::Test | Self::Everything)
     }
 }
 
@@ -157,7 +162,7 @@ fn ensure_packages(scope: Scope) -> Result<()> {
     if missing.is_empty() {
         return Ok(());
     }
-    eprintln!("packages for the labs and the demo that are not here:");
+    eprintln!("packages for labs and benchmarks that are not here:");
     for package in &missing {
         eprintln!("    {:13} {}", package.name, package.why);
     }

@@ -20,6 +20,20 @@ pub struct Package {
     pub why: &'static str,
 }
 
+/// What the benchmarks run, besides what the labs do.
+pub const BENCH: &[Package] = &[
+    Package {
+        name: "wrk",
+        provides: "wrk",
+        why: "the client whose requests are counted",
+    },
+    Package {
+        name: "haproxy",
+        provides: "haproxy",
+        why: "what vipd is compared with",
+    },
+];
+
 /// What the labs and the demo run, besides what this repository builds.
 pub const LAB: &[Package] = &[
     Package {
