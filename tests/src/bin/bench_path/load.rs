@@ -51,6 +51,14 @@ done = function(summary, latency)
 end
 ";
 
+impl Sample {
+    /// Requests per second by the share of the processors that others left.
+    /// On a quiet machine these are the requests per second.
+    pub fn rate(&self) -> f64 {
+        self.requests_per_second / (1.0 - self.disturbed)
+    }
+}
+
 impl Load {
     pub const ALL: [Self; 2] = [Self::KeepAlive, Self::ConnectionEach];
 
@@ -90,7 +98,7 @@ impl Load {
             p99,
             cpu: ours / requests,
             haproxy_cpu: haproxy / requests,
-            disturbed: foreign.max(0.0),
+            disturbed: foreign.clamp(0.0, 0.99),
         })
     }
 }

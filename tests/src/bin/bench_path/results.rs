@@ -28,12 +28,15 @@ const GOAL: f64 = 0.95;
 const WORDS: &str = "\
 One wrk with 32 connections, one nginx with one worker, and between them one \
 host, all namespaces of one machine with equal veths. `ratio` is requests per \
-second by those of the routing host in the same round. `cpu` is the CPU time \
+second by those of the routing host in the same round, both first divided by \
+the share of the processors that other programs left. `cpu` is the CPU time \
 per request of wrk, nginx, HAProxy, vipd's agent and ksoftirqd, which includes \
 what the kernel does with packets on their time; `host` is that less the same \
 without a host in between, which is what the host in the middle costs. For \
 HAProxy, its process's own time is in brackets. Answers of direct server return \
-bypass the host where it says so; elsewhere the host's kernel routes them.";
+bypass the host where it says so; elsewhere the host's kernel routes them. On a \
+veth, XDP first copies each packet that a socket has sent, which a network \
+card's XDP need not.";
 
 /// All samples, in the order they were taken.
 #[derive(Default)]
@@ -46,7 +49,10 @@ struct Row {
     load: Load,
     way: Way,
     requests_per_second: Spread,
+    /// Of the rates, see [`Sample::rate`].
     ratio: Spread,
+    /// Of the requests per second as they are.
+    raw_ratio: Spread,
     p50: Spread,
     p99: Spread,
     cpu: Spread,
@@ -96,7 +102,8 @@ impl Results {
             load,
             way,
             requests_per_second: spread(&|it| it.requests_per_second)?,
-            ratio: beside(Way::Routed, &|a, b| {
+            ratio: beside(Way::Routed, &|a, b| a.rate() / b.rate())?,
+            raw_ratio: beside(Way::Routed, &|a, b| {
                 a.requests_per_second / b.requests_per_second
             })?,
             p50: spread(&|it| it.p50)?,
@@ -193,6 +200,7 @@ impl Results {
                 "way": row.way.name(),
                 "requests_per_second": row.requests_per_second.json(),
                 "ratio": row.ratio.json(),
+                "ratio_uncorrected": row.raw_ratio.json(),
                 "latency_p50_us": row.p50.json(),
                 "latency_p99_us": row.p99.json(),
                 "cpu_us_per_request": row.cpu.json(),
