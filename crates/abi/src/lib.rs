@@ -48,4 +48,4 @@ pub use plain::Plain;
 pub use slot::{Phase, Slot, Stamp};
 pub use tick::Tick;
 pub use verdict::{Action, Verdict};
-pub use vip::{EntryKind, Head, MOST_LENGTHS, MOST_RANGES, PortRange, VipEntry, VipKey};
+pub use vip::{EntryKind, Head, Heads, MOST_LENGTHS, MOST_RANGES, PortRange, VipEntry, VipKey};

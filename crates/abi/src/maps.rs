@@ -33,11 +33,10 @@ pub const CPUS: u32 = 256;
 
 /// Names of the maps, as in the eBPF object and as pinned.
 pub mod map {
-    /// `[u64; 1]`: which half of the VIP table is in force, 0 or 1.
-    pub const PUBLISHED: &str = "PUBLISHED";
-    /// `[Head; 2]`: one per half of the VIP table.
+    /// `[Heads; 1]`: which half of the VIP table is in force, and what holds for
+    /// each.
     pub const HEADS: &str = "HEADS";
-    /// `[u32; 2 * VIP_BUCKETS]`: displacement per bucket.
+    /// `[u64; 2 * VIP_BUCKETS]`: displacement per bucket.
     pub const VIP_SEEDS: &str = "VIP_SEEDS";
     /// `[VipEntry; 2 * VIP_SLOTS]`.
     pub const VIP_ENTRIES: &str = "VIP_ENTRIES";
@@ -64,8 +63,7 @@ pub mod map {
     /// `[Counter; CPUS * COUNTERS]`: all counters of processor 0 first.
     pub const COUNTER_RECORDS: &str = "COUNTER_RECORDS";
     /// Every map of the balancer that is pinned.
-    pub const ALL: [&str; 15] = [
-        PUBLISHED,
+    pub const ALL: [&str; 14] = [
         HEADS,
         VIP_SEEDS,
         VIP_ENTRIES,

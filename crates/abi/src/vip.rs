@@ -5,10 +5,13 @@
 //! reads and one comparison. There are two halves; one word says which is in
 //! force.
 
-use crate::{
-    FILTER_WORDS, FlowKey, MACS, Plain, VIP_BUCKETS, VIP_SLOTS,
-    hash::{finish, mix},
-};
+use crate::{FILTER_WORDS, FlowKey, MACS, Plain, VIP_BUCKETS, VIP_SLOTS, hash::mix};
+
+/// Odd factors without a pattern: the fractional parts of the square roots of
+/// 2, 3 and 5, as 64 bits, made odd.
+const SPREAD_1: u64 = 0x6a09_e667_f3bc_c909;
+const SPREAD_2: u64 = 0xbb67_ae85_84ca_a73b;
+const SPREAD_3: u64 = 0x3c6e_f372_fe94_f82b;
 
 /// What a packet is looked up by: 20 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,7 +79,12 @@ impl VipKey {
     #[must_use]
     #[inline(always)]
     pub const fn hash(&self, seed: u64) -> u64 {
-        mix(self.address_hash(seed) ^ (self.service as u64).rotate_left(17))
+        // Both products are under way at once: the wait for a hash is a good
+        // part of what a packet costs.
+        let h = self
+            .address_hash(seed)
+            .wrapping_add((self.service as u64).wrapping_mul(SPREAD_3));
+        h ^ h >> 32
     }
 
     /// The hash of the address alone: its highest bits find the address's bit
@@ -87,7 +95,10 @@ impl VipKey {
         let [a, b, c, d] = self.address;
         let upper = (a as u64) | (b as u64) << 32;
         let lower = (c as u64) | (d as u64) << 32;
-        mix(seed ^ lower ^ upper.rotate_left(23))
+        // What varies most goes to the low end, since a product spreads upwards.
+        (seed ^ lower.rotate_left(32))
+            .wrapping_mul(SPREAD_1)
+            .wrapping_add((seed.rotate_left(32) ^ upper.rotate_left(32)).wrapping_mul(SPREAD_2))
     }
 
     /// Word within one half of the filter, and bit in it, for that hash of an
@@ -105,14 +116,21 @@ impl VipKey {
     #[must_use]
     #[inline(always)]
     pub const fn bucket(hash: u64) -> u32 {
-        (hash >> 32) as u32 & (VIP_BUCKETS - 1)
+        (hash >> 52) as u32 & (VIP_BUCKETS - 1)
+    }
+
+    /// The displacement that stands in a bucket after `tries` that did not fit:
+    /// an odd factor, since of a summand two keys could be indifferent.
+    #[must_use]
+    pub const fn displacement(tries: u32) -> u64 {
+        mix(SPREAD_2.wrapping_mul(tries as u64 + 1)) | 1
     }
 
     /// Index of the entry within one half, for that hash and displacement.
     #[must_use]
     #[inline(always)]
-    pub const fn place(hash: u64, displacement: u32) -> u32 {
-        finish(hash ^ (displacement as u64) << 32) as u32 & (VIP_SLOTS - 1)
+    pub const fn place(hash: u64, displacement: u64) -> u32 {
+        (hash.wrapping_mul(displacement) >> 50) as u32 & (VIP_SLOTS - 1)
     }
 }
 
@@ -214,3 +232,21 @@ pub struct Head {
 unsafe impl Plain for Head {}
 
 const _: () = assert!(size_of::<Head>() == 112);
+
+/// Both halves' heads, and the word that says which half is in force: together,
+/// so that a packet finds them by one look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Heads {
+    /// 0 or 1.
+    pub published: u64,
+    /// Zero.
+    pub reserved: [u64; 7],
+    /// One per half.
+    pub halves: [Head; 2],
+}
+
+// SAFETY: repr(C), eight u64 and two `Head`s, without padding.
+unsafe impl Plain for Heads {}
+
+const _: () = assert!(size_of::<Heads>() == 288);

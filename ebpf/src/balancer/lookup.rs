@@ -1,5 +1,7 @@
 //! The VIP table: which service a packet is for.
 
+use core::ptr::addr_of;
+
 use vipd_abi::{EntryKind, FILTER_WORDS, Head, VIP_BUCKETS, VIP_SLOTS, Verdict, VipEntry, VipKey};
 
 use crate::maps;
@@ -24,12 +26,13 @@ impl Table {
     /// The half the agent has published last.
     #[inline(always)]
     pub fn published() -> Result<Self, Verdict> {
-        let half = maps::PUBLISHED.get_ptr(0).ok_or(Verdict::Inconsistent)?;
-        // SAFETY: map entries stay where they are; the agent stores the word
-        // as a whole, and it is read once.
-        let half = unsafe { half.read_volatile() } as u32 & 1;
-        let head = maps::HEADS.get(half).ok_or(Verdict::Inconsistent)?;
-        Ok(Self { half, head })
+        let heads = maps::HEADS.get(0).ok_or(Verdict::Inconsistent)?;
+        // SAFETY: the agent stores the word as a whole, and it is read once.
+        let half = unsafe { addr_of!(heads.published).read_volatile() } as usize & 1;
+        Ok(Self {
+            half: half as u32,
+            head: &heads.halves[half],
+        })
     }
 
     /// The service of a port, or a quick no.

@@ -5,18 +5,16 @@ use aya_ebpf::{
 };
 use vipd_abi::{
     BACKENDS, BackendRecord, COUNTERS, CPUS, Counter, FILTER_WORDS, FLOW_BUCKETS, FRAGMENT_BUCKETS,
-    FlowBucket, Head, NEXT_HOPS, NextHop, PORT_RANGES, PortRange, RING_SLOTS, Slot, Stamp, UPLINKS,
-    Uplink, VIP_BUCKETS, VIP_SLOTS, VipEntry,
+    FlowBucket, Heads, NEXT_HOPS, NextHop, PORT_RANGES, PortRange, RING_SLOTS, Slot, Stamp,
+    UPLINKS, Uplink, VIP_BUCKETS, VIP_SLOTS, VipEntry,
 };
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 
 #[btf_map]
-pub static PUBLISHED: Array<u64, 1, MMAPABLE> = Array::new();
+pub static HEADS: Array<Heads, 1, MMAPABLE> = Array::new();
 #[btf_map]
-pub static HEADS: Array<Head, 2, MMAPABLE> = Array::new();
-#[btf_map]
-pub static VIP_SEEDS: Array<u32, { 2 * VIP_BUCKETS as usize }, MMAPABLE> = Array::new();
+pub static VIP_SEEDS: Array<u64, { 2 * VIP_BUCKETS as usize }, MMAPABLE> = Array::new();
 #[btf_map]
 pub static VIP_ENTRIES: Array<VipEntry, { 2 * VIP_SLOTS as usize }, MMAPABLE> = Array::new();
 #[btf_map]

@@ -7,6 +7,7 @@
 use std::{
     collections::BTreeMap,
     fs, io,
+    mem::offset_of,
     path::{Path, PathBuf},
     sync::Arc,
     thread::sleep,
@@ -24,8 +25,8 @@ use aya::{
 };
 use thiserror::Error;
 use vipd_abi::{
-    BACKENDS, COUNTERS, FILTER_WORDS, FLOW_BUCKETS, FRAGMENT_BUCKETS, NEXT_HOPS, PORT_RANGES,
-    RING_SLOTS, UPLINKS, VIP_BUCKETS, VIP_SLOTS, map,
+    BACKENDS, COUNTERS, FILTER_WORDS, FLOW_BUCKETS, FRAGMENT_BUCKETS, Heads, NEXT_HOPS,
+    PORT_RANGES, RING_SLOTS, UPLINKS, VIP_BUCKETS, VIP_SLOTS, map,
 };
 
 use super::{
@@ -380,16 +381,24 @@ fn tables(ebpf: &mut Ebpf, processors: u32) -> Result<Tables, KernelError> {
         name: &'static str,
         len: u32,
     ) -> Result<Mapped<T>, KernelError> {
+        part(ebpf, name, 0, len)
+    }
+    fn part<T: vipd_abi::Plain>(
+        ebpf: &Ebpf,
+        name: &'static str,
+        offset: usize,
+        len: u32,
+    ) -> Result<Mapped<T>, KernelError> {
         let Some(Map::Array(data)) = ebpf.map(name) else {
             return Err(KernelError::NotBuilt);
         };
         let data: &MapData = data;
-        Mapped::of_map(&std::os::fd::AsFd::as_fd(data.fd()), len)
+        Mapped::of_map(&std::os::fd::AsFd::as_fd(data.fd()), offset, len)
             .map_err(|source| KernelError::Map { name, source })
     }
     Ok(Tables {
-        published: memory(ebpf, map::PUBLISHED, 1)?,
-        heads: memory(ebpf, map::HEADS, 2)?,
+        published: part(ebpf, map::HEADS, offset_of!(Heads, published), 1)?,
+        heads: part(ebpf, map::HEADS, offset_of!(Heads, halves), 2)?,
         seeds: memory(ebpf, map::VIP_SEEDS, 2 * VIP_BUCKETS)?,
         entries: memory(ebpf, map::VIP_ENTRIES, 2 * VIP_SLOTS)?,
         ranges: memory(ebpf, map::PORT_RANGE_RECORDS, 2 * PORT_RANGES)?,

@@ -12,6 +12,8 @@ use vipd_abi::{NextHop, Plain, Slot};
 /// [`Mapped::publish`].
 pub struct Mapped<T> {
     memory: MmapRaw,
+    /// Bytes in front of the first entry.
+    offset: usize,
     len: u32,
     plain: PhantomData<T>,
 }
@@ -45,19 +47,20 @@ impl<T: Plain> Mapped<T> {
     /// (kernel/bpf/arraymap.c).
     const STRIDE: usize = size_of::<T>().next_multiple_of(8);
 
-    /// Maps a BPF array with `BPF_F_MMAPABLE` and `len` entries.
+    /// Maps `len` entries of a BPF array with `BPF_F_MMAPABLE` that start
+    /// `offset` bytes into it, a multiple of 8.
     ///
-    /// The caller has compared the map's value size and length with `T` and
-    /// `len`.
+    /// The caller has compared the map's value size and length with what lies
+    /// there.
     ///
     /// # Errors
     ///
     /// What `mmap` says.
-    pub fn of_map(fd: &impl AsRawFd, len: u32) -> io::Result<Self> {
+    pub fn of_map(fd: &impl AsRawFd, offset: usize, len: u32) -> io::Result<Self> {
         let memory = MmapOptions::new()
-            .len(len as usize * Self::STRIDE)
+            .len(offset + len as usize * Self::STRIDE)
             .map_raw(fd.as_raw_fd())?;
-        Ok(Self::new(memory, len))
+        Ok(Self::new(memory, offset, len))
     }
 
     /// Memory of the same shape that no kernel reads, for tests.
@@ -67,12 +70,13 @@ impl<T: Plain> Mapped<T> {
     /// What `mmap` says.
     pub fn anonymous(len: u32) -> io::Result<Self> {
         let memory = MmapMut::map_anon(len as usize * Self::STRIDE)?;
-        Ok(Self::new(memory.into(), len))
+        Ok(Self::new(memory.into(), 0, len))
     }
 
-    fn new(memory: MmapRaw, len: u32) -> Self {
+    fn new(memory: MmapRaw, offset: usize, len: u32) -> Self {
         Self {
             memory,
+            offset,
             len,
             plain: PhantomData,
         }
@@ -96,7 +100,7 @@ impl<T: Plain> Mapped<T> {
         unsafe {
             self.memory
                 .as_mut_ptr()
-                .add(index as usize * Self::STRIDE)
+                .add(self.offset + index as usize * Self::STRIDE)
                 .cast()
         }
     }

@@ -12,7 +12,7 @@ use rustix::fs::FlockOperation;
 use thiserror::Error;
 use vipd_abi::{
     BACKENDS, BackendRecord, COUNTERS, CPUS, Counter, FILTER_WORDS, FLOW_BUCKETS, FRAGMENT_BUCKETS,
-    FlowBucket, Head, LAYOUT, NEXT_HOPS, NextHop, PORT_RANGES, PortRange, RING_SLOTS, Slot, Stamp,
+    FlowBucket, Heads, LAYOUT, NEXT_HOPS, NextHop, PORT_RANGES, PortRange, RING_SLOTS, Slot, Stamp,
     UPLINKS, Uplink, VIP_BUCKETS, VIP_SLOTS, VipEntry, map,
 };
 
@@ -277,7 +277,7 @@ struct Shape {
     entries: u32,
 }
 
-fn shapes(processors: u32) -> [Shape; 15] {
+fn shapes(processors: u32) -> [Shape; 14] {
     fn shape<T>(name: &'static str, entries: u32) -> Shape {
         let value = u32::try_from(size_of::<T>()).unwrap_or(u32::MAX);
         Shape {
@@ -287,9 +287,8 @@ fn shapes(processors: u32) -> [Shape; 15] {
         }
     }
     [
-        shape::<u64>(map::PUBLISHED, 1),
-        shape::<Head>(map::HEADS, 2),
-        shape::<u32>(map::VIP_SEEDS, 2 * VIP_BUCKETS),
+        shape::<Heads>(map::HEADS, 1),
+        shape::<u64>(map::VIP_SEEDS, 2 * VIP_BUCKETS),
         shape::<VipEntry>(map::VIP_ENTRIES, 2 * VIP_SLOTS),
         shape::<PortRange>(map::PORT_RANGE_RECORDS, 2 * PORT_RANGES),
         shape::<u64>(map::FILTER, 2 * FILTER_WORDS),

@@ -19,7 +19,7 @@ pub struct Tables {
     /// What holds for a whole half.
     pub heads: Mapped<Head>,
     /// Displacements of both halves.
-    pub seeds: Mapped<u32>,
+    pub seeds: Mapped<u64>,
     /// Entries of both halves.
     pub entries: Mapped<VipEntry>,
     /// Port ranges of both halves.

@@ -15,7 +15,7 @@ use super::tables::Tables;
 #[derive(Clone, PartialEq, Eq)]
 pub struct Half {
     head: Head,
-    seeds: Vec<u32>,
+    seeds: Vec<u64>,
     entries: Vec<VipEntry>,
     filter: Vec<u64>,
 }
@@ -74,7 +74,9 @@ impl Half {
         let mut buckets: Vec<_> = buckets.into_iter().collect();
         buckets.sort_by_key(|(bucket, keys)| (std::cmp::Reverse(keys.len()), *bucket));
         for (bucket, keys) in buckets {
-            let displacement = (0..1 << 20).find(|d| half.fits(&keys, *d))?;
+            let displacement = (0..1 << 14)
+                .map(VipKey::displacement)
+                .find(|d| half.fits(&keys, *d))?;
             half.seeds[bucket as usize] = displacement;
             for (hash, entry) in keys {
                 half.entries[VipKey::place(hash, displacement) as usize] = *entry;
@@ -84,7 +86,7 @@ impl Half {
     }
 
     /// Whether all keys of a bucket fall into free places of their own.
-    fn fits(&self, keys: &[(u64, &VipEntry)], displacement: u32) -> bool {
+    fn fits(&self, keys: &[(u64, &VipEntry)], displacement: u64) -> bool {
         let mut places: Vec<u32> = keys
             .iter()
             .map(|(hash, _)| VipKey::place(*hash, displacement))
@@ -171,6 +173,54 @@ mod tests {
             let stranger = VipKey::v4(1, 6, 1);
             assert_eq!(find(&tables, &stranger), None, "{count} entries");
             assert_eq!(tables.published_entries(), wanted, "{count} entries");
+        }
+    }
+
+    #[test]
+    fn whatever_the_addresses_have_in_common_a_full_table_is_found_at_the_first_seed() {
+        type Key = fn(u32) -> VipKey;
+        let families: [(&str, Key); 6] = [
+            ("IPv4 in a row", |n| {
+                VipKey::v4((0xc633_0000 + n).to_be(), 6, 80_u16.to_be())
+            }),
+            ("the first of each IPv4 /24", |n| {
+                VipKey::v4((0x0a00_0001 + (n << 8)).to_be(), 17, 53_u16.to_be())
+            }),
+            ("all ports of one IPv4 address", |n| {
+                VipKey::v4(0xc633_6401_u32.to_be(), 6, (n as u16).to_be())
+            }),
+            ("IPv6 in a row", |n| {
+                VipKey::v6([0x0db8_0120, 0, 0, n.to_be()], 6, 80_u16.to_be())
+            }),
+            ("the first of each IPv6 /64", |n| {
+                VipKey::v6(
+                    [0x0db8_0120, n.to_be(), 0, 1_u32.to_be()],
+                    6,
+                    80_u16.to_be(),
+                )
+            }),
+            ("addresses alone", |n| {
+                VipKey::v4((0xcb00_7100 + n).to_be(), 0, 0).address_only()
+            }),
+        ];
+        for (family, key) in families {
+            let entries = (0..MOST_ENTRIES as u32)
+                .map(key)
+                .map(|key| {
+                    let kind = EntryKind::Service as u32;
+                    (
+                        key,
+                        VipEntry {
+                            key,
+                            kind,
+                            ..VipEntry::default()
+                        },
+                    )
+                })
+                .collect();
+            let half = Half::build(&entries, Head::default());
+            let seed = half.map(|half| half.head.seed);
+            assert_eq!(seed, Ok(1), "{family}");
         }
     }
 

@@ -115,14 +115,14 @@ fn a_map_of_another_shape_is_refused_before_it_is_used() {
     std::fs::remove_file(&ring).expect("the ring was pinned");
     let heads = MapData::from_pin(pins.map(vipd_abi::map::HEADS)).expect("the heads are pinned");
     let map = Map::from_map_data(heads).expect("an array");
-    let heads: Array<_, [u8; 112]> = map.try_into().expect("an array");
+    let heads: Array<_, [u8; 288]> = map.try_into().expect("an array");
     heads.pin(&ring).expect("can be pinned");
     let error = Kernel::load(Some(&scratch.0), false)
         .err()
         .expect("is refused")
         .to_string();
     assert!(
-        error.contains("RING") && error.contains("value 112"),
+        error.contains("RING") && error.contains("value 288"),
         "{error}"
     );
 }

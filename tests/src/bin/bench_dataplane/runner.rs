@@ -40,7 +40,7 @@ impl Runner {
         let aya::maps::Map::Array(data) = map else {
             bail!("the wrapper's plan is no array");
         };
-        let plan = Mapped::of_map(&std::os::fd::AsFd::as_fd(data.fd()), 1)?;
+        let plan = Mapped::of_map(&std::os::fd::AsFd::as_fd(data.fd()), 0, 1)?;
         let mut nothing = object("pass")?;
         load(&mut nothing, "pass")?;
         Ok(Self {
