@@ -13,6 +13,7 @@
 //! by the next lab after the owner was killed.
 
 mod agent_config;
+pub mod bench;
 mod bird;
 mod client;
 mod frr;

@@ -13,6 +13,7 @@ use vipd::{
     dataplane::{
         apply::{Applier, Reach, Settings},
         kernel::Kernel,
+        tables::Tables,
     },
     netlink::way::{Way, Ways},
 };
@@ -26,6 +27,7 @@ use vipd_control::{
 use crate::{
     packets::{BACKEND_MAC, LB_MAC},
     plan::service_port,
+    runner::Program,
 };
 
 /// The interface that test runs come from: the loopback device.
@@ -43,8 +45,7 @@ pub const BACKENDS: u8 = 100;
 /// A loaded balancer.
 pub struct Plane {
     kernel: Kernel,
-    pub applier: Applier,
-    pub desired: Desired,
+    applier: Applier,
 }
 
 /// What a service needs to be told apart by.
@@ -133,20 +134,14 @@ impl Plane {
         };
         let up = |_: &Service, _: &Backend| true;
         let desired = Decider::new([0; 16]).decide(&Model { services }, &up, &Desired::default());
-        let mut plane = Self {
-            kernel,
-            applier: Applier::new(tables, settings),
-            desired,
-        };
+        let mut applier = Applier::new(tables, settings);
         let reach = Reach {
             ways: ways(),
             ..Reach::default()
         };
-        let applied = plane
-            .applier
-            .apply(&plane.desired, &reach, true, Instant::now());
+        let applied = applier.apply(&desired, &reach, true, Instant::now());
         ensure!(applied.faults.is_empty(), "{:#?}", applied.faults);
-        Ok(plane)
+        Ok(Self { kernel, applier })
     }
 
     /// The program in the kernel.
@@ -154,9 +149,19 @@ impl Plane {
         Ok(self.kernel.program()?.fd()?.try_clone()?)
     }
 
+    /// What the kernel says about it.
+    pub fn info(&mut self) -> Result<Program> {
+        Program::of(self.kernel.program()?)
+    }
+
+    /// The maps.
+    pub fn tables(&self) -> &Tables {
+        self.applier.tables()
+    }
+
     /// Packets that met this fate since the beginning.
     pub fn counted(&self, verdict: Verdict) -> u64 {
-        self.applier.tables().counters.sum(verdict as u32).packets
+        self.tables().counters.sum(verdict as u32).packets
     }
 }
 
