@@ -2,9 +2,8 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    num::NonZeroU16,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::{Result, ensure};
@@ -20,9 +19,10 @@ use vipd::{
 use vipd_abi::{FlowKey, MACS, Uplink, Verdict, mac_bits};
 use vipd_control::{
     decide::{Decider, Desired},
-    model::{Backend, Check, CheckKind, Mode, Model, Protocol, Service, Timing},
+    model::{Backend, Mode, Model, Protocol, Service},
     ring::default_ring_size,
 };
+use vipd_tests::bench::service;
 
 use crate::{
     packets::{BACKEND_MAC, LB_MAC},
@@ -75,35 +75,16 @@ impl Wanted {
     }
 
     fn service(&self) -> Result<Arc<Service>> {
-        let port = NonZeroU16::try_from(self.port)?;
-        Ok(Arc::new(Service {
-            name: self.name.as_str().into(),
-            vips: vec![self.vip],
-            protocol: self.protocol,
-            port,
-            mode: self.mode,
-            min_healthy: 1,
-            ring_size: self.ring_size,
-            check: Check {
-                kind: CheckKind::None,
-                port,
-                source: None,
-                timing: Timing {
-                    interval: Duration::from_secs(1),
-                    timeout: Duration::from_secs(1),
-                    rise: 1,
-                    fall: 1,
-                    jitter_permille: 0,
-                },
-            },
-            backends: (1..=BACKENDS)
-                .map(|n| Backend {
-                    name: n.to_string().as_str().into(),
-                    address: backend(n, self.to_ipv6),
-                    weight: 1,
-                })
-                .collect(),
-        }))
+        let backends = (1..=BACKENDS).map(|n| backend(n, self.to_ipv6));
+        let address = (self.vip, self.port);
+        let way = (self.protocol, self.mode);
+        Ok(Arc::new(service(
+            &self.name,
+            address,
+            way,
+            backends,
+            self.ring_size,
+        )?))
     }
 }
 

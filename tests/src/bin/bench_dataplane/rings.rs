@@ -1,13 +1,14 @@
 //! How evenly rings of the default size spread, and what they take.
 
-use std::{net::IpAddr, num::NonZeroU16, sync::Arc, time::Duration};
+use std::{net::IpAddr, num::TryFromIntError, sync::Arc};
 
 use serde_json::{Value, json};
 use vipd_abi::{Slot, Stamp};
 use vipd_control::{
-    model::{Backend, Check, CheckKind, Mode, Protocol, Service, Timing},
+    model::{Mode, Protocol},
     ring::{RingBase, default_ring_size},
 };
+use vipd_tests::bench::service;
 
 /// Numbers of backends: the usual ones, and both sides of each step in size.
 const BACKENDS: [u16; 10] = [2, 3, 10, 32, 33, 100, 128, 129, 500, 1000];
@@ -50,46 +51,22 @@ fn line(backends: u16) -> Line {
 }
 
 fn largest_share(backends: u16, set: u16, down: usize) -> f64 {
-    let service = service(backends, set);
     let available: Vec<bool> = (0..usize::from(backends)).map(|n| n >= down).collect();
-    let ring = Arc::new(RingBase::new(&service)).ring(&available);
+    let base = base(backends, set).ok().map(Arc::new);
+    let ring = base.and_then(|base| base.ring(&available));
     ring.map_or(f64::NAN, |ring| ring.balance().max)
 }
 
-fn service(backends: u16, set: u16) -> Service {
-    let port = NonZeroU16::MIN;
-    let address = |n: u16| {
-        let [high, low] = n.to_be_bytes();
-        IpAddr::from([0x2001, 0xdb8, set, 0, 0, 0, u16::from(high), u16::from(low)])
-    };
-    Service {
-        name: "ring".into(),
-        vips: vec![address(0)],
-        protocol: Protocol::Tcp,
-        port,
-        mode: Mode::Ipip,
-        min_healthy: 1,
-        ring_size: default_ring_size(usize::from(backends)),
-        check: Check {
-            kind: CheckKind::None,
-            port,
-            source: None,
-            timing: Timing {
-                interval: Duration::from_secs(1),
-                timeout: Duration::from_secs(1),
-                rise: 1,
-                fall: 1,
-                jitter_permille: 0,
-            },
-        },
-        backends: (1..=backends)
-            .map(|n| Backend {
-                name: format!("{n:04}").as_str().into(),
-                address: address(n),
-                weight: 1,
-            })
-            .collect(),
-    }
+fn base(backends: u16, set: u16) -> Result<RingBase, TryFromIntError> {
+    let address = |n| IpAddr::from([0x2001, 0xdb8, set, 0, 0, 0, 0, n]);
+    let service = service(
+        "ring",
+        (address(0), 80),
+        (Protocol::Tcp, Mode::Ipip),
+        (1..=backends).map(address),
+        default_ring_size(usize::from(backends)),
+    )?;
+    Ok(RingBase::new(&service))
 }
 
 /// For the file of results.

@@ -1,5 +1,7 @@
-//! What the benchmarks share: the machine they ran on, and where their
-//! results go.
+//! What the benchmarks share: services, the machine they ran on, and where
+//! their results go.
+
+mod service;
 
 use std::{
     fs,
@@ -8,6 +10,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
+
+pub use self::service::service;
 
 /// The machine and the day, for whoever reads the results.
 #[derive(Clone, Debug)]
