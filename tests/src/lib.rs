@@ -13,6 +13,7 @@
 //! by the next lab after the owner was killed.
 
 mod agent_config;
+pub mod bench;
 mod bird;
 mod client;
 mod emulator;
@@ -24,7 +25,6 @@ mod nginx;
 mod process;
 mod rack;
 mod removal;
-mod report;
 mod site;
 mod udp_echo;
 mod vipd;
@@ -41,7 +41,6 @@ pub use nginx::Nginx;
 pub use process::Process;
 pub use rack::{CLIENT_IPV4, CLIENT_IPV6, Machine, ROUTER_IPV4, ROUTER_IPV6, Rack, Size, connect};
 pub use removal::remove_leftovers;
-pub use report::{Spread, machine, write_json, write_section};
 pub use site::{Configure, Site, host_prefix};
 pub use udp_echo::UdpEcho;
 pub use vipd::{Decapsulator, Vipd};

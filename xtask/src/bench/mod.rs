@@ -3,15 +3,16 @@
 
 mod dataplane;
 mod path;
+mod updates;
 
-use std::{ffi::OsStr, os::unix::process::CommandExt as _};
+use std::os::unix::process::CommandExt as _;
 
 use anyhow::{Context as _, Result};
 use clap::Subcommand;
 
 use crate::{
     build,
-    setup::{self, Scope},
+    setup::{self, Scope, Toolchain},
     shell,
 };
 
@@ -20,8 +21,10 @@ use crate::{
 pub enum Bench {
     /// What a packet costs, beside floors in the same run; writes target/bench/dataplane.json
     Dataplane(dataplane::Args),
-    /// Web requests through vipd, beside a host that routes and HAProxy; writes target/bench/path.json
+    /// Web requests through vipd, a host that routes and HAProxy; writes target/bench/path.json
     Path(path::Args),
+    /// How soon a change is in the maps, and what a large agent takes; writes target/bench/updates.json
+    Updates(updates::Args),
 }
 
 /// Runs `cargo xtask bench`.
@@ -29,29 +32,22 @@ pub fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Dataplane(args) => dataplane::run(args),
         Bench::Path(args) => path::run(args),
+        Bench::Updates(args) => updates::run(args),
     }
 }
 
-/// Builds what a benchmark of the XDP program needs, and becomes it.
-fn hand_over(program: &str, words: &[&str]) -> Result<()> {
+/// Builds the balancer and what else is said, and becomes a program of the
+/// `tests` crate.
+fn hand_over(
+    program: &str,
+    words: &[&str],
+    scope: Scope,
+    build_others: impl FnOnce(&Toolchain) -> Result<()>,
+) -> Result<()> {
     shell::require_root("loading eBPF programs")?;
-    let toolchain = setup::ensure(Scope::Load)?;
+    let toolchain = setup::ensure(scope)?;
     build::ebpf(&toolchain)?;
-    build::ebpf_for_benchmarks(&toolchain)?;
-    become_program(program, words)
-}
-
-/// Builds what a benchmark in a lab needs, the agent too, and becomes it.
-fn lab(program: &str, words: &[String]) -> Result<()> {
-    shell::require_root("making network namespaces and loading eBPF programs")?;
-    let toolchain = setup::ensure(Scope::Bench)?;
-    build::ebpf(&toolchain)?;
-    build::agent()?;
-    become_program(program, words)
-}
-
-/// Builds a program of the `tests` crate, and becomes it.
-fn become_program(program: &str, words: &[impl AsRef<OsStr>]) -> Result<()> {
+    build_others(&toolchain)?;
     shell::step("building the benchmark", || {
         shell::run(
             &mut shell::cargo([

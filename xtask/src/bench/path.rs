@@ -2,6 +2,8 @@
 
 use anyhow::Result;
 
+use crate::{build, setup::Scope};
+
 /// Its arguments, handed on as they are.
 #[derive(clap::Args)]
 pub struct Args {
@@ -21,13 +23,17 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: &Args) -> Result<()> {
-    let mut words: Vec<String> = Vec::new();
-    words.extend(args.check.then(|| "--check".into()));
-    words.extend(args.write_docs.then(|| "--write-docs".into()));
-    for (name, value) in [("--rounds", args.rounds), ("--seconds", args.seconds)] {
+    let numbers = [("--rounds", args.rounds), ("--seconds", args.seconds)]
+        .map(|(name, value)| (name, value.map(|value| value.to_string())));
+    let mut words = Vec::new();
+    words.extend(args.check.then_some("--check"));
+    words.extend(args.write_docs.then_some("--write-docs"));
+    for (name, value) in &numbers {
         if let Some(value) = value {
-            words.extend([name.into(), value.to_string()]);
+            words.extend([*name, value]);
         }
     }
-    super::lab("bench_path", &words)
+    super::hand_over("bench_path", &words, Scope::Bench, |_| {
+        build::agent().map(drop)
+    })
 }

@@ -11,7 +11,10 @@ mod stage;
 use std::{env, process::ExitCode};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use vipd_tests::{Lab, write_json, write_section};
+use vipd_tests::{
+    Lab,
+    bench::{write_docs, write_json},
+};
 
 use crate::{
     load::Load,
@@ -19,8 +22,6 @@ use crate::{
     stage::Stage,
 };
 
-/// The name of its JSON and of its section in the document.
-const BENCH: &str = "path";
 /// How often every way is measured, at least.
 const FEWEST_ROUNDS: u32 = 5;
 /// wrk is a command of the lab, none of which may take longer than 20 seconds.
@@ -87,10 +88,10 @@ fn run() -> Result<ExitCode> {
     let results = measure(&lab, &options).inspect_err(|_| eprintln!("{}", lab.logs()))?;
 
     println!("{}", results.text());
-    let path = write_json(BENCH, &results.json())?;
+    let path = write_json("path", &results.json())?;
     println!("\nAs JSON: {}", path.display());
     if options.write_docs {
-        let path = write_section(BENCH, &results.markdown())?;
+        let path = write_docs("bench path", &results.markdown())?;
         println!("Written into {}", path.display());
     }
     let missed = results.missed();
