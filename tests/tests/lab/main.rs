@@ -6,6 +6,7 @@ mod draining;
 mod forwarding;
 mod holding;
 mod loading;
+mod old_kernel;
 mod reload;
 mod stopping;
 mod support;

@@ -121,6 +121,13 @@ impl World {
         bench::run(&mut self.kernel, &self.tables, frame)
     }
 
+    /// Instructions that the kernel has looked at to verify the program.
+    pub fn verified(&mut self) -> u32 {
+        let program = self.kernel.program().expect("the program is there");
+        let info = program.info().expect("the kernel knows it");
+        info.verified_instruction_count().expect("since Linux 5.16")
+    }
+
     /// Runs one frame without looking at the counters.
     pub fn run_uncounted(&mut self, frame: &[u8], out: &mut [u8]) -> (u32, usize) {
         use aya::programs::{TestRun, TestRunOptions};
