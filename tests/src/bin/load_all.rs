@@ -13,7 +13,7 @@ use aya::{
     EbpfLoader,
     programs::{Program, Xdp},
 };
-use vipd_abi::{COUNTERS, DecapVerdict, map};
+use vipd_abi::{DecapVerdict, map};
 
 /// Constants that vipd writes into an object before it loads it: name and value.
 type Globals = &'static [(&'static str, u8)];
