@@ -15,6 +15,8 @@
 mod agent_config;
 mod bird;
 mod client;
+mod flood;
+mod flows;
 mod frr;
 mod host;
 mod interrupt;
@@ -31,6 +33,8 @@ mod wait;
 pub use agent_config::AgentConfig;
 pub use bird::{Bird, BirdRoute, BirdSession};
 pub use client::{Attempt, Held, HeldConnection, HeldReport, ProbeReport, Probes, ask, ask_udp};
+pub use flood::{Flood, Flooded, flood, flood_sources};
+pub use flows::{Fate, Flow, FlowPlan, FlowReport, Flows};
 pub use frr::Frr;
 pub use host::Host;
 pub use lab::{Lab, LabId};

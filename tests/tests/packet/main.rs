@@ -10,5 +10,6 @@ mod balancer;
 mod bench;
 mod decapsulator;
 mod frames;
+mod killed;
 mod phases;
 mod spread;
