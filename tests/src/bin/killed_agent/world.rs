@@ -16,7 +16,9 @@ use vipd::{
     netlink::way::Way,
 };
 use vipd_abi::{MACS, Uplink, mac_bits};
-use vipd_control::model::{Backend, Check, CheckKind, Mode, Model, Ports, Protocol, Service, Timing};
+use vipd_control::model::{
+    Backend, Check, CheckKind, Mode, Model, Ports, Protocol, Service, Timing,
+};
 
 /// Services there may be.
 pub const SERVICES: u8 = 6;
