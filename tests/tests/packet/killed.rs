@@ -2,7 +2,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read as _},
-    process::{Child, Command, Stdio},
+    process::{Child, ChildStdout, Command, Stdio},
     thread::sleep,
     time::Duration,
 };
@@ -34,6 +34,10 @@ fn two_hundred_agents_killed_while_they_change_the_maps_leave_them_consistent() 
         }
         sleep(Duration::from_micros(random.u64(..LIFE_US)));
     }
+    let mut last = Agent::spawn(&pins, random.u64(..), &["rest"]);
+    last.ready().expect("the last one takes over too");
+    let rest = last.line("at rest").map(drop);
+    assert_eq!(rest, Ok(()), "with seed {seed}");
     println!("{unfinished} of {KILLS} were killed while they moved slots");
     assert!(unfinished > 0, "no agent was killed at work");
 }
@@ -48,33 +52,43 @@ impl Drop for Scratch {
 }
 
 /// A process that is killed when it is dropped.
-struct Agent(Child);
+struct Agent(Child, BufReader<ChildStdout>);
 
 impl Agent {
     fn start(pins: &Scratch, seed: u64) -> Self {
-        let child = Command::new(env!("CARGO_BIN_EXE_killed_agent"))
+        Self::spawn(pins, seed, &[])
+    }
+
+    fn spawn(pins: &Scratch, seed: u64, further: &[&str]) -> Self {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_killed_agent"))
             .args([&pins.0, &seed.to_string()])
+            .args(further)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            .spawn();
-        Self(child.expect("it can be started"))
+            .spawn()
+            .expect("it can be started");
+        let output = child.stdout.take().expect("it is piped");
+        Self(child, BufReader::new(output))
     }
 
     /// Waits until it has checked what it found; says how much of that was
     /// half done.
     fn ready(&mut self) -> Result<usize, String> {
+        let found = self.line("ready ")?;
+        found.parse().map_err(|_| found)
+    }
+
+    /// What follows these words in its next line; or why it has ended.
+    fn line(&mut self, words: &str) -> Result<String, String> {
         let mut line = String::new();
-        let output = self.0.stdout.as_mut().expect("it is piped");
-        let read = BufReader::new(output).read_line(&mut line);
-        read.expect("it can be read");
-        line.strip_prefix("ready ")
-            .and_then(|found| found.trim().parse().ok())
-            .ok_or_else(|| {
-                let mut words = String::new();
-                let errors = self.0.stderr.as_mut().expect("it is piped");
-                errors.read_to_string(&mut words).expect("it can be read");
-                words
-            })
+        self.1.read_line(&mut line).expect("it can be read");
+        let rest = line.strip_prefix(words).map(|rest| rest.trim().to_owned());
+        rest.ok_or_else(|| {
+            let mut told = String::new();
+            let errors = self.0.stderr.as_mut().expect("it is piped");
+            errors.read_to_string(&mut told).expect("it can be read");
+            told
+        })
     }
 }
 

@@ -259,7 +259,8 @@ impl<'a> Stage<'a> {
         site.wait_for_routes(VIP.into(), balancers)?;
         site.wait_until_settled()?;
         screen.say(
-            "lb2 is well again. b3 is to be maintained, so both balancers are told to drain\n             it: from then on it gets no new connections, and keeps those that it has.",
+            "lb2 is well again. b3 is to be maintained, so both balancers are told to drain\n\
+             it: from then on it gets no new connections, and keeps those that it has.",
         );
         let measured = scene::measure(client, vip(), screen, |event| {
             site.drain("web/b3", true)?;
@@ -281,7 +282,8 @@ impl<'a> Stage<'a> {
         let on_b3 = measured.held.by_backend().get("b3").copied().unwrap_or(0);
         ensure!(on_b3 > 0, "nothing was on b3");
         screen.say(&format!(
-            "Of {} new connections {} failed, and none went to b3. Of {HELD} long-lived\n             ones {} broke; {on_b3} stayed on b3 to the end.",
+            "Of {} new connections {} failed, and none went to b3. Of {HELD} long-lived\n\
+             ones {} broke; {on_b3} stayed on b3 to the end.",
             measured.new.attempts.len(),
             result.failed,
             result.established_broken,
