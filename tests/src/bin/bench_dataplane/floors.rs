@@ -1,7 +1,7 @@
 //! The floors: programs that do less than a balancer, or just as much as one
 //! must.
 
-use std::net::IpAddr;
+use std::{fs, net::IpAddr};
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
@@ -17,6 +17,7 @@ use crate::{
     plan::service_port,
     plane::{BACKENDS, FLOW_KEY, SOURCE, backend},
     runner::{self, Program},
+    steps::{self, Steps},
 };
 
 /// A loaded floor.
@@ -76,6 +77,12 @@ impl Floor {
         let program = self.ebpf.program_mut(self.name).context("no program")?;
         let program: &mut Xdp = program.try_into()?;
         Ok(program.fd()?.try_clone()?)
+    }
+
+    /// Follows a packet through it.
+    pub fn follow(&self, frame: &[u8]) -> Result<Steps> {
+        let object = fs::read(runner::path(self.name))?;
+        steps::count(&object, &self.ebpf, self.name, frame)
     }
 
     /// What the kernel says about it.

@@ -17,6 +17,7 @@ mod report;
 mod rings;
 mod runner;
 mod stage;
+mod steps;
 
 use std::{collections::BTreeMap, env, process::ExitCode};
 
@@ -74,6 +75,9 @@ fn measure(options: &Options) -> Result<Report> {
         .collect();
     eprintln!("==> loading and filling the programs");
     let mut stage = Stage::new(&cases)?;
+    for measured in &mut cases {
+        stage.follow(measured)?;
+    }
     for round in 1..=options.rounds {
         eprintln!("==> round {round} of {}", options.rounds);
         stage.round(&mut cases)?;
