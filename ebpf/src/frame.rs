@@ -7,6 +7,11 @@ use aya_ebpf::{
 
 use crate::header::{ETHERNET, ETHERTYPE, VLAN_TAG};
 
+/// Destination and source as the first twelve bytes of a frame.
+#[derive(Clone, Copy)]
+#[repr(C, packed)]
+pub struct Addresses(pub u64, pub u32);
+
 /// A received frame.
 pub struct Frame {
     ctx: *mut xdp_md,
@@ -19,6 +24,12 @@ impl Frame {
     #[inline(always)]
     pub fn new(ctx: *mut xdp_md) -> Self {
         Self { ctx }
+    }
+
+    /// The context itself, to be handed on.
+    #[inline(always)]
+    pub fn context(&self) -> *mut xdp_md {
+        self.ctx
     }
 
     #[inline(always)]
@@ -72,9 +83,7 @@ impl Frame {
 
     #[inline(always)]
     fn mac(&self, offset: usize) -> u64 {
-        let low = self.read::<u32>(offset).unwrap_or(0);
-        let high = self.read::<u16>(offset + 4).unwrap_or(0);
-        u64::from(low) | u64::from(high) << 32
+        self.read::<u64>(offset).unwrap_or(0) & 0xffff_ffff_ffff
     }
 
     /// The VLAN tags between the Ethernet addresses and the EtherType of a
@@ -97,11 +106,11 @@ impl Frame {
     pub fn write_link(
         &self,
         network: usize,
-        addresses: [u32; 3],
+        addresses: Addresses,
         tags: [u32; 2],
         ethertype: u16,
     ) -> Option<()> {
-        let place = self.at::<[u32; 3]>(0)?;
+        let place = self.at::<Addresses>(0)?;
         let mut at = ETHERTYPE;
         // SAFETY: `at` has checked the bounds of each.
         unsafe {

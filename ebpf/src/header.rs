@@ -64,7 +64,7 @@ pub struct Ipv4 {
 
 /// An IPv6 header (RFC 8200).
 #[derive(Clone, Copy)]
-#[repr(C)]
+#[repr(C, packed)]
 pub struct Ipv6 {
     /// Version, traffic class and flow label.
     pub version_class_label: u32,
@@ -75,7 +75,7 @@ pub struct Ipv6 {
     /// Hop limit.
     pub hop_limit: u8,
     /// Source address.
-    pub source: [u32; 4],
+    pub source: [u64; 2],
     /// Destination address.
-    pub destination: [u32; 4],
+    pub destination: [u64; 2],
 }

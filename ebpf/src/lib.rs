@@ -3,6 +3,7 @@
 #![no_std]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
+pub mod anchor;
 pub mod atomic;
 /// What the programs of the benchmarks share.
 pub mod bench {

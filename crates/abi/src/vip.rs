@@ -48,6 +48,15 @@ impl VipKey {
         }
     }
 
+    /// An IPv6 destination as two words, as read from memory on a little-endian
+    /// machine.
+    #[must_use]
+    #[inline(always)]
+    pub const fn words([a, b]: [u64; 2], protocol: u8, port: u16) -> Self {
+        let address = [a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32];
+        Self::v6(address, protocol, port)
+    }
+
     /// A prefix of `length` bits; the address's other bits are zero.
     #[must_use]
     #[inline(always)]
@@ -232,21 +241,3 @@ pub struct Head {
 unsafe impl Plain for Head {}
 
 const _: () = assert!(size_of::<Head>() == 112);
-
-/// Both halves' heads, and the word that says which half is in force: together,
-/// so that a packet finds them by one look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Heads {
-    /// 0 or 1.
-    pub published: u64,
-    /// Zero.
-    pub reserved: [u64; 7],
-    /// One per half.
-    pub halves: [Head; 2],
-}
-
-// SAFETY: repr(C), eight u64 and two `Head`s, without padding.
-unsafe impl Plain for Heads {}
-
-const _: () = assert!(size_of::<Heads>() == 288);

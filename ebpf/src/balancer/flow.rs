@@ -5,39 +5,40 @@ use core::ptr::{addr_of, addr_of_mut};
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use vipd_abi::{
-    BackendRecord, FLOW_BUCKETS, FLOWS_PER_BUCKET, FlowBucket, FlowEntry, FlowMemory, Head, Route,
-    Slot, Stamp, Tick, VipEntry, flow_bucket,
+    BACKENDS, BackendRecord, FLOW_BUCKETS, FLOWS_PER_BUCKET, FlowBucket, FlowEntry, FlowMemory,
+    Plane, Route, Slot, Stamp, Tick, VipEntry, flow_bucket, within,
 };
 use vipd_ebpf::{atomic::compare_and_swap, frame::Frame};
 
-use crate::{maps, parse::Packet};
+use crate::{lookup::Table, parse::Packet};
 
-/// Where a packet of a slot goes that is learning or tracking; `None` when
-/// the maps contradict each other.
+/// Where a packet of a slot goes that is learning or tracking.
 #[inline(always)]
 pub fn route(
     frame: &Frame,
     packet: &Packet,
     entry: &VipEntry,
-    head: &Head,
-    place: u32,
+    table: &Table,
+    place: usize,
     slot: Slot,
     hash: u64,
-) -> Option<Route> {
+) -> Route {
+    let plane = table.plane;
     let memory = Memory {
-        bucket: maps::FLOWS.get_ptr_mut(flow_bucket(hash, FLOW_BUCKETS))?,
-        stamp: maps::STAMPS.get_ptr_mut(place)?,
+        plane,
+        bucket: (&raw const plane.flows[flow_bucket(hash, FLOW_BUCKETS) as usize]).cast_mut(),
+        stamp: (&raw const plane.stamps[place]).cast_mut(),
         service: entry.service,
     };
-    Some(vipd_abi::route(
+    vipd_abi::route(
         &memory,
         slot,
         hash,
         packet.segment(frame),
         now(),
         entry.idle as u16,
-        head.longest_idle as u16,
-    ))
+        table.head.longest_idle as u16,
+    )
 }
 
 /// The present moment.
@@ -57,6 +58,7 @@ pub fn serves(record: &BackendRecord, service: u32) -> bool {
 
 /// One bucket, and the stamp of one slot.
 struct Memory {
+    plane: &'static Plane,
     bucket: *mut FlowBucket,
     stamp: *mut Stamp,
     service: u32,
@@ -87,9 +89,7 @@ impl FlowMemory for Memory {
 
     #[inline(always)]
     fn serves(&self, backend: u32) -> bool {
-        maps::BACKEND_RECORDS
-            .get(backend)
-            .is_some_and(|record| serves(record, self.service))
+        serves(&self.plane.records[within(backend, BACKENDS)], self.service)
     }
 
     #[inline(always)]

@@ -2,12 +2,15 @@
 
 use core::ptr::addr_of;
 
-use vipd_abi::{EntryKind, FILTER_WORDS, Head, VIP_BUCKETS, VIP_SLOTS, Verdict, VipEntry, VipKey};
+use vipd_abi::{
+    EntryKind, FILTER_WORDS, Head, Plane, VIP_BUCKETS, VIP_SLOTS, Verdict, VipEntry, VipKey, within,
+};
 
-use crate::maps;
+use vipd_ebpf::anchor::anchor;
 
 /// The half of the table that is in force.
 pub struct Table {
+    pub plane: &'static Plane,
     half: u32,
     pub head: &'static Head,
 }
@@ -25,14 +28,14 @@ pub enum Found {
 impl Table {
     /// The half the agent has published last.
     #[inline(always)]
-    pub fn published() -> Result<Self, Verdict> {
-        let heads = maps::HEADS.get(0).ok_or(Verdict::Inconsistent)?;
+    pub fn published(plane: &'static Plane) -> Self {
         // SAFETY: the agent stores the word as a whole, and it is read once.
-        let half = unsafe { addr_of!(heads.published).read_volatile() } as usize & 1;
-        Ok(Self {
+        let half = unsafe { addr_of!(plane.published).read_volatile() } as usize & 1;
+        Self {
+            plane,
             half: half as u32,
-            head: &heads.halves[half],
-        })
+            head: anchor(&plane.heads[half]),
+        }
     }
 
     /// The service of a port, or a quick no.
@@ -53,10 +56,7 @@ impl Table {
             return true;
         }
         let (word, bit) = VipKey::filter_bit(key.address_hash(self.head.seed));
-        match maps::FILTER.get(self.half * FILTER_WORDS + word) {
-            Some(word) => word & bit != 0,
-            None => true,
-        }
+        self.plane.filter[within(self.half * FILTER_WORDS + word, 2 * FILTER_WORDS)] & bit != 0
     }
 
     /// The entry of a service. Without one: the kernel's packet, or a port
@@ -82,8 +82,10 @@ impl Table {
     #[inline(always)]
     fn find(&self, key: &VipKey) -> Option<&'static VipEntry> {
         let hash = key.hash(self.head.seed);
-        let seed = *maps::VIP_SEEDS.get(self.half * VIP_BUCKETS + VipKey::bucket(hash))?;
-        let entry = maps::VIP_ENTRIES.get(self.half * VIP_SLOTS + VipKey::place(hash, seed))?;
+        let bucket = self.half * VIP_BUCKETS + VipKey::bucket(hash);
+        let seed = self.plane.seeds[within(bucket, 2 * VIP_BUCKETS)];
+        let place = self.half * VIP_SLOTS + VipKey::place(hash, seed);
+        let entry = anchor(&self.plane.entries[within(place, 2 * VIP_SLOTS)]);
         same(&entry.key, key).then_some(entry)
     }
 }
@@ -91,10 +93,10 @@ impl Table {
 /// Compares word by word: the derived comparison calls `memcmp`.
 #[inline(always)]
 fn same(a: &VipKey, b: &VipKey) -> bool {
-    (a.address[3] ^ b.address[3])
-        | (a.service ^ b.service)
-        | (a.address[0] ^ b.address[0])
-        | (a.address[1] ^ b.address[1])
-        | (a.address[2] ^ b.address[2])
-        == 0
+    let halves = |key: &VipKey| -> [u64; 2] {
+        let [a, b, c, d] = key.address.map(u64::from);
+        [a | b << 32, c | d << 32]
+    };
+    let ([a_0, a_1], [b_0, b_1]) = (halves(a), halves(b));
+    a_1 == b_1 && a.service == b.service && a_0 == b_0
 }

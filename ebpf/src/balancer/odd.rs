@@ -5,7 +5,7 @@
 //! destination is known to be ours.
 
 use aya_ebpf::bindings::xdp_md;
-use vipd_abi::{Head, Verdict, VipEntry, VipKey};
+use vipd_abi::{Verdict, VipEntry, VipKey};
 use vipd_ebpf::{
     frame::Frame,
     header::{
@@ -17,38 +17,42 @@ use vipd_ebpf::{
 use crate::{
     forward,
     lookup::Table,
-    parse::{Family, Packet, is_mapped, words},
+    maps,
+    outcome::Outcome,
+    parse::{Family, Packet, is_mapped},
 };
 
 /// Looks at the packet more closely. A function of its own in the program,
 /// so that plain packets do not pay for it.
 #[inline(never)]
-pub fn packet(ctx: *mut xdp_md) -> Verdict {
+pub fn packet(ctx: *mut xdp_md) -> Outcome {
     let mut frame = Frame::new(ctx);
-    match find(&frame) {
-        Ok((_, _, head)) if !head.macs.contains(&frame.destination()) => Verdict::OtherHost,
-        Ok((packet, entry, head)) => forward::packet(&mut frame, &packet, entry, head),
-        Err(verdict) => verdict,
+    let Some(plane) = maps::plane() else {
+        return Verdict::Inconsistent.into();
+    };
+    let table = Table::published(plane);
+    match find(&frame, table) {
+        Ok((packet, entry, table)) => forward::packet(&mut frame, &packet, entry, &table),
+        Err(verdict) => verdict.into(),
     }
 }
 
 #[inline(always)]
-fn find(frame: &Frame) -> Result<(Packet, &'static VipEntry, &'static Head), Verdict> {
+fn find(frame: &Frame, table: Table) -> Result<(Packet, &'static VipEntry, Table), Verdict> {
     match frame.read::<u16>(ETHERTYPE) {
-        Some(ETHERTYPE_IPV4) => ipv4(frame),
-        Some(ETHERTYPE_IPV6) => ipv6(frame),
+        Some(ETHERTYPE_IPV4) => ipv4(frame, table),
+        Some(ETHERTYPE_IPV6) => ipv6(frame, table),
         _ => Err(Verdict::NotIp),
     }
 }
 
 #[inline(always)]
-fn ipv4(frame: &Frame) -> Result<(Packet, &'static VipEntry, &'static Head), Verdict> {
+fn ipv4(frame: &Frame, table: Table) -> Result<(Packet, &'static VipEntry, Table), Verdict> {
     let Some(header) = frame.at::<Ipv4>(ETHERNET) else {
         return Err(Verdict::NotVip);
     };
     // SAFETY: `at` has checked the bounds.
     let header = unsafe { header.read_unaligned() };
-    let table = Table::published()?;
     let address = VipKey::v4(header.destination, 0, 0);
 
     let header_length = u32::from(header.version_ihl & 0x0f) * 4;
@@ -85,11 +89,11 @@ fn ipv4(frame: &Frame) -> Result<(Packet, &'static VipEntry, &'static Head), Ver
         ttl: header.ttl,
         length,
     };
-    Ok((packet, entry, table.head))
+    Ok((packet, entry, table))
 }
 
 #[inline(always)]
-fn ipv6(frame: &Frame) -> Result<(Packet, &'static VipEntry, &'static Head), Verdict> {
+fn ipv6(frame: &Frame, table: Table) -> Result<(Packet, &'static VipEntry, Table), Verdict> {
     let Some(header) = frame.at::<Ipv6>(ETHERNET) else {
         return Err(Verdict::NotVip);
     };
@@ -98,8 +102,7 @@ fn ipv6(frame: &Frame) -> Result<(Packet, &'static VipEntry, &'static Head), Ver
     if is_mapped(header.destination) {
         return Err(Verdict::NotVip);
     }
-    let table = Table::published()?;
-    let address = VipKey::v6(header.destination, 0, 0);
+    let address = VipKey::words(header.destination, 0, 0);
 
     let class_label = u32::from_be(header.version_class_label);
     let payload = u32::from(u16::from_be(header.payload));
@@ -119,21 +122,21 @@ fn ipv6(frame: &Frame) -> Result<(Packet, &'static VipEntry, &'static Head), Ver
     let Some(ports) = ports.filter(|_| fits(header.next_header, payload)) else {
         return Err(table.if_vip(&address, Verdict::Malformed));
     };
-    let key = VipKey::v6(header.destination, header.next_header, (ports >> 16) as u16);
+    let key = VipKey::words(header.destination, header.next_header, (ports >> 16) as u16);
     let entry = table.service(&key)?;
     let packet = Packet {
         family: Family::V6,
         network: ETHERNET,
         transport,
-        source: words(header.source),
-        destination: words(header.destination),
+        source: header.source,
+        destination: header.destination,
         ports,
         protocol: header.next_header,
         class_label,
         ttl: header.hop_limit,
         length: IPV6_HEADER + payload,
     };
-    Ok((packet, entry, table.head))
+    Ok((packet, entry, table))
 }
 
 /// Whether the layer-4 header fits into what the IP header leaves for it.

@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     mem::offset_of,
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
     sync::Arc,
     thread::sleep,
@@ -25,8 +26,8 @@ use aya::{
 };
 use thiserror::Error;
 use vipd_abi::{
-    BACKENDS, COUNTERS, FILTER_WORDS, FLOW_BUCKETS, FRAGMENT_BUCKETS, Heads, NEXT_HOPS,
-    PORT_RANGES, RING_SLOTS, UPLINKS, VIP_BUCKETS, VIP_SLOTS, map,
+    BACKENDS, COUNTERS, FILTER_WORDS, FLOW_BUCKETS, FRAGMENT_BUCKETS, NEXT_HOPS, PORT_RANGES,
+    Plain, Plane, RING_SLOTS, UPLINKS, VIP_BUCKETS, VIP_SLOTS, map,
 };
 
 use super::{
@@ -148,7 +149,7 @@ impl Kernel {
         loader
             .verifier_log_level(VerifierLogLevel::DISABLE)
             .override_global(aya_log::LEVEL, &level, true)
-            .map_max_entries(map::COUNTER_RECORDS, processors * COUNTERS);
+            .map_max_entries(map::COUNTS, processors);
         let mut lock = None;
         let mut fresh = true;
         if let Some(pins) = &pins {
@@ -376,14 +377,7 @@ fn repin(program: &mut Xdp, path: &Path) -> Result<(), KernelError> {
 }
 
 fn tables(ebpf: &mut Ebpf, processors: u32) -> Result<Tables, KernelError> {
-    fn memory<T: vipd_abi::Plain>(
-        ebpf: &Ebpf,
-        name: &'static str,
-        len: u32,
-    ) -> Result<Mapped<T>, KernelError> {
-        part(ebpf, name, 0, len)
-    }
-    fn part<T: vipd_abi::Plain>(
+    fn memory<T: Plain>(
         ebpf: &Ebpf,
         name: &'static str,
         offset: usize,
@@ -393,26 +387,32 @@ fn tables(ebpf: &mut Ebpf, processors: u32) -> Result<Tables, KernelError> {
             return Err(KernelError::NotBuilt);
         };
         let data: &MapData = data;
-        Mapped::of_map(&std::os::fd::AsFd::as_fd(data.fd()), offset, len)
+        Mapped::of_map(&data.fd().as_fd(), offset, len)
             .map_err(|source| KernelError::Map { name, source })
     }
+    macro_rules! table {
+        ($field:ident, $len:expr) => {
+            memory(ebpf, map::PLANE, offset_of!(Plane, $field), $len)?
+        };
+    }
     Ok(Tables {
-        published: part(ebpf, map::HEADS, offset_of!(Heads, published), 1)?,
-        heads: part(ebpf, map::HEADS, offset_of!(Heads, halves), 2)?,
-        seeds: memory(ebpf, map::VIP_SEEDS, 2 * VIP_BUCKETS)?,
-        entries: memory(ebpf, map::VIP_ENTRIES, 2 * VIP_SLOTS)?,
-        ranges: memory(ebpf, map::PORT_RANGE_RECORDS, 2 * PORT_RANGES)?,
-        filter: memory(ebpf, map::FILTER, 2 * FILTER_WORDS)?,
-        ring: memory(ebpf, map::RING, RING_SLOTS)?,
-        stamps: memory(ebpf, map::STAMPS, RING_SLOTS)?,
-        flows: Arc::new(memory(ebpf, map::FLOWS, FLOW_BUCKETS)?),
-        fragments: Arc::new(memory(ebpf, map::FRAGMENTS, FRAGMENT_BUCKETS)?),
-        records: memory(ebpf, map::BACKEND_RECORDS, BACKENDS)?,
-        hops: memory(ebpf, map::NEXT_HOP_WORDS, NEXT_HOPS)?,
-        uplinks: memory(ebpf, map::UPLINK_RECORDS, UPLINKS)?,
+        published: table!(published, 1),
+        heads: table!(heads, 2),
+        seeds: table!(seeds, 2 * VIP_BUCKETS),
+        entries: table!(entries, 2 * VIP_SLOTS),
+        ranges: table!(ranges, 2 * PORT_RANGES),
+        filter: table!(filter, 2 * FILTER_WORDS),
+        ring: table!(ring, RING_SLOTS),
+        stamps: table!(stamps, RING_SLOTS),
+        flows: Arc::new(table!(flows, FLOW_BUCKETS)),
+        fragments: Arc::new(table!(fragments, FRAGMENT_BUCKETS)),
+        records: table!(records, BACKENDS),
+        hops: table!(hops, NEXT_HOPS),
+        uplinks: table!(uplinks, UPLINKS),
         counters: Arc::new(Counters::new(memory(
             ebpf,
-            map::COUNTER_RECORDS,
+            map::COUNTS,
+            0,
             processors * COUNTERS,
         )?)),
     })

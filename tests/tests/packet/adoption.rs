@@ -106,23 +106,21 @@ fn what_the_configuration_no_longer_names_is_taken_away() {
 
 #[test]
 fn a_map_of_another_shape_is_refused_before_it_is_used() {
-    use aya::maps::{Array, Map, MapData};
+    use aya::maps::MapData;
     let scratch = scratch("mismatch");
     drop(load(&scratch));
     let pins = Pins::new(&scratch.0);
-    let ring = pins.map(vipd_abi::map::RING);
-    // Somebody puts the table of heads where the ring should be.
-    std::fs::remove_file(&ring).expect("the ring was pinned");
-    let heads = MapData::from_pin(pins.map(vipd_abi::map::HEADS)).expect("the heads are pinned");
-    let map = Map::from_map_data(heads).expect("an array");
-    let heads: Array<_, [u8; 288]> = map.try_into().expect("an array");
-    heads.pin(&ring).expect("can be pinned");
+    let plane = pins.map(vipd_abi::map::PLANE);
+    // Somebody puts the counters where the tables should be.
+    std::fs::remove_file(&plane).expect("the tables were pinned");
+    let counts = MapData::from_pin(pins.map(vipd_abi::map::COUNTS)).expect("they are pinned");
+    counts.pin(&plane).expect("can be pinned");
     let error = Kernel::load(Some(&scratch.0), false)
         .err()
         .expect("is refused")
         .to_string();
     assert!(
-        error.contains("RING") && error.contains("value 288"),
+        error.contains("PLANE") && error.contains("value 2097152"),
         "{error}"
     );
 }

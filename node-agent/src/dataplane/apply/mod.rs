@@ -436,7 +436,6 @@ impl Applier {
     }
 
     fn usage(&self) -> Vec<Usage> {
-        use vipd_abi::map;
         let entries = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
         let most = u32::try_from(super::vip_table::MOST_ENTRIES).unwrap_or(u32::MAX);
         let usage = |map, used, capacity| Usage {
@@ -445,21 +444,13 @@ impl Applier {
             capacity,
         };
         vec![
-            usage(map::VIP_ENTRIES, entries, most),
-            usage(map::RING, self.ring.used(), RING_SLOTS),
+            usage("vip_entries", entries, most),
+            usage("ring_slots", self.ring.used(), RING_SLOTS),
+            usage("backends", self.indices.records.used(), BACKENDS - 1),
+            usage("next_hops", self.indices.hops.used(), NEXT_HOPS - 1),
+            usage("uplinks", self.indices.uplinks.used(), UPLINKS - 1),
             usage(
-                map::BACKEND_RECORDS,
-                self.indices.records.used(),
-                BACKENDS - 1,
-            ),
-            usage(map::NEXT_HOP_WORDS, self.indices.hops.used(), NEXT_HOPS - 1),
-            usage(
-                map::UPLINK_RECORDS,
-                self.indices.uplinks.used(),
-                UPLINKS - 1,
-            ),
-            usage(
-                map::COUNTER_RECORDS,
+                "counters",
                 self.indices.counters.used(),
                 COUNTERS - Counter::FIRST_BACKEND,
             ),
