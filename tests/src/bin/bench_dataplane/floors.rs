@@ -59,7 +59,7 @@ impl Floor {
         for slot in 0..services * ring_size {
             // Evenly, in no order.
             let word = u64::from(slot.wrapping_mul(0x9e37_79b1));
-            ring.set(slot, (word * u64::from(BACKENDS) >> 32) as u32 + 1, 0)?;
+            ring.set(slot, ((word * u64::from(BACKENDS)) >> 32) as u32 + 1, 0)?;
         }
         let mut backends: Array<_, [u32; 3]> =
             Array::try_from(ebpf.map_mut("F3_BACKENDS").context("no backends")?)?;

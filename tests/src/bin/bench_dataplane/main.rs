@@ -75,9 +75,7 @@ fn measure(options: &Options) -> Result<Report> {
         .collect();
     eprintln!("==> loading and filling the programs");
     let mut stage = Stage::new(&cases)?;
-    for measured in &mut cases {
-        stage.follow(measured)?;
-    }
+    stage.follow(&mut cases)?;
     for round in 1..=options.rounds {
         eprintln!("==> round {round} of {}", options.rounds);
         stage.round(&mut cases)?;

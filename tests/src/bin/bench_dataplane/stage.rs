@@ -113,15 +113,31 @@ impl Stage {
         plane.context("no such program")?.program()
     }
 
-    /// Counts what one packet of the case makes the program do.
-    pub fn follow(&mut self, measured: &mut Measured) -> Result<()> {
-        let Measured { case, frame, .. } = &*measured;
+    /// Counts what one packet of each case makes the program do. How many flows
+    /// there are makes no difference: the first packet is of the first flow.
+    pub fn follow(&mut self, cases: &mut [Measured]) -> Result<()> {
+        let mut followed: BTreeMap<(&str, u32), Steps> = BTreeMap::new();
+        for Measured {
+            case, frame, steps, ..
+        } in cases
+        {
+            let key = (case.name, case.services);
+            *steps = match followed.get(&key) {
+                Some(steps) => *steps,
+                None => *followed.entry(key).or_insert(self.steps(case, frame)?),
+            };
+        }
+        Ok(())
+    }
+
+    fn steps(&mut self, case: &Case, frame: &[u8]) -> Result<Steps> {
         let floor = self.floors.get(&case.target);
         let steps = match (floor, self.planes.get_mut(&case.target)) {
-            (Some(floor), _) => floor.follow(frame)?,
-            (None, Some(plane)) => plane.follow(frame)?,
+            (Some(floor), _) => floor.follow(frame),
+            (None, Some(plane)) => plane.follow(frame),
             (None, None) => bail!("no such program"),
         };
+        let steps = steps.with_context(|| format!("cannot follow a packet: {}", case.name))?;
         ensure!(
             steps.action == case.action,
             "{}: followed, XDP's verdict is {} and not {}",
@@ -129,8 +145,7 @@ impl Stage {
             steps.action,
             case.action
         );
-        measured.steps = steps;
-        Ok(())
+        Ok(steps)
     }
 
     /// Measures every case once.
