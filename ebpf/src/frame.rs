@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::xdp_md,
-    helpers::{bpf_redirect, bpf_xdp_adjust_head},
+    helpers::{bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
 };
 
 use crate::header::{ETHERNET, ETHERTYPE, VLAN_TAG};
@@ -26,7 +26,7 @@ impl Frame {
         Self { ctx }
     }
 
-    /// The context itself, to be handed on.
+    /// The context, for a function of its own in the program.
     #[inline(always)]
     pub fn context(&self) -> *mut xdp_md {
         self.ctx
@@ -60,6 +60,33 @@ impl Frame {
             return None;
         }
         Some(start as *mut T)
+    }
+
+    /// As [`Frame::at`], for an offset that is known at run time only: the
+    /// compiler must not split it, or the verifier does not see that what was
+    /// checked is what is used.
+    #[inline(always)]
+    pub fn at_variable<T>(&self, offset: usize) -> Option<*mut T> {
+        let start = in_one(self.data() + offset);
+        if start + size_of::<T>() > self.data_end() {
+            return None;
+        }
+        Some(start as *mut T)
+    }
+
+    /// Whether the frame has so many bytes. Of [`Frame::len`] the compiler may
+    /// make a subtraction of half pointers, which the verifier does not take.
+    #[inline(always)]
+    pub fn reaches(&self, bytes: usize) -> bool {
+        self.at_variable::<()>(bytes).is_some()
+    }
+
+    /// As [`Frame::read`], for an offset that is known at run time only.
+    #[inline(always)]
+    pub fn read_variable<T: Copy>(&self, offset: usize) -> Option<T> {
+        // SAFETY: as in `read`.
+        self.at_variable::<T>(offset)
+            .map(|p| unsafe { p.read_unaligned() })
     }
 
     /// Reads a `T` of plain integers at `offset`.
@@ -137,6 +164,17 @@ impl Frame {
         unsafe { bpf_xdp_adjust_head(self.ctx, -bytes) == 0 }
     }
 
+    /// Cuts the frame off behind its first `length` bytes; it has more. All
+    /// pointers become invalid.
+    #[inline(always)]
+    pub fn cut(&mut self, length: usize) -> bool {
+        // Hidden from the compiler, which would subtract half pointers, as the
+        // verifier sees it.
+        let present = core::hint::black_box(self.len()) as i32;
+        // SAFETY: as above.
+        unsafe { bpf_xdp_adjust_tail(self.ctx, length as i32 - present) == 0 }
+    }
+
     /// Index of the interface the frame came by.
     #[inline(always)]
     pub fn ingress(&self) -> u32 {
@@ -150,4 +188,19 @@ impl Frame {
         // SAFETY: the helper has no preconditions.
         unsafe { bpf_redirect(ifindex, 0) };
     }
+}
+
+/// A number that the compiler takes as it is: what it was made of is hidden.
+#[inline(always)]
+#[cfg(target_arch = "bpf")]
+fn in_one(mut number: usize) -> usize {
+    // SAFETY: it is moved to where it is. Without any instruction the line
+    // numbers of two places would fall together, which the kernel refuses.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) number, options(nomem, nostack)) };
+    number
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn in_one(number: usize) -> usize {
+    number
 }

@@ -10,5 +10,6 @@ pub mod bench {
     pub mod packet;
     pub mod plan;
 }
+pub mod checksum;
 pub mod frame;
 pub mod header;

@@ -15,7 +15,7 @@ use axum::{
     http::StatusCode,
     routing::{get, post},
 };
-use http_body_util::{BodyExt as _, Empty};
+use http_body_util::{BodyExt as _, Full};
 use hyper::{Method, Request, body::Bytes, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
@@ -25,7 +25,11 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{status::Status, views::Views};
+use crate::{
+    drain::{self, Answer, Order},
+    status::Status,
+    views::Views,
+};
 
 /// A request to load the configuration anew; the answer goes back.
 pub type Reload = oneshot::Sender<ReloadAnswer>;
@@ -43,14 +47,24 @@ pub struct ReloadAnswer {
 struct Api {
     views: Views,
     reload: mpsc::Sender<Reload>,
+    orders: mpsc::Sender<drain::Request>,
 }
 
 /// The control interface.
-pub fn router(views: Views, reload: mpsc::Sender<Reload>) -> Router {
+pub fn router(
+    views: Views,
+    reload: mpsc::Sender<Reload>,
+    orders: mpsc::Sender<drain::Request>,
+) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/reload", post(reload_config))
-        .with_state(Api { views, reload })
+        .route("/v1/drain", post(drain_backend))
+        .with_state(Api {
+            views,
+            reload,
+            orders,
+        })
 }
 
 async fn status(State(api): State<Api>) -> Json<Status> {
@@ -58,10 +72,29 @@ async fn status(State(api): State<Api>) -> Json<Status> {
 }
 
 async fn reload_config(State(api): State<Api>) -> Result<Json<ReloadAnswer>, StatusCode> {
+    ask(&api.reload, |answer| answer).await
+}
+
+/// Drains a backend, or ends that.
+async fn drain_backend(
+    State(api): State<Api>,
+    Json(order): Json<Order>,
+) -> Result<Json<Answer>, StatusCode> {
+    ask(&api.orders, |answer| (order, answer)).await
+}
+
+/// Hands a request over to who carries it out, and waits for the answer.
+async fn ask<R, A>(
+    to: &mpsc::Sender<R>,
+    request: impl FnOnce(oneshot::Sender<A>) -> R,
+) -> Result<Json<A>, StatusCode> {
     let (answer, answered) = oneshot::channel();
-    let gone = |_| StatusCode::SERVICE_UNAVAILABLE;
-    api.reload.send(answer).await.map_err(|_| gone(()))?;
-    answered.await.map(Json).map_err(|_| gone(()))
+    let sent = to.send(request(answer)).await;
+    sent.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    let answer = answered.await;
+    answer
+        .map(Json)
+        .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)
 }
 
 /// Opens the socket. One that a dead agent left is replaced, one that a living
@@ -90,7 +123,7 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// How long an agent may take to tell its status.
+/// How long an agent may take to tell its status, or to obey.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long an agent may take over a reload, in which sessions may end.
@@ -116,7 +149,8 @@ impl Client {
     ///
     /// When the agent cannot be reached or does not answer.
     pub async fn status(&self) -> anyhow::Result<Status> {
-        self.call(Method::GET, "/v1/status", STATUS_TIMEOUT).await
+        self.call(Method::GET, "/v1/status", String::new(), STATUS_TIMEOUT)
+            .await
     }
 
     /// Has the agent load its configuration anew.
@@ -125,16 +159,29 @@ impl Client {
     ///
     /// When the agent cannot be reached or does not answer.
     pub async fn reload(&self) -> anyhow::Result<ReloadAnswer> {
-        self.call(Method::POST, "/v1/reload", RELOAD_TIMEOUT).await
+        self.call(Method::POST, "/v1/reload", String::new(), RELOAD_TIMEOUT)
+            .await
+    }
+
+    /// Drains a backend, or ends that.
+    ///
+    /// # Errors
+    ///
+    /// When the agent cannot be reached or does not answer.
+    pub async fn order(&self, order: &Order) -> anyhow::Result<Answer> {
+        let body = serde_json::to_string(order)?;
+        self.call(Method::POST, "/v1/drain", body, STATUS_TIMEOUT)
+            .await
     }
 
     async fn call<T: for<'a> Deserialize<'a>>(
         &self,
         method: Method,
         path: &str,
+        body: String,
         limit: Duration,
     ) -> anyhow::Result<T> {
-        let answer = timeout(limit, self.exchange(method, path));
+        let answer = timeout(limit, self.exchange(method, path, body));
         answer.await.unwrap_or_else(|_| {
             bail!(
                 "the agent at {} does not answer within {limit:?}: is it stopped (SIGSTOP) or \
@@ -148,6 +195,7 @@ impl Client {
         &self,
         method: Method,
         path: &str,
+        body: String,
     ) -> anyhow::Result<T> {
         let stream = UnixStream::connect(&self.socket).await.with_context(|| {
             format!(
@@ -161,7 +209,8 @@ impl Client {
             .method(method)
             .uri(path)
             .header("host", "vipd")
-            .body(Empty::<Bytes>::new())?;
+            .header("content-type", "application/json")
+            .body(Full::<Bytes>::from(body))?;
         let response = sender.send_request(request).await?;
         let status = response.status();
         let body = response.into_body().collect().await?.to_bytes();

@@ -5,6 +5,7 @@ use std::{
     io::{self, IsTerminal},
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
@@ -18,6 +19,7 @@ use crate::{
     config::{Config, Dataplane, Finding, InterfaceName, LogLevel, XdpMode},
     dataplane::kernel::Mode,
     decap,
+    drain::{self, Order, Target},
     netlink::Netlink,
     plane, preload,
 };
@@ -64,6 +66,30 @@ enum Command {
         #[command(flatten)]
         socket: Socket,
     },
+    /// Takes a backend out of service without breaking what it serves: new
+    /// flows go to others, old ones stay until they end.
+    Drain {
+        /// The backend.
+        #[arg(value_name = "SERVICE/BACKEND")]
+        target: Target,
+        /// Waits until it has no flow left, so many seconds at most, and tells
+        /// how many it has.
+        #[arg(long, value_name = "SECONDS")]
+        wait: Option<Option<u64>>,
+        /// Also when the service then has too few backends.
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Gives a drained backend new flows again.
+    Undrain {
+        /// The backend.
+        #[arg(value_name = "SERVICE/BACKEND")]
+        target: Target,
+        #[command(flatten)]
+        socket: Socket,
+    },
     /// Loads, attaches and pins the XDP program, fills it with every backend
     /// taken for healthy, and leaves. An agent can take over later.
     Load {
@@ -83,7 +109,7 @@ enum Command {
         #[arg(long, default_value = CONFIG)]
         config: PathBuf,
     },
-    /// The decapsulator, on a backend whose kernel has no IP-in-IP tunnel.
+    /// The decapsulator, on a backend whose kernel has no such tunnel.
     #[command(subcommand)]
     Decap(Decap),
 }
@@ -105,6 +131,9 @@ enum Decap {
         /// Addresses of the balancers; packets from elsewhere are dropped.
         #[arg(long, required = true)]
         from: Vec<IpNet>,
+        /// UDP port that GUE comes to.
+        #[arg(long, default_value_t = vipd_abi::GUE_PORT)]
+        gue_port: u16,
         /// Where it runs.
         #[arg(long, default_value = "native")]
         mode: ModeArgument,
@@ -191,6 +220,32 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
                 bail!("refused; the old configuration stays in force");
             }
         }
+        Command::Drain {
+            target,
+            wait,
+            force,
+            socket,
+        } => {
+            let client = Client::new(&socket.socket);
+            let order = Order {
+                target,
+                drained: true,
+                force,
+            };
+            obey(&client, &order).await?;
+            if let Some(limit) = wait {
+                let limit = limit.map(Duration::from_secs);
+                drain::wait(&client, &order.target, limit).await?;
+            }
+        }
+        Command::Undrain { target, socket } => {
+            let order = Order {
+                target,
+                drained: false,
+                force: false,
+            };
+            obey(&Client::new(&socket.socket), &order).await?;
+        }
         Command::Load {
             config: path,
             iface,
@@ -224,11 +279,19 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Decap(Decap::Attach {
             iface,
             from,
+            gue_port,
             mode,
             pin_path,
         }) => {
             let link = plane::interface(&Netlink::connect()?, &iface).await?;
-            decap::attach(&pin_path, &iface, link.ifindex, &from, mode.into())?;
+            decap::attach(
+                &pin_path,
+                &iface,
+                link.ifindex,
+                &from,
+                gue_port,
+                mode.into(),
+            )?;
             println!(
                 "decapsulator attached to {iface}; undo with `vipd decap detach --iface {iface}`"
             );
@@ -247,6 +310,16 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Gives an order, and prints what came of it.
+async fn obey(client: &Client, order: &Order) -> anyhow::Result<()> {
+    let answer = client.order(order).await?;
+    if !answer.done {
+        bail!("{}", answer.message);
+    }
+    println!("{}", answer.message);
+    Ok(())
 }
 
 /// Reads a configuration, or says what is wrong with it.

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod config;
 pub mod dataplane;
 pub mod decap;
+pub mod drain;
 pub mod engine;
 mod leaving;
 pub mod metrics;

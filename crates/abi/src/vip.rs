@@ -77,6 +77,23 @@ impl VipKey {
         }
     }
 
+    /// Length of the prefix it stands for, if it does.
+    #[must_use]
+    pub const fn prefix_length(&self) -> Option<u32> {
+        if self.service >> 24 == 1 {
+            Some(self.service & 0xff)
+        } else {
+            None
+        }
+    }
+
+    /// Whether its address is of IPv4.
+    #[must_use]
+    pub const fn is_ipv4(&self) -> bool {
+        let [a, b, c, _] = self.address;
+        a | b == 0 && c == 0xffff_u32.to_be()
+    }
+
     /// The key that stands for the address alone.
     #[must_use]
     #[inline(always)]
@@ -125,7 +142,10 @@ impl VipKey {
     #[must_use]
     #[inline(always)]
     pub const fn bucket(hash: u64) -> u32 {
-        (hash >> 52) as u32 & (VIP_BUCKETS - 1)
+        // The highest bits folded with lower ones: by themselves they are a
+        // linear function of the key, and heap up where both addresses and
+        // ports are in a row.
+        (hash >> 20) as u32 & (VIP_BUCKETS - 1)
     }
 
     /// The displacement that stands in a bucket after `tries` that did not fit:

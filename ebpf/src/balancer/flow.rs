@@ -26,7 +26,7 @@ pub fn route(
     let plane = table.plane;
     let memory = Memory {
         plane,
-        bucket: (&raw const plane.flows[flow_bucket(hash, FLOW_BUCKETS) as usize]).cast_mut(),
+        bucket: Bucket::of(&plane.flows[flow_bucket(hash, FLOW_BUCKETS) as usize]),
         stamp: (&raw const plane.stamps[place]).cast_mut(),
         service: entry.service,
     };
@@ -51,40 +51,67 @@ pub fn now() -> Tick {
 /// Whether flows that are recorded for a backend still belong to it.
 #[inline(always)]
 pub fn serves(record: &BackendRecord, service: u32) -> bool {
+    is_alive(record) && record.service == service
+}
+
+/// Whether a backend serves any flow at all.
+#[inline(always)]
+pub fn is_alive(record: &BackendRecord) -> bool {
     // SAFETY: the agent stores the word as a whole at any time.
     let state = unsafe { addr_of!(record.state).read_volatile() };
-    state & BackendRecord::DEAD == 0 && record.service == service
+    state & BackendRecord::DEAD == 0
 }
 
-/// One bucket, and the stamp of one slot.
-struct Memory {
-    plane: &'static Plane,
-    bucket: *mut FlowBucket,
-    stamp: *mut Stamp,
-    service: u32,
-}
+/// A bucket in a map.
+pub struct Bucket(*mut FlowBucket);
 
-impl Memory {
+impl Bucket {
+    /// A bucket that all processors change, word by word.
+    #[inline(always)]
+    pub fn of(bucket: &FlowBucket) -> Self {
+        Self((&raw const *bucket).cast_mut())
+    }
+
     #[inline(always)]
     fn entry(&self, place: usize) -> *mut u64 {
         let place = place & (FLOWS_PER_BUCKET - 1);
         // SAFETY: the place is within the bucket.
-        unsafe { addr_of_mut!((*self.bucket).0[place]).cast() }
+        unsafe { addr_of_mut!((*self.0).0[place]).cast() }
     }
-}
 
-impl FlowMemory for Memory {
+    /// An entry as it is now.
     #[inline(always)]
-    fn load(&self, place: usize) -> FlowEntry {
+    pub fn load(&self, place: usize) -> FlowEntry {
         // SAFETY: map entries stay where they are; others change the word as a
         // whole.
         FlowEntry(unsafe { self.entry(place).read_volatile() })
     }
 
+    /// Replaces an entry if it is still `old`; says whether it did.
     #[inline(always)]
-    fn swap(&self, place: usize, old: FlowEntry, new: FlowEntry) -> bool {
+    pub fn swap(&self, place: usize, old: FlowEntry, new: FlowEntry) -> bool {
         // SAFETY: as above, and the entry is aligned.
         unsafe { compare_and_swap(self.entry(place), old.0, new.0) }
+    }
+}
+
+/// One bucket, and the stamp of one slot.
+struct Memory {
+    plane: &'static Plane,
+    bucket: Bucket,
+    stamp: *mut Stamp,
+    service: u32,
+}
+
+impl FlowMemory for Memory {
+    #[inline(always)]
+    fn load(&self, place: usize) -> FlowEntry {
+        self.bucket.load(place)
+    }
+
+    #[inline(always)]
+    fn swap(&self, place: usize, old: FlowEntry, new: FlowEntry) -> bool {
+        self.bucket.swap(place, old, new)
     }
 
     #[inline(always)]

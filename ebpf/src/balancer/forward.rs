@@ -13,6 +13,7 @@ use vipd_ebpf::{
 use crate::{
     encapsulate, flow,
     lookup::Table,
+    odd::too_big,
     outcome::Outcome,
     parse::{Family, Packet},
 };
@@ -37,21 +38,31 @@ pub fn packet(frame: &mut Frame, packet: &Packet, entry: &VipEntry, table: &Tabl
         packet.ports,
         packet.protocol,
     );
-    let plane = table.plane;
+    match choose(frame, packet, entry, table, hash) {
+        0 => Verdict::NoBackend.into(),
+        backend => send(frame, packet, table.plane, backend, hash),
+    }
+}
+
+/// The record of the backend that the flow belongs to; 0 is nobody.
+#[inline(always)]
+pub fn choose(frame: &Frame, packet: &Packet, entry: &VipEntry, table: &Table, hash: u64) -> u32 {
     let place = within(
         entry.ring_offset + (hash as u32 & entry.ring_mask),
         RING_SLOTS,
     );
     // SAFETY: the agent stores the word as a whole, and it is read once.
-    let slot = unsafe { (&raw const plane.ring[place]).read_volatile() };
-    let backend = if slot.is_stable() {
+    let slot = unsafe { (&raw const table.plane.ring[place]).read_volatile() };
+    if slot.is_stable() {
         slot.current()
     } else {
         flow::route(frame, packet, entry, table, place, slot, hash).backend
-    };
-    if backend == 0 {
-        return Verdict::NoBackend.into();
     }
+}
+
+/// Sends the packet to a backend.
+#[inline(always)]
+pub fn send(frame: &mut Frame, packet: &Packet, plane: &Plane, backend: u32, hash: u64) -> Outcome {
     let backend = anchor(&plane.records[within(backend, BACKENDS)]);
     match to_backend(frame, packet, plane, backend, hash) {
         sent @ (Verdict::Forwarded | Verdict::Redirected) => Outcome::sent(sent, backend.counter),
@@ -87,7 +98,12 @@ fn to_backend(
         BackendKind::Unset => return Verdict::Inconsistent,
     };
     if packet.length + outer > uplink.mtu {
-        return Verdict::TooBig;
+        return too_big::packet(
+            frame.context(),
+            packet.network as u32,
+            uplink.mtu.saturating_sub(outer),
+            packet.transport != 0,
+        );
     }
     let link = Link {
         source: uplink.mac_bits,

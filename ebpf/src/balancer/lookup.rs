@@ -3,7 +3,7 @@
 use core::ptr::addr_of;
 
 use vipd_abi::{
-    EntryKind, FILTER_WORDS, Head, Plane, VIP_BUCKETS, VIP_SLOTS, Verdict, VipEntry, VipKey, within,
+    EntryKind, FILTER_WORDS, Head, Plane, VIP_BUCKETS, VIP_SLOTS, VipEntry, VipKey, within,
 };
 
 use vipd_ebpf::anchor::anchor;
@@ -11,7 +11,7 @@ use vipd_ebpf::anchor::anchor;
 /// The half of the table that is in force.
 pub struct Table {
     pub plane: &'static Plane,
-    half: u32,
+    pub half: u32,
     pub head: &'static Head,
 }
 
@@ -38,6 +38,17 @@ impl Table {
         }
     }
 
+    /// One of the halves.
+    #[inline(always)]
+    pub fn of_half(plane: &'static Plane, half: u32) -> Self {
+        let half = half & 1;
+        Self {
+            plane,
+            half,
+            head: anchor(&plane.heads[half as usize]),
+        }
+    }
+
     /// The service of a port, or a quick no.
     #[inline(always)]
     pub fn plain(&self, key: &VipKey) -> Found {
@@ -59,28 +70,9 @@ impl Table {
         self.plane.filter[within(self.half * FILTER_WORDS + word, 2 * FILTER_WORDS)] & bit != 0
     }
 
-    /// The entry of a service. Without one: the kernel's packet, or a port
-    /// that no service of this virtual address has.
+    /// The entry of just this key.
     #[inline(always)]
-    pub fn service(&self, key: &VipKey) -> Result<&'static VipEntry, Verdict> {
-        match self.find(key) {
-            Some(entry) if entry.kind == EntryKind::Service as u32 => Ok(entry),
-            _ => Err(self.if_vip(&key.address_only(), Verdict::UnservedPort)),
-        }
-    }
-
-    /// `verdict` when the address is virtual; otherwise the packet is the
-    /// kernel's.
-    #[inline(always)]
-    pub fn if_vip(&self, address: &VipKey, verdict: Verdict) -> Verdict {
-        match self.find(address) {
-            Some(entry) if entry.kind == EntryKind::Address as u32 => verdict,
-            _ => Verdict::NotVip,
-        }
-    }
-
-    #[inline(always)]
-    fn find(&self, key: &VipKey) -> Option<&'static VipEntry> {
+    pub fn find(&self, key: &VipKey) -> Option<&'static VipEntry> {
         let hash = key.hash(self.head.seed);
         let bucket = self.half * VIP_BUCKETS + VipKey::bucket(hash);
         let seed = self.plane.seeds[within(bucket, 2 * VIP_BUCKETS)];

@@ -13,7 +13,7 @@ use tokio::{
     task::JoinSet,
 };
 use tracing::{info, warn};
-use vipd_control::health::Initial;
+use vipd_control::{health::Initial, standing::Standing};
 
 use super::{
     Agent, Plane,
@@ -27,7 +27,7 @@ use crate::{
         apply::{Applier, Settings},
         driver,
     },
-    engine::Engine,
+    engine::{Belief, Engine},
     metrics,
     netlink::{Netlink, watch::watch_ways},
     plane,
@@ -94,12 +94,14 @@ impl Agent {
         let (observations, observed) = mpsc::channel(1024);
         let plan = plan(&config, secret);
         let (plans, plans_out) = watch::channel(plan.clone());
-        let engine = Engine::new(plan, &|service, backend| match adopted
-            .available(service, backend.address)
-        {
-            None => Initial::Unknown,
-            Some(true) => Initial::Up,
-            Some(false) => Initial::Down,
+        let engine = Engine::new(plan, &|service, backend| Belief {
+            initial: match adopted.standing(service, backend.address) {
+                None => Initial::Unknown,
+                Some(Standing::Available | Standing::Draining) => Initial::Up,
+                Some(Standing::Failing) => Initial::Failing,
+                Some(Standing::Dead) => Initial::Down,
+            },
+            drained: adopted.drained(service, backend.address),
         });
         let decision = engine.decision();
         let health = engine.health();
@@ -163,7 +165,12 @@ impl Agent {
             // Nothing to apply, and never a fault.
             idle = Some((applied_in, fault_in));
         }
-        spawn(&mut tasks, "engine", engine.run(observed, plans_out));
+        let (orders, orders_out) = mpsc::channel(1);
+        spawn(
+            &mut tasks,
+            "engine",
+            engine.run(observed, plans_out, orders_out),
+        );
 
         let (announced_in, announced) = watch::channel(Default::default());
         let (admissions_in, admissions) = watch::channel(Default::default());
@@ -199,7 +206,7 @@ impl Agent {
             findings: findings.into(),
         };
         let (reload, reloads) = mpsc::channel(1);
-        let api = axum::serve(control, api::router(views.clone(), reload));
+        let api = axum::serve(control, api::router(views.clone(), reload, orders));
         spawn(&mut tasks, "control socket", async {
             // Its errors are those of single connections.
             let _ = api.await;

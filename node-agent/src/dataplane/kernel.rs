@@ -406,7 +406,7 @@ fn tables(ebpf: &mut Ebpf, processors: u32) -> Result<Tables, KernelError> {
         stamps: table!(stamps, RING_SLOTS),
         flows: Arc::new(table!(flows, FLOW_BUCKETS)),
         fragments: Arc::new(table!(fragments, FRAGMENT_BUCKETS)),
-        records: table!(records, BACKENDS),
+        records: Arc::new(table!(records, BACKENDS)),
         hops: table!(hops, NEXT_HOPS),
         uplinks: table!(uplinks, UPLINKS),
         counters: Arc::new(Counters::new(memory(

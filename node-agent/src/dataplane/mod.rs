@@ -3,8 +3,11 @@
 
 pub mod adopt;
 pub mod apply;
+pub mod census;
+pub mod clock;
 pub mod driver;
 pub mod kernel;
+pub mod listing;
 pub mod mapped;
 pub mod object;
 pub mod pins;

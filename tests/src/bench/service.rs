@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use vipd_control::model::{Backend, Check, CheckKind, Mode, Protocol, Service, Timing};
+use vipd_control::model::{Backend, Check, CheckKind, Mode, Ports, Protocol, Service, Timing};
 
 /// A service that is not checked, on one port of one address, with backends of
 /// equal weight.
@@ -29,12 +29,13 @@ pub fn service(
     };
     Ok(Service {
         name: name.into(),
-        vips: vec![vip],
+        vips: vec![vip.into()],
         protocol,
-        port,
+        ports: Ports::One(port),
         mode,
         min_healthy: 1,
         ring_size,
+        idle: Duration::from_secs(300),
         check: Check {
             kind: CheckKind::None,
             port,

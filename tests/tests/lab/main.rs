@@ -2,9 +2,11 @@
 //! need, they say.
 
 mod bgp;
+mod draining;
 mod forwarding;
 mod holding;
 mod loading;
+mod old_kernel;
 mod reload;
 mod stopping;
 mod support;

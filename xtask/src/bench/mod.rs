@@ -2,6 +2,7 @@
 //! the `tests` crate measure.
 
 mod dataplane;
+mod path;
 mod updates;
 
 use std::os::unix::process::CommandExt as _;
@@ -20,6 +21,8 @@ use crate::{
 pub enum Bench {
     /// What a packet costs, beside floors in the same run; writes target/bench/dataplane.json
     Dataplane(dataplane::Args),
+    /// Web requests through vipd, a host that routes and HAProxy; writes target/bench/path.json
+    Path(path::Args),
     /// How soon a change is in the maps, and what a large agent takes; writes target/bench/updates.json
     Updates(updates::Args),
 }
@@ -28,6 +31,7 @@ pub enum Bench {
 pub fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Dataplane(args) => dataplane::run(args),
+        Bench::Path(args) => path::run(args),
         Bench::Updates(args) => updates::run(args),
     }
 }

@@ -119,7 +119,7 @@ impl Plane {
         let desired = Decider::new([0; 16]).decide(&Model { services }, &up, &Desired::default());
         let mut applier = Applier::new(tables, settings);
         let reach = Reach {
-            ways: ways(),
+            ways: ways().into(),
             ..Reach::default()
         };
         let applied = applier.apply(&desired, &reach, true, Instant::now());

@@ -177,7 +177,7 @@ fn changes(lines: &mut Vec<Line>) -> Result<u64> {
         desired: Desired::default(),
         applier: Applier::new(tables, settings),
         reach: Reach {
-            ways: farm::ways(),
+            ways: farm::ways().into(),
             ..Reach::default()
         },
     };
