@@ -29,27 +29,21 @@ impl Machine {
     #[must_use]
     pub fn here() -> Self {
         let cpuinfo = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-        let field = |name: &str| {
-            let line = cpuinfo.lines().find(|line| line.starts_with(name));
-            let value = line.and_then(|line| line.split_once(':'));
-            value.map_or("?", |(_, value)| value.trim())
-        };
-        let count = cpuinfo
+        let fields: Vec<(&str, &str)> = cpuinfo
             .lines()
-            .filter(|line| line.starts_with("processor"))
-            .count();
+            .filter_map(|line| line.split_once(':'))
+            .map(|(name, value)| (name.trim(), value.trim()))
+            .collect();
+        let all = |wanted| fields.iter().filter(move |(name, _)| *name == wanted);
+        let field = |name| all(name).next().map_or("?", |(_, value)| *value);
         let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         Self {
             processor: format!(
-                "{} (family {}, model {}), {count} processors",
+                "{} (family {}, model {}), {} processors",
                 field("model name"),
                 field("cpu family"),
-                // Not the name, which begins the same.
-                cpuinfo
-                    .lines()
-                    .find(|line| line.starts_with("model\t"))
-                    .and_then(|line| line.split_once(':'))
-                    .map_or("?", |(_, value)| value.trim()),
+                field("model"),
+                all("processor").count(),
             ),
             kernel: format!("Linux {}", kernel.trim()),
             date: today(),

@@ -1,7 +1,7 @@
 //! The floors: programs that do less than a balancer, or just as much as one
 //! must.
 
-use std::net::IpAddr;
+use std::{fs, net::IpAddr};
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
@@ -17,6 +17,7 @@ use crate::{
     plan::service_port,
     plane::{BACKENDS, FLOW_KEY, SOURCE, backend},
     runner::{self, Program},
+    steps::{self, Steps},
 };
 
 /// A loaded floor.
@@ -58,7 +59,7 @@ impl Floor {
         for slot in 0..services * ring_size {
             // Evenly, in no order.
             let word = u64::from(slot.wrapping_mul(0x9e37_79b1));
-            ring.set(slot, (word * u64::from(BACKENDS) >> 32) as u32 + 1, 0)?;
+            ring.set(slot, ((word * u64::from(BACKENDS)) >> 32) as u32 + 1, 0)?;
         }
         let mut backends: Array<_, [u32; 3]> =
             Array::try_from(ebpf.map_mut("F3_BACKENDS").context("no backends")?)?;
@@ -76,6 +77,12 @@ impl Floor {
         let program = self.ebpf.program_mut(self.name).context("no program")?;
         let program: &mut Xdp = program.try_into()?;
         Ok(program.fd()?.try_clone()?)
+    }
+
+    /// Follows a packet through it.
+    pub fn follow(&self, frame: &[u8]) -> Result<Steps> {
+        let object = fs::read(runner::path(self.name))?;
+        steps::count(&object, &self.ebpf, self.name, frame)
     }
 
     /// What the kernel says about it.

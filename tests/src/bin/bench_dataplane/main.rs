@@ -17,6 +17,7 @@ mod report;
 mod rings;
 mod runner;
 mod stage;
+mod steps;
 
 use std::{collections::BTreeMap, env, process::ExitCode};
 
@@ -74,6 +75,7 @@ fn measure(options: &Options) -> Result<Report> {
         .collect();
     eprintln!("==> loading and filling the programs");
     let mut stage = Stage::new(&cases)?;
+    stage.follow(&mut cases)?;
     for round in 1..=options.rounds {
         eprintln!("==> round {round} of {}", options.rounds);
         stage.round(&mut cases)?;

@@ -104,7 +104,7 @@ impl Kind {
         frame.extend(service_port(0).to_be_bytes());
         match self.protocol {
             Protocol::Tcp => {
-                frame.extend([0, 0, 0, 1, 0, 0, 0, 1, 0x50, self.flags, 2, 0, 0, 0, 0, 0])
+                frame.extend([0, 0, 0, 1, 0, 0, 0, 1, 0x50, self.flags, 2, 0, 0, 0, 0, 0]);
             }
             Protocol::Udp => {
                 frame.extend(length.to_be_bytes());

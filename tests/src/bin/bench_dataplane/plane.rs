@@ -12,6 +12,7 @@ use vipd::{
     dataplane::{
         apply::{Applier, Reach, Settings},
         kernel::Kernel,
+        object,
         tables::Tables,
     },
     netlink::way::{Way, Ways},
@@ -28,6 +29,7 @@ use crate::{
     packets::{BACKEND_MAC, LB_MAC},
     plan::service_port,
     runner::Program,
+    steps::{self, Steps},
 };
 
 /// The interface that test runs come from: the loopback device.
@@ -133,6 +135,11 @@ impl Plane {
     /// What the kernel says about it.
     pub fn info(&mut self) -> Result<Program> {
         Program::of(self.kernel.program()?)
+    }
+
+    /// Follows a packet through it.
+    pub fn follow(&mut self, frame: &[u8]) -> Result<Steps> {
+        steps::count(object::BALANCER, self.kernel.ebpf(), "balancer", frame)
     }
 
     /// The maps.

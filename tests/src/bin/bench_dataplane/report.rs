@@ -11,6 +11,7 @@ use crate::{
     rings,
     runner::Program,
     stage::{Measured, PACKETS},
+    steps::Steps,
 };
 
 /// All that was measured.
@@ -28,6 +29,7 @@ pub struct Report {
 /// One case.
 pub struct Line {
     pub case: Case,
+    pub steps: Steps,
     pub program: Program,
     pub nanos: Spread,
 }
@@ -56,6 +58,7 @@ impl Line {
     pub fn new(measured: &Measured, programs: &BTreeMap<Target, Program>) -> Self {
         Self {
             case: measured.case.clone(),
+            steps: measured.steps,
             program: programs[&measured.case.target],
             nanos: Spread::of(&measured.nanos),
         }
@@ -71,24 +74,27 @@ impl Report {
     /// As Markdown, which reads well in a terminal too.
     pub fn cases(&self) -> String {
         let mut text = "\
-            | case                     |       flows | services | median |    min |    max | instructions | JITed bytes |\n\
-            |--------------------------|------------:|---------:|-------:|-------:|-------:|-------------:|------------:|\n"
+            | case                     |       flows | services | median |    min |    max | instructions | lookups | program | JITed bytes |\n\
+            |--------------------------|------------:|---------:|-------:|-------:|-------:|-------------:|--------:|--------:|------------:|\n"
             .to_owned();
         for line in &self.lines {
             let Line {
                 case,
+                steps,
                 program,
                 nanos,
             } = line;
             let _ = writeln!(
                 text,
-                "| {:24} | {:>11} | {:>8} | {:>6.1} | {:>6.1} | {:>6.1} | {:>12} | {:>11} |",
+                "| {:24} | {:>11} | {:>8} | {:>6.1} | {:>6.1} | {:>6.1} | {:>12} | {:>7} | {:>7} | {:>11} |",
                 case.name,
                 case.flows_label(),
                 case.services,
                 nanos.median,
                 nanos.min,
                 nanos.max,
+                steps.instructions,
+                steps.lookups,
                 program.instructions,
                 program.machine_code,
             );
@@ -157,7 +163,9 @@ impl Report {
                     "min": line.nanos.min,
                     "max": line.nanos.max,
                 },
-                "instructions": line.program.instructions,
+                "instructions": line.steps.instructions,
+                "map_lookups": line.steps.lookups,
+                "program_instructions": line.program.instructions,
                 "jited_bytes": line.program.machine_code,
             })
         };

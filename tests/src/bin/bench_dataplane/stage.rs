@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use aya::programs::ProgramFd;
 use vipd::dataplane::tables::Tables;
 use vipd_abi::{BackendKind, BackendRecord, Slot};
@@ -16,6 +16,7 @@ use crate::{
     plan::Plan,
     plane::{self, Plane},
     runner::{Program, Runner},
+    steps::Steps,
 };
 
 /// Packets of one measurement.
@@ -30,6 +31,8 @@ pub struct Measured {
     pub case: Case,
     frame: Vec<u8>,
     plan: Plan,
+    /// What one packet makes the program do.
+    pub steps: Steps,
     /// Net of the wrapper, per packet and round.
     pub nanos: Vec<f64>,
 }
@@ -42,6 +45,7 @@ impl Measured {
             case,
             frame,
             plan,
+            steps: Steps::default(),
             nanos: Vec::new(),
         }
     }
@@ -107,6 +111,41 @@ impl Stage {
         }
         let plane = self.planes.get_mut(&target);
         plane.context("no such program")?.program()
+    }
+
+    /// Counts what one packet of each case makes the program do. How many flows
+    /// there are makes no difference: the first packet is of the first flow.
+    pub fn follow(&mut self, cases: &mut [Measured]) -> Result<()> {
+        let mut followed: BTreeMap<(&str, u32), Steps> = BTreeMap::new();
+        for Measured {
+            case, frame, steps, ..
+        } in cases
+        {
+            let key = (case.name, case.services);
+            *steps = match followed.get(&key) {
+                Some(steps) => *steps,
+                None => *followed.entry(key).or_insert(self.steps(case, frame)?),
+            };
+        }
+        Ok(())
+    }
+
+    fn steps(&mut self, case: &Case, frame: &[u8]) -> Result<Steps> {
+        let floor = self.floors.get(&case.target);
+        let steps = match (floor, self.planes.get_mut(&case.target)) {
+            (Some(floor), _) => floor.follow(frame),
+            (None, Some(plane)) => plane.follow(frame),
+            (None, None) => bail!("no such program"),
+        };
+        let steps = steps.with_context(|| format!("cannot follow a packet: {}", case.name))?;
+        ensure!(
+            steps.action == case.action,
+            "{}: followed, XDP's verdict is {} and not {}",
+            case.name,
+            steps.action,
+            case.action
+        );
+        Ok(steps)
     }
 
     /// Measures every case once.

@@ -99,7 +99,7 @@ impl Agent {
         loop {
             let applied = self.pass(world);
             let used = |map: &str| applied.usage.iter().find(|usage| usage.map == map);
-            let used = used(vipd_abi::map::BACKEND_RECORDS).context("no usage of the records")?;
+            let used = used("backends").context("no usage of the records")?;
             if used.used as usize == wanted {
                 return Ok(());
             }
