@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::xdp_md,
-    helpers::{bpf_redirect, bpf_xdp_adjust_head},
+    helpers::{bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_load_bytes},
 };
 
 use crate::header::{ETHERNET, ETHERTYPE, VLAN_TAG};
@@ -126,6 +126,19 @@ impl Frame {
         // SAFETY: the context is valid; the verifier has all pointers into
         // the frame checked anew.
         unsafe { bpf_xdp_adjust_head(self.ctx, -bytes) == 0 }
+    }
+
+    /// Copies as much of the frame as fits; at least an Ethernet header, or
+    /// nothing.
+    #[inline(always)]
+    pub fn copy_head<const N: usize>(&self, into: &mut [u8; N]) {
+        // Compared as 64 bits: of 32 the verifier forgets the bound.
+        let length = self.len().min(N as u64);
+        if length < ETHERNET as u64 {
+            return;
+        }
+        // SAFETY: the context is valid, and so many bytes fit.
+        unsafe { bpf_xdp_load_bytes(self.ctx, 0, into.as_mut_ptr().cast(), length as u32) };
     }
 
     /// Index of the interface the frame came by.

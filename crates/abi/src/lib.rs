@@ -28,6 +28,7 @@ mod next_hop;
 mod plain;
 mod slot;
 mod tick;
+mod trace;
 mod verdict;
 mod vip;
 
@@ -47,5 +48,6 @@ pub use next_hop::{NextHop, Uplink, mac_bits};
 pub use plain::Plain;
 pub use slot::{Phase, Slot, Stamp};
 pub use tick::Tick;
+pub use trace::{CAPTURED_BYTES, CaptureCount, CaptureFilter, Captured, Trace};
 pub use verdict::{Action, Verdict};
 pub use vip::{EntryKind, Head, Heads, MOST_LENGTHS, MOST_RANGES, PortRange, VipEntry, VipKey};

@@ -1,7 +1,10 @@
 //! Flow state of slots that are not stable: the rules of `vipd_abi` over the
 //! maps.
 
-use core::ptr::{addr_of, addr_of_mut};
+use core::{
+    cell::Cell,
+    ptr::{addr_of, addr_of_mut},
+};
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use vipd_abi::{
@@ -10,7 +13,7 @@ use vipd_abi::{
 };
 use vipd_ebpf::{atomic::compare_and_swap, frame::Frame};
 
-use crate::{maps, parse::Packet};
+use crate::{maps, parse::Packet, trace};
 
 /// Where a packet of a slot goes that is learning or tracking; `None` when
 /// the maps contradict each other.
@@ -28,8 +31,9 @@ pub fn route(
         bucket: maps::FLOWS.get_ptr_mut(flow_bucket(hash, FLOW_BUCKETS))?,
         stamp: maps::STAMPS.get_ptr_mut(place)?,
         service: entry.service,
+        freed: Cell::new(FLOWS_PER_BUCKET),
     };
-    Some(vipd_abi::route(
+    let route = vipd_abi::route(
         &memory,
         slot,
         hash,
@@ -37,7 +41,9 @@ pub fn route(
         now(),
         entry.idle as u16,
         head.longest_idle as u16,
-    ))
+    );
+    trace::route(&route);
+    Some(route)
 }
 
 /// The present moment.
@@ -60,6 +66,8 @@ struct Memory {
     bucket: *mut FlowBucket,
     stamp: *mut Stamp,
     service: u32,
+    /// The place that a program which may change nothing takes for freed.
+    freed: Cell<usize>,
 }
 
 impl Memory {
@@ -74,6 +82,9 @@ impl Memory {
 impl FlowMemory for Memory {
     #[inline(always)]
     fn load(&self, place: usize) -> FlowEntry {
+        if trace::DRY && place == self.freed.get() {
+            return FlowEntry::FREE;
+        }
         // SAFETY: map entries stay where they are; others change the word as a
         // whole.
         FlowEntry(unsafe { self.entry(place).read_volatile() })
@@ -81,6 +92,12 @@ impl FlowMemory for Memory {
 
     #[inline(always)]
     fn swap(&self, place: usize, old: FlowEntry, new: FlowEntry) -> bool {
+        if trace::DRY {
+            if new == FlowEntry::FREE {
+                self.freed.set(place);
+            }
+            return true;
+        }
         // SAFETY: as above, and the entry is aligned.
         unsafe { compare_and_swap(self.entry(place), old.0, new.0) }
     }
@@ -114,6 +131,9 @@ impl FlowMemory for Memory {
 /// The place is valid and aligned.
 #[inline(always)]
 unsafe fn stamp(place: *mut u32, now: Tick) {
+    if trace::DRY {
+        return;
+    }
     // SAFETY: the caller's promise.
     unsafe {
         if place.read_volatile() != now.0 {

@@ -9,6 +9,7 @@ use vipd_ebpf::{
 use crate::{
     encapsulate, flow, maps,
     parse::{Family, Packet},
+    trace,
 };
 
 /// Ethernet source and destination of a frame, each as the lower 48 bits of
@@ -35,6 +36,7 @@ pub fn packet(frame: &mut Frame, packet: &Packet, entry: &VipEntry, head: &Head)
     // SAFETY: map entries stay where they are; the agent stores the word as a
     // whole, and it is read once.
     let slot = unsafe { slot.read_volatile() };
+    trace::slot(entry, place, slot, hash);
     let backend = if slot.is_stable() {
         slot.current()
     } else {
@@ -111,6 +113,7 @@ fn to_backend(frame: &mut Frame, packet: &Packet, backend: &BackendRecord, hash:
 /// Out of the interface it came by, or out of another.
 #[inline(always)]
 fn leave(frame: &Frame, uplink: &Uplink) -> Verdict {
+    trace::leaves(uplink);
     if uplink.ifindex == frame.ingress() {
         Verdict::Forwarded
     } else {

@@ -13,6 +13,7 @@ mod lookup;
 mod maps;
 mod odd;
 mod parse;
+mod trace;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::debug;
@@ -30,12 +31,14 @@ use crate::parse::Miss;
 fn balancer(ctx: XdpContext) -> u32 {
     let mut frame = Frame::new(ctx.ctx);
     let bytes = frame.len();
+    trace::begin(&frame);
     let verdict = match parse::plain(&frame) {
         Ok((_, _, head)) if !head.macs.contains(&frame.destination()) => Verdict::OtherHost,
         Ok((packet, entry, head)) => forward::packet(&mut frame, &packet, entry, head),
         Err(Miss::Verdict(verdict)) => verdict,
         Err(Miss::Odd) => odd::packet(ctx.ctx),
     };
+    trace::end(&frame, verdict);
     let seen = maps::count(verdict as u32, bytes);
     // The 1st, 2nd, 4th, 8th ... on a processor: never a line per packet.
     if verdict.is_odd() && seen.is_power_of_two() {

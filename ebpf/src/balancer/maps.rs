@@ -9,6 +9,8 @@ use vipd_abi::{
     UPLINKS, Uplink, VIP_BUCKETS, VIP_SLOTS, VipEntry,
 };
 
+use crate::trace;
+
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 
 #[btf_map]
@@ -44,6 +46,9 @@ pub static COUNTER_RECORDS: Array<Counter, { (CPUS * COUNTERS) as usize }, MMAPA
 /// Counts one packet and says how many this processor has counted there.
 #[inline(always)]
 pub fn count(index: u32, bytes: u64) -> u64 {
+    if trace::DRY {
+        return 0;
+    }
     // SAFETY: the helper has no preconditions.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     let Some(counter) = COUNTER_RECORDS.get_ptr_mut(Counter::place(cpu, index)) else {
