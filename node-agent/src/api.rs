@@ -11,12 +11,19 @@ use std::{
 use anyhow::{Context as _, bail};
 use axum::{
     Json, Router,
+    body::Body,
     extract::State,
     http::StatusCode,
+    response::{IntoResponse as _, Response},
     routing::{get, post},
 };
-use http_body_util::{BodyExt as _, Empty};
-use hyper::{Method, Request, body::Bytes, client::conn::http1};
+use futures_util::stream;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{
+    Method, Request,
+    body::{Bytes, Incoming},
+    client::conn::http1,
+};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -25,7 +32,13 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{status::Status, views::Views};
+use crate::{
+    capture::{self, CaptureError, Message},
+    explain::{Explanation, Question},
+    inquiry::Inquiry,
+    status::Status,
+    views::Views,
+};
 
 /// A request to load the configuration anew; the answer goes back.
 pub type Reload = oneshot::Sender<ReloadAnswer>;
@@ -43,14 +56,21 @@ pub struct ReloadAnswer {
 struct Api {
     views: Views,
     reload: mpsc::Sender<Reload>,
+    inquiry: Option<Inquiry>,
 }
 
-/// The control interface.
-pub fn router(views: Views, reload: mpsc::Sender<Reload>) -> Router {
+/// The control interface; without a data plane there is nothing to inquire.
+pub fn router(views: Views, reload: mpsc::Sender<Reload>, inquiry: Option<Inquiry>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/reload", post(reload_config))
-        .with_state(Api { views, reload })
+        .route("/v1/explain", post(explain))
+        .route("/v1/capture", post(capture))
+        .with_state(Api {
+            views,
+            reload,
+            inquiry,
+        })
 }
 
 async fn status(State(api): State<Api>) -> Json<Status> {
@@ -62,6 +82,53 @@ async fn reload_config(State(api): State<Api>) -> Result<Json<ReloadAnswer>, Sta
     let gone = |_| StatusCode::SERVICE_UNAVAILABLE;
     api.reload.send(answer).await.map_err(|_| gone(()))?;
     answered.await.map(Json).map_err(|_| gone(()))
+}
+
+/// Why a question has no answer.
+type Refusal = (StatusCode, String);
+
+impl Api {
+    fn inquiry(&self) -> Result<&Inquiry, Refusal> {
+        let none = "this agent has no data plane: its configuration has no [dataplane]";
+        let none = || (StatusCode::NOT_FOUND, none.to_owned());
+        self.inquiry.as_ref().ok_or_else(none)
+    }
+}
+
+async fn explain(
+    State(api): State<Api>,
+    Json(question): Json<Question>,
+) -> Result<Json<Explanation>, Refusal> {
+    let explained = api.inquiry()?.explain(question).await;
+    explained
+        .map(Json)
+        .map_err(|error| (StatusCode::UNPROCESSABLE_ENTITY, format!("{error:#}")))
+}
+
+/// Answers with a line of JSON for each message, until the capture ends.
+async fn capture(
+    State(api): State<Api>,
+    Json(request): Json<capture::Request>,
+) -> Result<Response, Refusal> {
+    let captures = &api.inquiry()?.captures;
+    let messages = captures.start(request).await.map_err(|error| {
+        let status = match error {
+            CaptureError::Busy => StatusCode::CONFLICT,
+            CaptureError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            CaptureError::Refused(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            CaptureError::Kernel(_) | CaptureError::Read(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        (status, error.to_string())
+    })?;
+    let lines = stream::unfold(messages, |mut messages| async {
+        let message = messages.recv().await?;
+        let line = serde_json::to_vec(&message).map(|mut line| {
+            line.push(b'\n');
+            Bytes::from(line)
+        });
+        Some((line, messages))
+    });
+    Ok(Body::from_stream(lines).into_response())
 }
 
 /// Opens the socket. One that a dead agent left is replaced, one that a living
@@ -96,6 +163,9 @@ const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an agent may take over a reload, in which sessions may end.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long an agent may take to load the explaining program and ask it.
+const EXPLAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// The command line's side of the socket.
 pub struct Client {
     socket: PathBuf,
@@ -116,7 +186,8 @@ impl Client {
     ///
     /// When the agent cannot be reached or does not answer.
     pub async fn status(&self) -> anyhow::Result<Status> {
-        self.call(Method::GET, "/v1/status", STATUS_TIMEOUT).await
+        self.call(Method::GET, "/v1/status", &(), STATUS_TIMEOUT)
+            .await
     }
 
     /// Has the agent load its configuration anew.
@@ -125,16 +196,61 @@ impl Client {
     ///
     /// When the agent cannot be reached or does not answer.
     pub async fn reload(&self) -> anyhow::Result<ReloadAnswer> {
-        self.call(Method::POST, "/v1/reload", RELOAD_TIMEOUT).await
+        self.call(Method::POST, "/v1/reload", &(), RELOAD_TIMEOUT)
+            .await
+    }
+
+    /// What packets of a flow get, and why.
+    ///
+    /// # Errors
+    ///
+    /// When the agent cannot be reached or has no answer.
+    pub async fn explain(&self, question: &Question) -> anyhow::Result<Explanation> {
+        let path = "/v1/explain";
+        self.call(Method::POST, path, question, EXPLAIN_TIMEOUT)
+            .await
+    }
+
+    /// Captures packets: hands over each message until there are no more or
+    /// `take` fails or says that it is enough.
+    ///
+    /// # Errors
+    ///
+    /// When the agent cannot be reached or refuses, or `take` fails.
+    pub async fn capture(
+        &self,
+        request: &capture::Request,
+        mut take: impl FnMut(Message) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        let mut body = self.send(Method::POST, "/v1/capture", request).await?;
+        let mut pending = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame?.into_data() else {
+                continue;
+            };
+            pending.extend(data);
+            while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = pending.drain(..=end).collect();
+                if !take(serde_json::from_slice(&line)?)? {
+                    return Ok(());
+                }
+            }
+        }
+        bail!("the agent at {} has gone", self.socket.display())
     }
 
     async fn call<T: for<'a> Deserialize<'a>>(
         &self,
         method: Method,
         path: &str,
+        question: &impl Serialize,
         limit: Duration,
     ) -> anyhow::Result<T> {
-        let answer = timeout(limit, self.exchange(method, path));
+        let answer = timeout(limit, async {
+            let body = self.send(method, path, question).await?;
+            let body = body.collect().await?.to_bytes();
+            Ok(serde_json::from_slice(&body)?)
+        });
         answer.await.unwrap_or_else(|_| {
             bail!(
                 "the agent at {} does not answer within {limit:?}: is it stopped (SIGSTOP) or \
@@ -144,11 +260,13 @@ impl Client {
         })
     }
 
-    async fn exchange<T: for<'a> Deserialize<'a>>(
+    /// Asks, and gives back the answer's body as it comes.
+    async fn send(
         &self,
         method: Method,
         path: &str,
-    ) -> anyhow::Result<T> {
+        question: &impl Serialize,
+    ) -> anyhow::Result<Incoming> {
         let stream = UnixStream::connect(&self.socket).await.with_context(|| {
             format!(
                 "no agent answers at {}: is `vipd run` running?",
@@ -156,21 +274,25 @@ impl Client {
             )
         })?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let connection = tokio::spawn(connection);
+        // It ends with the body.
+        tokio::spawn(connection);
         let request = Request::builder()
             .method(method)
             .uri(path)
             .header("host", "vipd")
-            .body(Empty::<Bytes>::new())?;
+            .header("content-type", "application/json")
+            .body(Full::new(Bytes::from(serde_json::to_vec(question)?)))?;
         let response = sender.send_request(request).await?;
         let status = response.status();
-        let body = response.into_body().collect().await?.to_bytes();
-        drop(sender);
-        connection.await??;
-        if !status.is_success() {
-            bail!("the agent answered {status}: it may be stopping");
+        let body = response.into_body();
+        if status.is_success() {
+            return Ok(body);
         }
-        Ok(serde_json::from_slice(&body)?)
+        let words = body.collect().await?.to_bytes();
+        match str::from_utf8(&words) {
+            Ok(words) if !words.is_empty() => bail!("{words}"),
+            _ => bail!("the agent answered {status}: it may be stopping"),
+        }
     }
 }
 

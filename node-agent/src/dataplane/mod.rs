@@ -4,6 +4,7 @@
 pub mod adopt;
 pub mod apply;
 pub mod driver;
+pub mod explainer;
 pub mod kernel;
 pub mod mapped;
 pub mod object;
@@ -11,4 +12,6 @@ pub mod pins;
 pub mod record;
 pub mod space;
 pub mod tables;
+pub mod tap;
+pub mod variant;
 pub mod vip_table;

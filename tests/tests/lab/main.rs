@@ -5,6 +5,7 @@ mod bgp;
 mod forwarding;
 mod holding;
 mod loading;
+mod looking;
 mod reload;
 mod stopping;
 mod support;

@@ -8,6 +8,8 @@
 mod adoption;
 mod balancer;
 mod bench;
+mod capture;
 mod decapsulator;
+mod explain;
 mod frames;
 mod spread;

@@ -63,6 +63,8 @@ pub struct Applied {
     pub vips: BTreeMap<IpAddr, u64>,
     /// Index of the counter per service and backend.
     pub counters: BTreeMap<Arc<str>, BTreeMap<Arc<str>, u32>>,
+    /// Number of each service.
+    pub numbers: BTreeMap<Arc<str>, u32>,
     /// What could not be done, in words, by service or virtual address.
     pub faults: BTreeMap<String, String>,
     /// How full the maps are.
@@ -425,6 +427,7 @@ impl Applier {
             }
         }
         for (name, placed) in &self.services {
+            applied.numbers.insert(name.clone(), placed.number);
             let Some(plan) = &placed.plan else { continue };
             let counters = applied.counters.entry(name.clone()).or_default();
             for backend in &plan.service.backends {
