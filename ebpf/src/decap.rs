@@ -119,11 +119,17 @@ fn outer_ipv6(frame: &Frame) -> Result<Outer, DecapVerdict> {
         return Err(DecapVerdict::NotTunnel);
     }
     Ok(Outer {
-        source: header.source,
+        source: words(header.source),
         header: IPV6_HEADER,
         protocol: header.next_header,
         tos: (u32::from_be(header.version_class_label) >> 20) as u8,
     })
+}
+
+/// An address as the keys of the list have it.
+#[inline(always)]
+fn words([a, b]: [u64; 2]) -> [u32; 4] {
+    [a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32]
 }
 
 const ECN: u8 = 3;

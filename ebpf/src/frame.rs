@@ -2,10 +2,15 @@
 
 use aya_ebpf::{
     bindings::xdp_md,
-    helpers::{bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_load_bytes},
+    helpers::{bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_load_bytes},
 };
 
 use crate::header::{ETHERNET, ETHERTYPE, VLAN_TAG};
+
+/// Destination and source as the first twelve bytes of a frame.
+#[derive(Clone, Copy)]
+#[repr(C, packed)]
+pub struct Addresses(pub u64, pub u32);
 
 /// A received frame.
 pub struct Frame {
@@ -19,6 +24,12 @@ impl Frame {
     #[inline(always)]
     pub fn new(ctx: *mut xdp_md) -> Self {
         Self { ctx }
+    }
+
+    /// The context, for a function of its own in the program.
+    #[inline(always)]
+    pub fn context(&self) -> *mut xdp_md {
+        self.ctx
     }
 
     #[inline(always)]
@@ -51,6 +62,33 @@ impl Frame {
         Some(start as *mut T)
     }
 
+    /// As [`Frame::at`], for an offset that is known at run time only: the
+    /// compiler must not split it, or the verifier does not see that what was
+    /// checked is what is used.
+    #[inline(always)]
+    pub fn at_variable<T>(&self, offset: usize) -> Option<*mut T> {
+        let start = in_one(self.data() + offset);
+        if start + size_of::<T>() > self.data_end() {
+            return None;
+        }
+        Some(start as *mut T)
+    }
+
+    /// Whether the frame has so many bytes. Of [`Frame::len`] the compiler may
+    /// make a subtraction of half pointers, which the verifier does not take.
+    #[inline(always)]
+    pub fn reaches(&self, bytes: usize) -> bool {
+        self.at_variable::<()>(bytes).is_some()
+    }
+
+    /// As [`Frame::read`], for an offset that is known at run time only.
+    #[inline(always)]
+    pub fn read_variable<T: Copy>(&self, offset: usize) -> Option<T> {
+        // SAFETY: as in `read`.
+        self.at_variable::<T>(offset)
+            .map(|p| unsafe { p.read_unaligned() })
+    }
+
     /// Reads a `T` of plain integers at `offset`.
     #[inline(always)]
     pub fn read<T: Copy>(&self, offset: usize) -> Option<T> {
@@ -72,9 +110,7 @@ impl Frame {
 
     #[inline(always)]
     fn mac(&self, offset: usize) -> u64 {
-        let low = self.read::<u32>(offset).unwrap_or(0);
-        let high = self.read::<u16>(offset + 4).unwrap_or(0);
-        u64::from(low) | u64::from(high) << 32
+        self.read::<u64>(offset).unwrap_or(0) & 0xffff_ffff_ffff
     }
 
     /// The VLAN tags between the Ethernet addresses and the EtherType of a
@@ -97,11 +133,11 @@ impl Frame {
     pub fn write_link(
         &self,
         network: usize,
-        addresses: [u32; 3],
+        addresses: Addresses,
         tags: [u32; 2],
         ethertype: u16,
     ) -> Option<()> {
-        let place = self.at::<[u32; 3]>(0)?;
+        let place = self.at::<Addresses>(0)?;
         let mut at = ETHERTYPE;
         // SAFETY: `at` has checked the bounds of each.
         unsafe {
@@ -126,6 +162,17 @@ impl Frame {
         // SAFETY: the context is valid; the verifier has all pointers into
         // the frame checked anew.
         unsafe { bpf_xdp_adjust_head(self.ctx, -bytes) == 0 }
+    }
+
+    /// Cuts the frame off behind its first `length` bytes; it has more. All
+    /// pointers become invalid.
+    #[inline(always)]
+    pub fn cut(&mut self, length: usize) -> bool {
+        // Hidden from the compiler, which would subtract half pointers, as the
+        // verifier sees it.
+        let present = core::hint::black_box(self.len()) as i32;
+        // SAFETY: as above.
+        unsafe { bpf_xdp_adjust_tail(self.ctx, length as i32 - present) == 0 }
     }
 
     /// Copies as much of the frame as fits; at least an Ethernet header, or
@@ -154,4 +201,19 @@ impl Frame {
         // SAFETY: the helper has no preconditions.
         unsafe { bpf_redirect(ifindex, 0) };
     }
+}
+
+/// A number that the compiler takes as it is: what it was made of is hidden.
+#[inline(always)]
+#[cfg(target_arch = "bpf")]
+fn in_one(mut number: usize) -> usize {
+    // SAFETY: it is moved to where it is. Without any instruction the line
+    // numbers of two places would fall together, which the kernel refuses.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) number, options(nomem, nostack)) };
+    number
+}
+
+#[cfg(not(target_arch = "bpf"))]
+fn in_one(number: usize) -> usize {
+    number
 }

@@ -11,7 +11,6 @@ mod holds;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     sync::Arc,
     time::Duration,
 };
@@ -25,13 +24,14 @@ use tracing::{info, warn};
 use vipd_control::{
     decide::Desired,
     gate::{Admission, Gate, GateChange, GateChangeKind},
+    model::Vip,
 };
 
 use self::holds::{Holds, Job};
 use crate::{dataplane::apply::Applied, engine::Decision, netlink::Netlink};
 
 /// How every address stands at the gate.
-pub type Admissions = BTreeMap<IpAddr, Admission>;
+pub type Admissions = BTreeMap<Vip, Admission>;
 
 /// What the task lives on.
 pub struct Inputs {
@@ -46,7 +46,7 @@ pub struct Inputs {
     /// How long to hold an address after its withdrawal.
     pub linger: watch::Receiver<Duration>,
     /// What is announced.
-    pub announced: watch::Sender<Arc<BTreeSet<IpAddr>>>,
+    pub announced: watch::Sender<Arc<BTreeSet<Vip>>>,
     /// How every address stands.
     pub admissions: watch::Sender<Arc<Admissions>>,
 }
@@ -136,7 +136,7 @@ fn judge(gate: &mut Gate, inputs: &mut Inputs) -> Vec<GateChange> {
     gate.update(&desired, &applied.vips, fault.as_deref())
 }
 
-fn publish(sender: &watch::Sender<Arc<BTreeSet<IpAddr>>>, set: BTreeSet<IpAddr>) {
+fn publish(sender: &watch::Sender<Arc<BTreeSet<Vip>>>, set: BTreeSet<Vip>) {
     sender.send_if_modified(|current| {
         let changed = **current != set;
         if changed {
@@ -158,7 +158,7 @@ fn log(change: &GateChange) {
 /// How long what a previous agent holds is kept without being announced.
 const INHERITED: Duration = Duration::from_secs(60);
 
-async fn left_behind(netlink: &Netlink) -> BTreeSet<IpAddr> {
+async fn left_behind(netlink: &Netlink) -> BTreeSet<Vip> {
     netlink.held().await.unwrap_or_else(|error| {
         warn!("cannot list unreachable routes of a previous agent: {error}");
         BTreeSet::new()

@@ -34,6 +34,7 @@ use tokio::{
 
 use crate::{
     capture::{self, CaptureError, Message},
+    drain::{self, Answer, Order},
     explain::{Explanation, Question},
     inquiry::Inquiry,
     status::Status,
@@ -56,19 +57,27 @@ pub struct ReloadAnswer {
 struct Api {
     views: Views,
     reload: mpsc::Sender<Reload>,
+    orders: mpsc::Sender<drain::Request>,
     inquiry: Option<Inquiry>,
 }
 
 /// The control interface; without a data plane there is nothing to inquire.
-pub fn router(views: Views, reload: mpsc::Sender<Reload>, inquiry: Option<Inquiry>) -> Router {
+pub fn router(
+    views: Views,
+    reload: mpsc::Sender<Reload>,
+    orders: mpsc::Sender<drain::Request>,
+    inquiry: Option<Inquiry>,
+) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/reload", post(reload_config))
+        .route("/v1/drain", post(drain_backend))
         .route("/v1/explain", post(explain))
         .route("/v1/capture", post(capture))
         .with_state(Api {
             views,
             reload,
+            orders,
             inquiry,
         })
 }
@@ -78,10 +87,29 @@ async fn status(State(api): State<Api>) -> Json<Status> {
 }
 
 async fn reload_config(State(api): State<Api>) -> Result<Json<ReloadAnswer>, StatusCode> {
+    ask(&api.reload, |answer| answer).await
+}
+
+/// Drains a backend, or ends that.
+async fn drain_backend(
+    State(api): State<Api>,
+    Json(order): Json<Order>,
+) -> Result<Json<Answer>, StatusCode> {
+    ask(&api.orders, |answer| (order, answer)).await
+}
+
+/// Hands a request over to who carries it out, and waits for the answer.
+async fn ask<R, A>(
+    to: &mpsc::Sender<R>,
+    request: impl FnOnce(oneshot::Sender<A>) -> R,
+) -> Result<Json<A>, StatusCode> {
     let (answer, answered) = oneshot::channel();
-    let gone = |_| StatusCode::SERVICE_UNAVAILABLE;
-    api.reload.send(answer).await.map_err(|_| gone(()))?;
-    answered.await.map(Json).map_err(|_| gone(()))
+    let sent = to.send(request(answer)).await;
+    sent.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    let answer = answered.await;
+    answer
+        .map(Json)
+        .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)
 }
 
 /// Why a question has no answer.
@@ -157,7 +185,7 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// How long an agent may take to tell its status.
+/// How long an agent may take to tell its status, or to obey.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long an agent may take over a reload, in which sessions may end.
@@ -237,6 +265,16 @@ impl Client {
             }
         }
         bail!("the agent at {} has gone", self.socket.display())
+    }
+
+    /// Drains a backend, or ends that.
+    ///
+    /// # Errors
+    ///
+    /// When the agent cannot be reached or does not answer.
+    pub async fn order(&self, order: &Order) -> anyhow::Result<Answer> {
+        self.call(Method::POST, "/v1/drain", order, STATUS_TIMEOUT)
+            .await
     }
 
     async fn call<T: for<'a> Deserialize<'a>>(

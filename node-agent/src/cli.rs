@@ -6,6 +6,7 @@ use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::{Context as _, bail};
@@ -20,6 +21,7 @@ use crate::{
     config::{Config, Dataplane, Finding, InterfaceName, LogLevel, XdpMode},
     dataplane::kernel::Mode,
     decap,
+    drain::{self, Order, Target},
     explain::{self, Question, Transport},
     netlink::Netlink,
     plane, preload,
@@ -99,6 +101,30 @@ enum Command {
     },
     /// Has the agent load its configuration anew; a bad one changes nothing.
     Reload {
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Takes a backend out of service without breaking what it serves: new
+    /// flows go to others, old ones stay until they end.
+    Drain {
+        /// The backend.
+        #[arg(value_name = "SERVICE/BACKEND")]
+        target: Target,
+        /// Waits until it has no flow left, so many seconds at most, and tells
+        /// how many it has.
+        #[arg(long, value_name = "SECONDS")]
+        wait: Option<Option<u64>>,
+        /// Also when the service then has too few backends.
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Gives a drained backend new flows again.
+    Undrain {
+        /// The backend.
+        #[arg(value_name = "SERVICE/BACKEND")]
+        target: Target,
         #[command(flatten)]
         socket: Socket,
     },
@@ -257,6 +283,32 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
                 bail!("refused; the old configuration stays in force");
             }
         }
+        Command::Drain {
+            target,
+            wait,
+            force,
+            socket,
+        } => {
+            let client = Client::new(&socket.socket);
+            let order = Order {
+                target,
+                drained: true,
+                force,
+            };
+            obey(&client, &order).await?;
+            if let Some(limit) = wait {
+                let limit = limit.map(Duration::from_secs);
+                drain::wait(&client, &order.target, limit).await?;
+            }
+        }
+        Command::Undrain { target, socket } => {
+            let order = Order {
+                target,
+                drained: false,
+                force: false,
+            };
+            obey(&Client::new(&socket.socket), &order).await?;
+        }
         Command::Load {
             config: path,
             iface,
@@ -313,6 +365,16 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Gives an order, and prints what came of it.
+async fn obey(client: &Client, order: &Order) -> anyhow::Result<()> {
+    let answer = client.order(order).await?;
+    if !answer.done {
+        bail!("{}", answer.message);
+    }
+    println!("{}", answer.message);
+    Ok(())
 }
 
 /// Reads a configuration, or says what is wrong with it.

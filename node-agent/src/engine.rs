@@ -1,7 +1,8 @@
-//! The engine: observations and configuration in, what is desired out.
+//! The engine: observations, configuration and the operator's orders in, what
+//! is desired out.
 //!
 //! One task. It owns the health table and asks the decision after every
-//! observation that changed something; what is desired is published as a
+//! observation or order that changed something; what is desired is published as a
 //! state, only when it differs.
 
 use std::{
@@ -20,11 +21,15 @@ use vipd_control::{
     check::Observation,
     decide::{Decider, Desired, HealthView},
     health::{Initial, Transition},
-    health_table::HealthTable,
-    model::{Backend, Model, Service},
+    health_table::{Change, HealthTable},
+    model::{Backend, Model, Service, Vip},
+    standing::Standing,
 };
 
-use crate::leaving::Leaving;
+use crate::{
+    drain::{self, Answer, Drains, Order},
+    leaving::Leaving,
+};
 
 /// What the engine publishes.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +38,7 @@ pub struct Decision {
     pub desired: Arc<Desired>,
     /// Virtual addresses that were taken out of the configuration: still
     /// forwarded, no longer announced.
-    pub leaving: Arc<BTreeSet<IpAddr>>,
+    pub leaving: Arc<BTreeSet<Vip>>,
 }
 
 /// The health table, for whoever shows it.
@@ -50,14 +55,24 @@ pub struct Plan {
     pub linger: Duration,
 }
 
-/// What is believed of a backend before its first check.
-pub type Beliefs<'a> = &'a dyn Fn(&Service, &Backend) -> Initial;
+/// What is believed of a backend at the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Belief {
+    /// Before its first check.
+    pub initial: Initial,
+    /// The operator has drained it.
+    pub drained: bool,
+}
+
+/// What is believed of each backend at the start.
+pub type Beliefs<'a> = &'a dyn Fn(&Service, &Backend) -> Belief;
 
 /// Observes, decides, publishes.
 pub struct Engine {
     plan: Plan,
     decider: Decider,
     health: SharedHealth,
+    drains: Drains,
     leaving: Leaving,
     decision: watch::Sender<Decision>,
 }
@@ -68,9 +83,13 @@ impl Engine {
     #[must_use]
     pub fn new(plan: Plan, beliefs: Beliefs<'_>) -> Self {
         let mut health = HealthTable::default();
-        health.apply(&plan.model, beliefs, Instant::now());
+        let initial = |service: &Service, backend: &Backend| beliefs(service, backend).initial;
+        health.apply(&plan.model, &initial, Instant::now());
         let engine = Self {
             decider: Decider::new(plan.secret),
+            drains: Drains::new(&plan.model, |service, backend| {
+                beliefs(service, backend).drained
+            }),
             plan,
             health: Arc::new(Mutex::new(health)),
             leaving: Leaving::default(),
@@ -97,6 +116,7 @@ impl Engine {
         mut self,
         mut observations: mpsc::Receiver<Observation>,
         mut plans: watch::Receiver<Plan>,
+        mut orders: mpsc::Receiver<drain::Request>,
     ) {
         loop {
             let leave = self.leaving.next();
@@ -112,6 +132,10 @@ impl Engine {
                     }
                     Err(_) => return,
                 },
+                Some((order, answer)) = orders.recv() => {
+                    // Whoever asked may have gone.
+                    let _ = answer.send(self.order(&order));
+                }
                 () = async { match leave {
                     Some(at) => sleep_until(at.into()).await,
                     None => std::future::pending().await,
@@ -126,11 +150,29 @@ impl Engine {
     fn observe(&mut self, observation: Observation) {
         let (service, backend) = (Arc::clone(&observation.service), observation.backend);
         let detail = observation.result.to_string();
-        let transition = self.table().observe(observation, Instant::now());
-        let Some(transition) = transition else { return };
-        self.log(&service, backend, &transition, &detail);
-        if transition.availability().is_some() {
+        let Change {
+            transition,
+            standing,
+        } = self.table().observe(observation, Instant::now());
+        if let Some(transition) = transition {
+            self.log(&service, backend, &transition, &detail);
+        }
+        if standing.is_some() {
             self.decide();
+        }
+    }
+
+    fn order(&mut self, order: &Order) -> Answer {
+        let before = Arc::clone(&self.decision.borrow().desired);
+        let outcome = self.drains.carry_out(order, &self.plan.model, &before);
+        match &outcome {
+            Ok(message) => info!("{message}"),
+            Err(message) => warn!("{message}"),
+        }
+        self.decide();
+        Answer {
+            done: outcome.is_ok(),
+            message: outcome.unwrap_or_else(|message| message),
         }
     }
 
@@ -141,6 +183,7 @@ impl Engine {
             .configure(&before, &plan.model, now + plan.linger);
         self.table()
             .apply(&plan.model, &|_, _| Initial::Unknown, now);
+        self.drains.configure(&self.plan.model, &plan.model);
         self.decider = Decider::new(plan.secret);
         self.plan = plan;
         self.decide();
@@ -153,6 +196,7 @@ impl Engine {
             let table = self.table();
             let view = View {
                 health: &table,
+                drains: &self.drains,
                 leaving: &self.leaving,
             };
             self.decider.decide(&model, &view, &previous)
@@ -192,16 +236,22 @@ impl Engine {
     }
 }
 
-/// Health of what is checked, and the last word on what is leaving.
+/// Health of what is checked, the operator's will, and the last word on what is
+/// leaving.
 struct View<'a> {
     health: &'a HealthTable,
+    drains: &'a Drains,
     leaving: &'a Leaving,
 }
 
 impl HealthView for View<'_> {
-    fn available(&self, service: &Service) -> Vec<bool> {
+    fn standing(&self, service: &Service) -> Vec<Standing> {
         self.leaving
-            .available(&service.name)
-            .map_or_else(|| self.health.available(service), <[bool]>::to_vec)
+            .standing(&service.name)
+            .map_or_else(|| self.health.standing(service), <[Standing]>::to_vec)
+    }
+
+    fn drained(&self, service: &Service) -> Vec<bool> {
+        self.drains.of(service)
     }
 }

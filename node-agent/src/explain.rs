@@ -128,7 +128,7 @@ impl Names {
     /// Of what has been applied.
     #[must_use]
     pub fn of(applied: &Applied) -> Self {
-        let backends = applied.counters.values().flatten();
+        let backends = applied.counters.values().flat_map(|of| of.iter());
         Self {
             services: applied
                 .numbers

@@ -3,14 +3,14 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     sync::Arc,
     time::Instant,
 };
 
 use vipd_control::{
     decide::Desired,
-    model::{Model, Service},
+    model::{Model, Service, Vip},
+    standing::Standing,
 };
 
 /// Services that live on only for addresses that are no longer configured.
@@ -24,7 +24,7 @@ pub struct Leaving {
 struct Leaver {
     service: Arc<Service>,
     /// As it was when the address was taken out; nobody checks any more.
-    available: Vec<bool>,
+    standing: Vec<Standing>,
     until: Instant,
 }
 
@@ -33,7 +33,7 @@ impl Leaving {
     /// address until its own time.
     pub fn configure(&mut self, before: &Desired, model: &Model, until: Instant) {
         let configured = addresses(model);
-        let is_gone = |vip: &IpAddr| !configured.contains(vip);
+        let is_gone = |vip: &Vip| !configured.contains(vip);
         // An address that has come back is not leaving.
         self.services.retain(|_, leaver| {
             if !leaver.service.vips.iter().all(is_gone) {
@@ -59,7 +59,7 @@ impl Leaving {
                     vips: gone,
                     ..Service::clone(service)
                 }),
-                available: plan.available.clone(),
+                standing: plan.standing.clone(),
                 until,
             };
             self.services.insert(name, leaver);
@@ -79,17 +79,17 @@ impl Leaving {
         Model { services }
     }
 
-    /// Availability of a leaving service's backends.
+    /// How a leaving service's backends were.
     #[must_use]
-    pub fn available(&self, service: &str) -> Option<&[bool]> {
+    pub fn standing(&self, service: &str) -> Option<&[Standing]> {
         self.services
             .get(service)
-            .map(|leaver| leaver.available.as_slice())
+            .map(|leaver| leaver.standing.as_slice())
     }
 
     /// All addresses that are leaving.
     #[must_use]
-    pub fn addresses(&self) -> BTreeSet<IpAddr> {
+    pub fn addresses(&self) -> BTreeSet<Vip> {
         self.services
             .values()
             .flat_map(|leaver| leaver.service.vips.iter().copied())
@@ -108,7 +108,7 @@ impl Leaving {
     }
 }
 
-fn addresses(model: &Model) -> BTreeSet<IpAddr> {
+fn addresses(model: &Model) -> BTreeSet<Vip> {
     model
         .services
         .iter()
@@ -118,17 +118,17 @@ fn addresses(model: &Model) -> BTreeSet<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use std::{num::NonZeroU16, time::Duration};
+    use std::{net::IpAddr, num::NonZeroU16, time::Duration};
 
     use vipd_control::{
         decide::Decider,
-        model::{Backend, Check, CheckKind, Mode, Protocol, Timing},
+        model::{Backend, Check, CheckKind, Mode, Ports, Protocol, Timing},
     };
 
     use super::*;
 
-    fn vip(last: u8) -> IpAddr {
-        [198, 51, 100, last].into()
+    fn vip(last: u8) -> Vip {
+        IpAddr::from([198, 51, 100, last]).into()
     }
 
     /// One service on these addresses.
@@ -137,10 +137,11 @@ mod tests {
             name: "web".into(),
             vips: vips.iter().copied().map(vip).collect(),
             protocol: Protocol::Tcp,
-            port: NonZeroU16::MIN,
+            ports: Ports::One(NonZeroU16::MIN),
             mode: Mode::Ipip,
             min_healthy: 1,
             ring_size: 256,
+            idle: Duration::ZERO,
             check: Check {
                 kind: CheckKind::None,
                 port: NonZeroU16::MIN,

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod config;
 pub mod dataplane;
 pub mod decap;
+pub mod drain;
 pub mod engine;
 pub mod explain;
 pub mod headers;

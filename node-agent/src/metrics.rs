@@ -140,6 +140,13 @@ fn counters<'a>(
         .map(Family)
 }
 
+/// Exact up to 2^53, which no table of flows holds.
+fn count(value: u64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "see above")]
+    let value = value as f64;
+    value
+}
+
 fn flag(value: bool) -> f64 {
     f64::from(u8::from(value))
 }
@@ -176,7 +183,7 @@ fn encode_services(status: &Status, page: &mut DescriptorEncoder<'_>) -> fmt::Re
         None,
     )?;
     for vip in &status.vips {
-        vips.gauge(&[("vip", &vip.address.to_string())], flag(vip.announced))?;
+        vips.gauge(&[("vip", &vip.address)], flag(vip.announced))?;
     }
     type Value = fn(&crate::status::Service) -> f64;
     let families: [(&str, &str, Value); 3] = [
@@ -200,6 +207,21 @@ fn encode_services(status: &Status, page: &mut DescriptorEncoder<'_>) -> fmt::Re
         let mut family = gauges(page, name, help, None)?;
         for service in &status.services {
             family.gauge(&[("service", &service.name)], value(service))?;
+        }
+    }
+    if status.dataplane.is_some() {
+        let help = "Ring slots by phase: learn and track after a change of owner.";
+        let mut slots = gauges(page, "service_slots", help, None)?;
+        for service in &status.services {
+            let phases = service.phases.unwrap_or_default();
+            for (phase, value) in [
+                ("stable", phases.stable),
+                ("learn", phases.learn),
+                ("track", phases.track),
+            ] {
+                let labels = [("service", service.name.as_str()), ("phase", phase)];
+                slots.gauge(&labels, value.into())?;
+            }
         }
     }
     let help = "Always 1; the fingerprint is the same on every node that sees the same backends and \
@@ -234,7 +256,7 @@ fn encode_backends(status: &Status, page: &mut DescriptorEncoder<'_>) -> fmt::Re
     let mut up = gauges(
         page,
         "backend_available",
-        "Whether the backend takes traffic.",
+        "Whether the backend takes new flows.",
         None,
     )?;
     each(&mut |labels, backend| up.gauge(labels, flag(backend.available)))?;
@@ -249,6 +271,16 @@ fn encode_backends(status: &Status, page: &mut DescriptorEncoder<'_>) -> fmt::Re
         labels.push(("state", &backend.state));
         state.gauge(&labels, 1.0)
     })?;
+    let help = "1 for what the state means for flows: up, draining, failing or down.";
+    let mut standing = gauges(page, "backend_standing", help, None)?;
+    each(&mut |labels, backend| {
+        let mut labels = labels.to_vec();
+        labels.push(("standing", &backend.standing));
+        standing.gauge(&labels, 1.0)
+    })?;
+    let help = "Whether the operator has drained the backend.";
+    let mut drained = gauges(page, "backend_drained", help, None)?;
+    each(&mut |labels, backend| drained.gauge(labels, flag(backend.drained)))?;
     let mut slots = gauges(
         page,
         "backend_ring_slots",
@@ -256,6 +288,11 @@ fn encode_backends(status: &Status, page: &mut DescriptorEncoder<'_>) -> fmt::Re
         None,
     )?;
     each(&mut |labels, backend| slots.gauge(labels, backend.slots.into()))?;
+    if status.dataplane.is_some() {
+        let help = "Live flows recorded for the backend; flows of stable slots need no record.";
+        let mut flows = gauges(page, "backend_flows", help, None)?;
+        each(&mut |labels, backend| flows.gauge(labels, count(backend.flows)))?;
+    }
     let help = "How long the last check took, by its result in HAProxy's words.";
     let mut check = gauges(page, "backend_check_duration", help, Some(&Unit::Seconds))?;
     each(&mut |labels, backend| match &backend.check {

@@ -26,11 +26,7 @@ use crate::{
         apply::{Applier, Reach, Settings},
         kernel::{Kernel, Mode},
     },
-    netlink::{
-        Netlink,
-        watch::watch_ways,
-        way::{Problems, Ways},
-    },
+    netlink::{Netlink, watch::watch_ways, way::Ways},
     plane,
 };
 
@@ -64,8 +60,8 @@ pub async fn load(path: &Path, config: &Config, dataplane: &Dataplane) -> anyhow
     }
 
     let reach = Reach {
-        ways: ways(config).await,
-        problems: Problems::default(),
+        ways: ways(config).await.into(),
+        ..Reach::default()
     };
     let everybody = |_: &Service, _: &Backend| true;
     let desired = Decider::new(secret).decide(&config.model, &everybody, &Desired::default());

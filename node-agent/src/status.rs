@@ -66,11 +66,11 @@ pub struct MapUse {
     pub capacity: u32,
 }
 
-/// A virtual address.
+/// A virtual address or prefix.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Vip {
-    /// The address.
-    pub address: IpAddr,
+    /// The address or prefix.
+    pub address: String,
     /// Whether it is announced.
     pub announced: bool,
     /// Why, or why not.
@@ -82,13 +82,13 @@ pub struct Vip {
 pub struct Service {
     /// Name.
     pub name: String,
-    /// Virtual addresses.
-    pub vips: Vec<IpAddr>,
+    /// Virtual addresses and prefixes.
+    pub vips: Vec<String>,
     /// `tcp` or `udp`.
     pub protocol: String,
-    /// Port.
-    pub port: u16,
-    /// `ipip` or `l2-dsr`.
+    /// Port, range of ports, or `any`.
+    pub port: String,
+    /// `ipip`, `gue` or `l2-dsr`.
     pub mode: String,
     /// Whether enough backends are healthy.
     pub alive: bool,
@@ -101,12 +101,33 @@ pub struct Service {
     /// Who owns which slot, in one number; the same on every node that sees
     /// the same and has the same secret.
     pub ring_fingerprint: Option<String>,
+    /// Whether packets meet what is decided. False for a moment after a change,
+    /// and while something of it cannot be applied.
+    pub in_force: bool,
+    /// How long a flow without packets is remembered across a change.
+    pub idle_seconds: u64,
+    /// Slots of the ring by phase, where there is a data plane.
+    pub phases: Option<Phases>,
+    /// Live flows that are recorded, all present backends together. Flows of
+    /// slots that are stable need no record.
+    pub flows: u64,
     /// Packets forwarded, all present backends together; falls when one leaves.
     pub packets: u64,
     /// Bytes forwarded, all present backends together; falls when one leaves.
     pub bytes: u64,
     /// Backends.
     pub backends: Vec<Backend>,
+}
+
+/// Slots of a ring by what they are going through.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Phases {
+    /// All flows go to the owner.
+    pub stable: u32,
+    /// Has changed hands; what flows the owner before had is being learnt.
+    pub learn: u32,
+    /// Flows of owners before are known, and live on.
+    pub track: u32,
 }
 
 /// A backend of a service.
@@ -118,9 +139,14 @@ pub struct Backend {
     pub address: IpAddr,
     /// Weight.
     pub weight: u16,
-    /// State in words.
+    /// What checks say: `unknown`, `up`, `going down`, `down`, `going up`.
     pub state: String,
-    /// Whether it takes traffic.
+    /// What it means for flows: `up`, `draining` or `failing` (no new flows,
+    /// old ones stay), `down`.
+    pub standing: String,
+    /// Whether the operator has drained it, dead or alive.
+    pub drained: bool,
+    /// Whether it takes new flows.
     pub available: bool,
     /// How long it has been in this state.
     pub since_seconds: f64,
@@ -128,6 +154,10 @@ pub struct Backend {
     pub check: Option<Check>,
     /// Ring slots it owns.
     pub slots: u32,
+    /// Live flows that are recorded for it.
+    pub flows: u64,
+    /// Recorded flows of which a FIN or RST was seen.
+    pub flows_closing: u64,
     /// Packets forwarded to it.
     pub packets: u64,
     /// Bytes forwarded to it.
@@ -230,12 +260,7 @@ impl Status {
         }
         for vip in &self.vips {
             let announced = if vip.announced { "yes" } else { "no" };
-            writeln!(
-                out,
-                "{:<40} {announced:<9}  {}",
-                vip.address.to_string(),
-                vip.reason
-            )?;
+            writeln!(out, "{:<40} {announced:<9}  {}", vip.address, vip.reason)?;
         }
         for service in &self.services {
             service.write(out)?;
@@ -269,10 +294,17 @@ impl Service {
             self.ring_size,
             self.ring_fingerprint.as_deref().unwrap_or("empty")
         )?;
+        if let Some(phases) = &self.phases {
+            writeln!(
+                out,
+                "  slots: {} stable, {} learn, {} track · flows recorded: {}",
+                phases.stable, phases.learn, phases.track, self.flows
+            )?;
+        }
         writeln!(
             out,
-            "  {:<16} {:<28} {:>6} {:<11} {:>8} {:>7} {:>12}  LAST CHECK",
-            "BACKEND", "ADDRESS", "WEIGHT", "STATE", "FOR", "SLOTS", "PACKETS"
+            "  {:<16} {:<28} {:>6} {:<11} {:>8} {:>7} {:>7} {:>12}  LAST CHECK",
+            "BACKEND", "ADDRESS", "WEIGHT", "STATE", "FOR", "SLOTS", "FLOWS", "PACKETS"
         )?;
         for backend in &self.backends {
             let check = backend.check.as_ref().map_or_else(
@@ -285,17 +317,34 @@ impl Service {
             );
             writeln!(
                 out,
-                "  {:<16} {:<28} {:>6} {:<11} {:>8} {:>7} {:>12}  {check}",
+                "  {:<16} {:<28} {:>6} {:<11} {:>8} {:>7} {:>7} {:>12}  {check}",
                 backend.name,
                 backend.address.to_string(),
                 backend.weight,
-                backend.state,
+                backend.words(),
                 ago(backend.since_seconds),
                 backend.slots,
+                backend.flows,
                 backend.packets
             )?;
         }
         Ok(())
+    }
+}
+
+impl Backend {
+    /// Health, and what the operator wants of it, in few words.
+    fn words(&self) -> String {
+        let words = match (self.standing.as_str(), self.state.as_str()) {
+            // The check's doubts say more.
+            ("up" | "down", state) | ("failing", state @ "going up") => state,
+            (standing, _) => standing,
+        };
+        if self.drained && self.standing != "draining" {
+            format!("{words}, drained")
+        } else {
+            words.to_owned()
+        }
     }
 }
 

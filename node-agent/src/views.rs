@@ -14,13 +14,16 @@ use vipd_control::{
     decide::ServicePlan,
     gate::Admission,
     health::{Health, State},
-    model::{Mode, Protocol},
+    model::Mode,
 };
 
 use crate::{
     announce::Admissions,
     config::Config,
-    dataplane::{apply::Applied, tables::Counters},
+    dataplane::{
+        apply::{Applied, PhaseCount},
+        tables::Counters,
+    },
     engine::{Decision, SharedHealth},
     netlink::way::Problems,
     speaker::{PeerStatus, Peers},
@@ -86,7 +89,7 @@ impl Views {
                 .desired
                 .services
                 .iter()
-                .map(|plan| self.service(plan, now))
+                .map(|plan| self.service(plan, &decision, now))
                 .collect(),
             peers: peers
                 .values()
@@ -110,7 +113,7 @@ impl Views {
                 None => "not judged yet".to_owned(),
             };
             status::Vip {
-                address: *address,
+                address: address.to_string(),
                 announced: admission == Some(&Admission::Announced),
                 reason,
             }
@@ -118,20 +121,25 @@ impl Views {
         .collect()
     }
 
-    fn service(&self, plan: &ServicePlan, now: Instant) -> status::Service {
+    fn service(&self, plan: &ServicePlan, decision: &Decision, now: Instant) -> status::Service {
         let service = &plan.service;
         let shares = plan.ring.as_ref().map(|ring| ring.shares());
         let health: Vec<Health> = {
             let table = self.health.lock().unwrap_or_else(PoisonError::into_inner);
             table.backends(&service.name).to_vec()
         };
+        let dataplane = self.dataplane.as_ref();
+        let applied = dataplane.map(|dataplane| Arc::clone(&dataplane.applied.borrow()));
+        let recorded = applied.as_ref().and_then(|a| a.flows.get(&service.name));
         let backends: Vec<_> = service
             .backends
             .iter()
             .enumerate()
             .map(|(i, backend)| {
                 let health = health.get(i);
-                let counter = self.dataplane.as_ref().map_or_else(Default::default, |d| {
+                let flows = recorded.and_then(|flows| flows.get(&backend.name));
+                let flows = flows.copied().unwrap_or_default();
+                let counter = dataplane.map_or_else(Default::default, |d| {
                     d.counter(&service.name, &backend.name)
                 });
                 status::Backend {
@@ -139,10 +147,14 @@ impl Views {
                     address: backend.address,
                     weight: backend.weight,
                     state: health.map_or("leaving", |h| state(h.state())).to_owned(),
+                    standing: plan.standing.get(i).map_or("?", |s| s.label()).to_owned(),
+                    drained: plan.drained.get(i) == Some(&true),
                     available: plan.available.get(i) == Some(&true),
                     since_seconds: health.map_or(0.0, |h| seconds(h.since(), now)),
                     check: health.and_then(Health::last).map(check),
                     slots: shares.as_ref().and_then(|s| s.get(i).copied()).unwrap_or(0),
+                    flows: flows.live,
+                    flows_closing: flows.closing,
                     packets: counter.packets,
                     bytes: counter.bytes,
                 }
@@ -150,16 +162,13 @@ impl Views {
             .collect();
         status::Service {
             name: service.name.to_string(),
-            vips: service.vips.clone(),
-            protocol: match service.protocol {
-                Protocol::Tcp => "tcp",
-                Protocol::Udp => "udp",
-            }
-            .to_owned(),
-            port: service.port.get(),
+            vips: service.vips.iter().map(ToString::to_string).collect(),
+            protocol: service.protocol.to_string(),
+            port: service.ports.to_string(),
             mode: match service.mode {
                 Mode::L2Dsr => "l2-dsr",
                 Mode::Ipip => "ipip",
+                Mode::Gue(_) => "gue",
             }
             .to_owned(),
             alive: plan.alive,
@@ -167,6 +176,16 @@ impl Views {
             configured: plan.configured,
             ring_size: service.ring_size,
             ring_fingerprint: plan.ring_fingerprint.map(|f| format!("{f:016x}")),
+            in_force: applied.as_ref().is_some_and(|applied| {
+                let plan = |vip| decision.desired.vips.get(vip);
+                let mut vips = service.vips.iter();
+                vips.all(|vip| plan(vip).map(|p| p.fingerprint) == applied.vips.get(vip).copied())
+            }),
+            idle_seconds: service.idle.as_secs(),
+            phases: applied
+                .as_ref()
+                .map(|applied| phases(applied.phases.get(&service.name))),
+            flows: backends.iter().map(|b| b.flows).sum(),
             packets: backends.iter().map(|b| b.packets).sum(),
             bytes: backends.iter().map(|b| b.bytes).sum(),
             backends,
@@ -209,6 +228,15 @@ impl DataplaneViews {
         let applied = self.applied.borrow();
         let index = applied.counters.get(service).and_then(|s| s.get(backend));
         index.map_or_else(Default::default, |index| self.counters.sum(*index))
+    }
+}
+
+fn phases(count: Option<&PhaseCount>) -> status::Phases {
+    let count = count.copied().unwrap_or_default();
+    status::Phases {
+        stable: count.stable,
+        learn: count.learn,
+        track: count.track,
     }
 }
 

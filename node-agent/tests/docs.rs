@@ -8,7 +8,7 @@ use std::{
 
 use vipd::{
     metrics,
-    status::{Backend, Check, Dataplane, Interface, MapUse, Peer, Service, Status, Vip},
+    status::{Backend, Check, Dataplane, Interface, MapUse, Peer, Phases, Service, Status, Vip},
 };
 use vipd_abi::{Action, DecapVerdict, Verdict};
 
@@ -180,21 +180,25 @@ fn status() -> Status {
             verdicts: [("forwarded".into(), 7)].into(),
         }),
         vips: vec![Vip {
-            address: address("198.51.100.10"),
+            address: "198.51.100.10".into(),
             announced: true,
             reason: String::new(),
         }],
         services: vec![Service {
             name: "web".into(),
-            vips: vec![address("198.51.100.10")],
+            vips: vec!["198.51.100.10".into()],
             protocol: "tcp".into(),
-            port: 80,
+            port: "80".into(),
             mode: "ipip".into(),
             alive: true,
             healthy: 1,
             configured: 1,
             ring_size: 256,
             ring_fingerprint: Some("0123456789abcdef".into()),
+            in_force: true,
+            idle_seconds: 300,
+            phases: Some(Phases::default()),
+            flows: 0,
             packets: 7,
             bytes: 700,
             backends: vec![Backend {
@@ -202,6 +206,8 @@ fn status() -> Status {
                 address: address("192.0.2.21"),
                 weight: 1,
                 state: "up".into(),
+                standing: "up".into(),
+                drained: false,
                 available: true,
                 since_seconds: 3.0,
                 check: Some(Check {
@@ -211,6 +217,8 @@ fn status() -> Status {
                     detail: String::new(),
                 }),
                 slots: 256,
+                flows: 0,
+                flows_closing: 0,
                 packets: 7,
                 bytes: 700,
             }],

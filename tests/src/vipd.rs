@@ -94,6 +94,17 @@ impl Vipd {
         self.process.signal(Signal::HUP)
     }
 
+    /// `vipd drain SERVICE/BACKEND`, and what it prints. The error of a refused
+    /// one tells why.
+    pub fn drain(&self, target: &str, arguments: &[&str]) -> Result<String> {
+        self.command("drain", &[&[target], arguments].concat())
+    }
+
+    /// `vipd undrain SERVICE/BACKEND`.
+    pub fn undrain(&self, target: &str) -> Result<String> {
+        self.command("undrain", &[target])
+    }
+
     /// What the status says of a BGP peer.
     pub fn peer(&self, name: &str) -> Result<Value> {
         let status = self.status()?;

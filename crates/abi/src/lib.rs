@@ -26,6 +26,7 @@ mod hash;
 mod maps;
 mod next_hop;
 mod plain;
+mod plane;
 mod slot;
 mod tick;
 mod trace;
@@ -46,8 +47,9 @@ pub use maps::{
 };
 pub use next_hop::{NextHop, Uplink, mac_bits};
 pub use plain::Plain;
+pub use plane::{Counts, Plane, within};
 pub use slot::{Phase, Slot, Stamp};
 pub use tick::Tick;
 pub use trace::{CAPTURED_BYTES, CaptureCount, CaptureFilter, Captured, Trace};
 pub use verdict::{Action, Verdict};
-pub use vip::{EntryKind, Head, Heads, MOST_LENGTHS, MOST_RANGES, PortRange, VipEntry, VipKey};
+pub use vip::{EntryKind, Head, MOST_LENGTHS, MOST_RANGES, PortRange, VipEntry, VipKey};

@@ -33,52 +33,12 @@ pub const CPUS: u32 = 256;
 
 /// Names of the maps, as in the eBPF object and as pinned.
 pub mod map {
-    /// `[Heads; 1]`: which half of the VIP table is in force, and what holds for
-    /// each.
-    pub const HEADS: &str = "HEADS";
-    /// `[u64; 2 * VIP_BUCKETS]`: displacement per bucket.
-    pub const VIP_SEEDS: &str = "VIP_SEEDS";
-    /// `[VipEntry; 2 * VIP_SLOTS]`.
-    pub const VIP_ENTRIES: &str = "VIP_ENTRIES";
-    /// `[Slot; RING_SLOTS]`: the rings of all services.
-    pub const RING: &str = "RING";
-    /// `[Stamp; RING_SLOTS]`: one beside each slot.
-    pub const STAMPS: &str = "STAMPS";
-    /// `[FlowBucket; FLOW_BUCKETS]`.
-    pub const FLOWS: &str = "FLOWS";
-    /// `[FlowBucket; FRAGMENT_BUCKETS]`.
-    pub const FRAGMENTS: &str = "FRAGMENTS";
-    /// `[PortRange; 2 * PORT_RANGES]`.
-    pub const PORT_RANGE_RECORDS: &str = "PORT_RANGE_RECORDS";
-    /// `[u64; 2 * FILTER_WORDS]`: a bit for each virtual address.
-    pub const FILTER: &str = "FILTER";
-    /// `[u64; CPUS]`: what each processor may still answer by ICMP.
-    pub const ANSWERS: &str = "ANSWERS";
-    /// `[BackendRecord; BACKENDS]`.
-    pub const BACKEND_RECORDS: &str = "BACKEND_RECORDS";
-    /// `[NextHop; NEXT_HOPS]`.
-    pub const NEXT_HOP_WORDS: &str = "NEXT_HOP_WORDS";
-    /// `[Uplink; UPLINKS]`.
-    pub const UPLINK_RECORDS: &str = "UPLINK_RECORDS";
-    /// `[Counter; CPUS * COUNTERS]`: all counters of processor 0 first.
-    pub const COUNTER_RECORDS: &str = "COUNTER_RECORDS";
+    /// `[Plane; 1]`: all tables.
+    pub const PLANE: &str = "PLANE";
+    /// `[Counts; CPUS]`: a value for each processor.
+    pub const COUNTS: &str = "COUNTS";
     /// Every map of the balancer that is pinned.
-    pub const ALL: [&str; 14] = [
-        HEADS,
-        VIP_SEEDS,
-        VIP_ENTRIES,
-        RING,
-        STAMPS,
-        FLOWS,
-        FRAGMENTS,
-        PORT_RANGE_RECORDS,
-        FILTER,
-        ANSWERS,
-        BACKEND_RECORDS,
-        NEXT_HOP_WORDS,
-        UPLINK_RECORDS,
-        COUNTER_RECORDS,
-    ];
+    pub const ALL: [&str; 2] = [PLANE, COUNTS];
     /// `[Trace; 1]`: what the explaining program tells of its last packet.
     pub const TRACES: &str = "TRACES";
     /// `[CaptureFilter; 1]`: what the capturing program captures.

@@ -25,8 +25,9 @@ pub struct Trace {
     pub leaves_by: u32,
     /// A [`Verdict`].
     pub verdict: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// For the explaining program's own use: the place in a bucket that it would
+    /// have freed.
+    pub freed: u32,
 }
 
 // SAFETY: two u64 and eight u32 without padding.

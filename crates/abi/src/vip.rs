@@ -48,6 +48,15 @@ impl VipKey {
         }
     }
 
+    /// An IPv6 destination as two words, as read from memory on a little-endian
+    /// machine.
+    #[must_use]
+    #[inline(always)]
+    pub const fn words([a, b]: [u64; 2], protocol: u8, port: u16) -> Self {
+        let address = [a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32];
+        Self::v6(address, protocol, port)
+    }
+
     /// A prefix of `length` bits; the address's other bits are zero.
     #[must_use]
     #[inline(always)]
@@ -66,6 +75,23 @@ impl VipKey {
             address,
             service: 1 << 25 | service & 0xff_ffff,
         }
+    }
+
+    /// Length of the prefix it stands for, if it does.
+    #[must_use]
+    pub const fn prefix_length(&self) -> Option<u32> {
+        if self.service >> 24 == 1 {
+            Some(self.service & 0xff)
+        } else {
+            None
+        }
+    }
+
+    /// Whether its address is of IPv4.
+    #[must_use]
+    pub const fn is_ipv4(&self) -> bool {
+        let [a, b, c, _] = self.address;
+        a | b == 0 && c == 0xffff_u32.to_be()
     }
 
     /// The key that stands for the address alone.
@@ -116,7 +142,10 @@ impl VipKey {
     #[must_use]
     #[inline(always)]
     pub const fn bucket(hash: u64) -> u32 {
-        (hash >> 52) as u32 & (VIP_BUCKETS - 1)
+        // The highest bits folded with lower ones: by themselves they are a
+        // linear function of the key, and heap up where both addresses and
+        // ports are in a row.
+        (hash >> 20) as u32 & (VIP_BUCKETS - 1)
     }
 
     /// The displacement that stands in a bucket after `tries` that did not fit:
@@ -232,21 +261,3 @@ pub struct Head {
 unsafe impl Plain for Head {}
 
 const _: () = assert!(size_of::<Head>() == 112);
-
-/// Both halves' heads, and the word that says which half is in force: together,
-/// so that a packet finds them by one look.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(C)]
-pub struct Heads {
-    /// 0 or 1.
-    pub published: u64,
-    /// Zero.
-    pub reserved: [u64; 7],
-    /// One per half.
-    pub halves: [Head; 2],
-}
-
-// SAFETY: repr(C), eight u64 and two `Head`s, without padding.
-unsafe impl Plain for Heads {}
-
-const _: () = assert!(size_of::<Heads>() == 288);

@@ -102,6 +102,29 @@ impl CheckCode {
         }
     }
 
+    /// Whether nothing answered at layer 4. All else that can fail fails above
+    /// it, on a host that takes connections; a check program does not tell,
+    /// and gets the benefit of the doubt.
+    #[must_use]
+    pub const fn is_silence(self) -> bool {
+        match self {
+            Self::L4Timeout | Self::L4Con => true,
+            Self::SockErr
+            | Self::L4Ok
+            | Self::L6Ok
+            | Self::L6Timeout
+            | Self::L6Response
+            | Self::L7Ok
+            | Self::L7OkConditional
+            | Self::L7Timeout
+            | Self::L7Response
+            | Self::L7Status
+            | Self::ProcOk
+            | Self::ProcTimeout
+            | Self::ProcErr => false,
+        }
+    }
+
     /// HAProxy's word.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

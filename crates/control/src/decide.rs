@@ -8,12 +8,13 @@
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
     hash::{Fields, siphash},
-    model::{Backend, Mode, Model, Protocol, Service},
+    model::{Backend, Mode, Model, Service, Vip},
     ring::{Ring, RingBase},
+    standing::Standing,
 };
 
 /// What is to be forwarded and announced.
@@ -22,7 +23,7 @@ pub struct Desired {
     /// One per service, in the order of their names.
     pub services: Vec<Arc<ServicePlan>>,
     /// One per virtual address.
-    pub vips: BTreeMap<IpAddr, Arc<VipPlan>>,
+    pub vips: BTreeMap<Vip, Arc<VipPlan>>,
 }
 
 /// What is to be forwarded for one service.
@@ -30,10 +31,14 @@ pub struct Desired {
 pub struct ServicePlan {
     /// As configured.
     pub service: Arc<Service>,
-    /// Whether each backend takes traffic, in the service's order; also those
-    /// of weight 0 when they are healthy.
+    /// What each backend means for flows, in the service's order; also those of
+    /// weight 0.
+    pub standing: Vec<Standing>,
+    /// Whether the operator has drained each, dead or alive.
+    pub drained: Vec<bool>,
+    /// Whether each takes new flows: [`Standing::takes_flows`].
     pub available: Vec<bool>,
-    /// Number of available backends with a weight.
+    /// Number of available backends with a weight; the drained do not count.
     pub healthy: u32,
     /// Number of configured backends with a weight.
     pub configured: u32,
@@ -68,16 +73,27 @@ pub struct VipPlan {
     pub fingerprint: u64,
 }
 
-/// Says which backends of a service are available, in the service's order.
-/// A missing flag means no.
+/// Says how the backends of a service are, in the service's order.
 pub trait HealthView {
-    /// One flag per backend of `service`.
-    fn available(&self, service: &Service) -> Vec<bool>;
+    /// What checks say, one word per backend of `service`. Who is missing is
+    /// dead.
+    fn standing(&self, service: &Service) -> Vec<Standing>;
+
+    /// Whom the operator has drained, one flag per backend. Who is missing is
+    /// not.
+    fn drained(&self, _service: &Service) -> Vec<bool> {
+        Vec::new()
+    }
 }
 
+/// Whether each backend is available; otherwise it is dead.
 impl<F: Fn(&Service, &Backend) -> bool> HealthView for F {
-    fn available(&self, service: &Service) -> Vec<bool> {
-        service.backends.iter().map(|b| self(service, b)).collect()
+    fn standing(&self, service: &Service) -> Vec<Standing> {
+        let standing = |backend| match self(service, backend) {
+            true => Standing::Available,
+            false => Standing::Dead,
+        };
+        service.backends.iter().map(standing).collect()
     }
 }
 
@@ -112,7 +128,7 @@ impl Decider {
             let previous = there
                 .filter(|plan| plan.service.name == service.name)
                 .or_else(|| previous.related(service));
-            self.plan(service, health.available(service), previous)
+            self.plan(service, health, previous)
         };
         let services: Vec<_> = model.services.iter().enumerate().map(plan).collect();
         let share = |(vip, services)| {
@@ -128,16 +144,28 @@ impl Decider {
     fn plan(
         &self,
         service: &Arc<Service>,
-        mut available: Vec<bool>,
+        health: &impl HealthView,
         previous: Option<&Arc<ServicePlan>>,
     ) -> Arc<ServicePlan> {
-        available.resize(service.backends.len(), false);
+        let mut standing = health.standing(service);
+        standing.resize(service.backends.len(), Standing::Dead);
+        let mut drained = health.drained(service);
+        drained.resize(service.backends.len(), false);
+        for (standing, drained) in standing.iter_mut().zip(&drained) {
+            if *drained {
+                *standing = standing.drained();
+            }
+        }
         let unchanged = |p: &&Arc<ServicePlan>| {
-            p.service == *service && p.available == available && p.keyed == self.keyed
+            p.service == *service
+                && p.standing == standing
+                && p.drained == drained
+                && p.keyed == self.keyed
         };
         if let Some(same) = previous.filter(unchanged) {
             return Arc::clone(same);
         }
+        let available: Vec<_> = standing.iter().map(|s| s.takes_flows()).collect();
 
         let related = previous.filter(|plan| plan.base.fits(service));
         let base = related.map_or_else(
@@ -157,6 +185,8 @@ impl Decider {
             alive: healthy >= service.min_healthy,
             keyed: self.keyed,
             service: Arc::clone(service),
+            standing,
+            drained,
             available,
             healthy,
             configured: weighted(service, |_| true),
@@ -175,7 +205,7 @@ fn weighted(service: &Service, chosen: impl Fn(usize) -> bool) -> u32 {
 }
 
 /// The services on each virtual address, in the order of their names.
-fn by_vip(services: &[Arc<ServicePlan>]) -> BTreeMap<IpAddr, Vec<Arc<ServicePlan>>> {
+fn by_vip(services: &[Arc<ServicePlan>]) -> BTreeMap<Vip, Vec<Arc<ServicePlan>>> {
     let mut vips = BTreeMap::<_, Vec<_>>::new();
     for plan in services {
         for &vip in &plan.service.vips {
@@ -187,7 +217,7 @@ fn by_vip(services: &[Arc<ServicePlan>]) -> BTreeMap<IpAddr, Vec<Arc<ServicePlan
 
 impl Desired {
     /// The plan of a service, also if it had another name: that with the same
-    /// protocol and port on one of its addresses.
+    /// protocol and ports on one of its addresses.
     fn related(&self, service: &Service) -> Option<&Arc<ServicePlan>> {
         let named = self.service(&service.name);
         named.or_else(|| {
@@ -255,22 +285,23 @@ impl ServicePlan {
     }
 }
 
-/// Covers what packets of the service meet: name, protocol, port, mode and
+/// Covers what packets of the service meet: name, protocol, ports, mode and
 /// ring. The secret is in the ring's fingerprint.
 fn service_fingerprint(service: &Service, ring: Option<u64>) -> u64 {
-    let protocol = match service.protocol {
-        Protocol::Tcp => 6,
-        Protocol::Udp => 17,
-    };
-    let mode = match service.mode {
-        Mode::L2Dsr => 1,
-        Mode::Ipip => 2,
+    let (first_port, last_port) = service.ports.bounds();
+    let (mode, tunnel_port) = match service.mode {
+        Mode::L2Dsr => (1, 0),
+        Mode::Ipip => (2, 0),
+        Mode::Gue(port) => (3, port.get()),
     };
     let fields = Fields::default()
         .bytes(service.name.as_bytes())
-        .number(protocol)
-        .number(u64::from(service.port.get()))
-        .number(mode);
+        .number(service.protocol.number().into())
+        .number(first_port.into())
+        .number(last_port.into())
+        .number(mode)
+        .number(tunnel_port.into())
+        .number(service.idle.as_millis() as u64);
     ring.into_iter()
         .fold(fields, Fields::number)
         .hash(FINGERPRINT_KEY)

@@ -15,15 +15,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
-    net::IpAddr,
 };
 
-use crate::decide::{Desired, VipPlan};
+use crate::{
+    decide::{Desired, VipPlan},
+    model::Vip,
+};
 
 /// Which VIPs are announced, and why the others are not.
 #[derive(Clone, Debug, Default)]
 pub struct Gate {
-    vips: BTreeMap<IpAddr, Admission>,
+    vips: BTreeMap<Vip, Admission>,
 }
 
 /// How one VIP stands at the gate.
@@ -52,7 +54,7 @@ pub enum Obstacle {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GateChange {
     /// Whom it concerns.
-    pub vip: IpAddr,
+    pub vip: Vip,
     /// What happened.
     pub kind: GateChangeKind,
     /// Why, in plain words.
@@ -79,7 +81,7 @@ impl Gate {
     pub fn update(
         &mut self,
         desired: &Desired,
-        acknowledged: &BTreeMap<IpAddr, u64>,
+        acknowledged: &BTreeMap<Vip, u64>,
         fault: Option<&str>,
     ) -> Vec<GateChange> {
         let before = std::mem::take(&mut self.vips);
@@ -114,8 +116,8 @@ impl Gate {
 
     /// The VIPs to announce now.
     #[must_use]
-    pub fn announced(&self) -> BTreeSet<IpAddr> {
-        let announced = |(&vip, admission): (&IpAddr, &Admission)| {
+    pub fn announced(&self) -> BTreeSet<Vip> {
+        let announced = |(&vip, admission): (&Vip, &Admission)| {
             (*admission == Admission::Announced).then_some(vip)
         };
         self.vips.iter().filter_map(announced).collect()
@@ -123,7 +125,7 @@ impl Gate {
 
     /// How each configured VIP stands.
     #[must_use]
-    pub const fn admissions(&self) -> &BTreeMap<IpAddr, Admission> {
+    pub const fn admissions(&self) -> &BTreeMap<Vip, Admission> {
         &self.vips
     }
 }
@@ -162,7 +164,7 @@ impl fmt::Display for Obstacle {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{net::IpAddr, sync::Arc};
 
     use proptest::prelude::*;
 
@@ -171,24 +173,26 @@ mod tests {
 
     /// What the gate is shown about one VIP; `None` is not configured.
     #[derive(Clone, Copy, Debug)]
-    struct Vip {
+    struct Shown {
         configured: bool,
         alive: bool,
         decided: u64,
         acknowledged: Option<u64>,
     }
 
-    fn address(i: u8) -> IpAddr {
-        IpAddr::from([192, 0, 2, i])
+    fn address(i: u8) -> Vip {
+        IpAddr::from([192, 0, 2, i]).into()
     }
 
-    fn plan(vip: &Vip) -> Arc<VipPlan> {
+    fn plan(vip: &Shown) -> Arc<VipPlan> {
         let mut web = service("web", &[("a", 1, 1), ("b", 2, 1), ("c", 3, 1)]);
         web.ring_size = 4;
         Arc::new(VipPlan {
             alive: vip.alive,
             services: vec![Arc::new(ServicePlan {
                 alive: vip.alive,
+                standing: Vec::new(),
+                drained: Vec::new(),
                 available: vec![vip.alive, false, false],
                 healthy: vip.alive.into(),
                 configured: 3,
@@ -203,7 +207,7 @@ mod tests {
         })
     }
 
-    fn update(gate: &mut Gate, vips: &[Vip], fault: Option<&str>) -> Vec<GateChange> {
+    fn update(gate: &mut Gate, vips: &[Shown], fault: Option<&str>) -> Vec<GateChange> {
         let numbered = || (0..).map(address).zip(vips);
         let configured = numbered().filter(|(_, vip)| vip.configured);
         let desired = Desired {
@@ -216,7 +220,7 @@ mod tests {
 
     /// Shows one VIP's moments to a gate, and writes down the changes.
     #[track_caller]
-    fn check(sentence: &str, moments: &[(Vip, Option<&str>)], expected: &[&str]) {
+    fn check(sentence: &str, moments: &[(Shown, Option<&str>)], expected: &[&str]) {
         let mut gate = Gate::default();
         let mut found = Vec::new();
         for (vip, fault) in moments {
@@ -230,25 +234,25 @@ mod tests {
         assert_eq!(found, expected, "{sentence}: {gate:#?}");
     }
 
-    const NEW: Vip = Vip {
+    const NEW: Shown = Shown {
         configured: true,
         alive: true,
         decided: 1,
         acknowledged: None,
     };
-    const APPLIED: Vip = Vip {
+    const APPLIED: Shown = Shown {
         acknowledged: Some(1),
         ..NEW
     };
-    const DEAD: Vip = Vip {
+    const DEAD: Shown = Shown {
         alive: false,
         ..APPLIED
     };
-    const CHANGED: Vip = Vip {
+    const CHANGED: Shown = Shown {
         decided: 2,
         ..APPLIED
     };
-    const GONE: Vip = Vip {
+    const GONE: Shown = Shown {
         configured: false,
         ..APPLIED
     };
@@ -333,7 +337,7 @@ mod tests {
         );
     }
 
-    fn vip() -> impl Strategy<Value = Vip> {
+    fn vip() -> impl Strategy<Value = Shown> {
         let acknowledged = prop::option::of(0..3u64);
         (
             prop::bool::weighted(0.9),
@@ -341,7 +345,7 @@ mod tests {
             0..3u64,
             acknowledged,
         )
-            .prop_map(|(configured, alive, decided, acknowledged)| Vip {
+            .prop_map(|(configured, alive, decided, acknowledged)| Shown {
                 configured,
                 alive,
                 decided,
@@ -370,7 +374,7 @@ mod tests {
                     prop_assert!(was || !is || applied, "{} entered too early: {:?}", a, &gate);
                     prop_assert!(!(may && applied) || is, "{} is held up: {:?}", a, &gate);
                 }
-                let told = |kind| -> BTreeSet<IpAddr> {
+                let told = |kind| -> BTreeSet<Vip> {
                     changes.iter().filter(|c| c.kind == kind).map(|c| c.vip).collect()
                 };
                 prop_assert_eq!(told(GateChangeKind::Entered), &after - &before);

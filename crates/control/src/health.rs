@@ -25,6 +25,10 @@
 //! file descriptors or memory. The price: while no check can be made, for
 //! example without the source address of the checks, a backend that dies keeps
 //! its traffic; one that was never checked gets none.
+//!
+//! A backend that is not available is failing or dead ([`Standing`]). Its death
+//! ends the flows it has, so it takes as many failures in a row as going down
+//! does, all of them at layer 4; any sign of life above ends it.
 
 use std::{
     fmt,
@@ -35,6 +39,7 @@ use std::{
 use crate::{
     check::{CheckCode, CheckResult},
     model::Timing,
+    standing::Standing,
 };
 
 /// What is believed of a backend.
@@ -62,6 +67,8 @@ pub enum Initial {
     Up,
     /// Down, so that `rise` successes are needed to change it.
     Down,
+    /// The same, but it answers at layer 4.
+    Failing,
 }
 
 /// Health of one backend.
@@ -70,6 +77,10 @@ pub struct Health {
     state: State,
     since: Instant,
     last: Option<CheckResult>,
+    /// Whether it answers at layer 4.
+    answers: bool,
+    /// How many checks in a row it has not answered at layer 4.
+    silent: u32,
 }
 
 /// A change of state and its cause.
@@ -90,12 +101,14 @@ impl Health {
         let state = match initial {
             Initial::Unknown => State::Unknown,
             Initial::Up => State::Up,
-            Initial::Down => State::Down,
+            Initial::Down | Initial::Failing => State::Down,
         };
         Self {
             state,
             since: now,
             last: None,
+            answers: matches!(initial, Initial::Up | Initial::Failing),
+            silent: 0,
         }
     }
 
@@ -108,7 +121,10 @@ impl Health {
     ) -> Option<Transition> {
         let to = match result.code {
             CheckCode::SockErr => self.state,
-            code => next(self.state, code.is_success(), timing),
+            code => {
+                self.hear(code, timing);
+                next(self.state, code.is_success(), timing)
+            }
         };
         let from = replace(&mut self.state, to);
         if discriminant(&from) != discriminant(&to) {
@@ -146,6 +162,29 @@ impl Health {
     #[must_use]
     pub const fn is_available(&self) -> bool {
         self.state.is_available()
+    }
+
+    /// What its state means for flows, as far as checks can tell.
+    #[must_use]
+    pub const fn standing(&self) -> Standing {
+        match (self.is_available(), self.answers) {
+            (true, _) => Standing::Available,
+            (false, true) => Standing::Failing,
+            (false, false) => Standing::Dead,
+        }
+    }
+
+    /// Counts silence at layer 4.
+    fn hear(&mut self, code: CheckCode, timing: &Timing) {
+        if !code.is_silence() {
+            self.silent = 0;
+            self.answers = true;
+            return;
+        }
+        self.silent = self.silent.saturating_add(1);
+        if self.silent >= timing.fall {
+            self.answers = false;
+        }
     }
 }
 
@@ -340,6 +379,75 @@ mod tests {
         check("nor brings it up", Down, 1, 1, "!!!", "DDD");
         check("nor decides first", Unknown, 1, 1, "!+", "?U");
         check("nor counts", Up, 2, 3, "--!+--!-", "dddUdddD");
+    }
+
+    /// The standing after each check, in letters: A available, F failing, D
+    /// dead. Rise is 2, fall 3.
+    #[track_caller]
+    fn check_standing(sentence: &str, initial: Initial, codes: &[CheckCode], expected: &str) {
+        let mut health = Health::new(initial, Instant::now());
+        let mut path = String::new();
+        for &code in codes {
+            health.observe(coded(code), &timing(2, 3), Instant::now());
+            path.push(match health.standing() {
+                Standing::Available => 'A',
+                Standing::Draining => unreachable!("only the operator drains"),
+                Standing::Failing => 'F',
+                Standing::Dead => 'D',
+            });
+        }
+        assert_eq!(path, expected, "{sentence}: {health:#?}");
+    }
+
+    #[test]
+    fn the_layer_of_the_failures_tells_the_failing_from_the_dead() {
+        use CheckCode::{
+            L4Con, L4Ok, L4Timeout, L6Response, L6Timeout, L7Ok, L7Response, L7Status, L7Timeout,
+            ProcErr, ProcTimeout, SockErr,
+        };
+        let check = check_standing;
+        let (unknown, up, down) = (Initial::Unknown, Initial::Up, Initial::Down);
+        for code in [L4Timeout, L4Con] {
+            check("silence takes it away", up, &[code; 4], "AADD");
+            check("it was never there", unknown, &[code], "D");
+        }
+        for code in [
+            L6Timeout,
+            L6Response,
+            L7Timeout,
+            L7Response,
+            L7Status,
+            ProcTimeout,
+            ProcErr,
+        ] {
+            check("it says no, and answers", up, &[code; 4], "AAFF");
+            check("it answers for the first time", unknown, &[code], "F");
+            check("it answers again", down, &[code], "F");
+        }
+        check(
+            "it refuses for a while before it goes",
+            up,
+            &[L7Status, L7Status, L7Status, L4Con, L4Con, L4Con],
+            "AAFFFD",
+        );
+        check(
+            "one lost packet of a failing host ends no flow",
+            up,
+            &[
+                L7Timeout, L7Timeout, L7Timeout, L4Timeout, L7Timeout, L4Timeout, L4Timeout,
+            ],
+            "AAFFFFF",
+        );
+        check("what comes back answers first", down, &[L4Ok, L4Ok], "FA");
+        check("so it does at layer 7", down, &[L7Ok, L7Ok], "FA");
+        check("our own fault says nothing", down, &[SockErr; 2], "DD");
+        check(
+            "nor does it of who answers",
+            Initial::Failing,
+            &[SockErr; 4],
+            "FFFF",
+        );
+        check("nobody has asked yet", unknown, &[SockErr], "D");
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::{
     decide::HealthView,
     health::{Health, Initial, Transition},
     model::{Backend, CheckKind, Model, Service},
+    standing::Standing,
 };
 
 /// Health of all backends of a model.
@@ -21,8 +22,17 @@ struct Row {
     service: Arc<Service>,
     /// In the order of the service's backends.
     backends: Vec<Health>,
-    /// The same in one bit each, since decisions read nothing else.
-    available: Vec<bool>,
+    /// The same in a word each, since decisions read nothing else.
+    standing: Vec<Standing>,
+}
+
+/// What an observation has changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Change {
+    /// The backend's state, and why.
+    pub transition: Option<Transition>,
+    /// What the state means for flows; then there is something to decide.
+    pub standing: Option<Standing>,
 }
 
 impl HealthTable {
@@ -47,16 +57,11 @@ impl HealthTable {
 
     /// Takes in one result. A result about a backend that is no longer there,
     /// or is not to be checked, is ignored.
-    pub fn observe(&mut self, observation: Observation, now: Instant) -> Option<Transition> {
-        let row = self.services.get_mut(&observation.service)?;
-        let i = row.position(observation.backend)?;
-        let check = &row.service.check;
-        if check.kind == CheckKind::None {
-            return None;
-        }
-        let transition = row.backends[i].observe(observation.result, &check.timing, now);
-        row.available[i] = row.backends[i].is_available();
-        transition
+    pub fn observe(&mut self, observation: Observation, now: Instant) -> Change {
+        let Some(row) = self.services.get_mut(&observation.service) else {
+            return Change::default();
+        };
+        row.observe(observation, now).unwrap_or_default()
     }
 
     /// Health of one backend.
@@ -79,10 +84,10 @@ impl HealthTable {
 /// A service is looked up by its name, and its backends by their place: hand
 /// in the model that was applied last.
 impl HealthView for HealthTable {
-    fn available(&self, service: &Service) -> Vec<bool> {
+    fn standing(&self, service: &Service) -> Vec<Standing> {
         self.services
             .get(&service.name)
-            .map_or_else(Vec::new, |row| row.available.clone())
+            .map_or_else(Vec::new, |row| row.standing.clone())
     }
 }
 
@@ -107,9 +112,24 @@ impl Row {
         let backends: Vec<_> = service.backends.iter().map(health).collect();
         Self {
             service: Arc::clone(service),
-            available: backends.iter().map(Health::is_available).collect(),
+            standing: backends.iter().map(Health::standing).collect(),
             backends,
         }
+    }
+
+    fn observe(&mut self, observation: Observation, now: Instant) -> Option<Change> {
+        let i = self.position(observation.backend)?;
+        let check = &self.service.check;
+        if check.kind == CheckKind::None {
+            return None;
+        }
+        let transition = self.backends[i].observe(observation.result, &check.timing, now);
+        let standing = self.backends[i].standing();
+        let before = std::mem::replace(&mut self.standing[i], standing);
+        Some(Change {
+            transition,
+            standing: (before != standing).then_some(standing),
+        })
     }
 
     fn position(&self, address: IpAddr) -> Option<usize> {
@@ -129,6 +149,7 @@ mod tests {
         check::{CheckCode, CheckResult},
         health::State,
         model::tests::service,
+        standing::Standing::{Available, Dead, Failing},
     };
 
     fn table(service: &Service) -> HealthTable {
@@ -146,7 +167,7 @@ mod tests {
         );
     }
 
-    fn observe(table: &mut HealthTable, last_byte: u8, code: CheckCode) -> Option<Transition> {
+    fn observe(table: &mut HealthTable, last_byte: u8, code: CheckCode) -> Change {
         let observation = Observation {
             service: "web".into(),
             backend: IpAddr::from([198, 51, 100, last_byte]),
@@ -164,11 +185,14 @@ mod tests {
     fn observations_reach_their_backend_and_no_other() {
         let web = service("web", &[("a", 1, 1), ("b", 2, 1)]);
         let mut table = table(&web);
-        assert_eq!(table.available(&web), [false, false], "{table:#?}");
-        assert!(observe(&mut table, 2, CheckCode::L4Ok).is_some());
-        assert_eq!(table.available(&web), [false, true], "{table:#?}");
-        assert_eq!(observe(&mut table, 9, CheckCode::L4Ok), None, "{table:#?}");
-        assert_eq!(table.available(&service("other", &[])), [false; 0]);
+        assert_eq!(table.standing(&web), [Dead, Dead], "{table:#?}");
+        let change = observe(&mut table, 2, CheckCode::L4Ok);
+        assert_eq!(change.standing, Some(Available), "{change:?}");
+        assert!(change.transition.is_some(), "{change:?}");
+        assert_eq!(table.standing(&web), [Dead, Available], "{table:#?}");
+        let change = observe(&mut table, 9, CheckCode::L4Ok);
+        assert_eq!(change, Change::default(), "{table:#?}");
+        assert_eq!(table.standing(&service("other", &[])), []);
     }
 
     #[test]
@@ -178,7 +202,7 @@ mod tests {
         let mut web = service("web", &[("new", 3, 1), ("renamed", 2, 9)]);
         web.check.timing.fall = 7;
         apply(&mut table, &web);
-        assert_eq!(table.available(&web), [false, true], "{table:#?}");
+        assert_eq!(table.standing(&web), [Dead, Available], "{table:#?}");
     }
 
     #[test]
@@ -187,7 +211,7 @@ mod tests {
         observe(&mut table, 2, CheckCode::L4Ok);
         let shop = service("shop", &[("a", 1, 1), ("b", 2, 1)]);
         apply(&mut table, &shop);
-        assert_eq!(table.available(&shop), [false, true], "{table:#?}");
+        assert_eq!(table.standing(&shop), [Dead, Available], "{table:#?}");
     }
 
     #[test]
@@ -195,8 +219,25 @@ mod tests {
         let mut web = service("web", &[("a", 1, 1)]);
         web.check.kind = CheckKind::None;
         let mut table = table(&web);
-        assert_eq!(observe(&mut table, 1, CheckCode::L4Con), None);
+        let change = observe(&mut table, 1, CheckCode::L4Con);
+        assert_eq!(change, Change::default(), "{table:#?}");
         assert_eq!(table.backends("web")[0].state(), State::Up, "{table:#?}");
-        assert_eq!(table.available(&web), [true], "{table:#?}");
+        assert_eq!(table.standing(&web), [Available], "{table:#?}");
+    }
+
+    #[test]
+    fn a_backend_that_falls_silent_is_decided_about_though_it_was_down() {
+        let web = service("web", &[("a", 1, 1)]);
+        let mut table = table(&web);
+        let mut check = |code, standing| {
+            let change = observe(&mut table, 1, code);
+            assert_eq!(change.standing, standing, "{code}: {table:#?}");
+        };
+        check(CheckCode::L7Status, Some(Failing));
+        check(CheckCode::L7Status, None);
+        check(CheckCode::L4Timeout, None);
+        check(CheckCode::L4Timeout, Some(Dead));
+        check(CheckCode::L4Timeout, None);
+        check(CheckCode::L7Timeout, Some(Failing));
     }
 }

@@ -30,17 +30,18 @@
 //!
 //! [`health_table`] finds the backend that the observation is about and tells
 //! its [`health`], a small machine of rise and fall: some failures in a row
-//! take a backend down, some successes bring it up. One bit of it goes on:
-//! whether the backend takes traffic.
+//! take a backend down, some successes bring it up. Its [`standing`] goes on:
+//! whether the backend takes new flows, keeps old ones, or neither.
 //!
-//! [`decide`] puts the model and these bits together. For each service it works
+//! [`decide`] puts the model and the standings together, and whom the operator
+//! has drained. For each service it works
 //! out a [`ring`], which says for each hash of a flow what backend it goes to,
 //! and which all nodes of a cluster work out alike without talking to each
 //! other. For each VIP it says whether there is enough behind it to announce
 //! it. The outcome is [`decide::Desired`]: a state, not a list of changes.
 //!
 //! The *data plane* outside compares that state with what the kernel holds,
-//! writes the difference, and acknowledges each VIP by the fingerprint of what
+//! writes the difference by the rules of [`phases`], so that no flow is moved, and acknowledges each VIP by the fingerprint of what
 //! it applied. The [`gate`] sees both, and lets the BGP *speaker* announce a VIP
 //! only once its packets would be forwarded, and no longer than they should be.
 
@@ -51,5 +52,7 @@ mod hash;
 pub mod health;
 pub mod health_table;
 pub mod model;
+pub mod phases;
 pub mod ring;
 pub mod schedule;
+pub mod standing;

@@ -2,12 +2,15 @@
 //! configuration. Whoever holds one of these types holds something legal.
 
 use std::{
+    fmt,
     net::{IpAddr, SocketAddr},
     num::NonZeroU16,
     ops::RangeInclusive,
     sync::Arc,
     time::Duration,
 };
+
+use ipnet::IpNet;
 
 /// All that this node is to serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,18 +20,18 @@ pub struct Model {
     pub services: Vec<Arc<Service>>,
 }
 
-/// One service: the same protocol and port on one or more virtual addresses,
+/// One service: the same protocol and ports on one or more virtual addresses,
 /// spread over one set of backends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
     /// Unique among services.
     pub name: Arc<str>,
     /// Virtual addresses, at least one, sorted, without repetition.
-    pub vips: Vec<IpAddr>,
+    pub vips: Vec<Vip>,
     /// Layer-4 protocol.
     pub protocol: Protocol,
-    /// Layer-4 port.
-    pub port: NonZeroU16,
+    /// Layer-4 ports.
+    pub ports: Ports,
     /// How packets reach a backend.
     pub mode: Mode,
     /// The service counts as alive with at least so many healthy backends.
@@ -36,11 +39,31 @@ pub struct Service {
     /// Number of ring slots, a power of two, at most
     /// [`MAX_RING_SIZE`](crate::ring::MAX_RING_SIZE).
     pub ring_size: u32,
+    /// How long a flow without packets is remembered across a change of the
+    /// ring; zero is never.
+    pub idle: Duration,
     /// How each backend is checked.
     pub check: Check,
     /// Backends in the order of their names, at least one, at most
     /// [`MAX_BACKENDS`](crate::ring::MAX_BACKENDS).
     pub backends: Vec<Backend>,
+}
+
+/// A virtual address, or a prefix of them. Of two that hold the same address
+/// the longer one has its packets, unless no service of it wants their port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Vip(IpNet);
+
+/// Layer-4 ports of a service. On the same virtual address one port goes before
+/// a range, and a range before any port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Ports {
+    /// This one.
+    One(NonZeroU16),
+    /// From the first to the last, which is greater.
+    Range(NonZeroU16, NonZeroU16),
+    /// All of them.
+    Any,
 }
 
 /// Layer-4 protocol of a service.
@@ -59,6 +82,9 @@ pub enum Mode {
     L2Dsr,
     /// The packet is carried in an IPv4 or IPv6 header (RFC 2003, RFC 2473).
     Ipip,
+    /// The packet is carried in UDP to this port (GUE variant 1,
+    /// draft-ietf-intarea-gue).
+    Gue(NonZeroU16),
 }
 
 /// One server of a service.
@@ -121,12 +147,12 @@ pub struct Timing {
 }
 
 impl Service {
-    /// Whether both want packets of the same address, protocol and port: they
+    /// Whether both want packets of the same address, protocol and ports: they
     /// are one service before and after it was renamed.
     #[must_use]
     pub fn meets(&self, other: &Self) -> bool {
         self.protocol == other.protocol
-            && self.port == other.port
+            && self.ports == other.ports
             && self.vips.iter().any(|vip| other.vips.contains(vip))
     }
 
@@ -134,6 +160,97 @@ impl Service {
     #[must_use]
     pub fn check_address(&self, backend: &Backend) -> SocketAddr {
         SocketAddr::new(backend.address, self.check.port.get())
+    }
+}
+
+impl Vip {
+    /// The address, or the first of the prefix.
+    #[must_use]
+    pub fn address(self) -> IpAddr {
+        self.0.addr()
+    }
+
+    /// As a prefix; of a single address, with all its bits.
+    #[must_use]
+    pub const fn prefix(self) -> IpNet {
+        self.0
+    }
+
+    /// Whether it is a single address.
+    #[must_use]
+    pub fn is_single(self) -> bool {
+        self.0.prefix_len() == self.0.max_prefix_len()
+    }
+
+    /// Whether it is of IPv4.
+    #[must_use]
+    pub const fn is_ipv4(self) -> bool {
+        matches!(self.0, IpNet::V4(_))
+    }
+}
+
+impl From<IpAddr> for Vip {
+    fn from(address: IpAddr) -> Self {
+        Self(address.into())
+    }
+}
+
+/// Bits after the prefix are cleared.
+impl From<IpNet> for Vip {
+    fn from(prefix: IpNet) -> Self {
+        Self(prefix.trunc())
+    }
+}
+
+impl fmt::Display for Vip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_single() {
+            self.address().fmt(f)
+        } else {
+            self.0.fmt(f)
+        }
+    }
+}
+
+impl Ports {
+    /// The first and the last of them.
+    #[must_use]
+    pub const fn bounds(self) -> (u16, u16) {
+        match self {
+            Self::One(port) => (port.get(), port.get()),
+            Self::Range(first, last) => (first.get(), last.get()),
+            Self::Any => (0, u16::MAX),
+        }
+    }
+}
+
+impl fmt::Display for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::One(port) => port.fmt(f),
+            Self::Range(first, last) => write!(f, "{first}-{last}"),
+            Self::Any => f.write_str("any"),
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        })
+    }
+}
+
+impl Protocol {
+    /// Its number in the IP header.
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
     }
 }
 
@@ -146,12 +263,13 @@ pub(crate) mod tests {
     pub(crate) fn service(name: &str, backends: &[(&str, u8, u16)]) -> Service {
         Service {
             name: name.into(),
-            vips: vec![IpAddr::from([192, 0, 2, 1])],
+            vips: vec![IpAddr::from([192, 0, 2, 1]).into()],
             protocol: Protocol::Tcp,
-            port: NonZeroU16::MIN.saturating_add(79),
+            ports: Ports::One(NonZeroU16::MIN.saturating_add(79)),
             mode: Mode::Ipip,
             min_healthy: 1,
             ring_size: 4096,
+            idle: Duration::from_secs(300),
             check: Check {
                 kind: CheckKind::Tcp,
                 port: NonZeroU16::MIN.saturating_add(79),
@@ -172,6 +290,28 @@ pub(crate) mod tests {
                     weight,
                 })
                 .collect(),
+        }
+    }
+
+    #[test]
+    fn addresses_prefixes_and_ports_are_shown_as_they_are_written() {
+        for (prefix, shown) in [
+            ("198.51.100.7/32", "198.51.100.7"),
+            ("198.51.100.16/28", "198.51.100.16/28"),
+            ("198.51.100.17/28", "198.51.100.16/28"),
+            ("2001:db8::7/128", "2001:db8::7"),
+            ("2001:db8::/64", "2001:db8::/64"),
+        ] {
+            let prefix: IpNet = prefix.parse().expect("a prefix");
+            assert_eq!(Vip::from(prefix).to_string(), shown);
+        }
+        let port = |number| NonZeroU16::new(number).expect("not zero");
+        for (ports, shown, bounds) in [
+            (Ports::One(port(80)), "80", (80, 80)),
+            (Ports::Range(port(80), port(89)), "80-89", (80, 89)),
+            (Ports::Any, "any", (0, 65535)),
+        ] {
+            assert_eq!((&*ports.to_string(), ports.bounds()), (shown, bounds));
         }
     }
 }

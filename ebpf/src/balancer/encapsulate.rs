@@ -21,8 +21,8 @@ const TTL: u8 = 64;
 /// ports); the flow's hash says which.
 const FIRST_PORT: u16 = 0xc000;
 
-/// Outer IPv4 header in 16-bit words.
-type Outer4 = [u16; IPV4_HEADER as usize / 2];
+/// Outer IPv4 header in words.
+type Outer4 = [u32; IPV4_HEADER as usize / 4];
 
 /// UDP header in 16-bit words.
 type Udp = [u16; UDP_HEADER as usize / 2];
@@ -145,8 +145,8 @@ fn outer_ipv4(
     protocol: u8,
 ) -> Option<()> {
     let tos = packet.tos();
-    let [src_0, src_1] = half_words(&backend.source, 12);
-    let [dst_0, dst_1] = half_words(&backend.destination, 12);
+    let [_, _, _, source]: [u32; 4] = words(&backend.source);
+    let [_, _, _, destination]: [u32; 4] = words(&backend.destination);
     let entropy = hash as u32 & backend.entropy;
     // The record's sum covers all words but TOS and length, and of the source
     // the bits that the flow fills are zero.
@@ -161,16 +161,11 @@ fn outer_ipv4(
     // SAFETY: `at` has checked the bounds.
     unsafe {
         outer.write_unaligned([
-            (0x4500 | u16::from(tos)).to_be(),
-            (length as u16).to_be(),
-            0,
-            0x4000_u16.to_be(),
-            u16::from_ne_bytes([TTL, protocol]),
-            (!(sum as u16)).to_be(),
-            src_0 | entropy as u16,
-            src_1 | (entropy >> 16) as u16,
-            dst_0,
-            dst_1,
+            (0x4500_0000 | u32::from(tos) << 16 | length).to_be(),
+            0x4000_u32.to_be(),
+            (u32::from(TTL) << 24 | u32::from(protocol) << 16 | !sum & 0xffff).to_be(),
+            source | entropy,
+            destination,
         ]);
     }
     Some(())
@@ -187,7 +182,8 @@ fn outer_ipv6(
     next_header: u8,
 ) -> Option<()> {
     let outer = frame.at::<Ipv6>(packet.network)?;
-    let [a, b, c, d] = words(&backend.source);
+    let [upper, lower]: [u64; 2] = words(&backend.source);
+    let entropy = u64::from(hash as u32 & backend.entropy) << 32;
     // SAFETY: `at` has checked the bounds.
     unsafe {
         outer.write_unaligned(Ipv6 {
@@ -195,7 +191,7 @@ fn outer_ipv6(
             payload: (payload as u16).to_be(),
             next_header,
             hop_limit: TTL,
-            source: [a, b, c, d | hash as u32 & backend.entropy],
+            source: [upper, lower | entropy],
             destination: words(&backend.destination),
         });
     }
@@ -220,18 +216,10 @@ fn udp(frame: &Frame, at: usize, backend: &BackendRecord, hash: u64, length: u32
     Some(())
 }
 
-/// Two 16-bit words of `bytes` from `at` on, as they lie in memory.
-#[inline(always)]
-fn half_words(bytes: &[u8; 16], at: usize) -> [u16; 2] {
-    [
-        u16::from_ne_bytes([bytes[at], bytes[at + 1]]),
-        u16::from_ne_bytes([bytes[at + 2], bytes[at + 3]]),
-    ]
-}
-
 /// An address as words, as they lie in memory.
 #[inline(always)]
-fn words(bytes: &[u8; 16]) -> [u32; 4] {
+fn words<T: Copy>(bytes: &[u8; 16]) -> T {
+    const { assert!(size_of::<T>() == 16) };
     // SAFETY: words of the same sixteen bytes.
     unsafe { core::mem::transmute_copy(bytes) }
 }

@@ -1,37 +1,34 @@
 //! Flow state of slots that are not stable: the rules of `vipd_abi` over the
 //! maps.
 
-use core::{
-    cell::Cell,
-    ptr::{addr_of, addr_of_mut},
-};
+use core::ptr::{addr_of, addr_of_mut};
 
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use vipd_abi::{
-    BackendRecord, FLOW_BUCKETS, FLOWS_PER_BUCKET, FlowBucket, FlowEntry, FlowMemory, Head, Route,
-    Slot, Stamp, Tick, VipEntry, flow_bucket,
+    BACKENDS, BackendRecord, FLOW_BUCKETS, FLOWS_PER_BUCKET, FlowBucket, FlowEntry, FlowMemory,
+    Plane, Route, Slot, Stamp, Tick, VipEntry, flow_bucket, within,
 };
 use vipd_ebpf::{atomic::compare_and_swap, frame::Frame};
 
-use crate::{maps, parse::Packet, trace};
+use crate::{lookup::Table, parse::Packet, trace};
 
-/// Where a packet of a slot goes that is learning or tracking; `None` when
-/// the maps contradict each other.
+/// Where a packet of a slot goes that is learning or tracking.
 #[inline(always)]
 pub fn route(
     frame: &Frame,
     packet: &Packet,
     entry: &VipEntry,
-    head: &Head,
-    place: u32,
+    table: &Table,
+    place: usize,
     slot: Slot,
     hash: u64,
-) -> Option<Route> {
+) -> Route {
+    let plane = table.plane;
     let memory = Memory {
-        bucket: maps::FLOWS.get_ptr_mut(flow_bucket(hash, FLOW_BUCKETS))?,
-        stamp: maps::STAMPS.get_ptr_mut(place)?,
+        plane,
+        bucket: Bucket::of(&plane.flows[flow_bucket(hash, FLOW_BUCKETS) as usize]),
+        stamp: (&raw const plane.stamps[place]).cast_mut(),
         service: entry.service,
-        freed: Cell::new(FLOWS_PER_BUCKET),
     };
     let route = vipd_abi::route(
         &memory,
@@ -40,10 +37,10 @@ pub fn route(
         packet.segment(frame),
         now(),
         entry.idle as u16,
-        head.longest_idle as u16,
+        table.head.longest_idle as u16,
     );
     trace::route(&route);
-    Some(route)
+    route
 }
 
 /// The present moment.
@@ -56,33 +53,39 @@ pub fn now() -> Tick {
 /// Whether flows that are recorded for a backend still belong to it.
 #[inline(always)]
 pub fn serves(record: &BackendRecord, service: u32) -> bool {
+    is_alive(record) && record.service == service
+}
+
+/// Whether a backend serves any flow at all.
+#[inline(always)]
+pub fn is_alive(record: &BackendRecord) -> bool {
     // SAFETY: the agent stores the word as a whole at any time.
     let state = unsafe { addr_of!(record.state).read_volatile() };
-    state & BackendRecord::DEAD == 0 && record.service == service
+    state & BackendRecord::DEAD == 0
 }
 
-/// One bucket, and the stamp of one slot.
-struct Memory {
-    bucket: *mut FlowBucket,
-    stamp: *mut Stamp,
-    service: u32,
-    /// The place that a program which may change nothing takes for freed.
-    freed: Cell<usize>,
-}
+/// A bucket in a map.
+pub struct Bucket(*mut FlowBucket);
 
-impl Memory {
+impl Bucket {
+    /// A bucket that all processors change, word by word.
+    #[inline(always)]
+    pub fn of(bucket: &FlowBucket) -> Self {
+        trace::set_freed(FLOWS_PER_BUCKET);
+        Self((&raw const *bucket).cast_mut())
+    }
+
     #[inline(always)]
     fn entry(&self, place: usize) -> *mut u64 {
         let place = place & (FLOWS_PER_BUCKET - 1);
         // SAFETY: the place is within the bucket.
-        unsafe { addr_of_mut!((*self.bucket).0[place]).cast() }
+        unsafe { addr_of_mut!((*self.0).0[place]).cast() }
     }
-}
 
-impl FlowMemory for Memory {
+    /// An entry as it is now.
     #[inline(always)]
-    fn load(&self, place: usize) -> FlowEntry {
-        if trace::DRY && place == self.freed.get() {
+    pub fn load(&self, place: usize) -> FlowEntry {
+        if trace::is_freed(place) {
             return FlowEntry::FREE;
         }
         // SAFETY: map entries stay where they are; others change the word as a
@@ -90,23 +93,42 @@ impl FlowMemory for Memory {
         FlowEntry(unsafe { self.entry(place).read_volatile() })
     }
 
+    /// Replaces an entry if it is still `old`; says whether it did.
     #[inline(always)]
-    fn swap(&self, place: usize, old: FlowEntry, new: FlowEntry) -> bool {
+    pub fn swap(&self, place: usize, old: FlowEntry, new: FlowEntry) -> bool {
         if trace::DRY {
             if new == FlowEntry::FREE {
-                self.freed.set(place);
+                trace::set_freed(place);
             }
             return true;
         }
         // SAFETY: as above, and the entry is aligned.
         unsafe { compare_and_swap(self.entry(place), old.0, new.0) }
     }
+}
+
+/// One bucket, and the stamp of one slot.
+struct Memory {
+    plane: &'static Plane,
+    bucket: Bucket,
+    stamp: *mut Stamp,
+    service: u32,
+}
+
+impl FlowMemory for Memory {
+    #[inline(always)]
+    fn load(&self, place: usize) -> FlowEntry {
+        self.bucket.load(place)
+    }
+
+    #[inline(always)]
+    fn swap(&self, place: usize, old: FlowEntry, new: FlowEntry) -> bool {
+        self.bucket.swap(place, old, new)
+    }
 
     #[inline(always)]
     fn serves(&self, backend: u32) -> bool {
-        maps::BACKEND_RECORDS
-            .get(backend)
-            .is_some_and(|record| serves(record, self.service))
+        serves(&self.plane.records[within(backend, BACKENDS)], self.service)
     }
 
     #[inline(always)]

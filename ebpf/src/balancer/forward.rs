@@ -1,13 +1,20 @@
 //! From a packet for a service to a frame for a backend.
 
-use vipd_abi::{BackendKind, BackendRecord, Head, NextHop, Uplink, Verdict, VipEntry, flow_hash};
+use vipd_abi::{
+    BACKENDS, BackendKind, BackendRecord, NEXT_HOPS, NextHop, Plane, RING_SLOTS, UPLINKS, Uplink,
+    Verdict, VipEntry, flow_hash, within,
+};
 use vipd_ebpf::{
-    frame::Frame,
+    anchor::anchor,
+    frame::{Addresses, Frame},
     header::{IPV4_HEADER, IPV6_HEADER, UDP_HEADER},
 };
 
 use crate::{
-    encapsulate, flow, maps,
+    encapsulate, flow,
+    lookup::Table,
+    odd::too_big,
+    outcome::Outcome,
     parse::{Family, Packet},
     trace,
 };
@@ -21,57 +28,68 @@ pub struct Link {
 
 /// Chooses the backend and sends the packet on its way.
 #[inline(always)]
-pub fn packet(frame: &mut Frame, packet: &Packet, entry: &VipEntry, head: &Head) -> Verdict {
+pub fn packet(frame: &mut Frame, packet: &Packet, entry: &VipEntry, table: &Table) -> Outcome {
+    if !table.head.macs.contains(&frame.destination()) {
+        return Verdict::OtherHost.into();
+    }
     let hash = flow_hash(
-        head.flow_key,
+        table.head.flow_key,
         packet.source,
         packet.destination,
         packet.ports,
         packet.protocol,
     );
-    let place = entry.ring_offset + (hash as u32 & entry.ring_mask);
-    let Some(slot) = maps::RING.get_ptr(place) else {
-        return Verdict::Inconsistent;
-    };
-    // SAFETY: map entries stay where they are; the agent stores the word as a
-    // whole, and it is read once.
-    let slot = unsafe { slot.read_volatile() };
-    trace::slot(entry, place, slot, hash);
-    let backend = if slot.is_stable() {
+    match choose(frame, packet, entry, table, hash) {
+        0 => Verdict::NoBackend.into(),
+        backend => send(frame, packet, table.plane, backend, hash),
+    }
+}
+
+/// The record of the backend that the flow belongs to; 0 is nobody.
+#[inline(always)]
+pub fn choose(frame: &Frame, packet: &Packet, entry: &VipEntry, table: &Table, hash: u64) -> u32 {
+    let place = within(
+        entry.ring_offset + (hash as u32 & entry.ring_mask),
+        RING_SLOTS,
+    );
+    // SAFETY: the agent stores the word as a whole, and it is read once.
+    let slot = unsafe { (&raw const table.plane.ring[place]).read_volatile() };
+    trace::slot(entry, place as u32, slot, hash);
+    if slot.is_stable() {
         slot.current()
     } else {
-        match flow::route(frame, packet, entry, head, place, slot, hash) {
-            Some(route) => route.backend,
-            None => return Verdict::Inconsistent,
-        }
-    };
-    if backend == 0 {
-        return Verdict::NoBackend;
+        flow::route(frame, packet, entry, table, place, slot, hash).backend
     }
-    let Some(backend) = maps::BACKEND_RECORDS.get(backend) else {
-        return Verdict::Inconsistent;
-    };
-    let bytes = frame.len();
-    let verdict = to_backend(frame, packet, backend, hash);
-    if matches!(verdict, Verdict::Forwarded | Verdict::Redirected) {
-        maps::count(backend.counter, bytes);
+}
+
+/// Sends the packet to a backend.
+#[inline(always)]
+pub fn send(frame: &mut Frame, packet: &Packet, plane: &Plane, backend: u32, hash: u64) -> Outcome {
+    let index = within(backend, BACKENDS);
+    let backend = anchor(&plane.records[index]);
+    trace::backend(index, backend);
+    match to_backend(frame, packet, plane, backend, hash) {
+        sent @ (Verdict::Forwarded | Verdict::Redirected) => Outcome::sent(sent, backend.counter),
+        verdict => verdict.into(),
     }
-    verdict
 }
 
 #[inline(always)]
-fn to_backend(frame: &mut Frame, packet: &Packet, backend: &BackendRecord, hash: u64) -> Verdict {
+fn to_backend(
+    frame: &mut Frame,
+    packet: &Packet,
+    plane: &Plane,
+    backend: &BackendRecord,
+    hash: u64,
+) -> Verdict {
     let kind = BackendKind::of(backend.kind);
-    let Some(hop) = maps::NEXT_HOP_WORDS.get(backend.next_hop) else {
-        return Verdict::Inconsistent;
-    };
-    let hop = *hop;
+    // SAFETY: the agent stores the word as a whole, and it is read once.
+    let hop =
+        unsafe { (&raw const plane.hops[within(backend.next_hop, NEXT_HOPS)]).read_volatile() };
     if hop == NextHop::UNRESOLVED {
         return Verdict::NoNextHop;
     }
-    let Some(uplink) = maps::UPLINK_RECORDS.get(hop.uplink()) else {
-        return Verdict::Inconsistent;
-    };
+    let uplink = anchor(&plane.uplinks[within(hop.uplink(), UPLINKS)]);
     if packet.ttl <= 1 {
         return Verdict::TtlExpired;
     }
@@ -84,7 +102,12 @@ fn to_backend(frame: &mut Frame, packet: &Packet, backend: &BackendRecord, hash:
         BackendKind::Unset => return Verdict::Inconsistent,
     };
     if packet.length + outer > uplink.mtu {
-        return Verdict::TooBig;
+        return too_big::packet(
+            frame.context(),
+            packet.network as u32,
+            uplink.mtu.saturating_sub(outer),
+            packet.transport != 0,
+        );
     }
     let link = Link {
         source: uplink.mac_bits,
@@ -124,7 +147,7 @@ fn leave(frame: &Frame, uplink: &Uplink) -> Verdict {
 
 #[inline(always)]
 fn rewrite(frame: &Frame, link: &Link) -> Option<()> {
-    let addresses = frame.at::<[u32; 3]>(0)?;
+    let addresses = frame.at::<Addresses>(0)?;
     // SAFETY: `at` has checked the bounds.
     unsafe { addresses.write_unaligned(link.words()) };
     Some(())
@@ -133,12 +156,11 @@ fn rewrite(frame: &Frame, link: &Link) -> Option<()> {
 impl Link {
     /// Destination and source as the first twelve bytes of a frame.
     #[inline(always)]
-    pub fn words(&self) -> [u32; 3] {
-        [
-            self.destination as u32,
-            (self.destination >> 32) as u32 | (self.source as u32) << 16,
+    pub fn words(&self) -> Addresses {
+        Addresses(
+            self.destination | self.source << 48,
             (self.source >> 16) as u32,
-        ]
+        )
     }
 }
 

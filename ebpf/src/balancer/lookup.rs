@@ -2,13 +2,16 @@
 
 use core::ptr::addr_of;
 
-use vipd_abi::{EntryKind, FILTER_WORDS, Head, VIP_BUCKETS, VIP_SLOTS, Verdict, VipEntry, VipKey};
+use vipd_abi::{
+    EntryKind, FILTER_WORDS, Head, Plane, VIP_BUCKETS, VIP_SLOTS, VipEntry, VipKey, within,
+};
 
-use crate::maps;
+use vipd_ebpf::anchor::anchor;
 
 /// The half of the table that is in force.
 pub struct Table {
-    half: u32,
+    pub plane: &'static Plane,
+    pub half: u32,
     pub head: &'static Head,
 }
 
@@ -25,14 +28,25 @@ pub enum Found {
 impl Table {
     /// The half the agent has published last.
     #[inline(always)]
-    pub fn published() -> Result<Self, Verdict> {
-        let heads = maps::HEADS.get(0).ok_or(Verdict::Inconsistent)?;
+    pub fn published(plane: &'static Plane) -> Self {
         // SAFETY: the agent stores the word as a whole, and it is read once.
-        let half = unsafe { addr_of!(heads.published).read_volatile() } as usize & 1;
-        Ok(Self {
+        let half = unsafe { addr_of!(plane.published).read_volatile() } as usize & 1;
+        Self {
+            plane,
             half: half as u32,
-            head: &heads.halves[half],
-        })
+            head: anchor(&plane.heads[half]),
+        }
+    }
+
+    /// One of the halves.
+    #[inline(always)]
+    pub fn of_half(plane: &'static Plane, half: u32) -> Self {
+        let half = half & 1;
+        Self {
+            plane,
+            half,
+            head: anchor(&plane.heads[half as usize]),
+        }
     }
 
     /// The service of a port, or a quick no.
@@ -53,37 +67,17 @@ impl Table {
             return true;
         }
         let (word, bit) = VipKey::filter_bit(key.address_hash(self.head.seed));
-        match maps::FILTER.get(self.half * FILTER_WORDS + word) {
-            Some(word) => word & bit != 0,
-            None => true,
-        }
+        self.plane.filter[within(self.half * FILTER_WORDS + word, 2 * FILTER_WORDS)] & bit != 0
     }
 
-    /// The entry of a service. Without one: the kernel's packet, or a port
-    /// that no service of this virtual address has.
+    /// The entry of just this key.
     #[inline(always)]
-    pub fn service(&self, key: &VipKey) -> Result<&'static VipEntry, Verdict> {
-        match self.find(key) {
-            Some(entry) if entry.kind == EntryKind::Service as u32 => Ok(entry),
-            _ => Err(self.if_vip(&key.address_only(), Verdict::UnservedPort)),
-        }
-    }
-
-    /// `verdict` when the address is virtual; otherwise the packet is the
-    /// kernel's.
-    #[inline(always)]
-    pub fn if_vip(&self, address: &VipKey, verdict: Verdict) -> Verdict {
-        match self.find(address) {
-            Some(entry) if entry.kind == EntryKind::Address as u32 => verdict,
-            _ => Verdict::NotVip,
-        }
-    }
-
-    #[inline(always)]
-    fn find(&self, key: &VipKey) -> Option<&'static VipEntry> {
+    pub fn find(&self, key: &VipKey) -> Option<&'static VipEntry> {
         let hash = key.hash(self.head.seed);
-        let seed = *maps::VIP_SEEDS.get(self.half * VIP_BUCKETS + VipKey::bucket(hash))?;
-        let entry = maps::VIP_ENTRIES.get(self.half * VIP_SLOTS + VipKey::place(hash, seed))?;
+        let bucket = self.half * VIP_BUCKETS + VipKey::bucket(hash);
+        let seed = self.plane.seeds[within(bucket, 2 * VIP_BUCKETS)];
+        let place = self.half * VIP_SLOTS + VipKey::place(hash, seed);
+        let entry = anchor(&self.plane.entries[within(place, 2 * VIP_SLOTS)]);
         same(&entry.key, key).then_some(entry)
     }
 }
@@ -91,10 +85,10 @@ impl Table {
 /// Compares word by word: the derived comparison calls `memcmp`.
 #[inline(always)]
 fn same(a: &VipKey, b: &VipKey) -> bool {
-    (a.address[3] ^ b.address[3])
-        | (a.service ^ b.service)
-        | (a.address[0] ^ b.address[0])
-        | (a.address[1] ^ b.address[1])
-        | (a.address[2] ^ b.address[2])
-        == 0
+    let halves = |key: &VipKey| -> [u64; 2] {
+        let [a, b, c, d] = key.address.map(u64::from);
+        [a | b << 32, c | d << 32]
+    };
+    let ([a_0, a_1], [b_0, b_1]) = (halves(a), halves(b));
+    a_1 == b_1 && a.service == b.service && a_0 == b_0
 }

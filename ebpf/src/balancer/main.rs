@@ -12,15 +12,22 @@ mod forward;
 mod lookup;
 mod maps;
 mod odd;
+mod outcome;
 mod parse;
 mod trace;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::debug;
-use vipd_abi::{Action, Verdict};
-use vipd_ebpf::frame::Frame;
+use vipd_abi::{Action, Plane, Verdict};
+use vipd_ebpf::{
+    frame::Frame,
+    header::{ETHERTYPE, ETHERTYPE_IPV4, ETHERTYPE_IPV6},
+};
 
-use crate::parse::Miss;
+use crate::{
+    outcome::Outcome,
+    parse::{Miss, Served},
+};
 
 /// Entry point and single exit.
 #[expect(
@@ -32,14 +39,13 @@ fn balancer(ctx: XdpContext) -> u32 {
     let mut frame = Frame::new(ctx.ctx);
     let bytes = frame.len();
     trace::begin(&frame);
-    let verdict = match parse::plain(&frame) {
-        Ok((_, _, head)) if !head.macs.contains(&frame.destination()) => Verdict::OtherHost,
-        Ok((packet, entry, head)) => forward::packet(&mut frame, &packet, entry, head),
-        Err(Miss::Verdict(verdict)) => verdict,
-        Err(Miss::Odd) => odd::packet(ctx.ctx),
+    let outcome = match maps::plane() {
+        Some(plane) => classify(&mut frame, plane),
+        None => Verdict::Inconsistent.into(),
     };
+    let verdict = outcome.verdict();
     trace::end(&frame, verdict);
-    let seen = maps::count(verdict as u32, bytes);
+    let seen = maps::count(verdict as u32, outcome.counter(), bytes);
     // The 1st, 2nd, 4th, 8th ... on a processor: never a line per packet.
     if verdict.is_odd() && seen.is_power_of_two() {
         debug!(
@@ -54,6 +60,33 @@ fn balancer(ctx: XdpContext) -> u32 {
         Action::Drop => xdp_action::XDP_DROP,
         Action::Transmit => xdp_action::XDP_TX,
         Action::Redirect => xdp_action::XDP_REDIRECT,
+    }
+}
+
+/// The short path is compiled once per version of IP: code that knows which
+/// has less to ask.
+#[inline(always)]
+fn classify(frame: &mut Frame, plane: &'static Plane) -> Outcome {
+    match frame.read::<u16>(ETHERTYPE) {
+        Some(ETHERTYPE_IPV4) => {
+            let found = parse::ipv4(frame, plane);
+            plain(frame, found)
+        }
+        Some(ETHERTYPE_IPV6) => {
+            let found = parse::ipv6(frame, plane);
+            plain(frame, found)
+        }
+        _ => odd::packet(frame.context()),
+    }
+}
+
+/// Sends a plain packet on, and any other to a closer look.
+#[inline(always)]
+fn plain(frame: &mut Frame, found: Result<Served, Miss>) -> Outcome {
+    match found {
+        Ok((packet, entry, table)) => forward::packet(frame, &packet, entry, &table),
+        Err(Miss::Verdict(verdict)) => verdict.into(),
+        Err(Miss::Odd) => odd::packet(frame.context()),
     }
 }
 

@@ -4,12 +4,11 @@
 //! Nearly all packets are plain, so this path is short; whatever is not, is
 //! left to [`crate::odd`], which looks closer.
 
-use vipd_abi::{Head, Segment, Verdict, VipEntry, VipKey};
+use vipd_abi::{Plane, Segment, Verdict, VipEntry, VipKey};
 use vipd_ebpf::{
     frame::Frame,
     header::{
-        ETHERNET, ETHERTYPE, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FRAGMENT, IPV4_HEADER, IPV6_HEADER,
-        Ipv4, Ipv6, TCP, TCP_HEADER, UDP, UDP_HEADER,
+        ETHERNET, FRAGMENT, IPV4_HEADER, IPV6_HEADER, Ipv4, Ipv6, TCP, TCP_HEADER, UDP, UDP_HEADER,
     },
 };
 
@@ -82,20 +81,11 @@ pub enum Miss {
 }
 
 /// A packet and the service it is for.
-type Served = (Packet, &'static VipEntry, &'static Head);
+pub type Served = (Packet, &'static VipEntry, Table);
 
-/// Looks at the frame and finds the service it is for.
+/// Finds the service of an IPv4 packet.
 #[inline(always)]
-pub fn plain(frame: &Frame) -> Result<Served, Miss> {
-    match frame.read::<u16>(ETHERTYPE) {
-        Some(ETHERTYPE_IPV4) => ipv4(frame),
-        Some(ETHERTYPE_IPV6) => ipv6(frame),
-        _ => Err(Miss::Odd),
-    }
-}
-
-#[inline(always)]
-fn ipv4(frame: &Frame) -> Result<Served, Miss> {
+pub fn ipv4(frame: &Frame, plane: &'static Plane) -> Result<Served, Miss> {
     const TRANSPORT: usize = ETHERNET + IPV4_HEADER as usize;
     let (Some(header), Some(ports)) = (frame.at::<Ipv4>(ETHERNET), frame.read::<u32>(TRANSPORT))
     else {
@@ -111,7 +101,7 @@ fn ipv4(frame: &Frame) -> Result<Served, Miss> {
         return Err(Miss::Odd);
     }
     let key = VipKey::v4(header.destination, header.protocol, (ports >> 16) as u16);
-    let (entry, head) = served(&key)?;
+    let (entry, table) = served(plane, &key)?;
     let packet = Packet {
         family: Family::V4,
         network: ETHERNET,
@@ -124,11 +114,12 @@ fn ipv4(frame: &Frame) -> Result<Served, Miss> {
         ttl: header.ttl,
         length,
     };
-    Ok((packet, entry, head))
+    Ok((packet, entry, table))
 }
 
+/// Finds the service of an IPv6 packet.
 #[inline(always)]
-fn ipv6(frame: &Frame) -> Result<Served, Miss> {
+pub fn ipv6(frame: &Frame, plane: &'static Plane) -> Result<Served, Miss> {
     const TRANSPORT: usize = ETHERNET + IPV6_HEADER as usize;
     let (Some(header), Some(ports)) = (frame.at::<Ipv6>(ETHERNET), frame.read::<u32>(TRANSPORT))
     else {
@@ -145,21 +136,21 @@ fn ipv6(frame: &Frame) -> Result<Served, Miss> {
         return Err(Miss::Odd);
     }
     let port = (ports >> 16) as u16;
-    let key = VipKey::v6(header.destination, header.next_header, port);
-    let (entry, head) = served(&key)?;
+    let key = VipKey::words(header.destination, header.next_header, port);
+    let (entry, table) = served(plane, &key)?;
     let packet = Packet {
         family: Family::V6,
         network: ETHERNET,
         transport: TRANSPORT,
-        source: words(header.source),
-        destination: words(header.destination),
+        source: header.source,
+        destination: header.destination,
         ports,
         protocol: header.next_header,
         class_label,
         ttl: header.hop_limit,
         length,
     };
-    Ok((packet, entry, head))
+    Ok((packet, entry, table))
 }
 
 /// Whether the packet is TCP or UDP, and its layer-4 header in what its IP
@@ -175,10 +166,10 @@ fn is_whole(frame: &Frame, protocol: u8, length: u32, header: u32) -> bool {
 }
 
 #[inline(always)]
-fn served(key: &VipKey) -> Result<(&'static VipEntry, &'static Head), Miss> {
-    let table = Table::published().map_err(Miss::Verdict)?;
+fn served(plane: &'static Plane, key: &VipKey) -> Result<(&'static VipEntry, Table), Miss> {
+    let table = Table::published(plane);
     match table.plain(key) {
-        Found::Service(entry) => Ok((entry, table.head)),
+        Found::Service(entry) => Ok((entry, table)),
         Found::NotVip => Err(Miss::Verdict(Verdict::NotVip)),
         Found::Unclear => Err(Miss::Odd),
     }
@@ -187,15 +178,6 @@ fn served(key: &VipKey) -> Result<(&'static VipEntry, &'static Head), Miss> {
 /// Whether it is an IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2). Keys
 /// hold IPv4 addresses in this form; no packet on a network may have it.
 #[inline(always)]
-pub fn is_mapped([a, b, c, _]: [u32; 4]) -> bool {
-    a | b | c ^ 0xffff_u32.to_be() == 0
-}
-
-/// An address as the flow hash wants it.
-#[inline(always)]
-pub fn words([a, b, c, d]: [u32; 4]) -> [u64; 2] {
-    [
-        u64::from(a) | u64::from(b) << 32,
-        u64::from(c) | u64::from(d) << 32,
-    ]
+pub fn is_mapped([a, b]: [u64; 2]) -> bool {
+    a == 0 && b as u32 == 0xffff_u32.to_be()
 }

@@ -5,7 +5,7 @@
 //! tells how it decided and leaves no trace elsewhere: it writes no map but its
 //! own. The one that captures forwards, and copies what the filter asks for.
 
-use vipd_abi::{Basis, Route, Slot, Uplink, Verdict, VipEntry};
+use vipd_abi::{BackendRecord, Basis, Route, Slot, Uplink, Verdict, VipEntry};
 use vipd_ebpf::frame::Frame;
 
 #[cfg(feature = "capture")]
@@ -58,6 +58,34 @@ pub fn route(route: &Route) {
         trace.backend = route.backend;
         trace.basis = route.basis as u32;
     });
+}
+
+/// It goes to this backend, for whatever reason.
+#[inline(always)]
+pub fn backend(index: usize, record: &BackendRecord) {
+    variant::tell(|trace| {
+        trace.backend = index as u32;
+        trace.service = record.service;
+    });
+}
+
+/// In a program that may change nothing: whether that place of the bucket it
+/// looks at is to be taken for freed. It would have freed it.
+#[inline(always)]
+pub fn is_freed(place: usize) -> bool {
+    let mut freed = false;
+    if DRY {
+        variant::tell(|trace| freed = trace.freed == place as u32);
+    }
+    freed
+}
+
+/// The one place to be taken for freed; none with one that there is not.
+#[inline(always)]
+pub fn set_freed(place: usize) {
+    if DRY {
+        variant::tell(|trace| trace.freed = place as u32);
+    }
 }
 
 /// It leaves by this interface.

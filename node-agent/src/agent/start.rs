@@ -13,7 +13,7 @@ use tokio::{
     task::JoinSet,
 };
 use tracing::{info, warn};
-use vipd_control::health::Initial;
+use vipd_control::{health::Initial, standing::Standing};
 
 use super::{
     Agent, Plane,
@@ -29,7 +29,7 @@ use crate::{
         driver,
         pins::Pins,
     },
-    engine::Engine,
+    engine::{Belief, Engine},
     inquiry::Inquiry,
     metrics,
     netlink::{Netlink, watch::watch_ways},
@@ -97,12 +97,14 @@ impl Agent {
         let (observations, observed) = mpsc::channel(1024);
         let plan = plan(&config, secret);
         let (plans, plans_out) = watch::channel(plan.clone());
-        let engine = Engine::new(plan, &|service, backend| match adopted
-            .available(service, backend.address)
-        {
-            None => Initial::Unknown,
-            Some(true) => Initial::Up,
-            Some(false) => Initial::Down,
+        let engine = Engine::new(plan, &|service, backend| Belief {
+            initial: match adopted.standing(service, backend.address) {
+                None => Initial::Unknown,
+                Some(Standing::Available | Standing::Draining) => Initial::Up,
+                Some(Standing::Failing) => Initial::Failing,
+                Some(Standing::Dead) => Initial::Down,
+            },
+            drained: adopted.drained(service, backend.address),
         });
         let decision = engine.decision();
         let health = engine.health();
@@ -171,7 +173,12 @@ impl Agent {
             // Nothing to apply, and never a fault.
             idle = Some((applied_in, fault_in));
         }
-        spawn(&mut tasks, "engine", engine.run(observed, plans_out));
+        let (orders, orders_out) = mpsc::channel(1);
+        spawn(
+            &mut tasks,
+            "engine",
+            engine.run(observed, plans_out, orders_out),
+        );
 
         let (announced_in, announced) = watch::channel(Default::default());
         let (admissions_in, admissions) = watch::channel(Default::default());
@@ -214,7 +221,7 @@ impl Agent {
             applied,
             captures,
         });
-        let api = axum::serve(control, api::router(views.clone(), reload, inquiry));
+        let api = axum::serve(control, api::router(views.clone(), reload, orders, inquiry));
         spawn(&mut tasks, "control socket", async {
             // Its errors are those of single connections.
             let _ = api.await;

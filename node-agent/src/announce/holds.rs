@@ -5,16 +5,16 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
     time::Duration,
 };
 
 use tokio::time::Instant;
+use vipd_control::model::Vip;
 
 /// The state of all addresses that are held, or about to be.
 #[derive(Debug, Default)]
 pub struct Holds {
-    vips: BTreeMap<IpAddr, Hold>,
+    vips: BTreeMap<Vip, Hold>,
 }
 
 #[derive(Debug)]
@@ -34,15 +34,15 @@ enum Hold {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Job {
     /// Hold the address.
-    Hold(IpAddr),
+    Hold(Vip),
     /// Let go of it.
-    Release(IpAddr),
+    Release(Vip),
 }
 
 impl Holds {
     /// What a previous agent holds: let go at `until`, unless wanted before.
     #[must_use]
-    pub fn inherited(vips: impl IntoIterator<Item = IpAddr>, until: Instant) -> Self {
+    pub fn inherited(vips: impl IntoIterator<Item = Vip>, until: Instant) -> Self {
         let held = |vip| (vip, Hold::Held { until: Some(until) });
         Self {
             vips: vips.into_iter().map(held).collect(),
@@ -52,12 +52,7 @@ impl Holds {
     /// Follows what is wanted, and says what is to be done for it now. What is
     /// not wanted any more is held for `linger`.
     #[must_use]
-    pub fn follow(
-        &mut self,
-        wanted: &BTreeSet<IpAddr>,
-        linger: Duration,
-        now: Instant,
-    ) -> Vec<Job> {
+    pub fn follow(&mut self, wanted: &BTreeSet<Vip>, linger: Duration, now: Instant) -> Vec<Job> {
         let mut jobs = Vec::new();
         for (&vip, hold) in &mut self.vips {
             if let Hold::Held { until } = hold {
@@ -89,8 +84,8 @@ impl Holds {
 
     /// Those of `wanted` that are held.
     #[must_use]
-    pub fn held(&self, wanted: &BTreeSet<IpAddr>) -> BTreeSet<IpAddr> {
-        let is_held = |vip: &&IpAddr| matches!(self.vips.get(vip), Some(Hold::Held { .. }));
+    pub fn held(&self, wanted: &BTreeSet<Vip>) -> BTreeSet<Vip> {
+        let is_held = |vip: &&Vip| matches!(self.vips.get(vip), Some(Hold::Held { .. }));
         wanted.iter().filter(is_held).copied().collect()
     }
 
@@ -107,12 +102,14 @@ impl Holds {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use super::*;
 
     const LINGER: Duration = Duration::from_secs(10);
 
-    fn vip(last: u8) -> IpAddr {
-        [198, 51, 100, last].into()
+    fn vip(last: u8) -> Vip {
+        IpAddr::from([198, 51, 100, last]).into()
     }
 
     /// What happens at one moment.

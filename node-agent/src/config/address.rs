@@ -1,7 +1,13 @@
 //! Rules on addresses: what can be the address of one host, and that a virtual
 //! address is never taken for an address of a host.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use vipd_control::model::Vip;
 
 use super::{
     report::{Report, Span},
@@ -9,8 +15,13 @@ use super::{
     written::{Family, File},
 };
 
-/// All virtual addresses of a file, each where it stands first.
-pub struct Vips(BTreeMap<IpAddr, Span>);
+/// All virtual addresses of a file.
+pub struct Vips {
+    /// Each where it stands first.
+    vips: BTreeMap<Vip, Span>,
+    /// The lengths there are, single addresses among them.
+    lengths: BTreeSet<u8>,
+}
 
 impl Vips {
     /// Those of all services, whatever else is wrong with them.
@@ -21,12 +32,16 @@ impl Vips {
                 vips.entry(vip.value).or_insert_with(|| vip.span.clone());
             }
         }
-        Self(vips)
+        let lengths = vips.keys().map(|vip| vip.prefix().prefix_len()).collect();
+        Self { vips, lengths }
     }
 
     /// The first virtual address of a family.
-    pub fn first(&self, family: Family) -> Option<(IpAddr, &Span)> {
-        let mut of_family = self.0.iter().filter(|(vip, _)| Family::of(**vip) == family);
+    pub fn first(&self, family: Family) -> Option<(Vip, &Span)> {
+        let mut of_family = self
+            .vips
+            .iter()
+            .filter(|(vip, _)| Family::of(vip.address()) == family);
         of_family.next().map(|(vip, span)| (*vip, span))
     }
 
@@ -36,14 +51,43 @@ impl Vips {
     where
         A: Copy + Into<IpAddr>,
     {
-        let ip = address.value.into();
-        check_unicast(ip, &address.span, report);
-        if let Some(vip) = self.0.get(&ip) {
+        self.check_hosts(address.value.into().into(), &address.span, role, report);
+    }
+
+    /// The same for all addresses of a prefix.
+    pub fn check_hosts(&self, hosts: IpNet, span: &Span, role: &str, report: &mut Report) {
+        check_unicast(hosts, span, report);
+        if let Some((vip, vip_span)) = self.meeting(hosts) {
+            let hosts = Vip::from(hosts);
+            let title = match vip.prefix().prefix_len() {
+                _ if *vip == hosts => format!("{role} {hosts} is a virtual address"),
+                length if length < hosts.prefix().prefix_len() => {
+                    format!("{role} {hosts} is in the virtual prefix {vip}")
+                }
+                _ => format!("{role} {hosts} holds the virtual address {vip}"),
+            };
             report
-                .error(&address.span, format!("{role} {ip} is a virtual address"))
-                .related(vip, "virtual address here")
+                .error(span, title)
+                .related(vip_span, "virtual address here")
                 .help("take an address that belongs to this one host and stays with it");
         }
+    }
+
+    /// A virtual address or prefix that holds some of these hosts.
+    fn meeting(&self, hosts: IpNet) -> Option<(&Vip, &Span)> {
+        let wider = |length: &u8| {
+            let prefix = IpNet::new(hosts.addr(), *length).ok()?;
+            self.vips.get_key_value(&Vip::from(prefix))
+        };
+        let (shorter, longer) = (
+            0..=hosts.prefix_len(),
+            hosts.prefix_len()..hosts.max_prefix_len(),
+        );
+        let mut lengths = self.lengths.range(shorter);
+        lengths.find_map(wider).or_else(|| {
+            let mut inside = self.vips.iter();
+            inside.find(|(vip, _)| !longer.is_empty() && hosts.contains(&vip.prefix()))
+        })
     }
 }
 
@@ -65,18 +109,53 @@ impl Family {
     }
 }
 
-/// Checks that packets can be sent to `ip` from another host.
-pub fn check_unicast(ip: IpAddr, span: &Span, report: &mut Report) {
-    let fault = match ip {
-        _ if ip.is_unspecified() => "stands for no host",
-        _ if ip.is_multicast() => "is a multicast address",
-        _ if ip.is_loopback() => "never leaves the host",
-        IpAddr::V4(v4) if v4.octets()[0] == 0 || v4.octets()[0] >= 240 => "belongs to no host",
-        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => "is an IPv4 address in disguise",
-        IpAddr::V6(v6) if v6.is_unicast_link_local() => "holds on one link only",
-        _ => return,
+/// Addresses that packets cannot be sent to from another host, and what they
+/// are.
+const UNREACHED: [(IpNet, &str); 9] = [
+    (v4([0, 0, 0, 0], 32), "stands for no host"),
+    (v4([0, 0, 0, 0], 8), "belongs to no host"),
+    (v4([127, 0, 0, 0], 8), "never leaves the host"),
+    (v4([224, 0, 0, 0], 4), "is a multicast address"),
+    (v4([240, 0, 0, 0], 4), "belongs to no host"),
+    (v6([0; 8], 127), "never leaves the host"),
+    (
+        v6([0, 0, 0, 0, 0, 0xffff, 0, 0], 96),
+        "is an IPv4 address in disguise",
+    ),
+    (
+        v6([0xfe80, 0, 0, 0, 0, 0, 0, 0], 10),
+        "holds on one link only",
+    ),
+    (
+        v6([0xff00, 0, 0, 0, 0, 0, 0, 0], 8),
+        "is a multicast address",
+    ),
+];
+
+const fn v4([a, b, c, d]: [u8; 4], length: u8) -> IpNet {
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, c, d), length))
+}
+
+const fn v6([a, b, c, d, e, f, g, h]: [u16; 8], length: u8) -> IpNet {
+    IpNet::V6(Ipv6Net::new_assert(
+        Ipv6Addr::new(a, b, c, d, e, f, g, h),
+        length,
+    ))
+}
+
+/// Checks that packets can be sent to all of `prefix` from another host.
+pub fn check_unicast(prefix: IpNet, span: &Span, report: &mut Report) {
+    let meets = |(other, _): &&(IpNet, &str)| other.contains(&prefix) || prefix.contains(other);
+    let Some((other, fault)) = UNREACHED.iter().find(meets) else {
+        return;
+    };
+    let shown = Vip::from(prefix);
+    let title = if shown.is_single() {
+        format!("the address {shown} {fault}")
+    } else {
+        format!("a part of {shown}, {other}, {fault}")
     };
     report
-        .error(span, format!("the address {ip} {fault}"))
+        .error(span, title)
         .help("write the address under which other hosts reach it");
 }

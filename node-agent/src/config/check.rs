@@ -1,14 +1,14 @@
 //! The check of a service's backends as validated.
 
-use std::{net::IpAddr, num::NonZeroU16, time::Duration};
+use std::{net::IpAddr, time::Duration};
 
-use vipd_control::model::{Check, CheckKind, Protocol, Timing};
+use vipd_control::model::{Check, CheckKind, Ports, Protocol, Timing};
 
 use super::{
     address::Vips,
     report::Report,
     table::At,
-    value::show_duration,
+    value::{PORT_MIN, show_duration},
     written::{self, CheckType, Family},
 };
 
@@ -22,7 +22,7 @@ const TIMEOUT_DEFAULT: Duration = Duration::from_millis(500);
 pub fn validate(
     service: &written::Service,
     protocol: Option<Protocol>,
-    service_port: Option<NonZeroU16>,
+    service_ports: Option<Ports>,
     vips: &Vips,
     report: &mut Report,
 ) -> Option<Check> {
@@ -33,14 +33,23 @@ pub fn validate(
     }
     let timing = timing(check, report);
     let kind = check_kind(check, report)?;
-    let asked_anyway = check.port.is_none() && !matches!(kind, CheckKind::None);
-    if protocol == Some(Protocol::Udp) && asked_anyway {
-        report
-            .error(
-                &at.span,
-                "a UDP service is checked over TCP, and no port is given",
-            )
-            .help("add `port` to [service.check], or type = \"none\" to trust the backends");
+    let service_port = match service_ports? {
+        Ports::One(port) => Some(port),
+        Ports::Range(..) | Ports::Any => None,
+    };
+    if check.port.is_none() && !matches!(kind, CheckKind::None) {
+        let title = match (protocol, service_port) {
+            (Some(Protocol::Udp), _) => {
+                Some("a UDP service is checked over TCP, and no port is given")
+            }
+            (_, None) => Some("the service has many ports, and none is given for its check"),
+            _ => None,
+        };
+        if let Some(title) = title {
+            report
+                .error(&at.span, title)
+                .help("add `port` to [service.check], or type = \"none\" to trust the backends");
+        }
     }
     Some(Check {
         kind,
@@ -48,7 +57,9 @@ pub fn validate(
             .port
             .as_ref()
             .map(|port| port.value)
-            .or(service_port)?,
+            .or(service_port)
+            // Nothing is asked, or it is an error.
+            .unwrap_or(PORT_MIN),
         source: check.source.as_ref().map(|source| source.value),
         timing,
     })

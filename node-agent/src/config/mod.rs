@@ -4,6 +4,7 @@
 mod address;
 mod bgp;
 mod check;
+mod endpoint;
 mod reference;
 mod report;
 mod routing;

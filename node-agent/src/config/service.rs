@@ -1,12 +1,8 @@
 //! Services as validated: their addresses, ports, backends and rings.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU16, sync::Arc, time::Duration};
 
-use vipd_abi::{BACKENDS, NEXT_HOPS, RING_SLOTS};
+use vipd_abi::{BACKENDS, NEXT_HOPS, PORT_RANGES, RING_SLOTS};
 use vipd_control::{
     model::{Backend, Mode, Protocol, Service},
     ring::default_ring_size,
@@ -15,12 +11,14 @@ use vipd_control::{
 use super::{
     address::{Vips, check_unicast},
     check,
+    endpoint::check_endpoints,
     report::Report,
     table::At,
     valid::check_unique,
-    written::{self, Family},
+    value::show_duration,
+    written::{self, Family, ModeName},
 };
-use crate::dataplane::vip_table::MOST_ENTRIES;
+use crate::dataplane::{listing::is_ranged, vip_table::MOST_ENTRIES};
 
 /// The smallest ring.
 const RING_SIZE_MIN: u32 = 64;
@@ -33,6 +31,15 @@ const BACKENDS_MAX: usize = 65_535;
 
 /// The fewest slots per backend; with less some would hardly get any.
 const RING_SLOTS_PER_BACKEND: u64 = 8;
+
+/// UDP port of GUE unless told otherwise, as registered at IANA.
+const GUE_PORT: NonZeroU16 = NonZeroU16::new(6080).expect("it is not zero");
+
+/// Longest time without a packet that a flow can be given.
+const FLOW_IDLE_MAX: Duration = Duration::from_secs(3600);
+
+/// The same unless told otherwise, for TCP.
+const FLOW_IDLE_TCP: Duration = Duration::from_secs(300);
 
 /// Most parts of the data plane's tables that services may fill: a change is
 /// made beside what it replaces, so half must be free.
@@ -52,9 +59,10 @@ fn check_totals(
         ),
         ("backend addresses", (NEXT_HOPS as usize - 1) / SHARE),
         ("addresses and ports", MOST_ENTRIES / SHARE),
+        ("port ranges", PORT_RANGES as usize / SHARE),
     ];
     let mut addresses = BTreeSet::new();
-    let mut totals = [0; 4];
+    let mut totals = [0; 5];
     for (at, service) in written.iter().zip(services) {
         let Some(service) = service else { continue };
         let before = totals;
@@ -65,6 +73,8 @@ fn check_totals(
         totals[2] = addresses.len();
         // Each address stands by itself and with the port.
         totals[3] += 2 * service.vips.len();
+        let ranged = service.vips.iter();
+        totals[4] += ranged.filter(|vip| is_ranged(**vip, service.ports)).count();
         for ((what, limit), (before, after)) in limits.iter().zip(before.iter().zip(totals)) {
             if *before <= *limit && after > *limit {
                 report
@@ -94,43 +104,16 @@ pub fn services(
     Some(services.into_iter().map(Arc::new).collect())
 }
 
-/// Address, protocol and port lead to one service only.
-fn check_endpoints(written: &[At<written::Service>], report: &mut Report) {
-    let mut taken = BTreeMap::new();
-    for service in written.iter().map(|at| &at.value) {
-        let (Some(vips), Some(protocol), Some(port)) =
-            (&service.vips, &service.protocol, &service.port)
-        else {
-            continue;
-        };
-        check_unique(vips.value.iter(), "virtual address", report);
-        for vip in &vips.value {
-            let endpoint = (vip.value, protocol.value, port.value);
-            let Some((other, name)) = taken.insert(endpoint, (&service.name, &vip.span)) else {
-                continue;
-            };
-            let other_name = other.as_ref().map(|name| &name.value);
-            if other_name != service.name.as_ref().map(|name| &name.value) {
-                let (vip_address, port) = (vip.value, port.value);
-                let protocol = protocol_name(protocol.value);
-                let title = format!("two services for {vip_address}, {protocol} port {port}");
-                report
-                    .error(&vip.span, title)
-                    .related(name, "already served here")
-                    .help("give one of them another address, protocol or port");
-            }
-        }
-    }
-}
-
 fn service(written: &At<written::Service>, vips: &Vips, report: &mut Report) -> Option<Service> {
     let service = &written.value;
     check_vips(service, report);
     check_backends(written, vips, report);
     let ring_size = ring_size(service, report);
     let protocol = service.protocol.as_ref().map(|protocol| protocol.value);
-    let port = service.port.as_ref().map(|port| port.value);
-    let check = check::validate(service, protocol, port, vips, report);
+    let ports = service.port.as_ref().map(|ports| ports.value);
+    let check = check::validate(service, protocol, ports, vips, report);
+    let mode = mode(service, report);
+    let idle = idle(service, report);
 
     let mut vips: Vec<_> = service
         .vips
@@ -153,10 +136,11 @@ fn service(written: &At<written::Service>, vips: &Vips, report: &mut Report) -> 
         name: Arc::clone(&service.name.as_ref()?.value.0),
         vips,
         protocol: protocol?,
-        port: port?,
-        mode: service.mode.as_ref()?.value,
+        ports: ports?,
+        mode: mode?,
         min_healthy: service.min_healthy.value.0,
         ring_size: ring_size?,
+        idle: idle?,
         check: check?,
         backends,
     })
@@ -179,7 +163,7 @@ fn check_vips(service: &written::Service, report: &mut Report) {
             .help("for example vips = [\"198.51.100.10\"]");
     }
     for vip in &vips.value {
-        check_unicast(vip.value, &vip.span, report);
+        check_unicast(vip.value.prefix(), &vip.span, report);
     }
 }
 
@@ -236,30 +220,74 @@ fn check_reachable(service: &written::Service, backend: &At<IpAddr>, report: &mu
     };
     let family = Family::of(backend.value);
     let unreachable = vips.value.iter().find(|vip| match mode.value {
-        Mode::L2Dsr => Family::of(vip.value) != family,
-        Mode::Ipip => family == Family::Ipv4 && vip.value.is_ipv6(),
+        ModeName::L2Dsr => Family::of(vip.value.address()) != family,
+        ModeName::Ipip => family == Family::Ipv4 && !vip.value.is_ipv4(),
+        ModeName::Gue => false,
     });
     let Some(vip) = unreachable else { return };
-    let vip_family = Family::of(vip.value).name();
+    let vip_family = Family::of(vip.value.address()).name();
     let (title, help) = match mode.value {
-        Mode::L2Dsr => (
+        ModeName::L2Dsr => (
             format!(
                 "l2-dsr cannot carry {vip_family} to an {} backend",
                 family.name()
             ),
             format!("take the backend's {vip_family} address, or a service per family"),
         ),
-        Mode::Ipip => (
+        ModeName::Ipip | ModeName::Gue => (
             String::from(
                 "ipip carries IPv4 in IPv4, IPv6 in IPv6 and IPv4 in IPv6, not IPv6 in IPv4",
             ),
-            String::from("take the backend's IPv6 address: it takes both families"),
+            String::from(
+                "take the backend's IPv6 address, which takes both families, or mode = \"gue\"",
+            ),
         ),
     };
     report
         .error(&backend.span, title)
         .related(&vip.span, format!("{vip_family} here"))
         .help(help);
+}
+
+/// How packets reach backends, with the port where it belongs.
+fn mode(service: &written::Service, report: &mut Report) -> Option<Mode> {
+    let mode = service.mode.as_ref()?;
+    if let Some(port) = &service.gue_port
+        && mode.value != ModeName::Gue
+    {
+        report
+            .error(&port.span, "`gue_port` belongs to mode gue")
+            .related(&mode.span, "another mode here")
+            .help("mode = \"gue\", or remove `gue_port`");
+    }
+    let gue_port = service.gue_port.as_ref();
+    Some(match mode.value {
+        ModeName::L2Dsr => Mode::L2Dsr,
+        ModeName::Ipip => Mode::Ipip,
+        ModeName::Gue => Mode::Gue(gue_port.map_or(GUE_PORT, |port| port.value)),
+    })
+}
+
+/// How long a flow without packets is remembered. Datagrams that belong
+/// together are mostly over before a change has come and gone.
+fn idle(service: &written::Service, report: &mut Report) -> Option<Duration> {
+    let Some(written) = &service.flow_idle else {
+        return Some(match service.protocol.as_ref()?.value {
+            Protocol::Tcp => FLOW_IDLE_TCP,
+            Protocol::Udp => Duration::ZERO,
+        });
+    };
+    if written.value > FLOW_IDLE_MAX {
+        let title = format!(
+            "a flow cannot be remembered for {}",
+            show_duration(written.value)
+        );
+        report
+            .error(&written.span, title)
+            .help(format!("at most \"{}\"", show_duration(FLOW_IDLE_MAX)));
+        return None;
+    }
+    Some(written.value)
 }
 
 fn ring_size(service: &written::Service, report: &mut Report) -> Option<u32> {
@@ -287,11 +315,4 @@ fn ring_size(service: &written::Service, report: &mut Report) -> Option<u32> {
         return None;
     }
     Some(size)
-}
-
-fn protocol_name(protocol: Protocol) -> &'static str {
-    match protocol {
-        Protocol::Tcp => "TCP",
-        Protocol::Udp => "UDP",
-    }
 }

@@ -5,12 +5,13 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
 };
 
+use ipnet::{Ipv4Net, Ipv6Net};
 use vipd_control::model::Model;
 
 use super::{
@@ -66,9 +67,9 @@ pub struct Dataplane {
     /// Directory of the pins.
     pub pin_path: PathBuf,
     /// Outer source of IPv4 tunnels; `None`: as the kernel's route says.
-    pub tunnel_source_ipv4: Option<Ipv4Addr>,
+    pub tunnel_source_ipv4: Option<Ipv4Net>,
     /// Outer source of IPv6 tunnels; `None`: as the kernel's route says.
-    pub tunnel_source_ipv6: Option<Ipv6Addr>,
+    pub tunnel_source_ipv6: Option<Ipv6Net>,
 }
 
 /// The longest cluster secret that is accepted.
@@ -168,11 +169,11 @@ impl Dataplane {
         report: &mut Report,
     ) -> Option<Self> {
         let table = &written.value;
-        if let Some(source) = &table.tunnel_source_ipv4 {
-            vips.check_host(source, "the tunnel source", report);
+        if let Some(At { value, span }) = &table.tunnel_source_ipv4 {
+            vips.check_hosts((*value).into(), span, "the tunnel source", report);
         }
-        if let Some(source) = &table.tunnel_source_ipv6 {
-            vips.check_host(source, "the tunnel source", report);
+        if let Some(At { value, span }) = &table.tunnel_source_ipv6 {
+            vips.check_hosts((*value).into(), span, "the tunnel source", report);
         }
         if table.pin_path.value.is_relative() {
             report

@@ -8,8 +8,9 @@ use std::{
     time::Duration,
 };
 
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use toml::de::DeValue;
-use vipd_control::model::{Mode, Protocol};
+use vipd_control::model::{Ports, Protocol, Vip};
 
 use super::{
     report::{Report, Span},
@@ -115,7 +116,6 @@ pub fn read_word<T: Copy>(
 }
 
 words! { Protocol { "tcp" => Protocol::Tcp, "udp" => Protocol::Udp, } }
-words! { Mode { "l2-dsr" => Mode::L2Dsr, "ipip" => Mode::Ipip, } }
 
 impl<T, const MIN: i64, const MAX: i64> Value for Int<T, MIN, MAX>
 where
@@ -141,6 +141,34 @@ impl Value for NonZeroU16 {
         let number = read_integer(value, span, report, (1, u16::MAX.into()))?;
         u16::try_from(number).ok().and_then(Self::new)
     }
+}
+
+/// The first port.
+pub const PORT_MIN: NonZeroU16 = NonZeroU16::MIN;
+
+impl Value for Ports {
+    fn kind() -> String {
+        String::from("port, range or \"any\"")
+    }
+
+    fn read(value: &DeValue<'_>, span: &Span, report: &mut Report) -> Option<Self> {
+        if value.as_str().is_none() {
+            return NonZeroU16::read(value, span, report).map(Self::One);
+        }
+        let example = "80, \"8000-8999\" or \"any\"";
+        read_text(value, span, report, example, |text| {
+            parse_ports(text).ok_or_else(|| format!("`{text}` is not a range of ports"))
+        })
+    }
+}
+
+fn parse_ports(text: &str) -> Option<Ports> {
+    if text == "any" {
+        return Some(Ports::Any);
+    }
+    let (first, last) = text.split_once('-')?;
+    let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+    (first < last).then_some(Ports::Range(first, last))
 }
 
 impl Value for bool {
@@ -224,6 +252,89 @@ parsed!(
     "\"127.0.0.1:9842\" or \"[::1]:9842\""
 );
 
+/// Reads an address, or a prefix without bits after it.
+fn read_prefix(
+    value: &DeValue<'_>,
+    span: &Span,
+    report: &mut Report,
+    (kind, example): (&str, &str),
+    is_wanted: fn(&IpNet) -> bool,
+) -> Option<IpNet> {
+    let prefix = read_text(value, span, report, example, |text| {
+        let address = text.parse().map(|address: IpAddr| IpNet::from(address));
+        let prefix = address.ok().or_else(|| text.parse().ok());
+        prefix
+            .filter(is_wanted)
+            .ok_or_else(|| format!("`{text}` is not an {kind}"))
+    })?;
+    let (address, legal) = (prefix.addr(), prefix.trunc());
+    if prefix.prefix_len() == 0 {
+        report
+            .error(span, "a prefix of length 0 holds all addresses there are")
+            .help(format!("for example {example}"));
+        None
+    } else if prefix != legal {
+        report
+            .error(span, format!("{prefix} has bits set after the prefix"))
+            .help(format!(
+                "write \"{legal}\" for the prefix, or \"{address}\" for the one address"
+            ));
+        None
+    } else {
+        Some(prefix)
+    }
+}
+
+impl Value for Vip {
+    fn kind() -> String {
+        String::from("address or prefix")
+    }
+
+    fn read(value: &DeValue<'_>, span: &Span, report: &mut Report) -> Option<Self> {
+        let words = (
+            "address or prefix",
+            "\"198.51.100.10\" or \"198.51.100.16/28\"",
+        );
+        read_prefix(value, span, report, words, |_| true).map(Self::from)
+    }
+}
+
+impl Value for Ipv4Net {
+    fn kind() -> String {
+        String::from("IPv4 address or prefix")
+    }
+
+    fn read(value: &DeValue<'_>, span: &Span, report: &mut Report) -> Option<Self> {
+        let words = (
+            "IPv4 address or prefix",
+            "\"192.0.2.11\" or \"203.0.113.0/24\"",
+        );
+        let is_wanted = |prefix: &IpNet| matches!(prefix, IpNet::V4(_));
+        match read_prefix(value, span, report, words, is_wanted)? {
+            IpNet::V4(prefix) => Some(prefix),
+            IpNet::V6(_) => None,
+        }
+    }
+}
+
+impl Value for Ipv6Net {
+    fn kind() -> String {
+        String::from("IPv6 address or prefix")
+    }
+
+    fn read(value: &DeValue<'_>, span: &Span, report: &mut Report) -> Option<Self> {
+        let words = (
+            "IPv6 address or prefix",
+            "\"2001:db8::11\" or \"2001:db8:f::/96\"",
+        );
+        let is_wanted = |prefix: &IpNet| matches!(prefix, IpNet::V6(_));
+        match read_prefix(value, span, report, words, is_wanted)? {
+            IpNet::V6(prefix) => Some(prefix),
+            IpNet::V4(_) => None,
+        }
+    }
+}
+
 impl Value for PathBuf {
     fn kind() -> String {
         String::from("path")
@@ -246,6 +357,7 @@ impl<T: Value> Value for Vec<At<T>> {
         match T::kind().as_str() {
             "table" => String::from("tables"),
             "address" => String::from("list of addresses"),
+            "address or prefix" => String::from("list of addresses and prefixes"),
             kind => format!("list of {kind}"),
         }
     }

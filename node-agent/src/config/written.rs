@@ -8,8 +8,9 @@ use std::{
     time::Duration,
 };
 
+use ipnet::{Ipv4Net, Ipv6Net};
 use toml::de::DeValue;
-use vipd_control::model::{Mode, Protocol};
+use vipd_control::model::{Ports, Protocol, Vip};
 
 use super::{
     report::{Report, Span},
@@ -83,10 +84,13 @@ table! {
         on_stop: OnStop, default "\"remove\"";
         /// Where maps, program and links are pinned, on a BPF file system.
         pin_path: PathBuf, default "\"/sys/fs/bpf/vipd\"";
-        /// Outer source address of packets to IPv4 backends in mode `ipip`.
-        tunnel_source_ipv4: Ipv4Addr, optional "the source address of the kernel's route to the backend";
-        /// The same for IPv6 backends.
-        tunnel_source_ipv6: Ipv6Addr, optional "the source address of the kernel's route to the backend";
+        /// Outer source address of packets to IPv4 backends in modes `ipip` and
+        /// `gue`. Of a prefix, which no host may use, the bits after it are
+        /// filled by the flow, so that a backend spreads packets over its
+        /// queues.
+        tunnel_source_ipv4: Ipv4Net, optional "the source address of the kernel's route to the backend";
+        /// The same for IPv6 backends; at most the last 32 bits are filled.
+        tunnel_source_ipv6: Ipv6Net, optional "the source address of the kernel's route to the backend";
     }
 }
 
@@ -150,9 +154,9 @@ table! {
 }
 
 table! {
-    /// The BGP speaker. A virtual address is announced as a host route while
-    /// its services have enough healthy backends, and withdrawn at once when
-    /// they have not.
+    /// The BGP speaker. A virtual address is announced as a host route, a
+    /// prefix of them as that prefix, while its services have enough healthy
+    /// backends, and withdrawn at once when they have not.
     ///
     /// ```toml
     /// [bgp]
@@ -236,8 +240,14 @@ table! {
 }
 
 table! {
-    /// A service: one protocol and port on one or more virtual addresses,
+    /// A service: one protocol and its ports on one or more virtual addresses,
     /// spread over its backends.
+    ///
+    /// Several services may share an address. A packet is for the narrowest one
+    /// that wants it: of the services on its very address that on one port
+    /// before that on a range, and a range before any port; if none of them
+    /// wants the port, of those on the longest prefix that holds the address,
+    /// and so on to shorter ones.
     ///
     /// ```toml
     /// [[service]]
@@ -250,19 +260,28 @@ table! {
     Service = "[[service]]" {
         /// Name in status, logs and metrics. Unique among services.
         name: Name, required;
-        /// Virtual addresses. Several services may share one, with another
-        /// protocol or port.
-        vips: Vec<At<IpAddr>>, required;
+        /// Virtual addresses and prefixes of them, without a bit after the
+        /// prefix. Prefixes can have 8 different lengths per address family, and
+        /// all services on one prefix, or with port ranges on one address, be 16.
+        vips: Vec<At<Vip>>, required;
         /// Layer-4 protocol.
         protocol: Protocol, required;
-        /// Layer-4 port; backends get the packet with the same port.
-        port: Port, required;
+        /// Layer-4 port, a range of them like `"8000-8999"`, or `"any"`;
+        /// backends get the packet with the same port.
+        port: Ports, required;
         /// How a packet reaches its backend. `"ipip"`: in an IPv4 or IPv6
-        /// header to the backend's address, over any number of hops;
-        /// `"l2-dsr"`: unchanged on the backend's link. In both cases the
-        /// backend holds the virtual address, for example on `lo`, and answers
-        /// the client directly.
-        mode: Mode, required;
+        /// header to the backend's address, over any number of hops; `"gue"`:
+        /// the same with a UDP header between (Generic UDP Encapsulation,
+        /// variant 1), which networks spread better; `"l2-dsr"`: unchanged on
+        /// the backend's link. In all cases the backend holds the virtual
+        /// address, for example on `lo`, and answers the client directly.
+        mode: ModeName, required;
+        /// UDP port at which backends take packets; `gue` only.
+        gue_port: Port, optional "6080";
+        /// For so long without a packet a flow is remembered when a change
+        /// gives its part of the ring to another backend, and stays where it
+        /// is; at most `"1h"`. `"0s"`: flows move at once.
+        flow_idle: Duration, optional "`\"5m\"` for TCP, `\"0s\"` for UDP";
         /// How many backends must be healthy for the addresses to be announced.
         min_healthy: Int<u32, 1, 65536>, default "1";
         /// Slots of the table that spreads flows over backends, a power of two
@@ -292,7 +311,8 @@ table! {
         /// GET request with an expected status; `"none"`: it counts as healthy
         /// always.
         r#type: CheckType, required;
-        /// Port that is asked. Must be given for a UDP service.
+        /// Port that is asked. Must be given for a UDP service, and for one
+        /// that has not just one port.
         port: Port, optional "the service's port";
         /// Our address that asks, of the same family as the backends.
         source: IpAddr, optional "the kernel chooses";
@@ -336,7 +356,7 @@ table! {
         /// Where its packets go and its checks ask; no two backends of a service
         /// share one. Mode `l2-dsr`: of the
         /// family of the virtual addresses; mode `ipip`: IPv6 backends take
-        /// both families, IPv4 backends IPv4 only.
+        /// both families, IPv4 backends IPv4 only; mode `gue`: all take both.
         address: IpAddr, required;
         /// Share of the traffic relative to the other backends. 0: none.
         weight: Int<u16, 0, 256>, default "1";
@@ -389,6 +409,22 @@ words! { LogLevel {
     "info" => Self::Info,
     "debug" => Self::Debug,
     "trace" => Self::Trace,
+} }
+
+/// How packets reach backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModeName {
+    /// On the link.
+    L2Dsr,
+    /// In IP.
+    Ipip,
+    /// In UDP.
+    Gue,
+}
+words! { ModeName {
+    "l2-dsr" => Self::L2Dsr,
+    "ipip" => Self::Ipip,
+    "gue" => Self::Gue,
 } }
 
 /// An address family.

@@ -15,7 +15,10 @@ use std::{
 use tokio::{runtime::Handle, sync::watch, time::sleep_until};
 use tracing::{debug, error};
 
-use super::apply::{Applied, Applier, Reach, Settings};
+use super::{
+    apply::{Applied, Applier, Reach, Settings},
+    census::{self, Census},
+};
 use crate::{
     engine::Decision,
     netlink::way::{Problems, Ways},
@@ -52,7 +55,17 @@ pub fn spawn(applier: Applier, inputs: Inputs, runtime: Handle) -> io::Result<Jo
 }
 
 fn run(mut applier: Applier, mut inputs: Inputs, runtime: &Handle) {
+    let (orders, orders_out) = watch::channel(applier.orders());
+    let (counts_in, mut counts) = watch::channel(None);
+    let census = Census::new(applier.tables());
+    // Without it, nothing is given back and no slot waits for it.
+    if let Err(error) = census::spawn(census, orders_out, counts_in, runtime.clone()) {
+        error!("flows are not counted: {error}");
+    }
     let mut next_full = Instant::now();
+    let mut reach = Reach::default();
+    inputs.ways.mark_changed();
+    inputs.problems.mark_changed();
     loop {
         let now = Instant::now();
         let full = now >= next_full;
@@ -62,13 +75,29 @@ fn run(mut applier: Applier, mut inputs: Inputs, runtime: &Handle) {
         let settings = *inputs.settings.borrow_and_update();
         applier.configure(settings);
         let desired = Arc::clone(&inputs.decision.borrow_and_update().desired);
-        let reach = Reach {
-            ways: inputs.ways.borrow_and_update().clone(),
-            problems: inputs.problems.borrow_and_update().clone(),
-        };
-        let applied = applier.apply(&desired, &reach, full, now);
+        // Copied only when it is another, by which the applier knows it.
+        if inputs.ways.has_changed().unwrap_or(false) {
+            reach.ways = Arc::new(inputs.ways.borrow_and_update().clone());
+        }
+        if inputs.problems.has_changed().unwrap_or(false) {
+            reach.problems = Arc::new(inputs.problems.borrow_and_update().clone());
+        }
+        if counts.has_changed().unwrap_or(false)
+            && let Some(count) = counts.borrow_and_update().clone()
+        {
+            applier.counted(count);
+        }
+        let mut applied = applier.apply(&desired, &reach, full, now);
         debug!(full, took = ?now.elapsed(), "applied");
+        orders.send_if_modified(|last| {
+            let new = applier.orders();
+            let changed = *last != new;
+            *last = new;
+            changed
+        });
         let retry_at = applied.retry_at;
+        // Of no interest to anybody else.
+        let look_at = applied.look_at.take();
         inputs.applied.send_if_modified(|last| {
             for (subject, fault) in &applied.faults {
                 if last.faults.get(subject) != Some(fault) {
@@ -81,14 +110,25 @@ fn run(mut applier: Applier, mut inputs: Inputs, runtime: &Handle) {
             }
             changed
         });
-        let again = retry_at.map_or(next_full, |at| at.min(next_full));
+        let again = [retry_at, look_at].into_iter().flatten().min();
+        let again = again.map_or(next_full, |at| at.min(next_full));
         let go_on = runtime.block_on(async {
             tokio::select! {
                 stop = inputs.stop.wait_for(|stop| *stop) => { drop(stop); false }
                 changed = inputs.decision.changed() => changed.is_ok(),
-                changed = inputs.ways.changed() => changed.is_ok(),
-                changed = inputs.problems.changed() => changed.is_ok(),
+                changed = inputs.ways.changed() => {
+                    inputs.ways.mark_changed();
+                    changed.is_ok()
+                }
+                changed = inputs.problems.changed() => {
+                    inputs.problems.mark_changed();
+                    changed.is_ok()
+                }
                 changed = inputs.settings.changed() => changed.is_ok(),
+                Ok(()) = counts.changed() => {
+                    counts.mark_changed();
+                    true
+                }
                 () = sleep_until(again.into()) => true,
             }
         });

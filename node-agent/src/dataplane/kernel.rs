@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     fs, io,
     mem::offset_of,
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
     sync::Arc,
     thread::sleep,
@@ -25,8 +26,8 @@ use aya::{
 };
 use thiserror::Error;
 use vipd_abi::{
-    BACKENDS, COUNTERS, FILTER_WORDS, FLOW_BUCKETS, FRAGMENT_BUCKETS, Heads, NEXT_HOPS,
-    PORT_RANGES, RING_SLOTS, UPLINKS, VIP_BUCKETS, VIP_SLOTS, map,
+    BACKENDS, COUNTERS, FILTER_WORDS, FLOW_BUCKETS, FRAGMENT_BUCKETS, NEXT_HOPS, PORT_RANGES,
+    Plain, Plane, RING_SLOTS, UPLINKS, VIP_BUCKETS, VIP_SLOTS, map,
 };
 
 use super::{
@@ -162,7 +163,7 @@ impl Kernel {
         loader
             .verifier_log_level(VerifierLogLevel::DISABLE)
             .override_global(aya_log::LEVEL, &level, true)
-            .map_max_entries(map::COUNTER_RECORDS, processors * COUNTERS);
+            .map_max_entries(map::COUNTS, processors);
         let mut lock = None;
         let mut fresh = true;
         if let Some(pins) = &pins {
@@ -389,17 +390,8 @@ fn repin(program: &mut Xdp, path: &Path) -> Result<(), KernelError> {
     program.pin(path).map_err(|e| failed(chain(&e)))
 }
 
-/// A map as memory, with so many entries.
-pub(super) fn memory<T: vipd_abi::Plain>(
-    ebpf: &Ebpf,
-    name: &'static str,
-    len: u32,
-) -> Result<Mapped<T>, KernelError> {
-    part(ebpf, name, 0, len)
-}
-
-/// So many entries of a map from an offset on, in bytes.
-fn part<T: vipd_abi::Plain>(
+/// So many entries of a map as memory, from an offset on in bytes.
+pub(super) fn memory<T: Plain>(
     ebpf: &Ebpf,
     name: &'static str,
     offset: usize,
@@ -409,28 +401,34 @@ fn part<T: vipd_abi::Plain>(
         return Err(KernelError::NotBuilt);
     };
     let data: &MapData = data;
-    Mapped::of_map(&std::os::fd::AsFd::as_fd(data.fd()), offset, len)
+    Mapped::of_map(&data.fd().as_fd(), offset, len)
         .map_err(|source| KernelError::Map { name, source })
 }
 
 fn tables(ebpf: &mut Ebpf, processors: u32) -> Result<Tables, KernelError> {
+    macro_rules! table {
+        ($field:ident, $len:expr) => {
+            memory(ebpf, map::PLANE, offset_of!(Plane, $field), $len)?
+        };
+    }
     Ok(Tables {
-        published: part(ebpf, map::HEADS, offset_of!(Heads, published), 1)?,
-        heads: part(ebpf, map::HEADS, offset_of!(Heads, halves), 2)?,
-        seeds: memory(ebpf, map::VIP_SEEDS, 2 * VIP_BUCKETS)?,
-        entries: memory(ebpf, map::VIP_ENTRIES, 2 * VIP_SLOTS)?,
-        ranges: memory(ebpf, map::PORT_RANGE_RECORDS, 2 * PORT_RANGES)?,
-        filter: memory(ebpf, map::FILTER, 2 * FILTER_WORDS)?,
-        ring: memory(ebpf, map::RING, RING_SLOTS)?,
-        stamps: memory(ebpf, map::STAMPS, RING_SLOTS)?,
-        flows: Arc::new(memory(ebpf, map::FLOWS, FLOW_BUCKETS)?),
-        fragments: Arc::new(memory(ebpf, map::FRAGMENTS, FRAGMENT_BUCKETS)?),
-        records: memory(ebpf, map::BACKEND_RECORDS, BACKENDS)?,
-        hops: memory(ebpf, map::NEXT_HOP_WORDS, NEXT_HOPS)?,
-        uplinks: memory(ebpf, map::UPLINK_RECORDS, UPLINKS)?,
+        published: table!(published, 1),
+        heads: table!(heads, 2),
+        seeds: table!(seeds, 2 * VIP_BUCKETS),
+        entries: table!(entries, 2 * VIP_SLOTS),
+        ranges: table!(ranges, 2 * PORT_RANGES),
+        filter: table!(filter, 2 * FILTER_WORDS),
+        ring: table!(ring, RING_SLOTS),
+        stamps: table!(stamps, RING_SLOTS),
+        flows: Arc::new(table!(flows, FLOW_BUCKETS)),
+        fragments: Arc::new(table!(fragments, FRAGMENT_BUCKETS)),
+        records: Arc::new(table!(records, BACKENDS)),
+        hops: table!(hops, NEXT_HOPS),
+        uplinks: table!(uplinks, UPLINKS),
         counters: Arc::new(Counters::new(memory(
             ebpf,
-            map::COUNTER_RECORDS,
+            map::COUNTS,
+            0,
             processors * COUNTERS,
         )?)),
     })

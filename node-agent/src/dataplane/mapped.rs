@@ -1,9 +1,15 @@
 //! A BPF array seen as memory: no system call per entry, in either direction.
 
-use std::{io, marker::PhantomData, os::fd::AsRawFd, sync::atomic::AtomicU64};
+use std::{
+    io,
+    marker::PhantomData,
+    os::fd::AsRawFd,
+    ptr::addr_of_mut,
+    sync::atomic::{AtomicU32, AtomicU64, Ordering},
+};
 
 use memmap2::{MmapMut, MmapOptions, MmapRaw};
-use vipd_abi::{NextHop, Plain, Slot};
+use vipd_abi::{BackendRecord, FLOWS_PER_BUCKET, FlowBucket, FlowEntry, NextHop, Plain, Slot};
 
 /// An array of `T` shared with the kernel.
 ///
@@ -127,10 +133,62 @@ impl<T: Word> Mapped<T> {
     pub fn publish(&self, index: u32, value: T) -> bool {
         // SAFETY: within the mapping, aligned to 8, and 8 bytes wide.
         let word = unsafe { AtomicU64::from_ptr(self.at(index).cast()) };
-        let differs = word.load(std::sync::atomic::Ordering::Relaxed) != value.bits();
+        let differs = word.load(Ordering::Relaxed) != value.bits();
         if differs {
-            word.store(value.bits(), std::sync::atomic::Ordering::Release);
+            word.store(value.bits(), Ordering::Release);
         }
         differs
+    }
+}
+
+impl Mapped<FlowBucket> {
+    /// An entry's present word; `place` is below [`FLOWS_PER_BUCKET`].
+    #[must_use]
+    pub fn entry(&self, bucket: u32, place: usize) -> FlowEntry {
+        FlowEntry(self.word(bucket, place).load(Ordering::Acquire))
+    }
+
+    /// Replaces an entry that packets may be changing, if it is still `old`;
+    /// says whether it did.
+    pub fn swap(&self, bucket: u32, place: usize, old: FlowEntry, new: FlowEntry) -> bool {
+        self.word(bucket, place)
+            .compare_exchange(old.0, new.0, Ordering::AcqRel, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    fn word(&self, bucket: u32, place: usize) -> &AtomicU64 {
+        assert!(place < FLOWS_PER_BUCKET, "place {place} of a bucket");
+        // SAFETY: within the mapping, aligned to 8, and the kernel too changes
+        // an entry only as a whole.
+        unsafe { AtomicU64::from_ptr(self.at(bucket).cast::<u64>().add(place)) }
+    }
+}
+
+impl Mapped<BackendRecord> {
+    /// Writes a record that no packet can be reading now. Its kind comes last:
+    /// whoever finds one after a crash finds all of it.
+    pub fn fill(&self, index: u32, record: BackendRecord) {
+        let kind = BackendRecord::default().kind;
+        self.store(index, BackendRecord { kind, ..record });
+        std::sync::atomic::fence(Ordering::Release);
+        self.store(index, record);
+    }
+
+    /// Marks a record that no packet can be reading now as unused, before the
+    /// rest of it goes.
+    pub fn clear(&self, index: u32) {
+        let kind = BackendRecord::default().kind;
+        let record = self.load(index);
+        self.store(index, BackendRecord { kind, ..record });
+        std::sync::atomic::fence(Ordering::Release);
+        self.store(index, BackendRecord::default());
+    }
+
+    /// Changes the state of a record under the packets: one aligned store.
+    pub fn set_state(&self, index: u32, state: u32) {
+        // SAFETY: within the mapping, and a u32 of a repr(C) struct is aligned
+        // to 4.
+        let word = unsafe { AtomicU32::from_ptr(addr_of_mut!((*self.at(index)).state)) };
+        word.store(state, Ordering::Release);
     }
 }

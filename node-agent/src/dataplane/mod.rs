@@ -3,9 +3,12 @@
 
 pub mod adopt;
 pub mod apply;
+pub mod census;
+pub mod clock;
 pub mod driver;
 pub mod explainer;
 pub mod kernel;
+pub mod listing;
 pub mod mapped;
 pub mod object;
 pub mod pins;

@@ -10,11 +10,7 @@ use std::{
 use aya::maps::{MapData, MapType};
 use rustix::fs::FlockOperation;
 use thiserror::Error;
-use vipd_abi::{
-    BACKENDS, BackendRecord, COUNTERS, CPUS, Counter, FILTER_WORDS, FLOW_BUCKETS, FRAGMENT_BUCKETS,
-    FlowBucket, Heads, LAYOUT, NEXT_HOPS, NextHop, PORT_RANGES, PortRange, RING_SLOTS, Slot, Stamp,
-    UPLINKS, Uplink, VIP_BUCKETS, VIP_SLOTS, VipEntry, map,
-};
+use vipd_abi::{Counts, LAYOUT, Plane, map};
 
 /// `BPF_F_MMAPABLE` (include/uapi/linux/bpf.h).
 const MMAPABLE: u32 = 1 << 10;
@@ -277,7 +273,7 @@ struct Shape {
     entries: u32,
 }
 
-fn shapes(processors: u32) -> [Shape; 14] {
+fn shapes(processors: u32) -> [Shape; 2] {
     fn shape<T>(name: &'static str, entries: u32) -> Shape {
         let value = u32::try_from(size_of::<T>()).unwrap_or(u32::MAX);
         Shape {
@@ -287,20 +283,8 @@ fn shapes(processors: u32) -> [Shape; 14] {
         }
     }
     [
-        shape::<Heads>(map::HEADS, 1),
-        shape::<u64>(map::VIP_SEEDS, 2 * VIP_BUCKETS),
-        shape::<VipEntry>(map::VIP_ENTRIES, 2 * VIP_SLOTS),
-        shape::<PortRange>(map::PORT_RANGE_RECORDS, 2 * PORT_RANGES),
-        shape::<u64>(map::FILTER, 2 * FILTER_WORDS),
-        shape::<Slot>(map::RING, RING_SLOTS),
-        shape::<Stamp>(map::STAMPS, RING_SLOTS),
-        shape::<FlowBucket>(map::FLOWS, FLOW_BUCKETS),
-        shape::<FlowBucket>(map::FRAGMENTS, FRAGMENT_BUCKETS),
-        shape::<u64>(map::ANSWERS, CPUS),
-        shape::<BackendRecord>(map::BACKEND_RECORDS, BACKENDS),
-        shape::<NextHop>(map::NEXT_HOP_WORDS, NEXT_HOPS),
-        shape::<Uplink>(map::UPLINK_RECORDS, UPLINKS),
-        shape::<Counter>(map::COUNTER_RECORDS, processors * COUNTERS),
+        shape::<Plane>(map::PLANE, 1),
+        shape::<Counts>(map::COUNTS, processors),
     ]
 }
 

@@ -8,7 +8,7 @@ use vipd_abi::{
     FRAGMENT_BUCKETS, FlowBucket, Head, NEXT_HOPS, NextHop, PORT_RANGES, PortRange, RING_SLOTS,
     Slot, Stamp, UPLINKS, Uplink, VIP_BUCKETS, VIP_SLOTS, VipEntry, VipKey,
 };
-use vipd_control::model::Protocol;
+use vipd_control::model::{Protocol, Vip};
 
 use super::mapped::Mapped;
 
@@ -28,14 +28,14 @@ pub struct Tables {
     pub filter: Mapped<u64>,
     /// The rings of all services.
     pub ring: Mapped<Slot>,
-    /// What the slots have met; shared with whoever counts flows.
+    /// What the slots have met.
     pub stamps: Mapped<Stamp>,
     /// The flow table; shared with whoever counts flows.
     pub flows: Arc<Mapped<FlowBucket>>,
-    /// The table of fragmented packets.
+    /// The table of fragmented packets; shared with whoever counts flows.
     pub fragments: Arc<Mapped<FlowBucket>>,
-    /// Backend records.
-    pub records: Mapped<BackendRecord>,
+    /// Backend records; shared with whoever counts flows.
+    pub records: Arc<Mapped<BackendRecord>>,
     /// Next hops.
     pub hops: Mapped<NextHop>,
     /// Interfaces packets leave by.
@@ -62,7 +62,7 @@ impl Tables {
             stamps: Mapped::anonymous(RING_SLOTS)?,
             flows: Arc::new(Mapped::anonymous(FLOW_BUCKETS)?),
             fragments: Arc::new(Mapped::anonymous(FRAGMENT_BUCKETS)?),
-            records: Mapped::anonymous(BACKENDS)?,
+            records: Arc::new(Mapped::anonymous(BACKENDS)?),
             hops: Mapped::anonymous(NEXT_HOPS)?,
             uplinks: Mapped::anonymous(UPLINKS)?,
             counters: Arc::new(Counters::new(Mapped::anonymous(COUNTERS)?)),
@@ -123,17 +123,18 @@ impl Counters {
 /// The table's key of a service on a virtual address.
 #[must_use]
 pub fn service_key(vip: IpAddr, protocol: Protocol, port: u16) -> VipKey {
-    let protocol = match protocol {
-        Protocol::Tcp => 6,
-        Protocol::Udp => 17,
-    };
-    VipKey::v6(words(mapped(vip)), protocol, port.to_be())
+    VipKey::v6(words(mapped(vip)), protocol.number(), port.to_be())
 }
 
-/// The table's key of a virtual address itself.
+/// The table's key of a virtual address or prefix itself.
 #[must_use]
-pub fn address_key(vip: IpAddr) -> VipKey {
-    VipKey::v6(words(mapped(vip)), 0, 0)
+pub fn vip_key(vip: Vip) -> VipKey {
+    let address = words(mapped(vip.address()));
+    if vip.is_single() {
+        VipKey::v6(address, 0, 0)
+    } else {
+        VipKey::prefix(address, vip.prefix().prefix_len().into())
+    }
 }
 
 /// An address as sixteen bytes, IPv4 in its mapped form (RFC 4291, 2.5.5.2).

@@ -1,8 +1,10 @@
 //! The balancer built to explain or to capture, over the maps of the one that
 //! forwards.
 
+use std::mem::offset_of;
+
 use aya::{Ebpf, EbpfLoader, VerifierLogLevel, programs::Xdp};
-use vipd_abi::{BACKENDS, BackendRecord, COUNTERS, Plain, map};
+use vipd_abi::{BACKENDS, BackendRecord, Plain, Plane, map};
 
 use super::{
     kernel::{self, KernelError, LEVEL_INFO, processors},
@@ -31,7 +33,7 @@ impl Variant {
         loader
             .verifier_log_level(VerifierLogLevel::DISABLE)
             .override_global(aya_log::LEVEL, &LEVEL_INFO, true)
-            .map_max_entries(map::COUNTER_RECORDS, processors() * COUNTERS);
+            .map_max_entries(map::COUNTS, processors());
         for name in map::ALL {
             let path = pins.map(name);
             if !path.exists() {
@@ -45,7 +47,7 @@ impl Variant {
         kernel::balancer(&mut ebpf)?
             .load()
             .map_err(|e| KernelError::Program(Box::new(e)))?;
-        let records = kernel::memory(&ebpf, map::BACKEND_RECORDS, BACKENDS)?;
+        let records = kernel::memory(&ebpf, map::PLANE, offset_of!(Plane, records), BACKENDS)?;
         Ok(Self { ebpf, records })
     }
 
@@ -69,7 +71,7 @@ impl Variant {
     ///
     /// When the object has no such map, which would be a defect.
     pub fn memory<T: Plain>(&self, name: &'static str, len: u32) -> Result<Mapped<T>, KernelError> {
-        kernel::memory(&self.ebpf, name, len)
+        kernel::memory(&self.ebpf, name, 0, len)
     }
 
     /// The backend record of that index; `None` for nobody's.

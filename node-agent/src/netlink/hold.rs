@@ -5,6 +5,7 @@
 use std::{collections::BTreeSet, net::IpAddr};
 
 use futures_util::TryStreamExt;
+use ipnet::IpNet;
 use rtnetlink::{
     RouteMessageBuilder,
     packet_route::{
@@ -12,6 +13,7 @@ use rtnetlink::{
         route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteType},
     },
 };
+use vipd_control::model::Vip;
 
 use super::{Error, Netlink, answer, route};
 
@@ -32,7 +34,7 @@ impl Netlink {
     /// # Errors
     /// When the kernel refuses, or has a route of somebody else with the same
     /// metric there ([`Error::Refused`] with `EEXIST`).
-    pub async fn hold(&self, vip: IpAddr) -> Result<(), Error> {
+    pub async fn hold(&self, vip: Vip) -> Result<(), Error> {
         let request = self.handle.route().add(unreachable(vip)?).execute();
         match answer("add an unreachable route", request).await {
             Err(error) if error.errno() == Some(libc::EEXIST) => {
@@ -47,7 +49,7 @@ impl Netlink {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub async fn release(&self, vip: IpAddr) -> Result<(), Error> {
+    pub async fn release(&self, vip: Vip) -> Result<(), Error> {
         let request = self.handle.route().del(unreachable(vip)?).execute();
         match answer("delete an unreachable route", request).await {
             Err(error) if error.errno() == Some(libc::ESRCH) => Ok(()),
@@ -59,7 +61,7 @@ impl Netlink {
     ///
     /// # Errors
     /// When the kernel does not list its routes.
-    pub async fn held(&self) -> Result<BTreeSet<IpAddr>, Error> {
+    pub async fn held(&self) -> Result<BTreeSet<Vip>, Error> {
         let mut held = BTreeSet::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let request = self.handle.route().get(ours(family)).execute();
@@ -81,10 +83,9 @@ fn is_empty(errno: i32) -> bool {
     matches!(errno, libc::ENOENT | libc::EAFNOSUPPORT | libc::EOPNOTSUPP)
 }
 
-fn unreachable(vip: IpAddr) -> Result<RouteMessage, Error> {
-    let length = if vip.is_ipv4() { 32 } else { 128 };
+fn unreachable(vip: Vip) -> Result<RouteMessage, Error> {
     let builder = RouteMessageBuilder::<IpAddr>::new()
-        .destination_prefix(vip, length)
+        .destination_prefix(vip.address(), vip.prefix().prefix_len())
         .map_err(|error| Error::Refused {
             step: "make a route",
             source: std::io::Error::other(error.to_string()),
@@ -108,7 +109,7 @@ fn ours(family: AddressFamily) -> RouteMessage {
 
 /// The VIP that a listed route holds. `None` if it is not one of ours: a
 /// kernel before 4.20 does not filter.
-fn vip(message: &RouteMessage) -> Option<IpAddr> {
+fn vip(message: &RouteMessage) -> Option<Vip> {
     let header = &message.header;
     let destination = message
         .attributes
@@ -117,11 +118,10 @@ fn vip(message: &RouteMessage) -> Option<IpAddr> {
             RouteAttribute::Destination(address) => route::ip(address),
             _ => None,
         })?;
-    let host = if destination.is_ipv4() { 32 } else { 128 };
-    let ours = header.kind == RouteType::Unreachable
-        && header.protocol == RouteProtocol::Other(PROTOCOL)
-        && header.destination_prefix_length == host;
-    ours.then_some(destination)
+    let ours =
+        header.kind == RouteType::Unreachable && header.protocol == RouteProtocol::Other(PROTOCOL);
+    let prefix = IpNet::new(destination, header.destination_prefix_length).ok()?;
+    ours.then(|| prefix.into())
 }
 
 #[cfg(test)]
@@ -129,13 +129,13 @@ mod tests {
     use super::*;
 
     fn check(sentence: &str, change: fn(&mut RouteMessage), ours: bool) {
-        for text in ["203.0.113.80", "2001:db8::80"] {
-            let address: IpAddr = text.parse().unwrap();
-            let mut message = unreachable(address).unwrap();
+        let prefixes = ["203.0.113.80/32", "203.0.113.0/28", "2001:db8::/64"];
+        for prefix in prefixes.map(|text| text.parse::<IpNet>().unwrap()) {
+            let mut message = unreachable(prefix.into()).unwrap();
             change(&mut message);
             assert_eq!(
                 vip(&message),
-                ours.then_some(address),
+                ours.then_some(prefix.into()),
                 "{sentence}: {message:?}"
             );
         }
@@ -152,11 +152,6 @@ mod tests {
         check(
             "of another type",
             |message| message.header.kind = RouteType::BlackHole,
-            false,
-        );
-        check(
-            "to a wider prefix",
-            |message| message.header.destination_prefix_length = 24,
             false,
         );
         check("to everywhere", |message| message.attributes.clear(), false);

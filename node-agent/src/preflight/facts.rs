@@ -150,6 +150,8 @@ fn overheads(model: &Model) -> BTreeMap<IpAddr, u32> {
                 (Mode::L2Dsr, _) => 0,
                 (Mode::Ipip, IpAddr::V4(_)) => 20,
                 (Mode::Ipip, IpAddr::V6(_)) => 40,
+                (Mode::Gue(_), IpAddr::V4(_)) => 28,
+                (Mode::Gue(_), IpAddr::V6(_)) => 48,
             };
             let most: &mut u32 = overheads.entry(backend.address).or_default();
             *most = overhead.max(*most);

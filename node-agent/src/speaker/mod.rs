@@ -10,7 +10,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     future::poll_fn,
     hash::{BuildHasher, RandomState},
-    net::IpAddr,
     pin::Pin,
     sync::Arc,
     task::Poll,
@@ -25,6 +24,7 @@ use tokio::{
 };
 use tracing::{error, warn};
 use vipd_bgp::{Session, StopReason};
+use vipd_control::model::Vip;
 
 pub use self::peer::PeerStatus;
 use self::{
@@ -43,7 +43,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// All sessions.
 pub struct Speaker {
     bgp: Option<Bgp>,
-    announced: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
+    announced: watch::Receiver<Arc<BTreeSet<Vip>>>,
     running: BTreeMap<Arc<str>, Running>,
     listeners: Listeners,
     peers: watch::Sender<Peers>,
@@ -61,7 +61,7 @@ struct Running {
 impl Speaker {
     /// A speaker without sessions.
     #[must_use]
-    pub fn new(announced: watch::Receiver<Arc<BTreeSet<IpAddr>>>) -> Self {
+    pub fn new(announced: watch::Receiver<Arc<BTreeSet<Vip>>>) -> Self {
         Self {
             bgp: None,
             announced,
@@ -73,7 +73,7 @@ impl Speaker {
 
     /// What is announced.
     #[must_use]
-    pub fn announced(&self) -> watch::Receiver<Arc<BTreeSet<IpAddr>>> {
+    pub fn announced(&self) -> watch::Receiver<Arc<BTreeSet<Vip>>> {
         self.announced.clone()
     }
 
@@ -262,7 +262,7 @@ fn password(peer: &BgpPeer) -> Result<Option<Secret>, SecretError> {
     peer.password.as_ref().map(SecretFile::read).transpose()
 }
 
-fn is_told(status: &PeerStatus, announced: &BTreeSet<IpAddr>) -> bool {
+fn is_told(status: &PeerStatus, announced: &BTreeSet<Vip>) -> bool {
     let advertised: usize = status.session.advertised.values().sum();
     status.flushed
         && (status.session.established_at.is_none()

@@ -9,7 +9,6 @@ use std::{
     collections::BTreeSet,
     future::pending,
     io,
-    net::IpAddr,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -27,6 +26,7 @@ use vipd_bgp::{
     Action, Direction, Event, Input, LastError, PeerConfig, Session, State, Status, StopReason,
     wire,
 };
+use vipd_control::model::Vip;
 
 use super::{routes::routes, socket};
 use crate::config::{Bgp, BgpPeer, Secret};
@@ -87,7 +87,7 @@ pub struct Inputs {
     /// What its segments are signed with.
     pub password: Option<Secret>,
     /// The addresses to announce.
-    pub announced: watch::Receiver<Arc<BTreeSet<IpAddr>>>,
+    pub announced: watch::Receiver<Arc<BTreeSet<Vip>>>,
     /// Connections the peer has opened.
     pub incoming: mpsc::Receiver<TcpStream>,
     /// Commands.
@@ -464,7 +464,7 @@ mod tests {
     /// A running session and everything that it hangs on.
     struct World {
         peer: watch::Sender<Arc<BgpPeer>>,
-        announced: watch::Sender<Arc<BTreeSet<IpAddr>>>,
+        announced: watch::Sender<Arc<BTreeSet<Vip>>>,
         _door: mpsc::Sender<TcpStream>,
         _commands: mpsc::Sender<Command>,
         task: JoinHandle<()>,

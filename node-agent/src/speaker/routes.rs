@@ -3,24 +3,25 @@
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
-use ipnet::IpNet;
 use vipd_bgp::{
     Route, Routes,
     wire::{self, LargeCommunity},
 };
+use vipd_control::model::Vip;
 
 use crate::config::{BgpPeer, Community, NextHop, Relation};
 
-/// The routes for a peer: one per announced address of a family it takes.
+/// The routes for a peer: one per announced address or prefix of a family it
+/// takes.
 #[must_use]
-pub fn routes(announced: &BTreeSet<IpAddr>, peer: &BgpPeer) -> Routes {
+pub fn routes(announced: &BTreeSet<Vip>, peer: &BgpPeer) -> Routes {
     let v4 = peer.families.ipv4.map(|hop| Arc::new(route(peer, hop)));
     let v6 = peer.families.ipv6.map(|hop| Arc::new(route(peer, hop)));
     announced
         .iter()
         .filter_map(|vip| {
             let route = if vip.is_ipv4() { &v4 } else { &v6 };
-            Some((IpNet::from(*vip), Arc::clone(route.as_ref()?)))
+            Some((vip.prefix(), Arc::clone(route.as_ref()?)))
         })
         .collect()
 }

@@ -3,11 +3,15 @@
 use std::{
     fs,
     net::{IpAddr, Ipv6Addr},
+    num::NonZeroU16,
     path::Path,
     sync::Arc,
+    time::Duration,
 };
 
+use ipnet::IpNet;
 use vipd::config::{Config, NextHop, Relation};
+use vipd_control::model::{Mode, Ports, Vip};
 
 use crate::{accept, edited};
 
@@ -216,7 +220,7 @@ fn what_a_reload_does_not_change_is_shared() {
 #[test]
 fn services_may_share_an_address() {
     let (config, _) = accept(&edited(&[("\"198.51.100.53\"", "\"198.51.100.10\"")]));
-    let shared: IpAddr = "198.51.100.10".parse().expect("an address");
+    let shared = Vip::from(IpAddr::from([198, 51, 100, 10]));
     let services = config.model.services.iter();
     assert_eq!(
         services
@@ -224,4 +228,79 @@ fn services_may_share_an_address() {
             .count(),
         2
     );
+}
+
+#[test]
+fn a_service_is_on_what_the_file_says() {
+    let port = |number| NonZeroU16::new(number).expect("not zero");
+    let prefix = |text: &str| Vip::from(text.parse::<IpNet>().expect("a prefix"));
+    let seconds = Duration::from_secs;
+    // Lines of the service, then addresses, ports, mode and idle.
+    let table = [
+        (
+            "vips = [\"198.51.100.1\"]\nport = 80\nmode = \"ipip\"",
+            vec![prefix("198.51.100.1/32")],
+            Ports::One(port(80)),
+            (Mode::Ipip, seconds(300)),
+        ),
+        (
+            "vips = [\"2001:db8::/64\", \"198.51.100.16/28\", \"198.51.100.1/32\"]\n\
+             port = \"8000-8999\"\nmode = \"gue\"\nflow_idle = \"1h\"",
+            vec![
+                prefix("198.51.100.1/32"),
+                prefix("198.51.100.16/28"),
+                prefix("2001:db8::/64"),
+            ],
+            Ports::Range(port(8000), port(8999)),
+            (Mode::Gue(port(6080)), seconds(3600)),
+        ),
+        (
+            "vips = [\"198.51.0.0/16\"]\nport = \"any\"\nmode = \"gue\"\n\
+             gue_port = 5555\nflow_idle = \"0s\"",
+            vec![prefix("198.51.0.0/16")],
+            Ports::Any,
+            (Mode::Gue(port(5555)), seconds(0)),
+        ),
+    ];
+    for (lines, vips, ports, (mode, idle)) in table {
+        let (config, _) = accept(&format!(
+            "[dataplane]\ninterfaces = [\"eth0\"]\ntunnel_source_ipv4 = \"203.0.113.0/24\"\n\
+             [[service]]\nname = \"web\"\nprotocol = \"tcp\"\n{lines}\n\
+             [service.check]\ntype = \"tcp\"\nport = 80\n\
+             [[service.backend]]\nname = \"b1\"\naddress = \"192.0.2.21\"\n"
+        ));
+        let service = &config.model.services[0];
+        assert_eq!(service.vips, vips, "{lines}");
+        assert_eq!(service.ports, ports, "{lines}");
+        assert_eq!((service.mode, service.idle), (mode, idle), "{lines}");
+        let source = config.dataplane.and_then(|d| d.tunnel_source_ipv4);
+        assert_eq!(
+            source.map(|source| source.prefix_len()),
+            Some(24),
+            "{lines}"
+        );
+    }
+}
+
+#[test]
+fn narrower_services_may_stand_within_wider_ones() {
+    let service = |name: &str, vip: &str, port: &str| {
+        format!(
+            "[[service]]\nname = \"{name}\"\nvips = [\"{vip}\"]\nprotocol = \"tcp\"\n\
+             port = {port}\nmode = \"gue\"\n[service.check]\ntype = \"none\"\n\
+             [[service.backend]]\nname = \"b1\"\naddress = \"192.0.2.21\"\n"
+        )
+    };
+    let text = [
+        String::from("[dataplane]\ninterfaces = [\"eth0\"]\n"),
+        service("port", "198.51.100.10", "80"),
+        service("range", "198.51.100.10", "\"80-89\""),
+        service("next-range", "198.51.100.10", "\"90-99\""),
+        service("any", "198.51.100.10", "\"any\""),
+        service("port-of-prefix", "198.51.100.0/28", "80"),
+        service("any-of-prefix", "198.51.100.0/28", "\"any\""),
+        service("any-of-wider-prefix", "198.51.100.0/24", "\"any\""),
+    ];
+    let (config, _) = accept(&text.concat());
+    assert_eq!(config.model.services.len(), 7);
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use vipd::config::{Config, Severity};
+use vipd::config::{Config, Finding, Severity};
 
 use crate::edited;
 
@@ -56,8 +56,31 @@ const FORM: &[Case] = &[
     ("a number in quotes", &[("64501", "\"64501\"")]),
     ("a port out of range", &[("port = 80\n", "port = 80000\n")]),
     (
-        "an address with a prefix length",
-        &[("\"198.51.100.10\"", "\"198.51.100.10/32\"")],
+        "a backend with a prefix length",
+        &[("\"192.0.2.21\"", "\"192.0.2.21/32\"")],
+    ),
+    (
+        "a prefix with bits after it",
+        &[("\"198.51.100.10\"", "\"198.51.100.10/28\"")],
+    ),
+    (
+        "a prefix that is longer than an address",
+        &[("\"198.51.100.10\"", "\"198.51.100.0/33\"")],
+    ),
+    (
+        "a prefix that holds everything",
+        &[("\"198.51.100.10\"", "\"0.0.0.0/0\"")],
+    ),
+    (
+        "an IPv6 prefix for IPv4 tunnels",
+        &[(
+            "tunnel_source_ipv4 = \"192.0.2.11\"",
+            "tunnel_source_ipv4 = \"2001:db8::/96\"",
+        )],
+    ),
+    (
+        "a range of ports that goes backwards",
+        &[("port = 80\n", "port = \"8999-8000\"\n")],
     ),
     ("an address that is none", &[("192.0.2.21", "192.0.2.321")]),
     (
@@ -217,6 +240,67 @@ const SERVICES: &[Case] = &[
         )],
     ),
     (
+        "two services on ranges that overlap",
+        &[
+            ("\"198.51.100.53\"", "\"198.51.100.10\""),
+            (
+                "protocol = \"udp\"\nport = 53",
+                "protocol = \"tcp\"\nport = \"80-99\"",
+            ),
+            ("port = 80\n", "port = \"70-89\"\n"),
+            ("path = \"/healthz\"", "port = 80"),
+        ],
+    ),
+    (
+        "two services on any port of one prefix",
+        &[
+            ("\"198.51.100.53\"", "\"198.51.100.0/28\""),
+            (
+                "protocol = \"udp\"\nport = 53",
+                "protocol = \"tcp\"\nport = \"any\"",
+            ),
+            ("\"198.51.100.10\"", "\"198.51.100.0/28\""),
+            ("port = 80\n", "port = \"any\"\n"),
+            ("path = \"/healthz\"", "port = 80"),
+        ],
+    ),
+    (
+        "a virtual prefix with the router id, a backend and the session's source",
+        &[("\"198.51.100.10\"", "\"192.0.2.0/27\"")],
+    ),
+    (
+        "a virtual address among tunnel sources",
+        &[(
+            "tunnel_source_ipv4 = \"192.0.2.11\"",
+            "tunnel_source_ipv4 = \"198.51.100.0/24\"",
+        )],
+    ),
+    (
+        "a virtual prefix with the loopback network",
+        &[("\"198.51.100.10\"", "\"64.0.0.0/2\"")],
+    ),
+    (
+        "prefixes of too many lengths",
+        &[(
+            "[\"198.51.100.10\"]",
+            "[\"198.18.0.0/16\", \"198.18.0.0/17\", \"198.18.0.0/18\", \"198.18.0.0/19\", \
+             \"198.18.0.0/20\", \"198.18.0.0/21\", \"198.18.0.0/22\", \"198.18.0.0/23\", \
+             \"198.18.0.0/24\"]",
+        )],
+    ),
+    (
+        "the port of GUE in another mode",
+        &[("min_healthy = 2", "gue_port = 6080")],
+    ),
+    (
+        "flows that are remembered for too long",
+        &[("min_healthy = 2", "flow_idle = \"2h\"")],
+    ),
+    (
+        "a service of many ports whose check has none",
+        &[("port = 80\n", "port = \"8000-8999\"\n")],
+    ),
+    (
         "a virtual address on the loopback network",
         &[("[\"198.51.100.10\"]", "[\"127.0.0.1\"]")],
     ),
@@ -341,24 +425,49 @@ fn check(cases: &[Case]) -> String {
     page
 }
 
-#[test]
-fn more_than_the_data_plane_has_room_for_is_refused_where_it_is_too_much() {
+/// The only error of a file with so many services, each twelve lines long.
+fn too_much(count: u32, service: impl Fn(u32) -> (&'static str, String)) -> String {
     let mut text = String::from("[dataplane]\ninterfaces = [\"eth0\"]\n");
-    for port in 1..=3 {
+    for number in 1..=count {
+        let (vip, lines) = service(number);
         write!(
             text,
-            "[[service]]\nname = \"s{port}\"\nvips = [\"198.51.100.10\"]\nprotocol = \"tcp\"\n\
-             port = {port}\nmode = \"ipip\"\nring_size = 1048576\n\
+            "[[service]]\nname = \"s{number}\"\nvips = [\"{vip}\"]\nprotocol = \"tcp\"\n\
+             mode = \"ipip\"\n{lines}\n\
+             [service.check]\ntype = \"none\"\n\
              [[service.backend]]\nname = \"b\"\naddress = \"192.0.2.21\"\n"
         )
         .expect("a string takes everything");
     }
-    let error = Config::parse(&text, "big.toml").expect_err("it is too big");
-    let said: Vec<_> = error.findings.iter().map(ToString::to_string).collect();
-    let errors: Vec<_> = said
-        .iter()
-        .filter(|line| line.contains("too many"))
-        .collect();
-    assert_eq!(errors.len(), 1, "{said:#?}");
-    assert!(errors[0].starts_with("big.toml:23:"), "{errors:#?}");
+    let error = Config::parse(&text, "big.toml").expect_err("it is too much");
+    let is_error = |finding: &&Finding| finding.severity == Severity::Error;
+    let errors: Vec<_> = error.findings.iter().filter(is_error).collect();
+    assert_eq!(errors.len(), 1, "{errors:#?}");
+    errors[0].to_string()
+}
+
+#[test]
+fn more_than_the_data_plane_has_room_for_is_refused_where_it_is_too_much() {
+    let said = too_much(3, |number| {
+        let lines = format!("port = {number}\nring_size = 1048576");
+        ("198.51.100.10", lines)
+    });
+    assert!(said.starts_with("big.toml:27:"), "{said}");
+    assert!(said.contains("ring slots: too many"), "{said}");
+
+    let range = |number| format!("port = \"{number}00-{number}50\"\nmin_healthy = 1");
+    let said = too_much(17, |number| ("198.51.100.10", range(number)));
+    assert!(said.starts_with("big.toml:197:9: "), "{said}");
+    assert!(
+        said.contains("more than 16 port ranges on one address"),
+        "{said}"
+    );
+
+    let port = |number| format!("port = {number}\nmin_healthy = 1");
+    let said = too_much(17, |number| ("198.51.100.0/24", port(number)));
+    assert!(said.starts_with("big.toml:197:9: "), "{said}");
+    assert!(
+        said.contains("more than 16 services on one prefix"),
+        "{said}"
+    );
 }

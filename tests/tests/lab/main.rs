@@ -2,6 +2,7 @@
 //! need, they say.
 
 mod bgp;
+mod draining;
 mod forwarding;
 mod holding;
 mod loading;

@@ -4,12 +4,14 @@ use vipd::{
     dataplane::{apply::Applier, kernel::Kernel, pins::Pins},
     netlink::way::Ways,
 };
+use vipd_abi::BackendRecord;
 use vipd_control::{
     decide::{Decider, Desired},
     model::{Backend, Mode, Model, Protocol, Service},
+    standing::Standing,
 };
 
-use crate::bench::{INGRESS, address, reach, service, settings, way};
+use crate::bench::{INGRESS, address, count, reach, service, settings, way};
 
 const VIP: &str = "198.51.100.10";
 const UP: &str = "192.0.2.21";
@@ -65,12 +67,18 @@ fn a_new_agent_knows_who_was_available_and_changes_nothing() {
 
     let (_kernel, mut new) = load(&scratch);
     let adopted = new.adopted();
-    assert_eq!(adopted.available(&service, address(UP)), Some(true));
-    assert_eq!(adopted.available(&service, address(DOWN)), Some(false));
+    assert_eq!(
+        adopted.standing(&service, address(UP)),
+        Some(Standing::Available)
+    );
+    assert_eq!(
+        adopted.standing(&service, address(DOWN)),
+        Some(Standing::Dead)
+    );
     let stranger =
         crate::bench::service("x", "198.51.100.9", Protocol::Tcp, Mode::Ipip, &[(UP, 1)]);
     assert_eq!(
-        adopted.available(&stranger, address(UP)),
+        adopted.standing(&stranger, address(UP)),
         None,
         "not known at all"
     );
@@ -97,32 +105,40 @@ fn what_the_configuration_no_longer_names_is_taken_away() {
 
     let (_kernel, mut new) = load(&scratch);
     new.apply(&Desired::default(), &reach(&ways()), true, now);
-    // What one pass takes away is free with the next.
+    // What one pass takes away is free with the next, and a record once no
+    // flow names it.
     let applied = new.apply(&Desired::default(), &reach(&ways()), true, now);
+    assert!(applied.look_at.is_some(), "there is something to wait for");
+    let later = now + std::time::Duration::from_secs(1);
+    count(&mut new, later);
+    let applied = (0..2).map(|_| new.apply(&Desired::default(), &reach(&ways()), true, later));
+    let applied = applied.last().expect("two passes");
+    assert_eq!(applied.look_at, None, "all is at rest");
     assert!(new.tables().published_entries().is_empty());
     let used: Vec<_> = applied.usage.iter().filter(|u| u.used != 0).collect();
     assert!(used.is_empty(), "{used:?}");
+    let records = &new.tables().records;
+    let left = (0..records.len()).filter(|i| records.load(*i) != BackendRecord::default());
+    assert_eq!(left.count(), 0, "records are blank again");
 }
 
 #[test]
 fn a_map_of_another_shape_is_refused_before_it_is_used() {
-    use aya::maps::{Array, Map, MapData};
+    use aya::maps::MapData;
     let scratch = scratch("mismatch");
     drop(load(&scratch));
     let pins = Pins::new(&scratch.0);
-    let ring = pins.map(vipd_abi::map::RING);
-    // Somebody puts the table of heads where the ring should be.
-    std::fs::remove_file(&ring).expect("the ring was pinned");
-    let heads = MapData::from_pin(pins.map(vipd_abi::map::HEADS)).expect("the heads are pinned");
-    let map = Map::from_map_data(heads).expect("an array");
-    let heads: Array<_, [u8; 288]> = map.try_into().expect("an array");
-    heads.pin(&ring).expect("can be pinned");
+    let plane = pins.map(vipd_abi::map::PLANE);
+    // Somebody puts the counters where the tables should be.
+    std::fs::remove_file(&plane).expect("the tables were pinned");
+    let counts = MapData::from_pin(pins.map(vipd_abi::map::COUNTS)).expect("they are pinned");
+    counts.pin(&plane).expect("can be pinned");
     let error = Kernel::load(Some(&scratch.0), false)
         .err()
         .expect("is refused")
         .to_string();
     assert!(
-        error.contains("RING") && error.contains("value 288"),
+        error.contains("PLANE") && error.contains("value 2097152"),
         "{error}"
     );
 }
@@ -245,7 +261,11 @@ fn a_farm_that_was_wholly_down_is_not_taken_for_healthy() {
     assert_eq!(applied.retry_at, None);
     drop((kernel, old));
     let (_kernel, new) = load(&scratch);
-    assert_eq!(new.adopted().available(&service, address(UP)), Some(false));
+    assert_eq!(
+        new.adopted().standing(&service, address(UP)),
+        Some(Standing::Failing),
+        "its flows stay until checks know better"
+    );
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! A test bench: the loaded program with a fixed set of services behind it.
 
 use std::{
-    collections::BTreeMap,
     net::IpAddr,
     num::NonZeroU16,
     path::Path,
@@ -13,14 +12,16 @@ use aya::programs::{TestRun, TestRunOptions};
 use vipd::{
     dataplane::{
         apply::{Applied, Applier, Reach, Settings},
+        census::Census,
         kernel::Kernel,
+        tables::Tables,
     },
     netlink::way::{Way, Ways},
 };
 use vipd_abi::{Counter, FlowKey, MACS, Uplink, Verdict, mac_bits};
 use vipd_control::{
     decide::{Decider, Desired},
-    model::{Backend, Check, CheckKind, Mode, Model, Protocol, Service, Timing},
+    model::{Backend, Check, CheckKind, Mode, Model, Ports, Protocol, Service, Timing},
 };
 
 use crate::frames::{BACKEND_MAC, LB_MAC};
@@ -70,12 +71,13 @@ pub fn service(
     let port = NonZeroU16::new(80).expect("not zero");
     Arc::new(Service {
         name: name.into(),
-        vips: vec![address(vip)],
+        vips: vec![address(vip).into()],
         protocol,
-        port,
+        ports: Ports::One(port),
         mode,
         min_healthy: 1,
         ring_size: 4096,
+        idle: Duration::ZERO,
         check: Check {
             kind: CheckKind::None,
             port,
@@ -116,9 +118,16 @@ pub fn way(ifindex: u32, source: &str) -> Way {
 /// Ways that the kernel has given, and no word on others.
 pub fn reach(ways: &Ways) -> Reach {
     Reach {
-        ways: ways.clone(),
+        ways: ways.clone().into(),
         ..Reach::default()
     }
+}
+
+/// A census of the flows, as if it had begun at that moment.
+pub fn count(applier: &mut Applier, started: Instant) {
+    let census = Census::new(applier.tables());
+    let count = census.walk(&applier.orders(), started);
+    applier.counted(Arc::new(count));
 }
 
 pub fn settings() -> Settings {
@@ -193,37 +202,7 @@ impl Bench {
 
     /// Runs the program on one frame.
     pub fn run(&mut self, frame: &[u8]) -> Outcome {
-        let before = self.verdicts();
-        let mut out = vec![0; 4096];
-        let program = self.kernel.program().expect("the program is there");
-        let result = program
-            .test_run(TestRunOptions {
-                data_in: Some(frame),
-                data_out: Some(&mut out),
-                ..TestRunOptions::default()
-            })
-            .expect("the kernel runs the program");
-        out.truncate(result.data_size_out as usize);
-        let after = self.verdicts();
-        let counted: Vec<Verdict> = Verdict::ALL
-            .iter()
-            .copied()
-            .filter(|v| after[v.label()] != before[v.label()])
-            .collect();
-        assert_eq!(counted.len(), 1, "exactly one verdict: {counted:?}");
-        let verdict = counted[0];
-        let (old, new) = (before[verdict.label()], after[verdict.label()]);
-        assert_eq!(new.packets - old.packets, 1, "{verdict:?} counted once");
-        assert_eq!(
-            new.bytes - old.bytes,
-            frame.len() as u64,
-            "{verdict:?} in bytes"
-        );
-        Outcome {
-            action: result.return_value,
-            verdict,
-            frame: out,
-        }
+        run(&mut self.kernel, self.applier.tables(), frame)
     }
 
     /// Packets and bytes counted for a backend.
@@ -231,12 +210,43 @@ impl Bench {
         let index = self.applied.counters[service][backend];
         self.applier.tables().counters.sum(index)
     }
+}
 
-    fn verdicts(&self) -> BTreeMap<&'static str, Counter> {
-        let counters = &self.applier.tables().counters;
-        Verdict::ALL
-            .iter()
-            .map(|v| (v.label(), counters.sum(*v as u32)))
-            .collect()
+/// Runs the program on one frame, and sees that it was counted once.
+pub fn run(kernel: &mut Kernel, tables: &Tables, frame: &[u8]) -> Outcome {
+    let verdicts = || -> Vec<Counter> {
+        let all = Verdict::ALL.iter();
+        all.map(|v| tables.counters.sum(*v as u32)).collect()
+    };
+    let before = verdicts();
+    let mut out = vec![0; 4096];
+    let program = kernel.program().expect("the program is there");
+    let result = program
+        .test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(&mut out),
+            ..TestRunOptions::default()
+        })
+        .expect("the kernel runs the program");
+    out.truncate(result.data_size_out as usize);
+    let after = verdicts();
+    let counted: Vec<Verdict> = Verdict::ALL
+        .iter()
+        .copied()
+        .filter(|v| after[*v as usize] != before[*v as usize])
+        .collect();
+    assert_eq!(counted.len(), 1, "exactly one verdict: {counted:?}");
+    let verdict = counted[0];
+    let (old, new) = (before[verdict as usize], after[verdict as usize]);
+    assert_eq!(new.packets - old.packets, 1, "{verdict:?} counted once");
+    assert_eq!(
+        new.bytes - old.bytes,
+        frame.len() as u64,
+        "{verdict:?} in bytes"
+    );
+    Outcome {
+        action: result.return_value,
+        verdict,
+        frame: out,
     }
 }

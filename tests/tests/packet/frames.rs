@@ -25,6 +25,10 @@ pub struct Packet {
     pub tos: u8,
     pub options: Vec<u8>,
     pub fragment: bool,
+    /// Of IPv4: identification, and where a fragment belongs, in eight bytes.
+    pub id: u16,
+    pub offset: u16,
+    pub may_fragment: bool,
     pub payload: Payload,
     pub padding: usize,
 }
@@ -54,6 +58,9 @@ pub fn tcp(source: &str, vip: &str) -> Packet {
         tos: 0,
         options: Vec::new(),
         fragment: false,
+        id: 0,
+        offset: 0,
+        may_fragment: false,
         payload: Payload::Tcp {
             ports: (40000, 80),
             data: b"GET / HTTP/1.1\r\n\r\n".to_vec(),
@@ -97,9 +104,41 @@ impl Packet {
             tos: self.tos,
             options: Vec::new(),
             fragment: false,
+            id: 0,
+            offset: 0,
+            may_fragment: false,
             payload: Payload::Raw(protocol, inner),
             padding: self.padding,
         }
+    }
+
+    /// The same in UDP from a port that the flow has chosen: GUE variant 1.
+    pub fn inside_udp(&self, source: &str, destination: &str, from: u16, to: u16) -> Self {
+        self.inside(source, destination).with(|p| {
+            let Payload::Raw(_, inner) = &p.payload else {
+                panic!("a packet inside");
+            };
+            let length = u16::try_from(8 + inner.len()).expect("short enough");
+            let header = [from, to, length, 0].map(u16::to_be_bytes).concat();
+            p.payload = Payload::Raw(17, [&header[..], inner].concat());
+        })
+    }
+
+    /// The packet behind extension headers, the first of which is `first`.
+    pub fn behind(self, first: u8, extensions: &[u8]) -> Self {
+        let layer_4 = self.ip()[40..].to_vec();
+        self.with(|p| p.payload = Payload::Raw(first, [extensions, &layer_4[..]].concat()))
+    }
+
+    /// The frame with VLAN tags, each an EtherType and what follows it.
+    pub fn tagged(&self, tags: &[(u16, u16)]) -> Vec<u8> {
+        let mut frame = self.frame();
+        let tags: Vec<u8> = tags
+            .iter()
+            .flat_map(|(kind, tag)| [kind.to_be_bytes(), tag.to_be_bytes()].concat())
+            .collect();
+        frame.splice(12..12, tags);
+        frame
     }
 
     /// The whole frame.
@@ -120,7 +159,8 @@ impl Packet {
         frame
     }
 
-    fn ip(&self) -> Vec<u8> {
+    /// From the IP header on.
+    pub fn ip(&self) -> Vec<u8> {
         match (self.source, self.destination) {
             (IpAddr::V4(source), IpAddr::V4(destination)) => self.ipv4(source, destination),
             (IpAddr::V6(source), IpAddr::V6(destination)) => self.ipv6(source, destination),
@@ -141,8 +181,8 @@ impl Packet {
         header.ecn = (self.tos & 3).try_into().expect("two bits");
         header.options = Ipv4Options::try_from(&self.options[..]).expect("legal options");
         header.more_fragments = self.fragment;
-        // An outer header: not to be fragmented.
-        header.dont_fragment = true;
+        header.identification = self.id;
+        header.dont_fragment = !self.may_fragment;
         let (protocol, payload) = match &self.payload {
             Payload::Tcp { ports, data } => {
                 let mut tcp = TcpHeader::new(ports.0, ports.1, 1000, 512);
@@ -161,7 +201,7 @@ impl Packet {
         };
         header.protocol = IpNumber(protocol);
         header.set_payload_len(payload.len()).expect("short enough");
-        header.fragment_offset = IpFragOffset::ZERO;
+        header.fragment_offset = IpFragOffset::try_new(self.offset).expect("thirteen bits");
         header.header_checksum = header.calc_header_checksum();
         [&header.to_bytes()[..], &payload].concat()
     }
@@ -196,4 +236,38 @@ impl Packet {
         header.payload_length = payload.len().try_into().expect("short enough");
         [&header.to_bytes()[..], &payload].concat()
     }
+}
+
+/// An ICMP or ICMPv6 message, with its checksum.
+pub fn icmp(source: &str, destination: &str, message: &[u8]) -> Packet {
+    let packet = tcp(source, destination);
+    let mut message = message.to_vec();
+    let (protocol, pseudo) = match (packet.source, packet.destination) {
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let length = u32::try_from(message.len()).expect("short enough");
+            let parts = [
+                &source.octets()[..],
+                &destination.octets(),
+                &length.to_be_bytes(),
+            ];
+            (58, [&parts.concat()[..], &[0, 0, 0, 58]].concat())
+        }
+        _ => (1, Vec::new()),
+    };
+    let sum = checksum(&[&pseudo[..], &message].concat());
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    packet.with(|p| p.payload = Payload::Raw(protocol, message))
+}
+
+/// The Internet checksum of some bytes (RFC 1071).
+pub fn checksum(bytes: &[u8]) -> u16 {
+    let words = bytes.chunks(2).map(|word| {
+        let low = word.get(1).copied().unwrap_or(0);
+        u64::from(u16::from_be_bytes([word[0], low]))
+    });
+    let mut sum: u64 = words.sum();
+    while sum > 0xffff {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    !u16::try_from(sum).expect("folded")
 }

@@ -1,6 +1,10 @@
 //! How flows spread over backends, and what a change moves.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    num::NonZeroU16,
+};
 
 use vipd::netlink::way::Ways;
 use vipd_abi::Verdict;
@@ -8,7 +12,7 @@ use vipd_control::model::{Mode, Protocol};
 
 use crate::{
     bench::{Bench, INGRESS, address, service, way},
-    frames::{Payload, tcp},
+    frames::{Payload, checksum, tcp},
 };
 
 const VIP: &str = "198.51.100.10";
@@ -164,7 +168,7 @@ fn a_service_that_finds_no_room_keeps_what_it_had_and_gets_it_later() {
         bench.applied
     );
     assert!(
-        !bench.applied.vips.contains_key(&address(VIP)),
+        !bench.applied.vips.contains_key(&address(VIP).into()),
         "not acknowledged"
     );
     assert!(bench.applied.retry_at.is_some(), "tried again by itself");
@@ -186,8 +190,60 @@ fn a_service_that_finds_no_room_keeps_what_it_had_and_gets_it_later() {
         bench.applied.faults
     );
     assert!(
-        bench.applied.vips.contains_key(&address(VIP)),
+        bench.applied.vips.contains_key(&address(VIP).into()),
         "acknowledged"
     );
     assert_eq!(bench.run(&frame).verdict, Verdict::Forwarded);
+}
+
+#[test]
+fn tunnels_spread_by_source_port_and_by_the_prefix_of_their_source() {
+    let gue = Mode::Gue(NonZeroU16::new(6080).expect("not zero"));
+    let (v4, v6) = ("192.0.2.21", "2001:db8:1::21");
+    let ways = Ways::from([v4, v6].map(|a| (address(a), way(INGRESS, "192.0.2.11"))));
+    // The first of what varies and the number of its bits.
+    for (mode, backend, at, free) in [
+        (Mode::Ipip, v4, 26, 4),
+        (gue, v4, 26, 4),
+        (Mode::Ipip, v6, 34, 32),
+        (gue, v6, 34, 32),
+    ] {
+        let service = service("web", VIP, Protocol::Tcp, mode, &[(backend, 1)]);
+        let mut bench = Bench::new(vec![service.clone()], &ways, |_| true);
+        let mut settings = crate::bench::settings();
+        settings.sources.ipv4 = Some("203.0.113.48/28".parse().expect("a prefix"));
+        settings.sources.ipv6 = Some("2001:db8:f::/64".parse().expect("a prefix"));
+        bench.applier.configure(settings);
+        bench.apply(vec![service], &ways, |_| true);
+        let (mut sources, mut ports) = (BTreeSet::new(), BTreeSet::new());
+        for port in 10_000..10_100 {
+            let packet = tcp("203.0.113.7", VIP).with(|p| {
+                p.payload = Payload::Tcp {
+                    ports: (port, 80),
+                    data: Vec::new(),
+                }
+            });
+            let outcome = bench.run(&packet.frame());
+            assert_eq!(outcome.verdict, Verdict::Forwarded, "{mode:?} {backend}");
+            let frame = &outcome.frame;
+            if backend == v4 {
+                assert_eq!(checksum(&frame[14..34]), 0, "{mode:?} {frame:02x?}");
+            }
+            let word = |at: usize| u32::from_be_bytes(frame[at..at + 4].try_into().expect("four"));
+            let fixed = u64::from(word(at)) >> free << free;
+            let expected = if backend == v4 { 0xcb00_7130 } else { 0 };
+            assert_eq!(fixed, expected, "{mode:?} {frame:02x?}");
+            sources.insert(word(at));
+            let udp = if backend == v4 { 34 } else { 54 };
+            ports.insert(word(udp) >> 16);
+            if mode == gue {
+                assert_eq!(word(udp) & 0xffff, 6080, "{frame:02x?}");
+            }
+        }
+        let enough = if free == 4 { 12 } else { 90 };
+        assert!(sources.len() >= enough, "{mode:?} {backend}: {sources:x?}");
+        if mode == gue {
+            assert!(ports.len() >= 90, "{backend}: {ports:x?}");
+        }
+    }
 }

@@ -1,9 +1,12 @@
 //! The decision as tables and properties.
 
+use std::{net::IpAddr, num::NonZeroU16};
+
+use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::tests::service;
+use crate::model::{Ports, Protocol, tests::service};
 
 fn decider() -> Decider {
     Decider::new(*b"a cluster secret")
@@ -132,8 +135,8 @@ fn a_vip_is_alive_while_one_of_its_services_is() {
 fn every_address_of_a_service_gets_its_plan() {
     let mut web = web();
     web.vips = vec![
-        "192.0.2.7".parse().expect("v4"),
-        "2001:db8::7".parse().expect("v6"),
+        IpAddr::from([192, 0, 2, 7]).into(),
+        "2001:db8::/64".parse::<IpNet>().expect("v6").into(),
     ];
     let desired = decide(&model([web.clone()]), "a", &Desired::default());
     assert_eq!(desired.vips.keys().copied().collect::<Vec<_>>(), web.vips);
@@ -239,7 +242,14 @@ fn the_fingerprint_of_a_vip_covers_what_packets_meet() {
     );
     check(
         "the port",
-        |s| s.port = s.port.saturating_add(1),
+        |s| s.ports = Ports::One(NonZeroU16::MIN),
+        "abc",
+        false,
+    );
+    check("more ports", |s| s.ports = Ports::Any, "abc", false);
+    check(
+        "the port of the tunnel",
+        |s| s.mode = Mode::Gue(NonZeroU16::MIN),
         "abc",
         false,
     );
@@ -312,4 +322,92 @@ fn a_renamed_service_whose_farm_is_down_keeps_its_last_ring() {
     let before = decider().decide(&model("web"), &up, &Desired::default());
     let after = decider().decide(&model("shop"), &down, &before);
     assert_eq!(after.services[0].ring, before.services[0].ring);
+}
+
+/// Health and drains as letters, one of each per backend: `A`vailable,
+/// `F`ailing, `D`ead; `d` for drained.
+struct Told(&'static str, &'static str);
+
+impl HealthView for Told {
+    fn standing(&self, _: &Service) -> Vec<Standing> {
+        let standing = |letter| match letter {
+            'A' => Standing::Available,
+            'F' => Standing::Failing,
+            _ => Standing::Dead,
+        };
+        self.0.chars().map(standing).collect()
+    }
+
+    fn drained(&self, _: &Service) -> Vec<bool> {
+        self.1.chars().map(|letter| letter == 'd').collect()
+    }
+}
+
+#[test]
+fn the_operator_and_the_checks_together_say_what_a_backend_is_for_flows() {
+    use Standing::{Available, Dead, Draining, Failing};
+    let check = |sentence, told: Told, standing: [Standing; 3], healthy| {
+        let desired = decider().decide(&model([web()]), &told, &Desired::default());
+        let plan = &desired.services[0];
+        let available = standing.map(|standing| standing == Available);
+        assert_eq!(plan.standing, standing, "{sentence}: {plan:#?}");
+        assert_eq!(plan.available, available, "{sentence}: {plan:#?}");
+        assert_eq!(plan.healthy, healthy, "{sentence}: {plan:#?}");
+    };
+    check("all well", Told("AAA", "---"), [Available; 3], 3);
+    check(
+        "each his own",
+        Told("AFD", "---"),
+        [Available, Failing, Dead],
+        1,
+    );
+    check(
+        "drained while healthy",
+        Told("AAA", "d--"),
+        [Draining, Available, Available],
+        2,
+    );
+    check(
+        "drained and failing",
+        Told("FAA", "d--"),
+        [Failing, Available, Available],
+        2,
+    );
+    check(
+        "drained and dead is dead",
+        Told("DAA", "d--"),
+        [Dead, Available, Available],
+        2,
+    );
+    check("nobody said anything", Told("", ""), [Dead; 3], 0);
+}
+
+#[test]
+fn a_standing_alone_makes_another_plan_and_the_same_ring() {
+    let check = |sentence, before: Told, after: Told| {
+        let model = model([web()]);
+        let first = decider().decide(&model, &before, &Desired::default());
+        let second = decider().decide(&model, &after, &first);
+        let (first, second) = (&first.services[0], &second.services[0]);
+        assert_ne!(first, second, "{sentence}");
+        assert_eq!(first.ring, second.ring, "{sentence}");
+        assert_eq!(first.fingerprint, second.fingerprint, "{sentence}");
+    };
+    check("a failing one dies", Told("AAF", ""), Told("AAD", ""));
+    check("a dead one is drained", Told("AAD", ""), Told("AAD", "--d"));
+    check(
+        "a drained one fails",
+        Told("AAA", "--d"),
+        Told("AAF", "--d"),
+    );
+}
+
+#[test]
+fn when_the_last_one_is_drained_the_ring_stays_with_it() {
+    let model = model([web()]);
+    let some = decider().decide(&model, &Told("ADD", ""), &Desired::default());
+    let nobody = decider().decide(&model, &Told("ADD", "d--"), &some);
+    let (some, nobody) = (&some.services[0], &nobody.services[0]);
+    assert!(!nobody.alive, "{nobody:#?}");
+    assert_eq!(nobody.ring, some.ring);
 }

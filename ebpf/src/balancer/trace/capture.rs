@@ -175,6 +175,17 @@ fn within(address: [u32; 4], prefix: [u32; 4], mask: [u32; 4]) -> bool {
         == 0
 }
 
+/// An address as the filter has it.
+#[inline(always)]
+fn words([upper, lower]: [u64; 2]) -> [u32; 4] {
+    [
+        upper as u32,
+        (upper >> 32) as u32,
+        lower as u32,
+        (lower >> 32) as u32,
+    ]
+}
+
 /// What a filter may ask for: of the packet's own headers, tags or not, and
 /// ports only where they follow the IP header.
 struct Seen {
@@ -213,8 +224,8 @@ fn look(frame: &Frame) -> Option<Seen> {
         ETHERTYPE_IPV6 => {
             let header = frame.read::<Ipv6>(network)?;
             let seen = Seen {
-                source: header.source,
-                destination: header.destination,
+                source: words(header.source),
+                destination: words(header.destination),
                 protocol: header.next_header,
                 ports: 0,
             };

@@ -6,20 +6,18 @@ use std::{collections::BTreeSet, net::IpAddr, time::Instant};
 use vipd_abi::{NextHop, Uplink};
 use vipd_control::{decide::Desired, model::Mode};
 
-use super::{Applied, Applier, HopKey, Look, Reach};
+use super::{Applier, HopKey, Look, Placed, Reach};
 
 impl Applier {
-    /// Next hops first: the records will name them.
-    pub(super) fn write_hops(
-        &mut self,
-        desired: &Desired,
-        reach: &Reach,
-        now: Instant,
-        applied: &mut Applied,
-    ) {
-        let wanted: BTreeSet<HopKey> = desired
-            .services
-            .iter()
+    /// Next hops first: the records will name them. Those of all services, or
+    /// of those whose plan has changed.
+    pub(super) fn write_hops(&mut self, desired: &Desired, reach: &Reach, all: bool, now: Instant) {
+        if all {
+            self.hop_faults.clear();
+        }
+        let plans = desired.services.iter();
+        let wanted: BTreeSet<HopKey> = plans
+            .filter(|plan| all || !self.holds(plan))
             .flat_map(|plan| {
                 let on_link = plan.service.mode == Mode::L2Dsr;
                 let backends = plan.service.backends.iter();
@@ -28,7 +26,7 @@ impl Applier {
             .collect();
         for (address, on_link) in wanted {
             if let Some(words) = wrong_mode(reach, address, on_link) {
-                applied.faults.insert(format!("backend {address}"), words);
+                self.hop_faults.insert(format!("backend {address}"), words);
             }
             let word = match reach.look(address, on_link) {
                 Look::Unknown if self.hops.contains_key(&(address, on_link)) => continue,
@@ -37,7 +35,7 @@ impl Applier {
                     Some(uplink) => NextHop::new(way.mac, uplink),
                     None => {
                         let words = "no more interfaces can be remembered".to_owned();
-                        applied.faults.insert(format!("backend {address}"), words);
+                        self.hop_faults.insert(format!("backend {address}"), words);
                         NextHop::UNRESOLVED
                     }
                 },
@@ -76,11 +74,15 @@ impl Applier {
     /// Retires the next hops that no record names and the uplinks that no next
     /// hop names.
     pub(super) fn retire_hops(&mut self) {
+        let retired = [&self.retired, &self.outgoing.retired];
+        let retired = retired.into_iter().flat_map(|retired| &retired.records);
         let named: BTreeSet<u32> = self
             .services
             .values()
-            .flat_map(|placed| placed.backends.values())
-            .map(|backend| backend.record.next_hop)
+            .flat_map(Placed::records)
+            .chain(self.orphans.values().map(|former| &former.record))
+            .chain(retired.map(|(_, record)| record))
+            .map(|record| record.next_hop)
             .collect();
         let retired = &mut self.retired;
         self.hops.retain(|_, index| {

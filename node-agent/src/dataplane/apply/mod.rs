@@ -8,7 +8,11 @@
 
 mod hops;
 mod place;
+mod placed;
 mod reach;
+mod report;
+mod slots;
+mod tend;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,17 +24,30 @@ use std::{
 use thiserror::Error;
 use vipd_abi::{
     BACKENDS, BackendKind, BackendRecord, COUNTERS, Counter, EntryKind, FlowKey, Head, MACS,
-    NEXT_HOPS, NextHop, RING_SLOTS, UPLINKS, Uplink, VipEntry, VipKey,
+    NEXT_HOPS, RING_SLOTS, Tick, UPLINKS, Uplink, VipEntry,
 };
-use vipd_control::decide::{Desired, ServicePlan};
+use vipd_control::{
+    decide::{Desired, ServicePlan},
+    model::{Service, Vip},
+};
 
-use self::reach::Look;
-pub use self::reach::Reach;
+use self::{
+    placed::{Placed, PlacedBackend},
+    reach::Look,
+    tend::Former,
+};
+pub use self::{
+    reach::Reach,
+    report::{Flows, FlowsByService, PhaseCount, Usage},
+};
 use super::{
     adopt::Adopted,
+    census::Count,
+    clock,
+    listing::Listing,
     record::TunnelSources,
     space::{GRACE, Indices, Stretches},
-    tables::{Tables, address_key, service_key, unmapped},
+    tables::{Tables, unmapped},
     vip_table::Half,
 };
 
@@ -60,29 +77,27 @@ impl Settings {
 pub struct Applied {
     /// Per virtual address, the fingerprint of what packets now get. Absent
     /// while something of it is not in place.
-    pub vips: BTreeMap<IpAddr, u64>,
+    pub vips: BTreeMap<Vip, u64>,
     /// Index of the counter per service and backend.
-    pub counters: BTreeMap<Arc<str>, BTreeMap<Arc<str>, u32>>,
+    pub counters: BTreeMap<Arc<str>, Counters>,
     /// Number of each service.
     pub numbers: BTreeMap<Arc<str>, u32>,
+    /// Slots per phase, by service.
+    pub phases: BTreeMap<Arc<str>, PhaseCount>,
+    /// Flows recorded per service and backend; who has none may be absent.
+    pub flows: Arc<FlowsByService>,
     /// What could not be done, in words, by service or virtual address.
     pub faults: BTreeMap<String, String>,
     /// How full the maps are.
     pub usage: Vec<Usage>,
-    /// When to come again although nothing has changed.
+    /// When to come again since something could not be done yet.
     pub retry_at: Option<Instant>,
+    /// When to come again since slots or records are not at rest.
+    pub look_at: Option<Instant>,
 }
 
-/// How full a map is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Usage {
-    /// Name of the map.
-    pub map: &'static str,
-    /// Entries in use.
-    pub used: u32,
-    /// Entries there are.
-    pub capacity: u32,
-}
+/// Index of the counter per backend of one service.
+pub type Counters = Arc<BTreeMap<Arc<str>, u32>>;
 
 /// How soon a pass that did not get through is repeated.
 const RETRY: Duration = Duration::from_secs(1);
@@ -105,7 +120,8 @@ pub struct Applier {
     uplinks: BTreeMap<u32, Uplink>,
     indices: AllIndices,
     ring: Stretches,
-    entries: BTreeMap<VipKey, VipEntry>,
+    /// What the table in force says.
+    listing: Listing,
     half: Option<Half>,
     /// When the table was published last, at the latest.
     published_at: Option<Instant>,
@@ -115,6 +131,18 @@ pub struct Applier {
     /// one, so that its rest begins when it is really out of reach.
     outgoing: Outgoing,
     adopted: Adopted,
+    /// Records of services that are gone, while flows name them.
+    orphans: BTreeMap<u32, Former>,
+    /// The last word on the ways, and what was wrong with them.
+    reach: Reach,
+    hop_faults: BTreeMap<String, String>,
+    /// Whether there may be next hops that no record names.
+    hops_changed: bool,
+    /// When slots and former records are to be looked at.
+    look_at: Option<Instant>,
+    /// What the last census has found, and what that means for backends.
+    count: Option<Arc<Count>>,
+    flows: Arc<FlowsByService>,
 }
 
 /// A destination and whether frames must go to it directly.
@@ -128,24 +156,6 @@ struct AllIndices {
     uplinks: Indices,
 }
 
-struct Placed {
-    number: u32,
-    ring: (u32, u32),
-    backends: BTreeMap<IpAddr, PlacedBackend>,
-    /// Records that slots may still name besides, from a previous agent.
-    surplus: Vec<u32>,
-    /// What the slots and the table say; `None` before the first success.
-    plan: Option<Arc<ServicePlan>>,
-    /// Whether the last pass got through with it.
-    settled: bool,
-}
-
-#[derive(Clone, Copy)]
-struct PlacedBackend {
-    index: u32,
-    record: BackendRecord,
-}
-
 #[derive(Default)]
 struct Outgoing {
     retired: Retired,
@@ -156,7 +166,7 @@ struct Outgoing {
 struct Retired {
     numbers: Vec<u32>,
     rings: Vec<(u32, u32)>,
-    records: Vec<u32>,
+    records: Vec<(u32, BackendRecord)>,
     counters: Vec<u32>,
     hops: Vec<u32>,
     uplinks: Vec<u32>,
@@ -167,8 +177,7 @@ impl Applier {
     #[must_use]
     pub fn new(tables: Tables, settings: Settings) -> Self {
         let adopted = Adopted::read(&tables);
-        let records = || adopted.services.values().flat_map(|s| s.backends.values());
-        let surplus = || adopted.services.values().flat_map(|s| &s.surplus).copied();
+        let records = || adopted.records();
         let mut indices = AllIndices {
             numbers: Indices::new(1, u32::MAX),
             records: Indices::new(1, BACKENDS),
@@ -180,9 +189,9 @@ impl Applier {
         indices
             .numbers
             .adopt(&set(&mut adopted.services.keys().copied()));
-        indices.records.adopt(&set(&mut records()
-            .map(|(index, _)| *index)
-            .chain(surplus())));
+        indices
+            .records
+            .adopt(&set(&mut records().map(|(index, _)| index)));
         indices
             .counters
             .adopt(&set(&mut records().map(|(_, r)| r.counter)));
@@ -199,9 +208,10 @@ impl Applier {
             })
             .collect();
         let rings = adopted.services.values().map(|s| s.ring).collect();
-        Self {
+        let orphans = adopted.orphans.clone();
+        let mut applier = Self {
             ring: Stretches::new(RING_SLOTS, &rings),
-            entries: adopted.entries.clone(),
+            listing: adopted.listing.clone(),
             uplinks: adopted.uplinks.clone(),
             tables,
             settings,
@@ -213,7 +223,18 @@ impl Applier {
             retired: Retired::default(),
             outgoing: Outgoing::default(),
             adopted,
+            orphans: BTreeMap::new(),
+            reach: Reach::default(),
+            hop_faults: BTreeMap::new(),
+            hops_changed: false,
+            look_at: None,
+            count: None,
+            flows: Arc::default(),
+        };
+        for (index, record) in orphans {
+            applier.orphan(index, record, None);
         }
+        applier
     }
 
     /// What a previous agent left, for whoever starts from it.
@@ -246,9 +267,15 @@ impl Applier {
     pub fn apply(&mut self, desired: &Desired, reach: &Reach, full: bool, now: Instant) -> Applied {
         let mut applied = Applied::default();
         self.give_back(now);
-        self.write_hops(desired, reach, now, &mut applied);
+        let all = full || !self.reach.is(reach);
+        self.reach = reach.clone();
+        self.write_hops(desired, reach, all, now);
+        applied.faults.clone_from(&self.hop_faults);
         for plan in &desired.services {
-            if let Err(error) = self.place(plan, reach, full, now) {
+            if !all && self.holds(plan) {
+                continue;
+            }
+            if let Err(error) = self.place(plan, desired, reach, now) {
                 let name = &plan.service.name;
                 applied.faults.insert(
                     format!("service {name}"),
@@ -258,15 +285,28 @@ impl Applier {
             }
         }
         self.retire_removed(desired);
-        let wanted = self.wanted_entries(desired);
+        let wanted = self.wanted_listing(desired);
+        self.tend(now);
         self.publish(&wanted, full, now, &mut applied);
         self.acknowledge(desired, &wanted, &mut applied);
         applied.usage = self.usage();
+        applied.look_at = self.look_at.filter(|_| self.is_restless());
         applied
+    }
+
+    /// Whether the last pass got through with just this plan.
+    fn holds(&self, plan: &Arc<ServicePlan>) -> bool {
+        let placed = self.services.get(&plan.service.name);
+        placed.is_some_and(|placed| placed.holds(plan))
     }
 
     /// Services no longer wanted leave the table with the next publication.
     fn retire_removed(&mut self, desired: &Desired) {
+        let names = desired.services.iter().map(|plan| &plan.service.name);
+        if self.adopted.services.is_empty() && self.services.keys().eq(names) {
+            return;
+        }
+        self.hops_changed = true;
         let wanted: BTreeSet<&str> = desired.services.iter().map(|p| &*p.service.name).collect();
         let (kept, gone): (BTreeMap<_, _>, BTreeMap<_, _>) = std::mem::take(&mut self.services)
             .into_iter()
@@ -277,29 +317,28 @@ impl Applier {
         }
         // What a previous agent left and the configuration does not name.
         for (number, adopted) in std::mem::take(&mut self.adopted.services) {
-            let placed = Self::take_over(number, adopted);
+            let placed = self.take_over(number, adopted);
             self.retired.retire(placed);
         }
     }
 
     /// Puts the table in force if it differs from the one that is.
-    fn publish(
-        &mut self,
-        wanted: &BTreeMap<VipKey, VipEntry>,
-        full: bool,
-        now: Instant,
-        applied: &mut Applied,
-    ) {
-        let stands = self.entries == *wanted
+    fn publish(&mut self, wanted: &Listing, full: bool, now: Instant, applied: &mut Applied) {
+        let stands = self.listing == *wanted
             && self
                 .half
                 .as_ref()
                 .is_some_and(|half| !full || half.is_published(&self.tables));
         if stands {
-            self.take_away();
+            self.take_away(full);
             return;
         }
-        let half = match Half::build(wanted, self.settings.head()) {
+        let longest_idle = wanted.entries.values().map(|entry| entry.idle).max();
+        let head = Head {
+            longest_idle: longest_idle.unwrap_or(0),
+            ..self.settings.head()
+        };
+        let half = match Half::build(wanted, head) {
             Ok(half) => half,
             Err(error) => {
                 let fault = format!("stays as it was: {error}");
@@ -317,53 +356,52 @@ impl Applier {
             half.publish(&self.tables);
             self.outgoing.published = true;
         }
-        self.entries.clone_from(wanted);
+        self.listing.clone_from(wanted);
         self.half = Some(half);
-        self.take_away();
+        self.take_away(full);
     }
 
-    fn wanted_entries(&self, desired: &Desired) -> BTreeMap<VipKey, VipEntry> {
-        let mut entries: BTreeMap<VipKey, VipEntry> = BTreeMap::new();
+    /// What the table is to say.
+    fn wanted_listing(&self, desired: &Desired) -> Listing {
+        let mut listing = Listing::default();
         for vip in desired.vips.keys() {
-            let key = address_key(*vip);
-            let kind = EntryKind::Address as u32;
-            entries.insert(
-                key,
-                VipEntry {
-                    key,
-                    kind,
-                    ..VipEntry::default()
-                },
-            );
+            listing.cover(*vip);
         }
         for placed in self.services.values() {
-            let Some(plan) = &placed.plan else {
-                // What a previous agent had in force stays in force.
-                let own = |entry: &&VipEntry| entry.service == placed.number;
-                entries.extend(self.entries.values().filter(own).map(|e| (e.key, *e)));
-                continue;
-            };
+            let Some(plan) = &placed.plan else { continue };
             let service = &plan.service;
+            let entry = VipEntry {
+                kind: EntryKind::Service as u32,
+                service: placed.number,
+                ring_offset: placed.ring.0,
+                ring_mask: placed.ring.1 - 1,
+                forsaken: u32::from(!plan.available.contains(&true)),
+                idle: u32::from(idle(service)),
+                ..VipEntry::default()
+            };
             for vip in &service.vips {
-                let key = service_key(*vip, service.protocol, service.port.get());
-                let entry = VipEntry {
-                    key,
-                    kind: EntryKind::Service as u32,
-                    service: placed.number,
-                    ring_offset: placed.ring.0,
-                    ring_mask: placed.ring.1 - 1,
-                    forsaken: u32::from(!plan.available.contains(&true)),
-                    ..VipEntry::default()
-                };
-                entries.insert(key, entry);
+                listing.serve(*vip, service.protocol, service.ports, entry);
             }
         }
-        entries
+        for placed in self.services.values().filter(|p| p.plan.is_none()) {
+            // What a previous agent had in force stays in force.
+            listing.keep(&self.listing, placed.number);
+        }
+        listing
     }
 
-    /// Nothing published names the retired any more.
-    fn take_away(&mut self) {
-        self.retire_hops();
+    /// Nothing published names the retired any more, and it names every ring.
+    fn take_away(&mut self, full: bool) {
+        let now = clock::tick();
+        for placed in self.services.values_mut() {
+            if !placed.in_force && placed.plan.is_some() {
+                placed.in_force = true;
+                placed.unsettled.restart(now);
+            }
+        }
+        if full || std::mem::take(&mut self.hops_changed) {
+            self.retire_hops();
+        }
         self.outgoing.retired.append(&mut self.retired);
     }
 
@@ -384,10 +422,13 @@ impl Applier {
         for (start, length) in rings {
             self.ring.give_back(start, length, now);
         }
+        // Before another service can have their number.
+        for (index, record) in records {
+            self.orphan(index, record, Some(now));
+        }
         let indices = &mut self.indices;
         for (gone, indices) in [
             (numbers, &mut indices.numbers),
-            (records, &mut indices.records),
             (counters, &mut indices.counters),
             (hops, &mut indices.hops),
             (uplinks, &mut indices.uplinks),
@@ -400,27 +441,23 @@ impl Applier {
 
     /// Says which virtual addresses are in place, with a way to enough of
     /// their backends.
-    fn acknowledge(
-        &self,
-        desired: &Desired,
-        wanted: &BTreeMap<VipKey, VipEntry>,
-        applied: &mut Applied,
-    ) {
-        let in_force =
-            |key: VipKey| wanted.contains_key(&key) && wanted.get(&key) == self.entries.get(&key);
+    fn acknowledge(&self, desired: &Desired, wanted: &Listing, applied: &mut Applied) {
         for (vip, vip_plan) in &desired.vips {
-            let mut published = in_force(address_key(*vip));
+            let mut published = wanted.covers(*vip) && self.listing.covers(*vip);
             let mut carried = false;
-            for plan in desired
-                .services
-                .iter()
-                .filter(|p| p.service.vips.contains(vip))
-            {
+            let plans = vip_plan.services.iter();
+            for plan in plans.filter_map(|plan| desired.service(&plan.service.name)) {
                 let service = &plan.service;
                 let placed = self.services.get(&service.name);
-                published &= in_force(service_key(*vip, service.protocol, service.port.get()))
+                let led = |listing: &Listing| {
+                    listing
+                        .service(*vip, service.protocol, service.ports)
+                        .copied()
+                };
+                published &= led(wanted).is_some()
+                    && led(wanted) == led(&self.listing)
                     && placed.is_some_and(|placed| placed.holds(plan));
-                carried |= placed.is_some_and(|placed| placed.is_in_place(&self.tables));
+                carried |= placed.is_some_and(|placed| placed.reachable);
             }
             if published && carried {
                 applied.vips.insert(*vip, vip_plan.fingerprint);
@@ -428,72 +465,28 @@ impl Applier {
         }
         for (name, placed) in &self.services {
             applied.numbers.insert(name.clone(), placed.number);
-            let Some(plan) = &placed.plan else { continue };
-            let counters = applied.counters.entry(name.clone()).or_default();
-            for backend in &plan.service.backends {
-                if let Some(placed) = placed.backends.get(&backend.address) {
-                    counters.insert(backend.name.clone(), placed.record.counter);
-                }
+            if placed.plan.is_none() {
+                continue;
             }
+            let (learn, track) = placed.unsettled.counts();
+            let phases = PhaseCount {
+                stable: placed.ring.1 - learn - track,
+                learn,
+                track,
+            };
+            applied.phases.insert(name.clone(), phases);
+            let counters = Arc::clone(&placed.counters);
+            applied.counters.insert(name.clone(), counters);
         }
-    }
-
-    fn usage(&self) -> Vec<Usage> {
-        use vipd_abi::map;
-        let entries = u32::try_from(self.entries.len()).unwrap_or(u32::MAX);
-        let most = u32::try_from(super::vip_table::MOST_ENTRIES).unwrap_or(u32::MAX);
-        let usage = |map, used, capacity| Usage {
-            map,
-            used,
-            capacity,
-        };
-        vec![
-            usage(map::VIP_ENTRIES, entries, most),
-            usage(map::RING, self.ring.used(), RING_SLOTS),
-            usage(
-                map::BACKEND_RECORDS,
-                self.indices.records.used(),
-                BACKENDS - 1,
-            ),
-            usage(map::NEXT_HOP_WORDS, self.indices.hops.used(), NEXT_HOPS - 1),
-            usage(
-                map::UPLINK_RECORDS,
-                self.indices.uplinks.used(),
-                UPLINKS - 1,
-            ),
-            usage(
-                map::COUNTER_RECORDS,
-                self.indices.counters.used(),
-                COUNTERS - Counter::FIRST_BACKEND,
-            ),
-        ]
+        applied.flows = Arc::clone(&self.flows);
     }
 }
 
-impl Placed {
-    /// Whether the last pass got through with just this plan.
-    fn holds(&self, plan: &Arc<ServicePlan>) -> bool {
-        self.settled
-            && self
-                .plan
-                .as_ref()
-                .is_some_and(|held| Arc::ptr_eq(held, plan))
-    }
-
-    /// Whether its wanted number of available backends can be reached, by the
-    /// words that packets read.
-    fn is_in_place(&self, tables: &Tables) -> bool {
-        let Some(plan) = self.plan.as_ref().filter(|_| self.settled) else {
-            return false;
-        };
-        let backends = plan.service.backends.iter().zip(&plan.available);
-        let reachable = backends
-            .filter(|(backend, available)| **available && backend.weight > 0)
-            .filter_map(|(backend, _)| self.backends.get(&backend.address))
-            .filter(|placed| tables.hops.load(placed.record.next_hop) != NextHop::UNRESOLVED)
-            .count();
-        reachable >= plan.service.min_healthy.max(1) as usize
-    }
+/// How long a flow of the service is remembered, in ticks.
+fn idle(service: &Service) -> u16 {
+    let nanos = u64::try_from(service.idle.as_nanos()).unwrap_or(u64::MAX);
+    let ticks = u16::try_from(Tick::covering(nanos)).unwrap_or(u16::MAX);
+    ticks.min(Tick::LONGEST_IDLE)
 }
 
 impl Retired {
@@ -504,17 +497,5 @@ impl Retired {
         self.counters.append(&mut other.counters);
         self.hops.append(&mut other.hops);
         self.uplinks.append(&mut other.uplinks);
-    }
-
-    fn retire(&mut self, placed: Placed) {
-        self.numbers.push(placed.number);
-        if placed.ring.1 != 0 {
-            self.rings.push(placed.ring);
-        }
-        self.records.extend(placed.surplus);
-        for backend in placed.backends.into_values() {
-            self.records.push(backend.index);
-            self.counters.push(backend.record.counter);
-        }
     }
 }

@@ -1,74 +1,100 @@
-//! One service: its number, its records, the slots of its ring.
+//! One service: its number, its records, its ring.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::IpAddr,
-    sync::Arc,
-    time::Instant,
-};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Instant};
 
-use vipd_abi::{BackendRecord, Slot};
+use vipd_abi::BackendRecord;
 use vipd_control::{
-    decide::ServicePlan,
+    decide::{Desired, ServicePlan},
     model::{Mode, Service},
+    phases::{Fate, Unsettled},
+    standing::Standing,
 };
 
-use super::{Applier, Look, PlaceError, Placed, PlacedBackend, Reach};
-use crate::dataplane::{adopt::AdoptedService, record::record};
+use super::{
+    Applier, Look, PlaceError, Placed, PlacedBackend, Reach,
+    tend::{Former, is_dead},
+};
+use crate::dataplane::{adopt::AdoptedService, clock, record::record};
 
 impl Applier {
     /// Writes the records and slots of one service.
     pub(super) fn place(
         &mut self,
         plan: &Arc<ServicePlan>,
+        desired: &Desired,
         reach: &Reach,
-        full: bool,
         now: Instant,
     ) -> Result<(), PlaceError> {
         let service = &plan.service;
         let mut placed = match self.services.remove(&service.name) {
             Some(placed) => placed,
-            None => self.first_place(service, now)?,
+            None => self.first_place(service, desired, now)?,
         };
-        let result = self.update(&mut placed, plan, reach, full, now);
+        let result = self.update(&mut placed, plan, reach, now);
         // After a failure what was in force stays in force.
         placed.settled = result.is_ok();
+        placed.reachable = placed.count_reachable(&self.tables);
         self.services.insert(service.name.clone(), placed);
         result
     }
 
-    /// A service seen for the first time: as adopted, or new.
-    fn first_place(&mut self, service: &Service, now: Instant) -> Result<Placed, PlaceError> {
+    /// A service seen for the first time: as adopted, under another name, or
+    /// new.
+    fn first_place(
+        &mut self,
+        service: &Service,
+        desired: &Desired,
+        now: Instant,
+    ) -> Result<Placed, PlaceError> {
         let adopted = self
             .adopted
             .number(service)
             .and_then(|number| Some((number, self.adopted.services.remove(&number)?)));
         if let Some((number, adopted)) = adopted {
-            return Ok(Self::take_over(number, adopted));
+            return Ok(self.take_over(number, adopted));
+        }
+        let renamed = self.services.iter().find(|(name, placed)| {
+            let meets = placed
+                .plan
+                .as_ref()
+                .is_some_and(|p| p.service.meets(service));
+            meets && desired.service(name).is_none()
+        });
+        if let Some(name) = renamed.map(|(name, _)| Arc::clone(name))
+            && let Some(placed) = self.services.remove(&name)
+        {
+            return Ok(placed);
         }
         let number = self.indices.numbers.take(now);
-        Ok(Placed {
-            number: number.ok_or(PlaceError::Full("service numbers", u32::MAX))?,
-            ring: (0, 0),
-            backends: BTreeMap::new(),
-            surplus: Vec::new(),
-            plan: None,
-            settled: false,
-        })
+        let number = number.ok_or(PlaceError::Full("service numbers", u32::MAX))?;
+        Ok(Placed::new(number))
     }
 
     /// What a previous agent has placed, as if this one had.
-    pub(super) fn take_over(number: u32, adopted: AdoptedService) -> Placed {
-        let backends = adopted.backends.into_iter();
+    pub(super) fn take_over(&self, number: u32, adopted: AdoptedService) -> Placed {
+        let mut unsettled = Unsettled::default();
+        for (slot, word) in (0..).zip(self.words(adopted.ring)) {
+            unsettled.note(slot, word, word, clock::tick());
+        }
+        let backend = |(address, (index, record))| {
+            let used = true;
+            (
+                address,
+                PlacedBackend {
+                    index,
+                    record,
+                    used,
+                },
+            )
+        };
+        let former = |(index, (record, fate))| (index, Former::new(record, fate));
         Placed {
-            number,
             ring: adopted.ring,
-            backends: backends
-                .map(|(address, (index, record))| (address, PlacedBackend { index, record }))
-                .collect(),
-            surplus: adopted.surplus,
-            plan: None,
-            settled: false,
+            in_force: true,
+            unsettled,
+            backends: adopted.backends.into_iter().map(backend).collect(),
+            former: adopted.former.into_iter().map(former).collect(),
+            ..Placed::new(number)
         }
     }
 
@@ -77,137 +103,222 @@ impl Applier {
         placed: &mut Placed,
         plan: &Arc<ServicePlan>,
         reach: &Reach,
-        full: bool,
         now: Instant,
     ) -> Result<(), PlaceError> {
         if plan.service.backends.len() > usize::from(u16::MAX) {
             return Err(PlaceError::TooManyBackends);
         }
-        let same_plan = placed.settled
-            && placed
-                .plan
-                .as_ref()
-                .is_some_and(|old| Arc::ptr_eq(old, plan));
-        let replaced = self.write_records(placed, &plan.service, reach, now)?;
-        if placed.ring.1 != plan.service.ring_size {
-            let length = plan.service.ring_size;
-            let start = self.ring.take(length, now);
-            let start = start.ok_or(PlaceError::Full("ring slots", self.ring.used()))?;
-            if placed.ring.1 != 0 {
-                self.retired.rings.push(placed.ring);
-            }
-            placed.ring = (start, length);
-            self.write_slots(placed, plan);
-        } else if full || replaced.is_some() || !same_plan {
-            self.write_slots(placed, plan);
-        }
-        self.retired.records.extend(replaced.into_iter().flatten());
-        if !same_plan {
-            // All slots have been written anew.
-            self.retired.records.append(&mut placed.surplus);
-        }
+        // Records are whole, and say who is dead or drained, before a slot is
+        // moved for it: a later agent that finds this half done goes on.
+        self.write_records(placed, plan, reach, now)?;
         self.drop_unused(placed, &plan.service);
+        if placed.ring.1 != plan.service.ring_size {
+            self.resize(placed, plan.service.ring_size, now)?;
+        }
+        self.write_slots(placed, plan);
+        placed.counters = counters(placed, plan);
         placed.plan = Some(plan.clone());
         Ok(())
     }
 
-    /// Writes the records that are new or differ. If there are any, says which
-    /// records they replace: those go once no slot names them. (If a table
-    /// runs full in between, they stay lost until the agent starts again,
-    /// which is better than a slot that names somebody else's record.)
+    /// Writes a new record for each backend that is new, has changed, or is
+    /// back from the dead, and the state of all.
     fn write_records(
         &mut self,
         placed: &mut Placed,
-        service: &Service,
+        plan: &ServicePlan,
         reach: &Reach,
         now: Instant,
-    ) -> Result<Option<Vec<u32>>, PlaceError> {
-        let mut replaced = None;
-        for backend in &service.backends {
-            let on_link = service.mode == Mode::L2Dsr;
+    ) -> Result<(), PlaceError> {
+        let states = plan.standing.iter().zip(&plan.drained);
+        for (backend, (standing, drained)) in plan.service.backends.iter().zip(states) {
+            let drained = if *drained { BackendRecord::DRAINED } else { 0 };
+            placed.recall(backend.address);
+            let on_link = plan.service.mode == Mode::L2Dsr;
             let hop = self.hop((backend.address, on_link), now);
             let hop = hop.ok_or(PlaceError::Full("next hops", self.indices.hops.used()))?;
             let old = placed.backends.get(&backend.address).copied();
-            let counter = match old {
-                Some(old) => old.record.counter,
-                None => {
-                    let counter = self.indices.counters.take(now);
-                    let counter = counter
-                        .ok_or(PlaceError::Full("counters", self.indices.counters.used()))?;
-                    self.tables.counters.clear(counter);
-                    counter
-                }
+            let dead = match old {
+                // Its flows end only when somebody can take them.
+                Some(old) if plan.healthy == 0 => is_dead(&old.record),
+                _ => !standing.keeps_flows(),
             };
-            let way = match (reach.look(backend.address, on_link), old) {
+            let state = drained | if dead { BackendRecord::DEAD } else { 0 };
+            let wanted = match (reach.look(backend.address, on_link), old) {
                 // Until somebody has looked, the record stays as it is.
-                (Look::Unknown, Some(old)) if old.record.next_hop == hop => continue,
-                (Look::Way(way), _) => Some(way),
-                (Look::Unknown | Look::None, _) => None,
-            };
-            let wanted = BackendRecord {
-                next_hop: hop,
-                counter,
-                service: placed.number,
-                ..record(service.mode, backend.address, way, &self.settings.sources)
+                (Look::Unknown, Some(old)) if old.record.next_hop == hop => BackendRecord {
+                    state,
+                    ..old.record
+                },
+                (look, old) => BackendRecord {
+                    next_hop: hop,
+                    counter: self.counter(old, now)?,
+                    service: placed.number,
+                    state,
+                    ..record(
+                        plan.service.mode,
+                        backend.address,
+                        look.way(),
+                        &self.settings.sources,
+                    )
+                },
             };
             if let Some(old) = old
-                && old.record == wanted
-                && self.tables.records.load(old.index) == wanted
+                && self.keep(placed, backend.address, old, wanted)
             {
                 continue;
             }
             let Some(index) = self.indices.records.take(now) else {
-                self.retired
-                    .counters
-                    .extend(old.is_none().then_some(counter));
+                let unused = old.is_none().then_some(wanted.counter);
+                self.retired.counters.extend(unused);
                 let used = self.indices.records.used();
                 return Err(PlaceError::Full("backend records", used));
             };
-            self.tables.records.store(index, wanted);
-            replaced
-                .get_or_insert_with(Vec::new)
-                .extend(old.map(|old| old.index));
-            let new = PlacedBackend {
-                index,
-                record: wanted,
-            };
-            placed.backends.insert(backend.address, new);
+            self.tables.records.fill(index, wanted);
+            placed.replace(backend.address, index, wanted);
         }
-        Ok(replaced)
+        Ok(())
     }
 
-    /// Writes the slots that differ.
-    fn write_slots(&self, placed: &Placed, plan: &ServicePlan) {
-        let backends: Vec<u32> = plan
-            .service
-            .backends
-            .iter()
-            .map(|backend| placed.backends.get(&backend.address).map_or(0, |b| b.index))
-            .collect();
-        for slot in 0..placed.ring.1 {
-            let owner = plan
-                .ring
-                .as_ref()
-                .and_then(|ring| ring.slots().get(slot as usize))
-                .and_then(|ordinal| backends.get(usize::from(*ordinal)).copied())
-                .unwrap_or(0);
-            self.tables
-                .ring
-                .publish(placed.ring.0 + slot, Slot::stable(owner));
-        }
-    }
-
-    /// Retires backends that the service no longer has: no slot of its present
-    /// ring names them.
-    fn drop_unused(&mut self, placed: &mut Placed, service: &Service) {
-        let wanted: BTreeSet<IpAddr> = service.backends.iter().map(|b| b.address).collect();
-        placed.backends.retain(|address, backend| {
-            let keep = wanted.contains(address);
-            if !keep {
-                self.retired.records.push(backend.index);
-                self.retired.counters.push(backend.record.counter);
+    /// Whether a record can stay where it is.
+    fn keep(
+        &self,
+        placed: &mut Placed,
+        address: IpAddr,
+        old: PlacedBackend,
+        wanted: BackendRecord,
+    ) -> bool {
+        let Some(backend) = placed.backends.get_mut(&address) else {
+            return false;
+        };
+        let (state, dead) = (wanted.state, is_dead(&wanted));
+        let held = self.tables.records.load(old.index);
+        let same = |record| BackendRecord { state, ..record } == wanted;
+        if !old.used {
+            // No slot has ever named it.
+            if held != wanted {
+                self.tables.records.fill(old.index, wanted);
             }
-            keep
-        });
+            backend.record = wanted;
+            backend.used = !dead;
+            return true;
+        }
+        let returns = is_dead(&old.record) && !dead;
+        // Nobody goes by the record of a dead backend, so the rest of it waits.
+        if returns || !(dead || same(old.record) && same(held)) {
+            return false;
+        }
+        backend.record.state = state;
+        if held.state != state {
+            self.tables.records.set_state(old.index, state);
+        }
+        if dead {
+            self.bury(placed, old.index);
+        }
+        true
     }
+
+    /// The other records of a backend that has died end with it.
+    fn bury(&self, placed: &mut Placed, index: u32) {
+        let moved = placed.former.iter_mut();
+        for (other, former) in moved.filter(|(_, f)| f.fate == Fate::Moved(index)) {
+            former.bury(*other, &self.tables.records);
+        }
+    }
+
+    fn counter(&mut self, old: Option<PlacedBackend>, now: Instant) -> Result<u32, PlaceError> {
+        if let Some(old) = old {
+            return Ok(old.record.counter);
+        }
+        let counter = self.indices.counters.take(now);
+        let counter = counter.ok_or(PlaceError::Full("counters", self.indices.counters.used()))?;
+        self.tables.counters.clear(counter);
+        Ok(counter)
+    }
+
+    /// Backends that the service no longer has keep the flows they have,
+    /// unless they were down.
+    fn drop_unused(&self, placed: &mut Placed, service: &Service) {
+        let wanted: BTreeSet<IpAddr> = service.backends.iter().map(|b| b.address).collect();
+        let gone: Vec<IpAddr> = placed
+            .backends
+            .keys()
+            .filter(|address| !wanted.contains(address))
+            .copied()
+            .collect();
+        for address in gone {
+            let was_down = placed.plan.as_ref().is_some_and(|plan| {
+                let backends = plan.service.backends.iter().zip(&plan.standing);
+                let mut found = backends.filter(|(backend, _)| backend.address == address);
+                found.any(|(_, standing)| *standing == Standing::Dead)
+            });
+            let Some(backend) = placed.backends.remove(&address) else {
+                continue;
+            };
+            let mut former = Former::new(backend.record, Fate::Serves);
+            if was_down || is_dead(&backend.record) {
+                former.bury(backend.index, &self.tables.records);
+                self.bury(placed, backend.index);
+            }
+            placed.former.insert(backend.index, former);
+        }
+    }
+}
+
+impl Placed {
+    /// A backend that was taken out and is back still has its flows.
+    fn recall(&mut self, address: IpAddr) {
+        if self.backends.contains_key(&address) {
+            return;
+        }
+        let mut former = self.former.iter();
+        let found = former.find(|(_, f)| f.fate == Fate::Serves && f.address() == address);
+        if let Some((index, former)) = found {
+            let (index, record) = (*index, former.record);
+            let used = true;
+            self.former.remove(&index);
+            self.backends.insert(
+                address,
+                PlacedBackend {
+                    index,
+                    record,
+                    used,
+                },
+            );
+        }
+    }
+
+    /// The backend has another record now.
+    fn replace(&mut self, address: IpAddr, index: u32, record: BackendRecord) {
+        let used = !is_dead(&record);
+        let new = PlacedBackend {
+            index,
+            record,
+            used,
+        };
+        let Some(old) = self.backends.insert(address, new) else {
+            return;
+        };
+        let fate = if is_dead(&old.record) {
+            Fate::Dead
+        } else {
+            Fate::Moved(index)
+        };
+        for former in self.former.values_mut() {
+            if former.fate == Fate::Moved(old.index) {
+                former.fate = fate;
+            }
+        }
+        self.former.insert(old.index, Former::new(old.record, fate));
+    }
+}
+
+/// The counters of a service's backends, by name.
+fn counters(placed: &Placed, plan: &ServicePlan) -> super::Counters {
+    let backends = plan.service.backends.iter();
+    let counter = |backend: &vipd_control::model::Backend| {
+        let placed = placed.backends.get(&backend.address)?;
+        Some((backend.name.clone(), placed.record.counter))
+    };
+    Arc::new(backends.filter_map(counter).collect())
 }

@@ -1,6 +1,6 @@
 //! What is known of the way to a backend.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, sync::Arc};
 
 use crate::netlink::way::{Problems, Way, Ways};
 
@@ -8,10 +8,10 @@ use crate::netlink::way::{Problems, Way, Ways};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Reach {
     /// The ways there are.
-    pub ways: Ways,
+    pub ways: Arc<Ways>,
     /// Why there is none to others. An address in neither has not been looked
     /// up yet.
-    pub problems: Problems,
+    pub problems: Arc<Problems>,
 }
 
 /// The way to one backend.
@@ -25,6 +25,11 @@ pub enum Look<'a> {
 }
 
 impl Reach {
+    /// Whether this is the very same word as another; saves comparing it.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.ways, &other.ways) && Arc::ptr_eq(&self.problems, &other.problems)
+    }
+
     /// The way to `address`; with `on_link`, without a gateway.
     pub fn look(&self, address: IpAddr, on_link: bool) -> Look<'_> {
         match self.ways.get(&address) {
@@ -32,6 +37,16 @@ impl Reach {
             Some(way) => Look::Way(way),
             None if self.problems.contains_key(&address) => Look::None,
             None => Look::Unknown,
+        }
+    }
+}
+
+impl<'a> Look<'a> {
+    /// The way, if one is known.
+    pub fn way(self) -> Option<&'a Way> {
+        match self {
+            Self::Way(way) => Some(way),
+            Self::None | Self::Unknown => None,
         }
     }
 }

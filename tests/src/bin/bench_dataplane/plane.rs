@@ -19,7 +19,7 @@ use vipd::{
 use vipd_abi::{FlowKey, MACS, Uplink, Verdict, mac_bits};
 use vipd_control::{
     decide::{Decider, Desired},
-    model::{Backend, Check, CheckKind, Mode, Model, Protocol, Service, Timing},
+    model::{Backend, Check, CheckKind, Mode, Model, Ports, Protocol, Service, Timing},
     ring::default_ring_size,
 };
 
@@ -77,12 +77,13 @@ impl Wanted {
         let port = NonZeroU16::try_from(self.port)?;
         Ok(Arc::new(Service {
             name: self.name.as_str().into(),
-            vips: vec![self.vip],
+            vips: vec![self.vip.into()],
             protocol: self.protocol,
-            port,
+            ports: Ports::One(port),
             mode: self.mode,
             min_healthy: 1,
             ring_size: self.ring_size,
+            idle: Duration::from_secs(300),
             check: Check {
                 kind: CheckKind::None,
                 port,
@@ -139,7 +140,7 @@ impl Plane {
             desired,
         };
         let reach = Reach {
-            ways: ways(),
+            ways: ways().into(),
             ..Reach::default()
         };
         let applied = plane

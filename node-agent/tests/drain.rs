@@ -1,0 +1,180 @@
+//! A drain, from the control socket to the decision and back to the status.
+
+use std::{fs, net::IpAddr, path::PathBuf, sync::Arc, time::Instant};
+
+use tokio::sync::{mpsc, watch};
+use vipd::{
+    api::{self, Client},
+    config::Config,
+    drain::{Answer, Order},
+    engine::{Belief, Decision, Engine, Plan},
+    status::Backend,
+    views::Views,
+};
+use vipd_control::{health::Initial, standing::Standing};
+
+const SERVICES: &str = r#"
+[node]
+name = "lb1"
+
+[dataplane]
+interfaces = ["eth0"]
+
+[[service]]
+name = "web"
+vips = ["198.51.100.10"]
+protocol = "tcp"
+port = 80
+mode = "ipip"
+
+[[service.backend]]
+name = "b1"
+address = "192.0.2.21"
+
+[[service.backend]]
+name = "b2"
+address = "192.0.2.22"
+"#;
+
+/// An engine without probes and data plane, behind a control socket.
+struct Node {
+    client: Client,
+    decision: watch::Receiver<Decision>,
+    plans: watch::Sender<Plan>,
+    plan: Plan,
+    socket: PathBuf,
+    /// Nobody observes, but somebody could.
+    _ends: (
+        mpsc::Sender<vipd_control::check::Observation>,
+        watch::Sender<Arc<Config>>,
+    ),
+}
+
+impl Node {
+    fn start(name: &str, drained: &str) -> Self {
+        let (config, _) = Config::parse(SERVICES, "vipd.toml").expect("a configuration");
+        let plan = Plan {
+            model: Arc::new(config.model.clone()),
+            secret: [0; 16],
+            linger: config.linger,
+        };
+        let engine = Engine::new(plan.clone(), &|_, backend| Belief {
+            initial: Initial::Up,
+            drained: &*backend.name == drained,
+        });
+        let decision = engine.decision();
+        let (config_in, config) = watch::channel(Arc::new(config));
+        let views = Views {
+            started: Instant::now(),
+            path: "vipd.toml".into(),
+            config,
+            decision: decision.clone(),
+            health: engine.health(),
+            admissions: watch::channel(Default::default()).1,
+            peers: watch::channel(Default::default()).1,
+            dataplane: None,
+            findings: Arc::new([]),
+        };
+        let (observations, observed) = mpsc::channel(1);
+        let (plans, plans_out) = watch::channel(plan.clone());
+        let (orders, orders_out) = mpsc::channel(1);
+        tokio::spawn(engine.run(observed, plans_out, orders_out));
+        let socket = std::env::temp_dir().join(format!("vipd-{name}-{}.sock", std::process::id()));
+        let listener = api::listen(&socket).expect("a socket");
+        let client = Client::new(&socket);
+        let router = api::router(views, mpsc::channel(1).0, orders);
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self {
+            client,
+            decision,
+            plans,
+            plan,
+            socket,
+            _ends: (observations, config_in),
+        }
+    }
+
+    async fn order(&self, target: &str, drained: bool, force: bool) -> Answer {
+        let order = Order {
+            target: target.parse().expect("a target"),
+            drained,
+            force,
+        };
+        self.client.order(&order).await.expect("an answer")
+    }
+
+    /// What is decided, after an answer or later.
+    fn standing(&self) -> Vec<Standing> {
+        let decision = self.decision.borrow();
+        decision.desired.services[0].standing.clone()
+    }
+
+    /// Standing and drain in the status.
+    async fn shown(&self) -> Vec<(String, bool)> {
+        let status = self.client.status().await.expect("a status");
+        let shown = |backend: &Backend| (backend.standing.clone(), backend.drained);
+        status.services[0].backends.iter().map(shown).collect()
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.socket);
+    }
+}
+
+#[tokio::test]
+async fn an_order_is_in_force_when_its_answer_comes() {
+    use Standing::{Available, Draining};
+    let node = Node::start("orders", "");
+    assert_eq!(node.standing(), [Available, Available]);
+
+    let answer = node.order("web/b1", true, false).await;
+    assert!(answer.done, "{answer:?}");
+    assert_eq!(node.standing(), [Draining, Available], "{answer:?}");
+    let expected = [("draining".to_owned(), true), ("up".to_owned(), false)];
+    assert_eq!(node.shown().await, expected);
+
+    let answer = node.order("web/b2", true, false).await;
+    assert!(!answer.done, "{answer:?}");
+    assert_eq!(node.standing(), [Draining, Available], "{answer:?}");
+    let answer = node.order("web/b2", true, true).await;
+    assert!(answer.done, "{answer:?}");
+    assert_eq!(node.standing(), [Draining, Draining], "{answer:?}");
+
+    for backend in ["web/b1", "web/b2"] {
+        let answer = node.order(backend, false, false).await;
+        assert!(answer.done, "{answer:?}");
+    }
+    assert_eq!(node.standing(), [Available, Available]);
+
+    let answer = node.order("web/b9", true, false).await;
+    assert_eq!(
+        answer.message,
+        "service web has no backend b9; it has b1, b2"
+    );
+}
+
+#[tokio::test]
+async fn what_the_maps_remember_is_drained_from_the_start_and_through_a_reload() {
+    use Standing::{Available, Draining};
+    let mut node = Node::start("memory", "b2");
+    assert_eq!(node.standing(), [Available, Draining]);
+
+    let mut plan = node.plan.clone();
+    let model = Arc::make_mut(&mut plan.model);
+    let service = Arc::make_mut(&mut model.services[0]);
+    service.vips = vec![IpAddr::from([198, 51, 100, 11]).into()];
+    let moved = service.vips.clone();
+    node.plans.send_replace(plan);
+    let followed = node.decision.wait_for(|decision| {
+        let services = &decision.desired.services;
+        services.iter().any(|plan| plan.service.vips == moved)
+    });
+    drop(followed.await.expect("an engine"));
+    assert_eq!(node.standing(), [Available, Draining]);
+    assert_eq!(
+        node.order("web/b2", true, false).await.message,
+        "web/b2 is drained already"
+    );
+}

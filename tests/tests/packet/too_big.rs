@@ -1,0 +1,140 @@
+//! Packets that do not fit with their outer header: what their senders are
+//! told.
+
+use vipd_abi::{BackendKind, Verdict};
+
+use crate::{
+    balancer::hex,
+    bench::XDP_TX,
+    frames::{LB_MAC, Packet, Payload, ROUTER_MAC, icmp, tcp},
+    world::{MTU, VIPS, World},
+};
+
+const CLIENT: &str = "203.0.113.7";
+const CLIENT6: &str = "2001:db8:c::7";
+
+/// A TCP packet of so many bytes, IP header included.
+fn sized(packet: Packet, length: u32) -> Packet {
+    let header = if packet.source.is_ipv4() { 40 } else { 60 };
+    packet.with(|p| {
+        p.payload = Payload::Tcp {
+            ports: (40000, 80),
+            data: (0..length - header).map(|i| i as u8).collect(),
+        };
+    })
+}
+
+fn outer(kind: BackendKind) -> u32 {
+    match kind {
+        BackendKind::L2 | BackendKind::Unset => 0,
+        BackendKind::Ipip4 => 20,
+        BackendKind::Ipip6 => 40,
+        BackendKind::Gue4 => 28,
+        BackendKind::Gue6 => 48,
+    }
+}
+
+/// What its sender should be told.
+fn told(packet: &Packet, mtu: u32) -> Packet {
+    let (client, vip) = (packet.source.to_string(), packet.destination.to_string());
+    let mtu = mtu.to_be_bytes();
+    let answer = if packet.source.is_ipv4() {
+        let message = [&[3, 4, 0, 0][..], &mtu, &packet.ip()[..128]].concat();
+        icmp(&vip, &client, &message).with(|p| p.tos = 0xc0)
+    } else {
+        let message = [&[2, 0, 0, 0][..], &mtu, &packet.ip()[..256]].concat();
+        icmp(&vip, &client, &message)
+    };
+    answer.with(|p| (p.from, p.to) = (LB_MAC, ROUTER_MAC))
+}
+
+#[test]
+fn senders_are_told_how_much_fits_byte_by_byte() {
+    let mut world = World::new();
+    for (kind, v4, v6) in VIPS {
+        let fits = MTU - outer(kind);
+        let mut packets = vec![tcp(CLIENT, v4), tcp(CLIENT, v4).with(|p| p.tos = 0xbb)];
+        if !v6.is_empty() {
+            packets.push(tcp(CLIENT6, v6));
+        }
+        for packet in packets {
+            for tags in [&[][..], &[(0x8100, 100)], &[(0x88a8, 10), (0x8100, 7)]] {
+                let sentence = format!("{kind:?}, {}, {tags:?}", packet.source);
+                let fitting = sized(packet.clone(), fits).tagged(tags);
+                assert_eq!(
+                    world.run(&fitting).verdict,
+                    Verdict::Forwarded,
+                    "{sentence}"
+                );
+                for length in [fits + 1, 1700, 3000] {
+                    let packet = sized(packet.clone(), length);
+                    let outcome = world.run(&packet.tagged(tags));
+                    let seen = (outcome.verdict, outcome.action);
+                    let wanted = (Verdict::TooBigAnswered, XDP_TX);
+                    assert_eq!(seen, wanted, "{sentence}, {length}");
+                    let expected = told(&packet, fits).tagged(tags);
+                    assert_eq!(hex(&outcome.frame), hex(&expected), "{sentence}, {length}");
+                }
+            }
+            // No more than that per tick.
+            std::thread::sleep(std::time::Duration::from_millis(140));
+        }
+    }
+}
+
+#[test]
+fn an_ipv6_sender_is_never_told_less_than_every_link_takes() {
+    let mut world = World::new();
+    let narrow = vipd_abi::Uplink {
+        mtu: 1300,
+        ..world.tables.uplinks.load(1)
+    };
+    world.tables.uplinks.store(1, narrow);
+    let packet = sized(tcp(CLIENT6, VIPS[2].2), 1290);
+    let outcome = world.run(&packet.frame());
+    assert_eq!(outcome.verdict, Verdict::TooBigAnswered);
+    assert_eq!(hex(&outcome.frame), hex(&told(&packet, 1280).frame()));
+}
+
+#[test]
+fn what_may_not_be_answered_is_dropped() {
+    let mut world = World::new();
+    let vip = VIPS[1].1;
+    let long = |packet: Packet| sized(packet, 1490);
+    let error = {
+        let back = tcp(vip, CLIENT).with(|p| {
+            p.payload = Payload::Tcp {
+                ports: (80, 40000),
+                data: vec![0; 1430],
+            };
+        });
+        let message = [&[3, 0, 0, 0, 0, 0, 0, 0], &back.ip()[..1460]].concat();
+        icmp(CLIENT, vip, &message)
+    };
+    let cases = [
+        (
+            "may be fragmented",
+            long(tcp(CLIENT, vip)).with(|p| p.may_fragment = true),
+        ),
+        ("an error", error),
+        ("from a group", long(tcp("224.0.0.5", vip))),
+        ("from everybody", long(tcp("255.255.255.255", vip))),
+        ("from nobody", long(tcp("0.0.0.0", vip))),
+    ];
+    for (sentence, packet) in cases {
+        let verdict = world.run(&packet.frame()).verdict;
+        assert_eq!(verdict, Verdict::TooBig, "{sentence}");
+    }
+}
+
+#[test]
+fn senders_are_told_only_so_often() {
+    let mut world = World::new();
+    let frame = sized(tcp(CLIENT, VIPS[1].1), 1490).frame();
+    let limited = (0..20_000).find(|_| world.run(&frame).verdict == Verdict::TooBigLimited);
+    assert!(limited.is_some_and(|after| after >= 100), "{limited:?}");
+    let start = std::time::Instant::now();
+    while world.run(&frame).verdict != Verdict::TooBigAnswered {
+        assert!(start.elapsed().as_secs() < 10, "and then again");
+    }
+}

@@ -1,0 +1,205 @@
+//! Maps filled by hand, with every kind of service and backend in them.
+
+use std::num::NonZeroU16;
+
+use ipnet::IpNet;
+use vipd::dataplane::{
+    kernel::Kernel,
+    listing::Listing,
+    tables::{Tables, mapped},
+    vip_table::Half,
+};
+use vipd_abi::{
+    BackendKind, BackendRecord, Counter, EntryKind, Head, NextHop, Slot, Uplink, VipEntry, mac_bits,
+};
+use vipd_control::model::{Ports, Protocol, Vip};
+
+use crate::{
+    bench::{self, INGRESS, Outcome, address, settings},
+    frames::{BACKEND_MAC, LB_MAC, checksum},
+};
+
+pub const SOURCE: &str = "192.0.2.11";
+pub const SOURCE6: &str = "2001:db8:1::11";
+pub const BACKEND: &str = "192.0.2.21";
+pub const BACKEND6: &str = "2001:db8:1::21";
+pub const GUE_PORT: u16 = 6080;
+/// Largest packet that the uplink takes.
+pub const MTU: u32 = 1500;
+
+/// Virtual addresses with port 80 in TCP and UDP, by how packets are carried.
+pub const VIPS: [(BackendKind, &str, &str); 5] = [
+    (BackendKind::L2, "198.51.100.11", "2001:db8:100::11"),
+    (BackendKind::Ipip4, "198.51.100.12", ""),
+    (BackendKind::Ipip6, "198.51.100.13", "2001:db8:100::13"),
+    (BackendKind::Gue4, "198.51.100.14", "2001:db8:100::14"),
+    (BackendKind::Gue6, "198.51.100.15", "2001:db8:100::15"),
+];
+/// TCP 80 of its own on the link; UDP 1000 to 1999 by IPIP, 1500 to 1509 of
+/// them by GUE; TCP else by IPIP over IPv6.
+pub const RANGES: &str = "198.51.100.30";
+pub const RANGES6: &str = "2001:db8:100::30";
+/// 198.51.100.128/25: any TCP port by IPIP. In it 198.51.100.192/26: UDP 53 by
+/// GUE.
+pub const PREFIX: &str = "198.51.100.130";
+pub const NARROW: &str = "198.51.100.200";
+/// 2001:db8:200::/48: any TCP port by IPIP over IPv6.
+pub const PREFIX6: &str = "2001:db8:200:7::99";
+/// TCP 80 with a ring of sixteen slots and as many backends by IPIP.
+pub const MANY: &str = "198.51.100.16";
+pub const MANY_BACKENDS: u32 = 16;
+const MANY_FIRST: u32 = 100;
+
+/// The program and its maps.
+pub struct World {
+    kernel: Kernel,
+    pub tables: Tables,
+}
+
+impl World {
+    pub fn new() -> Self {
+        let (kernel, tables) = Kernel::load(None, false).unwrap_or_else(|error| {
+            panic!("{error}\nthe packet tier needs root and `cargo xtask build`")
+        });
+        let uplink = Uplink {
+            mac_bits: mac_bits(LB_MAC),
+            ifindex: INGRESS,
+            mtu: MTU,
+        };
+        tables.uplinks.store(1, uplink);
+        tables.hops.store(1, NextHop::new(BACKEND_MAC, 1));
+        let mut listing = Listing::default();
+        let mut on_80 = |vip: &str, service| {
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                serve(&mut listing, vip, protocol, (80, 80), service);
+            }
+        };
+        for (kind, v4, v6) in VIPS {
+            let index = kind as u32;
+            tables.records.store(index, record(kind, BACKEND, index));
+            tables.ring.store(index, Slot::stable(index));
+            for vip in [v4, v6].into_iter().filter(|vip| !vip.is_empty()) {
+                on_80(vip, index);
+            }
+        }
+        for i in 0..MANY_BACKENDS {
+            let backend = format!("192.0.2.{}", 100 + i);
+            let record = record(BackendKind::Ipip4, &backend, MANY_FIRST + i);
+            tables.records.store(MANY_FIRST + i, record);
+            tables
+                .ring
+                .store(MANY_FIRST + i, Slot::stable(MANY_FIRST + i));
+        }
+        on_80(MANY, MANY_FIRST);
+        use BackendKind::{Gue4, Ipip4, Ipip6, L2};
+        use Protocol::{Tcp, Udp};
+        let any = (0, u16::MAX);
+        for (vip, protocol, ports, kind) in [
+            (RANGES, Tcp, (80, 80), L2),
+            (RANGES6, Tcp, (80, 80), L2),
+            (RANGES, Udp, (1500, 1509), Gue4),
+            (RANGES, Udp, (1000, 1999), Ipip4),
+            (RANGES, Tcp, any, Ipip6),
+            (RANGES6, Tcp, any, Ipip6),
+            ("198.51.100.128/25", Tcp, any, Ipip4),
+            ("198.51.100.192/26", Udp, (53, 53), Gue4),
+            ("2001:db8:200::/48", Tcp, any, Ipip6),
+        ] {
+            serve(&mut listing, vip, protocol, ports, kind as u32);
+        }
+        let head = Head {
+            flow_key: settings().flow_key,
+            macs: settings().macs,
+            ..Head::default()
+        };
+        let half = Half::build(&listing, head).expect("few entries");
+        half.publish(&tables);
+        Self { kernel, tables }
+    }
+
+    pub fn run(&mut self, frame: &[u8]) -> Outcome {
+        bench::run(&mut self.kernel, &self.tables, frame)
+    }
+
+    /// Runs one frame without looking at the counters.
+    pub fn run_uncounted(&mut self, frame: &[u8], out: &mut [u8]) -> (u32, usize) {
+        use aya::programs::{TestRun, TestRunOptions};
+        let program = self.kernel.program().expect("the program is there");
+        let result = program
+            .test_run(TestRunOptions {
+                data_in: Some(frame),
+                data_out: Some(out),
+                ..TestRunOptions::default()
+            })
+            .expect("the kernel runs the program");
+        (result.return_value, result.data_size_out as usize)
+    }
+}
+
+/// A record of a service that has the same number.
+fn record(kind: BackendKind, v4: &str, index: u32) -> BackendRecord {
+    let (source, destination) = match kind {
+        BackendKind::Ipip6 | BackendKind::Gue6 => (SOURCE6, BACKEND6),
+        _ => (SOURCE, v4),
+    };
+    let protocol = if kind == BackendKind::Gue4 { 17 } else { 4 };
+    let (source, destination) = (mapped(address(source)), mapped(address(destination)));
+    let header = [
+        &[0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, protocol, 0, 0],
+        &source[12..],
+        &destination[12..],
+    ];
+    BackendRecord {
+        source,
+        destination,
+        kind: kind as u32,
+        next_hop: 1,
+        counter: Counter::FIRST_BACKEND + index,
+        service: if index < MANY_FIRST {
+            index
+        } else {
+            MANY_FIRST
+        },
+        checksum: u32::from(!checksum(&header.concat())),
+        port: u32::from(GUE_PORT.to_be()),
+        ..BackendRecord::default()
+    }
+}
+
+/// A service of that number, on slots from the same number on.
+fn entry(service: u32) -> VipEntry {
+    VipEntry {
+        kind: EntryKind::Service as u32,
+        service,
+        ring_offset: service,
+        ring_mask: if service == MANY_FIRST {
+            MANY_BACKENDS - 1
+        } else {
+            0
+        },
+        idle: 2000,
+        ..VipEntry::default()
+    }
+}
+
+fn ports(first: u16, last: u16) -> Ports {
+    match (NonZeroU16::new(first), NonZeroU16::new(last)) {
+        (Some(first), Some(last)) if first == last => Ports::One(first),
+        (Some(first), Some(last)) => Ports::Range(first, last),
+        _ => Ports::Any,
+    }
+}
+
+/// Leads such ports of an address or prefix to a service.
+fn serve(
+    listing: &mut Listing,
+    vip: &str,
+    protocol: Protocol,
+    (first, last): (u16, u16),
+    service: u32,
+) {
+    let prefix = vip.parse::<IpNet>();
+    let vip = prefix.map_or_else(|_| address(vip).into(), Vip::from);
+    listing.cover(vip);
+    listing.serve(vip, protocol, ports(first, last), entry(service));
+}
