@@ -1,6 +1,6 @@
-//! The decapsulator: takes the outer IP header off what listed balancers send
-//! to a backend whose kernel has no IP-in-IP tunnel, and leaves the rest to
-//! the kernel.
+//! The decapsulator: takes the outer headers, IP in IP or GUE, off what listed
+//! balancers send to a backend whose kernel has no such tunnel, and leaves the
+//! rest to the kernel.
 #![no_std]
 #![no_main]
 
@@ -13,10 +13,11 @@ use aya_ebpf::{
 };
 use vipd_abi::{CPUS, Counter, DecapVerdict};
 use vipd_ebpf::{
+    checksum,
     frame::Frame,
     header::{
         ETHERNET, ETHERTYPE, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FRAGMENT, IPV4_HEADER, IPV4_IN_IP,
-        IPV6_HEADER, IPV6_IN_IP, Ipv4, Ipv6,
+        IPV6_HEADER, IPV6_IN_IP, Ipv4, Ipv6, UDP, UDP_HEADER,
     },
 };
 
@@ -31,6 +32,10 @@ static DECAP_COUNTERS: Array<
     { (CPUS * DecapVerdict::PLACES) as usize },
     { BPF_F_MMAPABLE as usize },
 > = Array::new();
+
+/// UDP port of GUE, in host order; chosen when the program is loaded.
+#[unsafe(no_mangle)]
+static GUE_PORT: u16 = vipd_abi::GUE_PORT;
 
 /// Entry point and single exit.
 #[expect(
@@ -52,7 +57,9 @@ fn decap(ctx: XdpContext) -> u32 {
 /// What the outer header says.
 struct Outer {
     source: [u32; 4],
+    /// Bytes of all outer headers.
     header: u32,
+    /// With UDP, GUE variant 1: the packet's version tells what follows.
     protocol: u8,
     tos: u8,
 }
@@ -70,8 +77,8 @@ fn tunnel(frame: &mut Frame) -> Result<DecapVerdict, DecapVerdict> {
     let inner = ETHERNET + outer.header as usize;
     let version = frame.read::<u8>(inner).ok_or(DecapVerdict::Malformed)? >> 4;
     let ethertype = match (outer.protocol, version) {
-        (IPV4_IN_IP, 4) => ETHERTYPE_IPV4,
-        (IPV6_IN_IP, 6) => ETHERTYPE_IPV6,
+        (IPV4_IN_IP | UDP, 4) => ETHERTYPE_IPV4,
+        (IPV6_IN_IP | UDP, 6) => ETHERTYPE_IPV6,
         _ => return Err(DecapVerdict::Malformed),
     };
     carry_congestion(frame, inner, version, outer.tos)?;
@@ -95,16 +102,20 @@ fn outer_ipv4(frame: &Frame) -> Result<Outer, DecapVerdict> {
     let header = frame
         .read::<Ipv4>(ETHERNET)
         .ok_or(DecapVerdict::NotTunnel)?;
-    if header.protocol != IPV4_IN_IP && header.protocol != IPV6_IN_IP {
-        return Err(DecapVerdict::NotTunnel);
-    }
     // Options and fragments: no balancer sends them.
-    if header.version_ihl != 0x45 || header.fragment & FRAGMENT != 0 {
-        return Err(DecapVerdict::Malformed);
-    }
+    let is_simple = header.version_ihl == 0x45 && header.fragment & FRAGMENT == 0;
+    let length = match header.protocol {
+        IPV4_IN_IP | IPV6_IN_IP if is_simple => IPV4_HEADER,
+        IPV4_IN_IP | IPV6_IN_IP => return Err(DecapVerdict::Malformed),
+        UDP if is_simple => {
+            let payload = u16::from_be(header.length).wrapping_sub(IPV4_HEADER as u16);
+            gue(frame, IPV4_HEADER, payload)?
+        }
+        _ => return Err(DecapVerdict::NotTunnel),
+    };
     Ok(Outer {
         source: [0, 0, 0xffff_u32.to_be(), header.source],
-        header: IPV4_HEADER,
+        header: length,
         protocol: header.protocol,
         tos: header.tos,
     })
@@ -115,12 +126,14 @@ fn outer_ipv6(frame: &Frame) -> Result<Outer, DecapVerdict> {
     let header = frame
         .read::<Ipv6>(ETHERNET)
         .ok_or(DecapVerdict::NotTunnel)?;
-    if header.next_header != IPV4_IN_IP && header.next_header != IPV6_IN_IP {
-        return Err(DecapVerdict::NotTunnel);
-    }
+    let length = match header.next_header {
+        IPV4_IN_IP | IPV6_IN_IP => IPV6_HEADER,
+        UDP => gue(frame, IPV6_HEADER, u16::from_be(header.payload))?,
+        _ => return Err(DecapVerdict::NotTunnel),
+    };
     Ok(Outer {
         source: words(header.source),
-        header: IPV6_HEADER,
+        header: length,
         protocol: header.next_header,
         tos: (u32::from_be(header.version_class_label) >> 20) as u8,
     })
@@ -130,6 +143,23 @@ fn outer_ipv6(frame: &Frame) -> Result<Outer, DecapVerdict> {
 #[inline(always)]
 fn words([a, b]: [u64; 2]) -> [u32; 4] {
     [a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32]
+}
+
+/// Length of an IP header and the UDP header behind it, if that is of GUE. Its
+/// checksum is not looked at: the packet inside has its own (RFC 6936).
+#[inline(always)]
+fn gue(frame: &Frame, ip: u32, payload: u16) -> Result<u32, DecapVerdict> {
+    // SAFETY: the loader sets it before the program runs.
+    let port = unsafe { core::ptr::addr_of!(GUE_PORT).read_volatile() };
+    let at = ETHERNET + ip as usize;
+    let [_, destination, length, _] = frame.read::<[u16; 4]>(at).ok_or(DecapVerdict::NotTunnel)?;
+    if u16::from_be(destination) != port {
+        return Err(DecapVerdict::NotTunnel);
+    }
+    if u16::from_be(length) != payload || u32::from(payload) <= UDP_HEADER {
+        return Err(DecapVerdict::Malformed);
+    }
+    Ok(ip + UDP_HEADER)
 }
 
 const ECN: u8 = 3;
@@ -158,15 +188,11 @@ fn carry_congestion(
     }
     let new = old | congested;
     if version == 4 && new != old {
-        let checksum = frame.at::<u16>(inner + 10).ok_or(DecapVerdict::Malformed)?;
-        // SAFETY: `at` has checked the bounds. RFC 1624, equation 3.
+        let place = frame.at::<u16>(inner + 10).ok_or(DecapVerdict::Malformed)?;
+        // SAFETY: `at` has checked the bounds.
         unsafe {
-            let sum = u32::from(!u16::from_be(checksum.read_unaligned()))
-                + u32::from(!old)
-                + u32::from(new);
-            let sum = (sum & 0xffff) + (sum >> 16);
-            let sum = (sum & 0xffff) + (sum >> 16);
-            checksum.write_unaligned((!(sum as u16)).to_be());
+            let sum = checksum::updated(place.read_unaligned(), old.to_be(), new.to_be());
+            place.write_unaligned(sum);
         }
     }
     // SAFETY: `at` has checked the bounds.

@@ -147,7 +147,7 @@ enum Command {
         #[arg(long, default_value = CONFIG)]
         config: PathBuf,
     },
-    /// The decapsulator, on a backend whose kernel has no IP-in-IP tunnel.
+    /// The decapsulator, on a backend whose kernel has no such tunnel.
     #[command(subcommand)]
     Decap(Decap),
 }
@@ -169,6 +169,9 @@ enum Decap {
         /// Addresses of the balancers; packets from elsewhere are dropped.
         #[arg(long, required = true)]
         from: Vec<IpNet>,
+        /// UDP port that GUE comes to.
+        #[arg(long, default_value_t = vipd_abi::GUE_PORT)]
+        gue_port: u16,
         /// Where it runs.
         #[arg(long, default_value = "native")]
         mode: ModeArgument,
@@ -342,11 +345,19 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Decap(Decap::Attach {
             iface,
             from,
+            gue_port,
             mode,
             pin_path,
         }) => {
             let link = plane::interface(&Netlink::connect()?, &iface).await?;
-            decap::attach(&pin_path, &iface, link.ifindex, &from, mode.into())?;
+            decap::attach(
+                &pin_path,
+                &iface,
+                link.ifindex,
+                &from,
+                gue_port,
+                mode.into(),
+            )?;
             println!(
                 "decapsulator attached to {iface}; undo with `vipd decap detach --iface {iface}`"
             );

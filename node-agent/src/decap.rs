@@ -24,7 +24,8 @@ use crate::dataplane::{
     tables::mapped,
 };
 
-/// Attaches the decapsulator to an interface, for packets from `sources` only.
+/// Attaches the decapsulator to an interface, for packets from `sources` only;
+/// GUE comes to `gue_port`.
 ///
 /// # Errors
 ///
@@ -34,6 +35,7 @@ pub fn attach(
     interface: &str,
     ifindex: u32,
     sources: &[IpNet],
+    gue_port: u16,
     mode: Mode,
 ) -> anyhow::Result<()> {
     if object::DECAP.is_empty() {
@@ -54,6 +56,7 @@ pub fn attach(
             map::DECAP_COUNTERS,
             processors().min(CPUS) * DecapVerdict::PLACES,
         )
+        .override_global("GUE_PORT", &gue_port, true)
         .load(object::DECAP)
         .context("cannot load the decapsulator's maps")?;
     allow(&mut ebpf, sources)?;

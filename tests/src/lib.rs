@@ -13,8 +13,10 @@
 //! by the next lab after the owner was killed.
 
 mod agent_config;
+pub mod bench;
 mod bird;
 mod client;
+mod emulator;
 mod frr;
 mod host;
 mod interrupt;
@@ -31,12 +33,13 @@ mod wait;
 pub use agent_config::AgentConfig;
 pub use bird::{Bird, BirdRoute, BirdSession};
 pub use client::{Attempt, Held, HeldConnection, HeldReport, ProbeReport, Probes, ask, ask_udp};
+pub use emulator::{Emulator, Guest, Ran};
 pub use frr::Frr;
 pub use host::Host;
 pub use lab::{Lab, LabId};
 pub use nginx::Nginx;
 pub use process::Process;
-pub use rack::{CLIENT_IPV4, CLIENT_IPV6, Machine, ROUTER_IPV4, ROUTER_IPV6, Rack, Size};
+pub use rack::{CLIENT_IPV4, CLIENT_IPV6, Machine, ROUTER_IPV4, ROUTER_IPV6, Rack, Size, connect};
 pub use removal::remove_leftovers;
 pub use site::{Configure, Site, host_prefix};
 pub use udp_echo::UdpEcho;

@@ -31,6 +31,11 @@ impl Nginx {
         Ok(Self { process })
     }
 
+    /// Its process number.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// Kills it with SIGKILL: the kernel refuses its port from then on.
     pub fn kill(&mut self) -> Result<()> {
         self.process.kill()

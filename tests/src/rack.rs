@@ -257,7 +257,7 @@ fn pass_object() -> Result<PathBuf> {
 
 /// Joins two hosts by a veth pair, up, without checksum offload: a frame that
 /// leaves by XDP would carry unfinished checksums.
-fn connect(a: (&Host, &str), b: (&Host, &str), mtu: u16) -> Result<()> {
+pub fn connect(a: (&Host, &str), b: (&Host, &str), mtu: u16) -> Result<()> {
     let ends = [a, b];
     a.0.ip(&format!(
         "link add name {} mtu {mtu} netns {} type veth peer name {} mtu {mtu} netns {}\n",

@@ -133,6 +133,11 @@ impl Vipd {
         Ok(answer)
     }
 
+    /// Its process number.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
     /// The process, to be stopped or killed.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process

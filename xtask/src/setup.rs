@@ -3,6 +3,7 @@
 //! module of its own.
 
 mod compiler;
+mod emulator;
 mod linker;
 mod packages;
 
@@ -11,6 +12,7 @@ use std::{fs, path::PathBuf, process::Command};
 use anyhow::{Result, bail};
 
 pub use self::compiler::Compiler;
+use self::packages::Package;
 use crate::shell;
 
 const BPFFS: &str = "/sys/fs/bpf";
@@ -33,8 +35,14 @@ pub enum Scope {
     Build,
     /// Also load eBPF programs into the kernel.
     Load,
-    /// Also run the labs and the demo.
+    /// Also run labs and the demo.
     Lab,
+    /// Also run every test.
+    Test,
+    /// What labs need, and what vipd is measured with.
+    Bench,
+    /// All of it.
+    Everything,
 }
 
 /// What compiles the eBPF programs.
@@ -50,7 +58,7 @@ pub fn run(args: &Args) -> Result<()> {
     let scope = if args.build_only {
         Scope::Build
     } else {
-        Scope::Lab
+        Scope::Everything
     };
     if args.check {
         return report(scope);
@@ -62,11 +70,12 @@ pub fn run(args: &Args) -> Result<()> {
 /// Installs what is missing of `scope`; silent and quick when nothing is.
 pub fn ensure(scope: Scope) -> Result<Toolchain> {
     // The routers first: whoever has to type a sudo command gets it at once.
-    if scope == Scope::Lab {
-        ensure_packages()?;
-    }
+    ensure_packages(scope)?;
     if scope != Scope::Build {
         ensure_bpffs()?;
+    }
+    if scope.emulates() && emulator::find().is_none() {
+        emulator::install()?;
     }
     let compiler = match Compiler::find() {
         Some(compiler) => compiler,
@@ -110,14 +119,16 @@ fn report(scope: Scope) -> Result<()> {
             is_bpffs_mounted().then(|| format!("mounted at {BPFFS}")),
         );
     }
-    if scope == Scope::Lab {
-        for package in packages::LAB {
-            line(
-                package.name,
-                package.why,
-                package.is_present().then(|| package.why.into()),
-            );
-        }
+    for package in scope.packages() {
+        line(
+            package.name,
+            package.why,
+            package.is_present().then(|| package.why.into()),
+        );
+    }
+    if scope.emulates() {
+        let found = emulator::find().map(|path| path.display().to_string());
+        line("emulator", emulator::WHY, found);
     }
 
     if missing > 0 {
@@ -126,15 +137,32 @@ fn report(scope: Scope) -> Result<()> {
     Ok(())
 }
 
-fn ensure_packages() -> Result<()> {
-    let missing: Vec<_> = packages::LAB
-        .iter()
+impl Scope {
+    /// The packages it needs, besides those of the compiler.
+    fn packages(self) -> impl Iterator<Item = &'static Package> {
+        let (lab, bench): (&[_], &[_]) = match self {
+            Self::Build | Self::Load => (&[], &[]),
+            Self::Lab | Self::Test => (packages::LAB, &[]),
+            Self::Bench | Self::Everything => (packages::LAB, packages::BENCH),
+        };
+        lab.iter().chain(bench)
+    }
+
+    /// Whether it runs another kernel than this machine's.
+    fn emulates(self) -> bool {
+        matches!(self, Self::Test | Self::Everything)
+    }
+}
+
+fn ensure_packages(scope: Scope) -> Result<()> {
+    let missing: Vec<_> = scope
+        .packages()
         .filter(|package| !package.is_present())
         .collect();
     if missing.is_empty() {
         return Ok(());
     }
-    eprintln!("packages for the labs and the demo that are not here:");
+    eprintln!("packages for labs and benchmarks that are not here:");
     for package in &missing {
         eprintln!("    {:13} {}", package.name, package.why);
     }

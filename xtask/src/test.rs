@@ -107,7 +107,7 @@ fn prepare(tiers: &[Tier], everything: bool) -> Result<()> {
         shell::require_root("the packet and lab tiers load eBPF programs, which")?;
     }
     let scope = if tiers.contains(&Tier::Lab) {
-        Scope::Lab
+        Scope::Test
     } else if tiers.contains(&Tier::Packet) {
         Scope::Load
     } else {

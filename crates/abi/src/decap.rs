@@ -1,14 +1,17 @@
 //! Why the decapsulator of a backend passed or dropped a packet.
 
+/// UDP port of GUE (RFC 6335 registry: `gue`) unless another is chosen.
+pub const GUE_PORT: u16 = 6080;
+
 /// Counted once per packet; 8 places per processor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
 pub enum DecapVerdict {
     /// The outer header was taken off.
     Decapsulated,
-    /// Not an IP-in-IP packet: left to the kernel.
+    /// Neither an IP-in-IP packet nor GUE: left to the kernel.
     NotTunnel,
-    /// An IP-in-IP packet from a source that is not listed: dropped.
+    /// A tunnel packet from a source that is not listed: dropped.
     UnlistedSource,
     /// Headers or lengths contradict each other, or the tunnel packet is a
     /// fragment: dropped.

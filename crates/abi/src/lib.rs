@@ -35,7 +35,7 @@ mod vip;
 
 pub use backend::{BackendKind, BackendRecord};
 pub use counter::Counter;
-pub use decap::DecapVerdict;
+pub use decap::{DecapVerdict, GUE_PORT};
 pub use flow::{
     Basis, FLOWS_PER_BUCKET, FlowBucket, FlowEntry, FlowMemory, Route, Segment, flow_bucket,
     record, route,

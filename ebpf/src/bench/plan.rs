@@ -24,10 +24,8 @@ pub struct Plan {
 // SAFETY: repr(C), bytes, a u64 and four u32, 88 bytes without padding.
 unsafe impl vipd_abi::Plain for Plan {}
 
-/// Flows that can be told apart: 8 bits of the address, 16 of the port.
-pub const MOST_FLOWS: u32 = 1 << 24;
-
-/// A flow as it differs from the template.
+/// A flow as it differs from the template. There are 2^24: 8 bits of the
+/// address and 16 of the port.
 #[derive(Clone, Copy, Debug)]
 pub struct Flow {
     /// Last byte of the source address.
@@ -39,16 +37,6 @@ pub struct Flow {
 }
 
 impl Plan {
-    /// Number of the flow that the packet of this number belongs to: every
-    /// flow now and then, in no order.
-    #[inline(always)]
-    pub const fn flow_of(&self, packet: u64) -> u32 {
-        if self.flows == 0 {
-            return packet as u32;
-        }
-        share(spread(packet), self.flows)
-    }
-
     /// How the packets of a flow look.
     #[inline(always)]
     pub const fn flow(&self, number: u32) -> Flow {
@@ -72,14 +60,6 @@ pub const fn service_port(service: u32) -> u16 {
 
 /// A number below `of`, for a word with even bits.
 #[inline(always)]
-const fn share(word: u32, of: u32) -> u32 {
+pub const fn share(word: u32, of: u32) -> u32 {
     ((word as u64 * of as u64) >> 32) as u32
-}
-
-#[inline(always)]
-const fn spread(mut x: u64) -> u32 {
-    x = x.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    x ^= x >> 32;
-    x = x.wrapping_mul(0xd6e8_feb8_6659_fd93);
-    (x >> 32) as u32
 }

@@ -7,6 +7,7 @@ mod forwarding;
 mod holding;
 mod loading;
 mod looking;
+mod old_kernel;
 mod reload;
 mod stopping;
 mod support;

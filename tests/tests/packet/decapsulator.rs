@@ -86,6 +86,26 @@ fn what_listed_balancers_send_is_unpacked_byte_by_byte() {
         ("IPv4 in IPv6", v4.inside(BALANCER6, HERE6), v4.clone()),
         ("IPv6 in IPv4", v6.inside(BALANCER, HERE), v6.clone()),
         (
+            "IPv4 in GUE over IPv4",
+            v4.inside_udp(BALANCER, HERE, 50000, 6080),
+            v4.clone(),
+        ),
+        (
+            "IPv6 in GUE over IPv6",
+            v6.inside_udp(BALANCER6, HERE6, 50000, 6080),
+            v6.clone(),
+        ),
+        (
+            "IPv4 in GUE over IPv6",
+            v4.inside_udp(BALANCER6, HERE6, 50000, 6080),
+            v4.clone(),
+        ),
+        (
+            "congestion on GUE",
+            congested(ecn(&v4, 2).inside_udp(BALANCER, HERE, 50000, 6080)),
+            ecn(&v4, 3),
+        ),
+        (
             "congestion on an ECN-capable IPv4 packet",
             congested(ecn(&v4, 2).inside(BALANCER, HERE)),
             ecn(&v4, 3),
@@ -107,7 +127,43 @@ fn what_listed_balancers_send_is_unpacked_byte_by_byte() {
 fn what_is_no_tunnel_packet_passes_and_what_is_not_to_be_trusted_is_dropped() {
     let mut ebpf = load();
     let v4 = tcp(CLIENT, VIP);
+    let gue = |port| v4.inside_udp(BALANCER, HERE, 50000, port);
+    let udp_length = |p: &mut Packet| {
+        if let Payload::Raw(_, udp) = &mut p.payload {
+            udp[5] += 1;
+        }
+    };
     let cases = [
+        ("UDP to another port", gue(6081), XDP_PASS),
+        (
+            "a UDP fragment",
+            gue(6080).with(|p| p.fragment = true),
+            XDP_PASS,
+        ),
+        (
+            "GUE from elsewhere",
+            v4.inside_udp("203.0.113.66", HERE, 50000, 6080),
+            XDP_DROP,
+        ),
+        (
+            "GUE with another UDP length",
+            gue(6080).with(udp_length),
+            XDP_DROP,
+        ),
+        (
+            "GUE with nothing inside",
+            gue(6080).with(|p| p.payload = Payload::Raw(17, vec![1, 2, 0x17, 0xc0, 0, 8, 0, 0])),
+            XDP_DROP,
+        ),
+        (
+            "GUE of another variant",
+            gue(6080).with(|p| {
+                if let Payload::Raw(_, udp) = &mut p.payload {
+                    udp[8] = 0;
+                }
+            }),
+            XDP_DROP,
+        ),
         ("plain TCP", tcp(CLIENT, HERE), XDP_PASS),
         ("plain TCP over IPv6", tcp(CLIENT6, HERE6), XDP_PASS),
         (

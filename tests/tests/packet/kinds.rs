@@ -565,3 +565,12 @@ fn three_tags_are_left_to_the_kernel() {
         .tagged(&[(0x8100, 2)]);
     assert_eq!(world.run(&frame).verdict, Verdict::OtherHost);
 }
+
+#[test]
+fn the_verifier_has_much_patience_left() {
+    // It gives up after a million instructions, and older ones, which see fewer
+    // shortcuts, need more for the same program.
+    let verified = World::new().verified();
+    println!("{verified} instructions");
+    assert!(verified < 400_000, "{verified} instructions");
+}

@@ -8,7 +8,7 @@ use vipd_abi::Verdict;
 
 use crate::{
     bench::{XDP_DROP, XDP_PASS, XDP_TX},
-    frames::{BACKEND_MAC, LB_MAC, Packet, Payload, ROUTER_MAC, checksum, icmp, tcp, udp},
+    frames::{BACKEND_MAC, LB_MAC, Packet, Payload, checksum, icmp, tcp, udp},
     world::{
         BACKEND, BACKEND6, GUE_PORT, MANY, NARROW, PREFIX, PREFIX6, RANGES, RANGES6, SOURCE,
         SOURCE6, VIPS, World,
@@ -200,7 +200,7 @@ fn mutated(random: &mut fastrand::Rng, seeds: &[Vec<u8>]) -> Vec<u8> {
         }
         _ => {
             let start = random.usize(12..=22).min(frame.len());
-            let length = random.usize(start..400);
+            let length = random.usize(start.max(14)..400);
             frame.truncate(start);
             frame.extend(std::iter::repeat_with(|| random.u8(..)).take(length - start));
         }
@@ -218,11 +218,14 @@ fn whole(frame: &[u8], out: &[u8]) -> Result<(), String> {
     if from != LB_MAC {
         return Err("not from the balancer".to_owned());
     }
-    let to_client = to == &frame[6..12];
     if to == BACKEND_MAC {
-        let (ip, kind) = outer(&out[network..])?;
-        forwarded(&frame[network..], ip, kind)
-    } else if to_client || to == ROUTER_MAC {
+        let carried = outer(&out[network..])
+            .and_then(|(ip, is_inside)| forwarded(&frame[network..], ip, is_inside));
+        if carried.is_ok() || to != &frame[6..12] {
+            return carried;
+        }
+    }
+    if to == &frame[6..12] {
         answer(frame, out, network)
     } else {
         Err("to somebody else".to_owned())

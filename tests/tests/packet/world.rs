@@ -58,6 +58,8 @@ pub struct World {
 
 impl World {
     pub fn new() -> Self {
+        use BackendKind::{Gue4, Ipip4, Ipip6, L2};
+        use Protocol::{Tcp, Udp};
         let (kernel, tables) = Kernel::load(None, false).unwrap_or_else(|error| {
             panic!("{error}\nthe packet tier needs root and `cargo xtask build`")
         });
@@ -70,7 +72,7 @@ impl World {
         tables.hops.store(1, NextHop::new(BACKEND_MAC, 1));
         let mut listing = Listing::default();
         let mut on_80 = |vip: &str, service| {
-            for protocol in [Protocol::Tcp, Protocol::Udp] {
+            for protocol in [Tcp, Udp] {
                 serve(&mut listing, vip, protocol, (80, 80), service);
             }
         };
@@ -84,15 +86,13 @@ impl World {
         }
         for i in 0..MANY_BACKENDS {
             let backend = format!("192.0.2.{}", 100 + i);
-            let record = record(BackendKind::Ipip4, &backend, MANY_FIRST + i);
+            let record = record(Ipip4, &backend, MANY_FIRST + i);
             tables.records.store(MANY_FIRST + i, record);
             tables
                 .ring
                 .store(MANY_FIRST + i, Slot::stable(MANY_FIRST + i));
         }
         on_80(MANY, MANY_FIRST);
-        use BackendKind::{Gue4, Ipip4, Ipip6, L2};
-        use Protocol::{Tcp, Udp};
         let any = (0, u16::MAX);
         for (vip, protocol, ports, kind) in [
             (RANGES, Tcp, (80, 80), L2),
@@ -119,6 +119,13 @@ impl World {
 
     pub fn run(&mut self, frame: &[u8]) -> Outcome {
         bench::run(&mut self.kernel, &self.tables, frame)
+    }
+
+    /// Instructions that the kernel has looked at to verify the program.
+    pub fn verified(&mut self) -> u32 {
+        let program = self.kernel.program().expect("the program is there");
+        let info = program.info().expect("the kernel knows it");
+        info.verified_instruction_count().expect("since Linux 5.16")
     }
 
     /// Runs one frame without looking at the counters.

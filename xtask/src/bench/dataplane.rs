@@ -2,6 +2,8 @@
 
 use anyhow::Result;
 
+use crate::{build, setup::Scope};
+
 /// Its arguments, handed on as they are.
 #[derive(clap::Args)]
 pub struct Args {
@@ -31,5 +33,10 @@ pub fn run(args: &Args) -> Result<()> {
     if let Some(rounds) = &rounds {
         words.extend(["--rounds", rounds]);
     }
-    super::hand_over("bench_dataplane", &words)
+    super::hand_over(
+        "bench_dataplane",
+        &words,
+        Scope::Load,
+        build::ebpf_for_benchmarks,
+    )
 }

@@ -2,6 +2,8 @@
 //! the `tests` crate measure.
 
 mod dataplane;
+mod path;
+mod updates;
 
 use std::os::unix::process::CommandExt as _;
 
@@ -10,7 +12,7 @@ use clap::Subcommand;
 
 use crate::{
     build,
-    setup::{self, Scope},
+    setup::{self, Scope, Toolchain},
     shell,
 };
 
@@ -19,21 +21,33 @@ use crate::{
 pub enum Bench {
     /// What a packet costs, beside floors in the same run; writes target/bench/dataplane.json
     Dataplane(dataplane::Args),
+    /// Web requests through vipd, a host that routes and HAProxy; writes target/bench/path.json
+    Path(path::Args),
+    /// How soon a change is in the maps, and what a large agent takes; writes target/bench/updates.json
+    Updates(updates::Args),
 }
 
 /// Runs `cargo xtask bench`.
 pub fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Dataplane(args) => dataplane::run(args),
+        Bench::Path(args) => path::run(args),
+        Bench::Updates(args) => updates::run(args),
     }
 }
 
-/// Builds everything, and becomes a program of the `tests` crate.
-fn hand_over(program: &str, words: &[&str]) -> Result<()> {
+/// Builds the balancer and what else is said, and becomes a program of the
+/// `tests` crate.
+fn hand_over(
+    program: &str,
+    words: &[&str],
+    scope: Scope,
+    build_others: impl FnOnce(&Toolchain) -> Result<()>,
+) -> Result<()> {
     shell::require_root("loading eBPF programs")?;
-    let toolchain = setup::ensure(Scope::Load)?;
+    let toolchain = setup::ensure(scope)?;
     build::ebpf(&toolchain)?;
-    build::ebpf_for_benchmarks(&toolchain)?;
+    build_others(&toolchain)?;
     shell::step("building the benchmark", || {
         shell::run(
             &mut shell::cargo([

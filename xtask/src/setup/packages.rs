@@ -2,7 +2,7 @@
 
 use std::{ffi::OsStr, fs, path::Path, process::Command};
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 
 use crate::shell;
 
@@ -19,6 +19,20 @@ pub struct Package {
     /// What does not work without it.
     pub why: &'static str,
 }
+
+/// What the benchmarks run, besides what the labs do.
+pub const BENCH: &[Package] = &[
+    Package {
+        name: "wrk",
+        provides: "wrk",
+        why: "the client whose requests are counted",
+    },
+    Package {
+        name: "haproxy",
+        provides: "haproxy",
+        why: "what vipd is compared with",
+    },
+];
 
 /// What the labs and the demo run, besides what this repository builds.
 pub const LAB: &[Package] = &[
@@ -110,6 +124,52 @@ pub fn fetch_missing_lists() -> Result<()> {
     })
 }
 
+/// Brings apt's package lists up to date where we may; without, those that are
+/// here must do.
+pub fn refresh_lists() {
+    if shell::is_root() {
+        let updated = shell::capture(Command::new("apt-get").args(["update", "-q"]));
+        if updated.is_none() {
+            eprintln!("`apt-get update` failed; going on with the package lists that are here");
+        }
+    }
+}
+
+/// The package and those of its dependencies that are not installed.
+pub fn missing_with(name: &str) -> Result<Vec<String>> {
+    let mut apt = Command::new("apt-get");
+    apt.args(["install", "--simulate", "--no-install-recommends", name]);
+    let plan = shell::capture(&mut apt).with_context(|| {
+        format!(
+            "apt cannot provide {name}; `{}` tells why",
+            shell::render(&apt)
+        )
+    })?;
+    Ok(added(&plan).map(str::to_owned).collect())
+}
+
+/// Downloads packages and unpacks them below `place`, without installing them.
+pub fn unpack(names: &[String], place: &Path) -> Result<()> {
+    let archives = place.join("packages");
+    fs::create_dir_all(&archives).with_context(|| format!("cannot make {}", archives.display()))?;
+    // As root, apt would use a user of its own, who may not write here.
+    let mut download = Command::new("apt-get");
+    download
+        .args(["download", "-q", "-o", "APT::Sandbox::User=root"])
+        .args(names)
+        .current_dir(&archives);
+    shell::run(
+        &mut download,
+        "apt's own words are above. Is the network up?",
+    )?;
+    for archive in fs::read_dir(&archives)?.flatten() {
+        let mut dpkg = Command::new("dpkg-deb");
+        dpkg.arg("--extract").arg(archive.path()).arg(place);
+        shell::run(&mut dpkg, "dpkg's own words are above.")?;
+    }
+    fs::remove_dir_all(&archives).with_context(|| format!("cannot remove {}", archives.display()))
+}
+
 /// Installs packages, or says which command does it when we are not root.
 pub fn install(names: &[&str]) -> Result<()> {
     if shell::find_program("apt-get").is_none() {
@@ -144,6 +204,15 @@ pub fn install(names: &[&str]) -> Result<()> {
     })
 }
 
+/// The packages that a simulated installation would add, without those that it
+/// would bring up to date: `Inst NAME (NEW ..)`, and `Inst NAME [OLD] (NEW ..)`.
+fn added(plan: &str) -> impl Iterator<Item = &str> {
+    plan.lines().filter_map(|line| {
+        let (name, versions) = line.strip_prefix("Inst ")?.split_once(' ')?;
+        versions.starts_with('(').then_some(name)
+    })
+}
+
 /// The candidate version in the output of `apt-cache policy`.
 fn candidate(policy: &str) -> Option<&str> {
     policy
@@ -156,6 +225,13 @@ fn candidate(policy: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_packages_that_are_not_installed_are_added() {
+        let plan = "Remv a [1]\nInst b (1 Debian:12 [amd64])\nInst c [1] (2 Debian:12)\n\
+                    Inst d (1 Debian:12 [all])\nConf b (1 Debian:12 [amd64])\n";
+        assert_eq!(added(plan).collect::<Vec<_>>(), ["b", "d"]);
+    }
 
     #[test]
     fn apt_knows_a_package_when_its_policy_has_a_candidate() {

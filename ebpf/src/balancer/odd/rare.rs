@@ -100,7 +100,7 @@ fn ranged(table: &Table, entry: &VipEntry, service: u32) -> Option<&'static VipE
     let protocol = service >> 16 & 0xff;
     let mut i = 0;
     while i < MOST_RANGES as u32 && i < entry.ranges {
-        let place = entry.ranges_start + i & (PORT_RANGES - 1);
+        let place = (entry.ranges_start + i) & (PORT_RANGES - 1);
         let place = within(table.half * PORT_RANGES + place, 2 * PORT_RANGES);
         let range = &table.plane.ranges[place];
         if range.protocol == protocol && range.first <= port && port <= range.last {

@@ -3,10 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use vipd_abi::Verdict;
-use vipd_control::model::Mode;
+use vipd_control::model::{Mode, Protocol};
 
 use crate::{
     packets::{ACK, Kind, SYN},
+    plan::service_port,
     plane::Wanted,
 };
 
@@ -20,7 +21,27 @@ pub const XDP_PASS: u32 = 2;
 /// Out of the same interface.
 pub const XDP_TX: u32 = 3;
 
-/// Which program sees the packets.
+/// Names of the cases.
+pub mod name {
+    pub const F1: &str = "f1: swap addresses";
+    pub const F2: &str = "f2: constant ipip";
+    pub const F3: &str = "f3: plainest balancer";
+    pub const ESTABLISHED: &str = "tcp established, ipip";
+    pub const SYN: &str = "tcp syn, ipip";
+    pub const UDP: &str = "udp, ipip";
+    pub const IPV6: &str = "tcp, 6in6";
+    pub const IPV4_IN_IPV6: &str = "tcp, 4in6";
+    pub const GUE: &str = "tcp, gue";
+    pub const L2: &str = "tcp, l2-dsr";
+    pub const NOT_VIP: &str = "not for a vip";
+    pub const LEARN_HIT: &str = "learn, flow hit";
+    pub const LEARN_FULL: &str = "learn, miss, table full";
+    pub const LEARN_NEW: &str = "learn, miss, recorded";
+    pub const TRACK_HIT: &str = "track, flow hit";
+    pub const TRACK_MISS: &str = "track, miss";
+}
+
+/// Which program sees the packets, and how its tables are filled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Target {
     F1,
@@ -31,7 +52,15 @@ pub enum Target {
     /// The balancer with a service of each kind.
     Balancer,
     /// The balancer with a thousand services.
-    BalancerMany,
+    Many,
+    /// All slots learn, all flows are recorded.
+    Learn,
+    /// All slots track, all flows are recorded.
+    Track,
+    /// The flow table is full of other flows.
+    Full,
+    /// All slots learn, and the flow table is emptied before each run.
+    New,
 }
 
 /// One line of the table.
@@ -49,21 +78,24 @@ pub struct Case {
     pub grows: u32,
 }
 
-/// First address of the floor's services and of the thousand services.
-pub const MANY: [u8; 4] = [198, 51, 100, 0];
-/// How many those are.
+/// How many services the targets with many have.
 pub const SERVICES: u32 = 1000;
 
-const VIP: IpAddr = v4(1);
-const VIP_TO_IPV6: IpAddr = v4(2);
-const VIP_GUE: IpAddr = v4(3);
-const VIP_L2: IpAddr = v4(4);
-const NO_VIP: IpAddr = v4(250);
+/// The address of all cases, unless something is special about it.
+pub const VIP: IpAddr = vip(1);
+/// Another one.
+pub const OTHER_VIP: IpAddr = vip(2);
+const VIP_TO_IPV6: IpAddr = vip(3);
+/// Its backends are reached by GUE.
+pub const VIP_GUE: IpAddr = vip(4);
+const VIP_L2: IpAddr = vip(5);
+const NO_VIP: IpAddr = vip(250);
 const VIP_IPV6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x64, 0, 0, 0, 0, 1));
 
-const fn v4(last: u8) -> IpAddr {
-    let [a, b, c, _] = MANY;
-    IpAddr::V4(Ipv4Addr::new(a, b, c, last))
+/// One of the virtual addresses, or of those of many services the one that
+/// comes so late.
+pub const fn vip(last: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(198, 51, 100, last))
 }
 
 /// The services of [`Target::Balancer`].
@@ -71,7 +103,7 @@ pub fn services() -> Vec<Wanted> {
     vec![
         Wanted::new("tcp", VIP, Mode::Ipip),
         Wanted {
-            protocol: vipd_control::model::Protocol::Udp,
+            protocol: Protocol::Udp,
             ..Wanted::new("udp", VIP, Mode::Ipip)
         },
         Wanted {
@@ -84,6 +116,25 @@ pub fn services() -> Vec<Wanted> {
     ]
 }
 
+/// Two services to change the slots of.
+pub fn two_services() -> Vec<Wanted> {
+    vec![
+        Wanted::new("tcp", VIP, Mode::Ipip),
+        Wanted::new("other", OTHER_VIP, Mode::Ipip),
+    ]
+}
+
+/// The services of [`Target::Many`].
+pub fn many_services() -> Vec<Wanted> {
+    let service = |number: u32| Wanted {
+        port: service_port(number),
+        // The ring map has room for no more.
+        ring_size: 4096,
+        ..Wanted::new(&format!("tcp-{number:03}"), vip(number as u8), Mode::Ipip)
+    };
+    (0..SERVICES).map(service).collect()
+}
+
 /// Everything that is measured, in the order of the table.
 pub fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
@@ -93,32 +144,46 @@ pub fn cases() -> Vec<Case> {
             ..case.clone()
         }));
     };
-    let floor = |name, target, grows| Case {
-        name,
+    let ack = |destination| Kind::tcp(destination, ACK);
+    let on = |target, case: Case| Case { target, ..case };
+    let many = |target, case: Case| Case {
         target,
-        grows,
-        ..forwarded(name, Kind::tcp(VIP, ACK), grows)
+        services: SERVICES,
+        kind: ack(vip(0)),
+        ..case
     };
-    over(&[1], floor("f1", Target::F1, 0));
-    over(&[1], floor("f2", Target::F2, 20));
-    over(&FLOWS, floor("f3", Target::F3, 20));
-    let tcp = forwarded("tcp established, ipip", Kind::tcp(VIP, ACK), 20);
-    over(&FLOWS, tcp);
-    let syn = forwarded("tcp syn, ipip", Kind::tcp(VIP, SYN), 20);
+
+    over(&[1], on(Target::F1, forwarded(name::F1, ack(VIP), 0)));
+    over(&[1], on(Target::F2, forwarded(name::F2, ack(VIP), 20)));
+    let f3 = on(Target::F3, forwarded(name::F3, ack(VIP), 20));
+    over(&FLOWS, f3.clone());
+    over(&FLOWS[1..], many(Target::F3Many, f3));
+
+    let established = forwarded(name::ESTABLISHED, ack(VIP), 20);
+    over(&FLOWS, established.clone());
+    over(&FLOWS[1..], many(Target::Many, established));
+    let syn = forwarded(name::SYN, Kind::tcp(VIP, SYN), 20);
     over(&FLOWS, syn.clone());
     over(&[EVERY_PACKET], syn);
-    over(&FLOWS, forwarded("udp, ipip", Kind::udp(VIP), 20));
-    let kind = Kind::tcp(VIP_IPV6, ACK);
-    over(&FLOWS, forwarded("ipv6 tcp, 6in6", kind, 40));
-    let kind = Kind::tcp(VIP_TO_IPV6, ACK);
-    over(&FLOWS, forwarded("tcp, 4in6", kind, 40));
-    over(&FLOWS, forwarded("tcp, l2", Kind::tcp(VIP_L2, ACK), 0));
+    over(&FLOWS, forwarded(name::UDP, Kind::udp(VIP), 20));
+    over(&FLOWS, forwarded(name::IPV6, ack(VIP_IPV6), 40));
+    over(&FLOWS, forwarded(name::IPV4_IN_IPV6, ack(VIP_TO_IPV6), 40));
+    over(&FLOWS, forwarded(name::GUE, ack(VIP_GUE), 28));
+    over(&FLOWS, forwarded(name::L2, ack(VIP_L2), 0));
     let not_vip = Case {
         action: XDP_PASS,
         verdict: Verdict::NotVip,
-        ..forwarded("not for a vip", Kind::tcp(NO_VIP, ACK), 0)
+        ..forwarded(name::NOT_VIP, ack(NO_VIP), 0)
     };
     over(&FLOWS, not_vip);
+
+    let slot = |name, target, kind| on(target, forwarded(name, kind, 20));
+    over(&FLOWS, slot(name::LEARN_HIT, Target::Learn, ack(VIP)));
+    over(&FLOWS, slot(name::LEARN_FULL, Target::Full, ack(VIP)));
+    let syn = Kind::tcp(VIP, SYN);
+    over(&[EVERY_PACKET], slot(name::LEARN_NEW, Target::New, syn));
+    over(&FLOWS, slot(name::TRACK_HIT, Target::Track, ack(VIP)));
+    over(&FLOWS, slot(name::TRACK_MISS, Target::Full, ack(OTHER_VIP)));
     cases
 }
 

@@ -1,19 +1,22 @@
 //! The floors: programs that do less than a balancer, or just as much as one
 //! must.
 
-use anyhow::{Context as _, Result};
+use std::net::IpAddr;
+
+use anyhow::{Context as _, Result, bail};
 use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap},
-    programs::{ProgramFd, ProgramInfo},
+    programs::{ProgramFd, Xdp},
 };
 use vipd_abi::mac_bits;
 
 use crate::{
+    case::vip,
     packets::BACKEND_MAC,
     plan::service_port,
     plane::{BACKENDS, FLOW_KEY, SOURCE, backend},
-    runner,
+    runner::{self, Program},
 };
 
 /// A loaded floor.
@@ -31,8 +34,8 @@ impl Floor {
     }
 
     /// The plainest balancer, with as many services as told on addresses from
-    /// `vip` on, each with a ring of `ring_size`.
-    pub fn balancer(vip: [u8; 4], services: u32, ring_size: u32) -> Result<Self> {
+    /// the one that ends with `first` on, each with a ring of `ring_size`.
+    pub fn balancer(first: u8, services: u32, ring_size: u32) -> Result<Self> {
         let mut loader = EbpfLoader::new();
         let source = u32::from_ne_bytes(SOURCE.octets());
         loader
@@ -47,8 +50,7 @@ impl Floor {
         let mut vips: HashMap<_, [u32; 2], [u32; 2]> =
             HashMap::try_from(ebpf.map_mut("F3_VIPS").context("no services")?)?;
         for service in 0..services {
-            let [a, b, c, d] = vip;
-            let address = u32::from_ne_bytes([a, b, c, d.wrapping_add(service as u8)]);
+            let address = word(vip(first.wrapping_add(service as u8)))?;
             let key = [address, u32::from(service_port(service).to_be()) | 6 << 16];
             vips.insert(key, [service * ring_size, ring_size - 1], 0)?;
         }
@@ -62,10 +64,7 @@ impl Floor {
             Array::try_from(ebpf.map_mut("F3_BACKENDS").context("no backends")?)?;
         let mac = mac_bits(BACKEND_MAC);
         for number in 1..=BACKENDS {
-            let std::net::IpAddr::V4(address) = backend(number, false) else {
-                continue;
-            };
-            let address = u32::from_ne_bytes(address.octets());
+            let address = word(backend(number, false))?;
             let record = [address, mac as u32, (mac >> 32) as u32];
             backends.set(u32::from(number), record, 0)?;
         }
@@ -75,14 +74,22 @@ impl Floor {
     /// The program in the kernel.
     pub fn program(&mut self) -> Result<ProgramFd> {
         let program = self.ebpf.program_mut(self.name).context("no program")?;
-        let program: &mut aya::programs::Xdp = program.try_into()?;
+        let program: &mut Xdp = program.try_into()?;
         Ok(program.fd()?.try_clone()?)
     }
 
     /// What the kernel says about it.
-    pub fn info(&mut self) -> Result<ProgramInfo> {
+    pub fn info(&mut self) -> Result<Program> {
         let program = self.ebpf.program_mut(self.name).context("no program")?;
-        let program: &mut aya::programs::Xdp = program.try_into()?;
-        Ok(program.info()?)
+        let program: &mut Xdp = program.try_into()?;
+        Program::of(program)
+    }
+}
+
+/// An IPv4 address as it lies in memory.
+fn word(address: IpAddr) -> Result<u32> {
+    match address {
+        IpAddr::V4(address) => Ok(u32::from_ne_bytes(address.octets())),
+        IpAddr::V6(_) => bail!("the floor knows no IPv6"),
     }
 }

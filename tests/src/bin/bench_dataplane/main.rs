@@ -7,32 +7,29 @@
 
 mod case;
 mod floors;
+mod flows;
+mod goals;
 mod packets;
 #[path = "../../../../ebpf/src/bench/plan.rs"]
 mod plan;
 mod plane;
+mod report;
+mod rings;
 mod runner;
+mod stage;
 
 use std::{collections::BTreeMap, env, process::ExitCode};
 
-use anyhow::{Context as _, Result, bail, ensure};
-use aya::programs::ProgramFd;
-use vipd_control::ring::default_ring_size;
+use anyhow::{Context as _, Result, bail};
+use vipd_tests::bench::{self, Machine};
 
 use crate::{
-    case::{Case, MANY, Target},
-    floors::Floor,
-    plan::Plan,
-    plane::Plane,
-    runner::Runner,
+    report::{Line, Report, Spread},
+    stage::{Measured, Stage},
 };
 
-/// Packets of one measurement.
-const PACKETS: u32 = 1_000_000;
-/// Packets before it, to fill the caches with what the case needs.
-const WARM_UP: u32 = 100_000;
-/// How often every case is measured, at least.
-const ROUNDS: u32 = 7;
+/// How often every case is measured at least.
+const LEAST_ROUNDS: u32 = 7;
 
 fn main() -> ExitCode {
     match run() {
@@ -44,17 +41,90 @@ fn main() -> ExitCode {
     }
 }
 
+fn run() -> Result<ExitCode> {
+    let options = Options::parse(env::args().skip(1))?;
+    let report = measure(&options)?;
+    println!("\n{}\n\n{}", report.circumstances(), report.cases());
+    let missed = report.goals.iter().filter(|goal| !goal.is_met()).count();
+    if !report.goals.is_empty() {
+        println!("{}", report.goals());
+        println!("{} goals, {missed} missed\n", report.goals.len());
+    }
+    if options.only.is_none() {
+        println!("{}", rings::table(&report.rings));
+        let path = bench::write_json("dataplane", &report.json())?;
+        println!("The same for machines: {}", path.display());
+    }
+    if options.write_docs {
+        let path = bench::write_docs("bench dataplane", &report.document())?;
+        println!("Written into {}", path.display());
+    }
+    Ok(if options.check && missed > 0 {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn measure(options: &Options) -> Result<Report> {
+    let mut cases: Vec<Measured> = case::cases()
+        .into_iter()
+        .filter(|case| options.wants(case.name))
+        .map(Measured::new)
+        .collect();
+    eprintln!("==> loading and filling the programs");
+    let mut stage = Stage::new(&cases)?;
+    for round in 1..=options.rounds {
+        eprintln!("==> round {round} of {}", options.rounds);
+        stage.round(&mut cases)?;
+    }
+    let mut programs = BTreeMap::new();
+    for target in cases.iter().map(|measured| measured.case.target) {
+        programs.insert(target, stage.program(target)?);
+    }
+    let lines: Vec<Line> = cases.iter().map(|it| Line::new(it, &programs)).collect();
+    let median = |key| {
+        let line = lines.iter().find(|line| line.key() == Some(key));
+        line.map(|line| line.nanos.median)
+    };
+    let wrapper = stage.wrapper.values().next();
+    Ok(Report {
+        machine: Machine::here(),
+        command: options.command.clone(),
+        rounds: options.rounds,
+        goals: goals::judge(median),
+        wrapper: wrapper.map_or(f64::NAN, |nanos| Spread::of(nanos).median),
+        rings: if options.only.is_none() {
+            rings::lines()
+        } else {
+            Vec::new()
+        },
+        lines,
+    })
+}
+
 struct Options {
+    check: bool,
+    write_docs: bool,
     only: Option<String>,
     rounds: u32,
+    /// As it can be typed again.
+    command: String,
 }
 
 impl Options {
-    fn parse(mut words: impl Iterator<Item = String>) -> Result<Self> {
+    fn parse(words: impl Iterator<Item = String>) -> Result<Self> {
+        let words: Vec<String> = words.collect();
         let mut options = Self {
+            check: false,
+            write_docs: false,
             only: None,
             rounds: 9,
+            command: format!("cargo xtask bench dataplane {}", words.join(" "))
+                .trim_end()
+                .to_owned(),
         };
+        let mut words = words.into_iter();
         while let Some(word) = words.next() {
             let mut value = || {
                 words
@@ -62,147 +132,24 @@ impl Options {
                     .with_context(|| format!("{word} wants a value"))
             };
             match word.as_str() {
+                "--check" => options.check = true,
+                "--write-docs" => options.write_docs = true,
                 "--only" => options.only = Some(value()?),
-                "--rounds" => options.rounds = value()?.parse::<u32>()?.max(ROUNDS),
-                _ => bail!("{word} is not known"),
+                "--rounds" => options.rounds = value()?.parse::<u32>()?.max(LEAST_ROUNDS),
+                _ => bail!("{word} is not known; see `cargo xtask bench dataplane --help`"),
             }
+        }
+        if options.only.is_some() && (options.check || options.write_docs) {
+            bail!("--only leaves out what --check and --write-docs need");
         }
         Ok(options)
     }
-}
 
-/// A case with what it needs, and what it has cost.
-struct Measured {
-    case: Case,
-    frame: Vec<u8>,
-    plan: Plan,
-    nanos: Vec<f64>,
-}
-
-fn run() -> Result<ExitCode> {
-    let options = Options::parse(env::args().skip(1))?;
-    let mut stage = Stage::new()?;
-    let mut measured: Vec<Measured> = case::cases()
-        .into_iter()
-        .filter(|case| {
-            let only = options.only.as_ref();
-            only.is_none_or(|only| case.name.contains(only.as_str()))
-        })
-        .map(|case| {
-            let frame = case.kind.frame();
-            let plan = case.kind.plan(&frame, case.flows, case.services);
-            Measured {
-                case,
-                frame,
-                plan,
-                nanos: Vec::new(),
-            }
-        })
-        .collect();
-    for round in 1..=options.rounds {
-        eprint!("\rround {round} of {}", options.rounds);
-        stage.round(&mut measured)?;
-    }
-    eprintln!();
-    println!(
-        "{:24} {:>11} {:>8} {:>8} {:>8} {:>8}",
-        "case", "flows", "services", "median", "min", "max"
-    );
-    for Measured { case, nanos, .. } in &mut measured {
-        nanos.sort_by(f64::total_cmp);
-        println!(
-            "{:24} {:>11} {:>8} {:>8.1} {:>8.1} {:>8.1}",
-            case.name,
-            case.flows_label(),
-            case.services,
-            nanos[nanos.len() / 2],
-            nanos[0],
-            nanos[nanos.len() - 1]
-        );
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-/// All programs, loaded and filled.
-struct Stage {
-    runner: Runner,
-    floors: BTreeMap<Target, Floor>,
-    planes: BTreeMap<Target, Plane>,
-}
-
-impl Stage {
-    fn new() -> Result<Self> {
-        let ring_size = default_ring_size(usize::from(plane::BACKENDS));
-        let [a, b, c, _] = MANY;
-        Ok(Self {
-            runner: Runner::load()?,
-            floors: BTreeMap::from([
-                (Target::F1, Floor::plain("f1")?),
-                (Target::F2, Floor::plain("f2")?),
-                (Target::F3, Floor::balancer([a, b, c, 1], 1, ring_size)?),
-            ]),
-            planes: BTreeMap::from([(Target::Balancer, Plane::new(&case::services())?)]),
-        })
-    }
-
-    fn program(&mut self, target: Target) -> Result<ProgramFd> {
-        if let Some(floor) = self.floors.get_mut(&target) {
-            return floor.program();
-        }
-        let plane = self.planes.get_mut(&target);
-        plane.context("no such program")?.program()
-    }
-
-    /// Measures every case once.
-    fn round(&mut self, measured: &mut [Measured]) -> Result<()> {
-        // By what the wrapper does for them.
-        let mut nothing: BTreeMap<(u32, bool), f64> = BTreeMap::new();
-        for Measured {
-            case,
-            frame,
-            plan,
-            nanos,
-        } in measured
-        {
-            let shape = (plan.is_ipv6, plan.flows == case::EVERY_PACKET);
-            let base = match nothing.get(&shape) {
-                Some(base) => *base,
-                None => {
-                    let mut plan = *plan;
-                    self.runner.run_nothing(&mut plan, frame, WARM_UP)?;
-                    let base = self.runner.run_nothing(&mut plan, frame, PACKETS)?.nanos;
-                    *nothing.entry(shape).or_insert(base)
-                }
-            };
-            let program = self.program(case.target)?;
-            let counted = |planes: &BTreeMap<Target, Plane>| {
-                planes.get(&case.target).map(|p| p.counted(case.verdict))
-            };
-            let before = counted(&self.planes);
-            self.runner.run(&program, plan, frame, WARM_UP)?;
-            let ran = self.runner.run(&program, plan, frame, PACKETS)?;
-            let after = counted(&self.planes);
-            if let (Some(before), Some(after)) = (before, after) {
-                ensure!(
-                    after - before == u64::from(WARM_UP + PACKETS),
-                    "{}: {} of {} packets were {}",
-                    case.name,
-                    after - before,
-                    WARM_UP + PACKETS,
-                    case.verdict.label()
-                );
-            }
-            ensure!(
-                ran.action == case.action && ran.length == plan.length + case.grows,
-                "{}: XDP's verdict {} and {} bytes, expected {} and {}",
-                case.name,
-                ran.action,
-                ran.length,
-                case.action,
-                plan.length + case.grows
-            );
-            nanos.push(ran.nanos - base);
-        }
-        Ok(())
+    /// Whether a case is to be measured: its name contains one of the words
+    /// that are asked for, which commas separate.
+    fn wants(&self, name: &str) -> bool {
+        self.only
+            .as_ref()
+            .is_none_or(|only| only.split(',').any(|word| name.contains(word.trim())))
     }
 }

@@ -51,6 +51,14 @@ impl Kind {
         }
     }
 
+    /// The protocol's number.
+    pub fn number(&self) -> u8 {
+        match self.protocol {
+            Protocol::Tcp => 6,
+            Protocol::Udp => 17,
+        }
+    }
+
     /// Where the packets of all flows come from, but for the last byte.
     pub fn source(&self) -> IpAddr {
         match self.destination {
@@ -62,9 +70,10 @@ impl Kind {
     /// The frame, padded to Ethernet's least length. The checksum of TCP or
     /// UDP is zero: nobody on the way looks at it.
     pub fn frame(&self) -> Vec<u8> {
-        let (number, header) = match self.protocol {
-            Protocol::Tcp => (6, 20),
-            Protocol::Udp => (17, 8),
+        let number = self.number();
+        let header = match self.protocol {
+            Protocol::Tcp => 20,
+            Protocol::Udp => 8,
         };
         let length = header + self.payload;
         let mut frame = [LB_MAC, ROUTER_MAC].concat();

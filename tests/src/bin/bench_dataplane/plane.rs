@@ -2,9 +2,8 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    num::NonZeroU16,
     sync::Arc,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use anyhow::{Result, ensure};
@@ -13,19 +12,22 @@ use vipd::{
     dataplane::{
         apply::{Applier, Reach, Settings},
         kernel::Kernel,
+        tables::Tables,
     },
     netlink::way::{Way, Ways},
 };
 use vipd_abi::{FlowKey, MACS, Uplink, Verdict, mac_bits};
 use vipd_control::{
     decide::{Decider, Desired},
-    model::{Backend, Check, CheckKind, Mode, Model, Ports, Protocol, Service, Timing},
+    model::{Backend, Mode, Model, Protocol, Service},
     ring::default_ring_size,
 };
+use vipd_tests::bench::service;
 
 use crate::{
     packets::{BACKEND_MAC, LB_MAC},
     plan::service_port,
+    runner::Program,
 };
 
 /// The interface that test runs come from: the loopback device.
@@ -43,8 +45,7 @@ pub const BACKENDS: u8 = 100;
 /// A loaded balancer.
 pub struct Plane {
     kernel: Kernel,
-    pub applier: Applier,
-    pub desired: Desired,
+    applier: Applier,
 }
 
 /// What a service needs to be told apart by.
@@ -74,36 +75,16 @@ impl Wanted {
     }
 
     fn service(&self) -> Result<Arc<Service>> {
-        let port = NonZeroU16::try_from(self.port)?;
-        Ok(Arc::new(Service {
-            name: self.name.as_str().into(),
-            vips: vec![self.vip.into()],
-            protocol: self.protocol,
-            ports: Ports::One(port),
-            mode: self.mode,
-            min_healthy: 1,
-            ring_size: self.ring_size,
-            idle: Duration::from_secs(300),
-            check: Check {
-                kind: CheckKind::None,
-                port,
-                source: None,
-                timing: Timing {
-                    interval: Duration::from_secs(1),
-                    timeout: Duration::from_secs(1),
-                    rise: 1,
-                    fall: 1,
-                    jitter_permille: 0,
-                },
-            },
-            backends: (1..=BACKENDS)
-                .map(|n| Backend {
-                    name: n.to_string().as_str().into(),
-                    address: backend(n, self.to_ipv6),
-                    weight: 1,
-                })
-                .collect(),
-        }))
+        let backends = (1..=BACKENDS).map(|n| backend(n, self.to_ipv6));
+        let address = (self.vip, self.port);
+        let way = (self.protocol, self.mode);
+        Ok(Arc::new(service(
+            &self.name,
+            address,
+            way,
+            backends,
+            self.ring_size,
+        )?))
     }
 }
 
@@ -134,20 +115,14 @@ impl Plane {
         };
         let up = |_: &Service, _: &Backend| true;
         let desired = Decider::new([0; 16]).decide(&Model { services }, &up, &Desired::default());
-        let mut plane = Self {
-            kernel,
-            applier: Applier::new(tables, settings),
-            desired,
-        };
+        let mut applier = Applier::new(tables, settings);
         let reach = Reach {
             ways: ways().into(),
             ..Reach::default()
         };
-        let applied = plane
-            .applier
-            .apply(&plane.desired, &reach, true, Instant::now());
+        let applied = applier.apply(&desired, &reach, true, Instant::now());
         ensure!(applied.faults.is_empty(), "{:#?}", applied.faults);
-        Ok(plane)
+        Ok(Self { kernel, applier })
     }
 
     /// The program in the kernel.
@@ -155,9 +130,19 @@ impl Plane {
         Ok(self.kernel.program()?.fd()?.try_clone()?)
     }
 
+    /// What the kernel says about it.
+    pub fn info(&mut self) -> Result<Program> {
+        Program::of(self.kernel.program()?)
+    }
+
+    /// The maps.
+    pub fn tables(&self) -> &Tables {
+        self.applier.tables()
+    }
+
     /// Packets that met this fate since the beginning.
     pub fn counted(&self, verdict: Verdict) -> u64 {
-        self.applier.tables().counters.sum(verdict as u32).packets
+        self.tables().counters.sum(verdict as u32).packets
     }
 }
 

@@ -31,6 +31,26 @@ pub struct Ran {
     pub length: u32,
 }
 
+/// What the kernel has made of a program.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
+    /// Instructions after verification, all functions together.
+    pub instructions: u32,
+    /// Bytes of machine code.
+    pub machine_code: u32,
+}
+
+impl Program {
+    /// What the kernel says.
+    pub fn of(program: &Xdp) -> Result<Self> {
+        let info = program.info()?;
+        Ok(Self {
+            instructions: info.size_translated().unwrap_or(0) / 8,
+            machine_code: info.size_jitted(),
+        })
+    }
+}
+
 impl Runner {
     /// Loads the wrapper.
     pub fn load() -> Result<Self> {

@@ -1,0 +1,198 @@
+//! One measurement: wrk on the client, and the CPU time that everything took
+//! meanwhile.
+
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::stage::{Stage, Way};
+
+/// How the client uses its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Load {
+    /// One request after the other on each of them.
+    KeepAlive,
+    /// A new one for each request.
+    ConnectionEach,
+}
+
+/// What wrk counted, and what it cost.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    pub requests_per_second: f64,
+    /// Of a request, in microseconds.
+    pub p50: f64,
+    /// As `p50`.
+    pub p99: f64,
+    /// CPU time of wrk, nginx, HAProxy, vipd's agent and the kernel's packet
+    /// threads, in microseconds per request.
+    pub cpu: f64,
+    /// Of that, HAProxy's.
+    pub haproxy_cpu: f64,
+    /// What other programs took of the machine's processors, from 0 to 1.
+    pub disturbed: f64,
+}
+
+/// Connections at the same time.
+const CONNECTIONS: &str = "-c32";
+/// /proc/PID/stat counts hundredths of a second.
+const TICK_MICROSECONDS: f64 = 10_000.0;
+
+/// Prints what wrk knows in numbers that need no guessing at units. Lua's
+/// `os.clock` is the CPU time of the whole process.
+const REPORT: &str = "\
+done = function(summary, latency)
+    local errors = summary.errors
+    io.write(string.format('NUMBERS %d %d %d %d %d %.0f\\n',
+        summary.requests, summary.duration,
+        latency:percentile(50), latency:percentile(99),
+        errors.connect + errors.read + errors.write + errors.status + errors.timeout,
+        os.clock() * 1e6))
+end
+";
+
+impl Sample {
+    /// Requests per second by the share of the processors that others left.
+    /// On a quiet machine these are the requests per second.
+    pub fn rate(&self) -> f64 {
+        self.requests_per_second / (1.0 - self.disturbed)
+    }
+}
+
+impl Load {
+    pub const ALL: [Self; 2] = [Self::KeepAlive, Self::ConnectionEach];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::KeepAlive => "keep-alive",
+            Self::ConnectionEach => "a connection per request",
+        }
+    }
+
+    /// Asks by that way for some seconds.
+    pub fn run(self, stage: &Stage, way: Way, seconds: u32) -> Result<Sample> {
+        let script = stage.client.write("report.lua", REPORT)?;
+        let script = script.display().to_string();
+        let duration = format!("-d{seconds}s");
+        let url = format!("http://{}/", way.address());
+        let mut words = vec!["-t1", CONNECTIONS, &duration, "-s", &script];
+        if self == Self::ConnectionEach {
+            words.extend(["-H", "Connection: close"]);
+        }
+        words.push(&url);
+
+        let before = Cpu::now(stage)?;
+        let said = stage.client.run("wrk", &words)?;
+        let after = Cpu::now(stage)?;
+
+        let numbers = numbers(&said).with_context(|| format!("wrk said {said}"))?;
+        let [requests, duration, p50, p99, errors, wrk] = numbers;
+        ensure!(errors == 0.0, "{way:?}, {}: wrk said {said}", self.name());
+        ensure!(requests > 0.0, "{way:?}, {}: no request", self.name());
+        let haproxy = after.haproxy - before.haproxy;
+        let ours = wrk + haproxy + after.others - before.others;
+        let foreign = (after.busy - before.busy - ours) / (after.passed - before.passed);
+        Ok(Sample {
+            requests_per_second: requests / (duration / 1e6),
+            p50,
+            p99,
+            cpu: ours / requests,
+            haproxy_cpu: haproxy / requests,
+            disturbed: foreign.clamp(0.0, 0.99),
+        })
+    }
+}
+
+fn numbers(said: &str) -> Option<[f64; 6]> {
+    let line = said
+        .lines()
+        .find_map(|line| line.strip_prefix("NUMBERS "))?;
+    let numbers: Option<Vec<f64>> = line.split(' ').map(|word| word.parse().ok()).collect();
+    numbers?.try_into().ok()
+}
+
+/// CPU time so far, in microseconds.
+struct Cpu {
+    haproxy: f64,
+    /// Of nginx, vipd's agent and the kernel's packet threads.
+    others: f64,
+    /// Of everybody on this machine.
+    busy: f64,
+    /// Of all processors, idle or not.
+    passed: f64,
+}
+
+impl Cpu {
+    fn now(stage: &Stage) -> Result<Self> {
+        let mut others = cpu_time(stage.server.pid())? + cpu_time(stage.agent.pid())?;
+        for thread in packet_threads()? {
+            others += cpu_time(thread)?;
+        }
+        let (busy, passed) = processors()?;
+        Ok(Self {
+            haproxy: cpu_time(stage.haproxy.pid())?,
+            others,
+            busy,
+            passed,
+        })
+    }
+}
+
+/// The kernel's threads that handle packets when nobody else's time is taken
+/// for it.
+fn packet_threads() -> Result<Vec<u32>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|it| it.parse().ok()) else {
+            continue;
+        };
+        let name = fs::read_to_string(entry.path().join("comm")).unwrap_or_default();
+        if name.starts_with("ksoftirqd/") {
+            found.push(pid);
+        }
+    }
+    ensure!(!found.is_empty(), "no thread ksoftirqd/N is seen here");
+    Ok(found)
+}
+
+/// What all processors have done, and how long they have been there.
+fn processors() -> Result<(f64, f64)> {
+    let stat = fs::read_to_string("/proc/stat").context("read /proc/stat")?;
+    // proc_stat(5): user, nice, system, idle, iowait, irq, softirq, steal, and
+    // the time of guests, which is part of the first two.
+    let ticks: Option<Vec<f64>> = stat
+        .lines()
+        .next()
+        .and_then(|line| line.strip_prefix("cpu "))
+        .and_then(|line| {
+            let fields = line.split_whitespace().take(8);
+            fields.map(|field| field.parse().ok()).collect()
+        });
+    let ticks = ticks.with_context(|| format!("/proc/stat holds {stat}"))?;
+    let passed: f64 = ticks.iter().sum();
+    let idle: f64 = ticks.iter().skip(3).take(2).sum();
+    let microseconds = |ticks: f64| ticks * TICK_MICROSECONDS;
+    Ok((microseconds(passed - idle), microseconds(passed)))
+}
+
+/// User and system time of a process with all its threads, in microseconds.
+fn cpu_time(pid: u32) -> Result<f64> {
+    let path = Path::new("/proc").join(pid.to_string()).join("stat");
+    let stat = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    // The name, in parentheses, may hold anything; after it come the fields 3
+    // and on of proc_pid_stat(5). 14 and 15 are the times.
+    let Some((_, fields)) = stat.rsplit_once(") ") else {
+        bail!("{} holds {stat}", path.display());
+    };
+    let ticks: Option<Vec<f64>> = fields
+        .split(' ')
+        .skip(11)
+        .take(2)
+        .map(|field| field.parse().ok())
+        .collect();
+    let ticks: f64 = ticks
+        .with_context(|| format!("no times in {stat}"))?
+        .iter()
+        .sum();
+    Ok(ticks * TICK_MICROSECONDS)
+}

@@ -1,0 +1,123 @@
+//! An agent that serves the farm and checks every backend of every service,
+//! and the memory it takes.
+
+use std::{
+    fmt::Write as _,
+    fs, thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, bail};
+use vipd_tests::{Host, Lab, Nginx, Rack, Size, Vipd};
+
+use crate::farm::{HOSTS, RING_SIZE, SERVICES, address, host, name};
+
+/// How long it may take until all backends are found up.
+const PATIENCE: Duration = Duration::from_secs(180);
+/// How long it is watched then.
+const WATCHED: Duration = Duration::from_secs(20);
+
+/// Runs one, and returns the most anonymous memory it had, in bytes.
+pub fn anonymous_memory() -> Result<u64> {
+    let lab = Lab::new()?;
+    let rack = Rack::build(
+        &lab,
+        Size {
+            balancers: 1,
+            backends: 1,
+        },
+    )?;
+    // One machine is all hosts.
+    let farm = &rack.backends[0].host;
+    let addresses: String = (0..HOSTS)
+        .map(|n| format!("address add {}/24 dev eth0\n", host(n)))
+        .collect();
+    farm.ip(&addresses)?;
+    let _server = Nginx::start(farm)?;
+
+    let balancer = &rack.balancers[0].host;
+    let mut agent =
+        Vipd::start(balancer, &config(balancer)?).inspect_err(|_| eprintln!("{}", lab.logs()))?;
+    let status = format!("/proc/{}/status", agent.process().pid());
+    let start = Instant::now();
+    let mut most = 0;
+    let mut up = None;
+    loop {
+        most = most.max(anonymous(&status)?);
+        if up.is_none() && start.elapsed() > PATIENCE {
+            bail!("not all backends were found up within {PATIENCE:?}");
+        }
+        if up.is_none() && all_up(&agent)? {
+            up = Some(Instant::now());
+        }
+        if up.is_some_and(|up| up.elapsed() > WATCHED) {
+            return Ok(most);
+        }
+        thread::sleep(Duration::from_secs(1));
+    }
+}
+
+fn all_up(agent: &Vipd) -> Result<bool> {
+    let status = agent.status()?;
+    let services = status["services"].as_array().context("no services")?;
+    let mut backends = services
+        .iter()
+        .filter_map(|service| service["backends"].as_array())
+        .flatten();
+    Ok(backends.all(|backend| backend["available"] == true))
+}
+
+/// What the kernel counts as the process's own memory.
+fn anonymous(status: &str) -> Result<u64> {
+    let text = fs::read_to_string(status).context("the agent has ended")?;
+    let kib = text
+        .lines()
+        .find_map(|line| line.strip_prefix("RssAnon:"))
+        .and_then(|rest| rest.trim().strip_suffix(" kB"))
+        .context("the kernel does not tell RssAnon")?;
+    Ok(kib.parse::<u64>()? * 1024)
+}
+
+fn config(balancer: &Host) -> Result<String> {
+    let (dir, pins) = (balancer.dir(), balancer.pins().join("vipd"));
+    let (dir, pins) = (dir.display(), pins.display());
+    let mut text = format!(
+        r#"[control]
+socket = "{dir}/vipd.sock"
+
+[dataplane]
+interfaces = ["eth0"]
+pin_path = "{pins}"
+"#
+    );
+    for service in 0..SERVICES {
+        let (vip, port) = address(service);
+        write!(
+            text,
+            r#"
+[[service]]
+name = "{}"
+vips = ["{vip}"]
+protocol = "tcp"
+port = {port}
+mode = "ipip"
+ring_size = {RING_SIZE}
+[service.check]
+type = "tcp"
+port = 80
+interval = "1m"
+timeout = "10s"
+rise = 1
+"#,
+            name(service)
+        )?;
+        for number in 0..HOSTS {
+            let address = host(number);
+            write!(
+                text,
+                "[[service.backend]]\nname = \"h{number}\"\naddress = \"{address}\"\n"
+            )?;
+        }
+    }
+    Ok(text)
+}

@@ -1,0 +1,290 @@
+//! `cargo xtask bench updates`: how soon a decision is in the maps, with 1,000
+//! services of 100 backends each, and what such an agent takes.
+
+mod agent;
+mod farm;
+
+use std::{
+    env,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail, ensure};
+use serde_json::{Value, json};
+use vipd::dataplane::{
+    apply::{Applier, Reach, Settings},
+    kernel::Kernel,
+};
+use vipd_abi::{FlowKey, map};
+use vipd_control::{
+    decide::{Decider, Desired},
+    model::{Backend, Model, Service},
+};
+use vipd_tests::bench::{self, Machine};
+
+use crate::farm::{HOSTS, SERVICES};
+
+/// Changes of one backend of one service.
+const CHANGES: u32 = 500;
+/// Changes of a host that serves in all services.
+const HOST_CHANGES: u8 = 20;
+
+const USAGE: &str = "Usage: bench_updates [--check] [--write-docs]";
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<ExitCode> {
+    let (mut check, mut write_docs) = (false, false);
+    for word in env::args().skip(1) {
+        match word.as_str() {
+            "--check" => check = true,
+            "--write-docs" => write_docs = true,
+            _ => bail!("{word} is not known\n{USAGE}"),
+        }
+    }
+    let machine = Machine::here();
+    let mut lines = Vec::new();
+    eprintln!("==> changes in {SERVICES} services of {HOSTS} backends each");
+    let maps = changes(&mut lines)?;
+    eprintln!("==> an agent that serves and checks them all");
+    let bytes = agent::anonymous_memory()?;
+    lines.push(Line {
+        what: "agent's anonymous memory",
+        value: bytes as f64 / 1e6,
+        unit: "MB",
+        goal: Some(150.0),
+    });
+    lines.push(Line {
+        what: "maps",
+        value: maps as f64 / 1e6,
+        unit: "MB",
+        goal: None,
+    });
+
+    let command = "cargo xtask bench updates";
+    let circumstances = format!(
+        "{}, {}, {}: `{command}`, {CHANGES} changes of one backend, {HOST_CHANGES} of a host.",
+        machine.processor, machine.kernel, machine.date
+    );
+    let table = table(&lines);
+    println!("\n{circumstances}\n\n{table}");
+    let results: Vec<Value> = lines.iter().map(Line::json).collect();
+    let path = bench::write_json(
+        "updates",
+        &json!({
+            "machine": machine.json(),
+            "command": command,
+            "results": results,
+        }),
+    )?;
+    println!("The same for machines: {}", path.display());
+    if write_docs {
+        let path = bench::write_docs("bench updates", &format!("{circumstances}\n\n{table}"))?;
+        println!("Written into {}", path.display());
+    }
+    let missed = lines.iter().filter(|line| !line.is_met()).count();
+    Ok(if check && missed > 0 {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+/// One result.
+struct Line {
+    what: &'static str,
+    value: f64,
+    unit: &'static str,
+    /// The most it may be.
+    goal: Option<f64>,
+}
+
+impl Line {
+    fn is_met(&self) -> bool {
+        self.goal.is_none_or(|goal| self.value <= goal)
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "what": self.what,
+            "value": self.value,
+            "unit": self.unit,
+            "at_most": self.goal,
+            "met": self.is_met(),
+        })
+    }
+}
+
+/// The data plane and who decides for it.
+struct Farm {
+    model: Model,
+    decider: Decider,
+    desired: Desired,
+    applier: Applier,
+    reach: Reach,
+}
+
+/// How long a change took.
+#[derive(Clone, Copy)]
+struct Took {
+    decision: Duration,
+    application: Duration,
+}
+
+impl Took {
+    fn all(&self) -> f64 {
+        millis(self.decision + self.application)
+    }
+}
+
+impl Farm {
+    /// Decides and applies, given who is up.
+    fn change(&mut self, up: impl Fn(&Service, &Backend) -> bool) -> Result<Took> {
+        let start = Instant::now();
+        self.desired = self.decider.decide(&self.model, &up, &self.desired);
+        let decided = Instant::now();
+        let applied = self
+            .applier
+            .apply(&self.desired, &self.reach, false, decided);
+        let done = Instant::now();
+        ensure!(applied.faults.is_empty(), "{:#?}", applied.faults);
+        Ok(Took {
+            decision: decided - start,
+            application: done - decided,
+        })
+    }
+}
+
+/// Measures them; returns the bytes that the maps take.
+fn changes(lines: &mut Vec<Line>) -> Result<u64> {
+    let (kernel, tables) = Kernel::load(None, false)?;
+    let settings = Settings {
+        flow_key: FlowKey([1, 2]),
+        ..Settings::default()
+    };
+    let mut farm = Farm {
+        model: farm::model()?,
+        decider: Decider::new([1; 16]),
+        desired: Desired::default(),
+        applier: Applier::new(tables, settings),
+        reach: Reach {
+            ways: farm::ways().into(),
+            ..Reach::default()
+        },
+    };
+    let mut line = |what, value, unit, goal| {
+        lines.push(Line {
+            what,
+            value,
+            unit,
+            goal,
+        });
+    };
+
+    let first = farm.change(|_, _| true)?;
+    line("first load", first.all() / 1e3, "s", Some(5.0));
+    line("  of it deciding", millis(first.decision) / 1e3, "s", None);
+
+    let mut took = Vec::new();
+    for change in 0..CHANGES {
+        // Down and up again, one after the other, everywhere in the farm.
+        let pair = change / 2;
+        let service = farm::name((pair * 7919 % u32::from(SERVICES)) as u16);
+        let address = farm::host((pair % u32::from(HOSTS)) as u8);
+        let is_up = change % 2 == 1;
+        took.push(farm.change(|s, b| is_up || *s.name != *service || b.address != address)?);
+    }
+    let one = Percentiles::of(took.iter().map(Took::all));
+    line(
+        "one backend of one service, median",
+        one.median,
+        "ms",
+        Some(1.0),
+    );
+    line("  99th percentile", one.p99, "ms", Some(5.0));
+    line("  longest", one.max, "ms", None);
+    let deciding = Percentiles::of(took.iter().map(|it| millis(it.decision)));
+    line("  of it deciding, median", deciding.median, "ms", None);
+
+    let mut took = Vec::new();
+    for change in 0..HOST_CHANGES {
+        let address = farm::host(change / 2);
+        let is_up = change % 2 == 1;
+        took.push(farm.change(|_, b| is_up || b.address != address)?);
+    }
+    let host = Percentiles::of(took.iter().map(Took::all));
+    line("a host in all services, median", host.median, "ms", None);
+    line("  longest", host.max, "ms", None);
+    let deciding = Percentiles::of(took.iter().map(|it| millis(it.decision)));
+    line("  of it deciding, median", deciding.median, "ms", None);
+    Ok(map_bytes(kernel))
+}
+
+/// What the maps take, as their definitions say; the kernel rounds up to pages.
+fn map_bytes(mut kernel: Kernel) -> u64 {
+    let ebpf = kernel.ebpf();
+    let maps = map::ALL.iter().filter_map(|name| match ebpf.map(name) {
+        Some(aya::maps::Map::Array(data)) => data.info().ok(),
+        _ => None,
+    });
+    maps.map(|info| {
+        u64::from(info.max_entries()) * u64::from(info.value_size().next_multiple_of(8))
+    })
+    .sum()
+}
+
+/// Several times of the same kind, in milliseconds.
+struct Percentiles {
+    median: f64,
+    p99: f64,
+    max: f64,
+}
+
+impl Percentiles {
+    fn of(values: impl Iterator<Item = f64>) -> Self {
+        let mut sorted: Vec<f64> = values.collect();
+        sorted.sort_by(f64::total_cmp);
+        let at = |percent: usize| {
+            let rank = (sorted.len() * percent).div_ceil(100).max(1);
+            sorted.get(rank - 1).copied().unwrap_or(f64::NAN)
+        };
+        Self {
+            median: at(50),
+            p99: at(99),
+            max: at(100),
+        }
+    }
+}
+
+fn millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1e3
+}
+
+fn table(lines: &[Line]) -> String {
+    let mut text = "\
+        | what                               |    value | unit | goal at most |        |\n\
+        |------------------------------------|---------:|------|-------------:|--------|\n"
+        .to_owned();
+    for line in lines {
+        let goal = line.goal.map_or(String::new(), |goal| goal.to_string());
+        let verdict = match (line.goal, line.is_met()) {
+            (None, _) => "",
+            (_, true) => "met",
+            (_, false) => "MISSED",
+        };
+        text += &format!(
+            "| {:34} | {:>8.2} | {:4} | {goal:>12} | {verdict:6} |\n",
+            line.what, line.value, line.unit
+        );
+    }
+    text
+}
