@@ -237,7 +237,7 @@ fn flows(tables: &Tables, random: &mut Random) -> Vec<Flow> {
             let backend = records[random.below(records.len() as u64) as usize];
             let entry = FlowEntry::new(hash, backend, Tick(now.0.wrapping_sub(age.into())));
             let seen = Tick(entry.seen().into());
-            entry.refreshed(seen, backend % 3 == 0)
+            entry.refreshed(seen, backend.is_multiple_of(3))
         };
         let others = [entry(!hash), entry(hash ^ 1 << 63), entry(hash ^ 1 << 50)];
         let own = entry(hash);
