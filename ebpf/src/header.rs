@@ -84,7 +84,7 @@ pub struct Ipv4 {
 
 /// An IPv6 header (RFC 8200).
 #[derive(Clone, Copy)]
-#[repr(C, packed)]
+#[repr(C)]
 pub struct Ipv6 {
     /// Version, traffic class and flow label.
     pub version_class_label: u32,

@@ -15,28 +15,35 @@ pub struct AgentConfig {
     pub router_as: u32,
     /// Further lines of the router's `[[bgp.peer]]`.
     pub peer: String,
+    /// Further lines of each `[[service]]` that is added from then on.
+    pub service: String,
+    /// How often and how patiently its backends are checked.
+    pub check: String,
     /// `[[service]]` tables, see [`AgentConfig::service`], and any others.
     pub services: String,
 }
 
 impl Default for AgentConfig {
-    /// No service yet, and an eBGP session with the rack's router.
+    /// No service yet, and an eBGP session with the rack's router. Checks find
+    /// a dead backend within half a second.
     fn default() -> Self {
         Self {
             dataplane: String::new(),
             local_as: 64500,
             router_as: 64501,
             peer: "hold_time = \"3s\"\nconnect_retry = \"1s\"\n".to_owned(),
+            service: String::new(),
+            check: "interval = \"150ms\"\ntimeout = \"150ms\"\nrise = 2\nfall = 3\n".to_owned(),
             services: String::new(),
         }
     }
 }
 
 impl AgentConfig {
-    /// Adds a TCP service on port 80 for one VIP, with an HTTP check that
-    /// finds a dead backend within half a second.
+    /// Adds a TCP service on port 80 for one VIP, with an HTTP check.
     #[must_use]
     pub fn service(mut self, name: &str, vip: IpAddr, mode: &str, backends: &[Machine]) -> Self {
+        let Self { service, check, .. } = &self;
         self.services += &format!(
             r#"
 [[service]]
@@ -45,14 +52,10 @@ vips = ["{vip}"]
 protocol = "tcp"
 port = 80
 mode = "{mode}"
-[service.check]
+{service}[service.check]
 type = "http"
 path = "/healthz"
-interval = "150ms"
-timeout = "150ms"
-rise = 2
-fall = 3
-"#
+{check}"#
         );
         self.services += &backend_tables(vip, backends);
         self
@@ -83,6 +86,14 @@ type = "none"
         self
     }
 
+    /// Adds a backend to the service that was added last.
+    #[must_use]
+    pub fn backend(mut self, backend: &Machine, vip: IpAddr, weight: u16) -> Self {
+        self.services += &backend_tables(vip, std::slice::from_ref(backend));
+        self.services += &format!("weight = {weight}\n");
+        self
+    }
+
     /// The whole file for this balancer.
     pub fn text(&self, balancer: &Machine) -> String {
         let Machine { host, ipv4, ipv6 } = balancer;
@@ -94,6 +105,7 @@ type = "none"
             router_as,
             peer,
             services,
+            ..
         } = self;
         format!(
             r#"[node]

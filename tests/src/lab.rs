@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::{host::Host, interrupt, removal};
 
@@ -34,6 +35,7 @@ impl Lab {
         preflight()?;
         interrupt::watch();
         removal::remove_dead()?;
+        allow_connections()?;
 
         let _creating = interrupt::creating();
         let id = LabId::next();
@@ -155,6 +157,17 @@ impl fmt::Display for LabId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}{}-{}", Self::PREFIX, self.pid, self.number)
     }
+}
+
+/// Lets this process, and those it starts, have as many connections open as
+/// the system allows.
+fn allow_connections() -> Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: limit.maximum,
+        ..limit
+    };
+    setrlimit(Resource::Nofile, most).context("allow more open files")
 }
 
 /// Says plainly what the machine lacks, and which command provides it.

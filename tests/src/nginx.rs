@@ -55,7 +55,7 @@ fn config(host: &Host) -> String {
         "daemon off;
 master_process off;
 pid {dir}/nginx.pid;
-events {{ worker_connections 8192; }}
+events {{ worker_connections 16384; }}
 http {{
     access_log off;
     default_type text/plain;

@@ -104,7 +104,12 @@ impl Rack {
 
     /// Undoes [`Rack::unplug_silently`].
     pub fn plug_in(&self, machine: &Machine) -> Result<()> {
-        self.switch.ip(&join_bridge(machine.host.name()))
+        self.switch.ip(&join_bridge(machine.host.name()))?;
+        // The switch has forgotten where it is, and asks nobody: it must speak
+        // first, as with a link that comes up.
+        let router = ROUTER_IPV4.to_string();
+        let spoken = machine.host.run("ping", &["-c", "1", "-W", "2", &router]);
+        spoken.context("reach the router again").map(drop)
     }
 
     /// A pulled cable: the machine loses its carrier.

@@ -18,6 +18,9 @@ use crate::{
 /// How long the site may take to come into a state.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// How long slots may take to become stable, with the short memories of a lab.
+const SETTLING: Duration = Duration::from_secs(60);
+
 /// Everything that runs; what belongs together has the same index.
 #[derive(Debug)]
 pub struct Site {
@@ -88,6 +91,35 @@ impl Site {
         let sentence = format!("the router sends {vip} to {names:?}");
         wait_until(&sentence, PATIENCE, || {
             self.router.ensure_next_hops(&host_prefix(vip), &hops)
+        })
+    }
+
+    /// Gives every agent another configuration.
+    pub fn reload(&self, config: &AgentConfig) -> Result<()> {
+        let pairs = self.agents.iter().zip(&self.rack.balancers);
+        pairs
+            .map(|(agent, balancer)| agent.reload(&config.text(balancer)))
+            .try_for_each(|answer| answer.map(drop))
+    }
+
+    /// Has every agent drain a backend, given as `SERVICE/BACKEND`, or undrain
+    /// it.
+    pub fn drain(&self, backend: &str, drained: bool) -> Result<()> {
+        for agent in &self.agents {
+            if drained {
+                agent.drain(backend, &[])?;
+            } else {
+                agent.undrain(backend)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until no agent has a slot whose flows depend on what it has
+    /// recorded: then the other balancers would do the same.
+    pub fn wait_until_settled(&self) -> Result<()> {
+        wait_until("all slots are stable", SETTLING, || {
+            self.agents.iter().try_for_each(Vipd::ensure_settled)
         })
     }
 

@@ -105,6 +105,18 @@ impl Vipd {
         self.command("undrain", &[target])
     }
 
+    /// Fails, telling what there is, unless packets meet what is decided and
+    /// every slot of every service is stable.
+    pub fn ensure_settled(&self) -> Result<()> {
+        let status = self.status()?;
+        for service in status["services"].as_array().context("no services")? {
+            let (in_force, phases) = (&service["in_force"], &service["phases"]);
+            let settled = *in_force == true && phases["learn"] == 0 && phases["track"] == 0;
+            ensure!(settled, "in force: {in_force}, slots: {phases}");
+        }
+        Ok(())
+    }
+
     /// What the status says of a BGP peer.
     pub fn peer(&self, name: &str) -> Result<Value> {
         let status = self.status()?;

@@ -3,42 +3,79 @@
 
 use core::ptr::{addr_of, addr_of_mut};
 
-use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
+use aya_ebpf::{bindings::xdp_md, helpers::generated::bpf_ktime_get_coarse_ns};
 use vipd_abi::{
     BACKENDS, BackendRecord, FLOW_BUCKETS, FLOWS_PER_BUCKET, FlowBucket, FlowEntry, FlowMemory,
-    Plane, Route, Slot, Stamp, Tick, VipEntry, flow_bucket, within,
+    Plane, RING_SLOTS, Segment, Slot, Stamp, Tick, VipEntry, flow_bucket, within,
 };
-use vipd_ebpf::{atomic::compare_and_swap, frame::Frame};
+use vipd_ebpf::{anchor::anchor, atomic::compare_and_swap, frame::Frame, header::UDP};
 
-use crate::{lookup::Table, parse::Packet};
+use crate::lookup::Table;
 
-/// Where a packet of a slot goes that is learning or tracking.
-#[inline(always)]
-pub fn route(
-    frame: &Frame,
-    packet: &Packet,
-    entry: &VipEntry,
-    table: &Table,
-    place: usize,
-    slot: Slot,
-    hash: u64,
-) -> Route {
+/// A packet of a slot that is learning or tracking.
+pub struct Question<'a> {
+    pub ctx: *mut xdp_md,
+    pub table: &'a Table,
+    pub entry: &'a VipEntry,
+    pub slot: Slot,
+    pub hash: u64,
+    /// Where the slot is in the ring.
+    pub place: u32,
+    /// Where the transport header is, as in [`crate::parse::Packet`].
+    pub transport: u32,
+    pub protocol: u32,
+}
+
+/// The record of the backend that it goes to. A function of its own: plain
+/// packets of stable slots need not carry it along.
+#[inline(never)]
+pub fn route(question: &Question<'_>) -> u32 {
+    let Question {
+        ctx, table, entry, ..
+    } = *question;
     let plane = table.plane;
+    let bucket = flow_bucket(question.hash, FLOW_BUCKETS);
     let memory = Memory {
         plane,
-        bucket: Bucket::of(&plane.flows[flow_bucket(hash, FLOW_BUCKETS) as usize]),
-        stamp: (&raw const plane.stamps[place]).cast_mut(),
+        bucket: Bucket::of(anchor(&plane.flows[within(bucket, FLOW_BUCKETS)])),
+        stamp: (&raw const plane.stamps[within(question.place, RING_SLOTS)]).cast_mut(),
         service: entry.service,
     };
+    let segment = segment(
+        &Frame::new(ctx),
+        question.transport as usize,
+        question.protocol as u8,
+    );
     vipd_abi::route(
         &memory,
-        slot,
-        hash,
-        packet.segment(frame),
+        question.slot,
+        question.hash,
+        segment,
         now(),
         entry.idle as u16,
         table.head.longest_idle as u16,
     )
+    .backend
+}
+
+/// Where a TCP header has its data offset and, in the byte behind, its flags.
+const TCP_OFFSET_FLAGS: usize = 12;
+
+/// What a packet says about its flow; without a transport header it is about the
+/// flow only.
+#[inline(always)]
+fn segment(frame: &Frame, transport: usize, protocol: u8) -> Segment {
+    if transport == 0 {
+        return Segment::About;
+    }
+    if protocol == UDP {
+        return Segment::Ongoing;
+    }
+    // Two bytes: of one alone at a variable place the verifier loses track.
+    match frame.read_variable::<u16>((transport & 0x1ff) + TCP_OFFSET_FLAGS) {
+        Some(word) => Segment::of_tcp((word >> 8) as u8),
+        None => Segment::Odd,
+    }
 }
 
 /// The present moment.

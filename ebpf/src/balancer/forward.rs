@@ -47,17 +47,23 @@ pub fn packet(frame: &mut Frame, packet: &Packet, entry: &VipEntry, table: &Tabl
 /// The record of the backend that the flow belongs to; 0 is nobody.
 #[inline(always)]
 pub fn choose(frame: &Frame, packet: &Packet, entry: &VipEntry, table: &Table, hash: u64) -> u32 {
-    let place = within(
-        entry.ring_offset + (hash as u32 & entry.ring_mask),
-        RING_SLOTS,
-    );
+    let place = entry.ring_offset + (hash as u32 & entry.ring_mask);
+    let slot = &raw const table.plane.ring[within(place, RING_SLOTS)];
     // SAFETY: the agent stores the word as a whole, and it is read once.
-    let slot = unsafe { (&raw const table.plane.ring[place]).read_volatile() };
+    let slot = unsafe { slot.read_volatile() };
     if slot.is_stable() {
-        slot.current()
-    } else {
-        flow::route(frame, packet, entry, table, place, slot, hash).backend
+        return slot.current();
     }
+    flow::route(&flow::Question {
+        ctx: frame.context(),
+        table,
+        entry,
+        slot,
+        hash,
+        place,
+        transport: packet.transport as u32,
+        protocol: packet.protocol.into(),
+    })
 }
 
 /// Sends the packet to a backend.

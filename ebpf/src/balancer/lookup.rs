@@ -73,18 +73,29 @@ impl Table {
     /// The entry of just this key.
     #[inline(always)]
     pub fn find(&self, key: &VipKey) -> Option<&'static VipEntry> {
+        let entry = self.entry(self.place(key));
+        same(&entry.key, key).then_some(entry)
+    }
+
+    /// Where the entry of this key is, if there is one.
+    #[inline(always)]
+    pub fn place(&self, key: &VipKey) -> u32 {
         let hash = key.hash(self.head.seed);
         let bucket = self.half * VIP_BUCKETS + VipKey::bucket(hash);
         let seed = self.plane.seeds[within(bucket, 2 * VIP_BUCKETS)];
-        let place = self.half * VIP_SLOTS + VipKey::place(hash, seed);
-        let entry = anchor(&self.plane.entries[within(place, 2 * VIP_SLOTS)]);
-        same(&entry.key, key).then_some(entry)
+        self.half * VIP_SLOTS + VipKey::place(hash, seed)
+    }
+
+    /// The entry at a place of either half.
+    #[inline(always)]
+    pub fn entry(&self, place: u32) -> &'static VipEntry {
+        anchor(&self.plane.entries[within(place, 2 * VIP_SLOTS)])
     }
 }
 
 /// Compares word by word: the derived comparison calls `memcmp`.
 #[inline(always)]
-fn same(a: &VipKey, b: &VipKey) -> bool {
+pub fn same(a: &VipKey, b: &VipKey) -> bool {
     let halves = |key: &VipKey| -> [u64; 2] {
         let [a, b, c, d] = key.address.map(u64::from);
         [a | b << 32, c | d << 32]

@@ -25,7 +25,7 @@ use vipd_ebpf::{
 
 use crate::{
     outcome::Outcome,
-    parse::{Miss, Served},
+    parse::{Odd, Served},
 };
 
 /// Entry point and single exit.
@@ -37,8 +37,9 @@ use crate::{
 fn balancer(ctx: XdpContext) -> u32 {
     let mut frame = Frame::new(ctx.ctx);
     let bytes = frame.len();
-    let outcome = match maps::plane() {
-        Some(plane) => classify(&mut frame, plane),
+    let outcome = match maps::plane().map(|plane| classify(&mut frame, plane)) {
+        Some(Ok(outcome)) => outcome,
+        Some(Err(Odd)) => odd::packet(ctx.ctx),
         None => Verdict::Inconsistent.into(),
     };
     let verdict = outcome.verdict();
@@ -63,27 +64,25 @@ fn balancer(ctx: XdpContext) -> u32 {
 /// The short path is compiled once per version of IP: code that knows which
 /// has less to ask.
 #[inline(always)]
-fn classify(frame: &mut Frame, plane: &'static Plane) -> Outcome {
+fn classify(frame: &mut Frame, plane: &'static Plane) -> Result<Outcome, Odd> {
     match frame.read::<u16>(ETHERTYPE) {
         Some(ETHERTYPE_IPV4) => {
-            let found = parse::ipv4(frame, plane);
-            plain(frame, found)
+            let found = parse::ipv4(frame, plane)?;
+            Ok(forward(frame, found))
         }
         Some(ETHERTYPE_IPV6) => {
-            let found = parse::ipv6(frame, plane);
-            plain(frame, found)
+            let found = parse::ipv6(frame, plane)?;
+            Ok(forward(frame, found))
         }
-        _ => odd::packet(frame.context()),
+        _ => Err(Odd),
     }
 }
 
-/// Sends a plain packet on, and any other to a closer look.
 #[inline(always)]
-fn plain(frame: &mut Frame, found: Result<Served, Miss>) -> Outcome {
+fn forward(frame: &mut Frame, found: Option<Served>) -> Outcome {
     match found {
-        Ok((packet, entry, table)) => forward::packet(frame, &packet, entry, &table),
-        Err(Miss::Verdict(verdict)) => verdict.into(),
-        Err(Miss::Odd) => odd::packet(frame.context()),
+        Some((packet, entry, table)) => forward::packet(frame, &packet, entry, &table),
+        None => Verdict::NotVip.into(),
     }
 }
 

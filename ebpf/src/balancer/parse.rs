@@ -4,7 +4,7 @@
 //! Nearly all packets are plain, so this path is short; whatever is not, is
 //! left to [`crate::odd`], which looks closer.
 
-use vipd_abi::{Plane, Segment, Verdict, VipEntry, VipKey};
+use vipd_abi::{Plane, VipEntry, VipKey};
 use vipd_ebpf::{
     frame::Frame,
     header::{
@@ -46,22 +46,6 @@ pub struct Packet {
 }
 
 impl Packet {
-    /// What it says about its flow. Looked for only when somebody asks.
-    #[inline(always)]
-    pub fn segment(&self, frame: &Frame) -> Segment {
-        if self.transport == 0 {
-            return Segment::About;
-        }
-        if self.protocol == UDP {
-            return Segment::Ongoing;
-        }
-        // Two bytes: of one alone at a variable place the verifier loses track.
-        match frame.read::<u16>(self.transport + TCP_OFFSET_FLAGS) {
-            Some(word) => Segment::of_tcp((word >> 8) as u8),
-            None => Segment::Odd,
-        }
-    }
-
     /// TOS or traffic class, ECN bits included.
     #[inline(always)]
     pub fn tos(&self) -> u8 {
@@ -69,27 +53,19 @@ impl Packet {
     }
 }
 
-/// Where a TCP header has its data offset and, in the byte behind, its flags.
-const TCP_OFFSET_FLAGS: usize = 12;
-
-/// What the short path comes to when it finds no service.
-pub enum Miss {
-    /// All that need be known.
-    Verdict(Verdict),
-    /// To be looked at more closely.
-    Odd,
-}
+/// Not plain: to be looked at more closely.
+pub struct Odd;
 
 /// A packet and the service it is for.
 pub type Served = (Packet, &'static VipEntry, Table);
 
-/// Finds the service of an IPv4 packet.
+/// Finds the service of an IPv4 packet; `None` when it is the kernel's.
 #[inline(always)]
-pub fn ipv4(frame: &Frame, plane: &'static Plane) -> Result<Served, Miss> {
+pub fn ipv4(frame: &Frame, plane: &'static Plane) -> Result<Option<Served>, Odd> {
     const TRANSPORT: usize = ETHERNET + IPV4_HEADER as usize;
     let (Some(header), Some(ports)) = (frame.at::<Ipv4>(ETHERNET), frame.read::<u32>(TRANSPORT))
     else {
-        return Err(Miss::Odd);
+        return Err(Odd);
     };
     // SAFETY: `at` has checked the bounds.
     let header = unsafe { header.read_unaligned() };
@@ -98,10 +74,12 @@ pub fn ipv4(frame: &Frame, plane: &'static Plane) -> Result<Served, Miss> {
         || header.fragment & FRAGMENT != 0
         || !is_whole(frame, header.protocol, length, IPV4_HEADER)
     {
-        return Err(Miss::Odd);
+        return Err(Odd);
     }
     let key = VipKey::v4(header.destination, header.protocol, (ports >> 16) as u16);
-    let (entry, table) = served(plane, &key)?;
+    let Some((entry, table)) = served(plane, &key)? else {
+        return Ok(None);
+    };
     let packet = Packet {
         family: Family::V4,
         network: ETHERNET,
@@ -114,16 +92,16 @@ pub fn ipv4(frame: &Frame, plane: &'static Plane) -> Result<Served, Miss> {
         ttl: header.ttl,
         length,
     };
-    Ok((packet, entry, table))
+    Ok(Some((packet, entry, table)))
 }
 
-/// Finds the service of an IPv6 packet.
+/// Finds the service of an IPv6 packet; `None` when it is the kernel's.
 #[inline(always)]
-pub fn ipv6(frame: &Frame, plane: &'static Plane) -> Result<Served, Miss> {
+pub fn ipv6(frame: &Frame, plane: &'static Plane) -> Result<Option<Served>, Odd> {
     const TRANSPORT: usize = ETHERNET + IPV6_HEADER as usize;
     let (Some(header), Some(ports)) = (frame.at::<Ipv6>(ETHERNET), frame.read::<u32>(TRANSPORT))
     else {
-        return Err(Miss::Odd);
+        return Err(Odd);
     };
     // SAFETY: `at` has checked the bounds.
     let header = unsafe { header.read_unaligned() };
@@ -133,11 +111,13 @@ pub fn ipv6(frame: &Frame, plane: &'static Plane) -> Result<Served, Miss> {
         || is_mapped(header.destination)
         || !is_whole(frame, header.next_header, length, IPV6_HEADER)
     {
-        return Err(Miss::Odd);
+        return Err(Odd);
     }
     let port = (ports >> 16) as u16;
     let key = VipKey::words(header.destination, header.next_header, port);
-    let (entry, table) = served(plane, &key)?;
+    let Some((entry, table)) = served(plane, &key)? else {
+        return Ok(None);
+    };
     let packet = Packet {
         family: Family::V6,
         network: ETHERNET,
@@ -150,7 +130,7 @@ pub fn ipv6(frame: &Frame, plane: &'static Plane) -> Result<Served, Miss> {
         ttl: header.hop_limit,
         length,
     };
-    Ok((packet, entry, table))
+    Ok(Some((packet, entry, table)))
 }
 
 /// Whether the packet is TCP or UDP, and its layer-4 header in what its IP
@@ -166,12 +146,12 @@ fn is_whole(frame: &Frame, protocol: u8, length: u32, header: u32) -> bool {
 }
 
 #[inline(always)]
-fn served(plane: &'static Plane, key: &VipKey) -> Result<(&'static VipEntry, Table), Miss> {
+fn served(plane: &'static Plane, key: &VipKey) -> Result<Option<(&'static VipEntry, Table)>, Odd> {
     let table = Table::published(plane);
     match table.plain(key) {
-        Found::Service(entry) => Ok((entry, table)),
-        Found::NotVip => Err(Miss::Verdict(Verdict::NotVip)),
-        Found::Unclear => Err(Miss::Odd),
+        Found::Service(entry) => Ok(Some((entry, table))),
+        Found::NotVip => Ok(None),
+        Found::Unclear => Err(Odd),
     }
 }
 

@@ -11,13 +11,13 @@ const LIMIT: usize = 4096;
 
 /// What happens to the connection after the answer.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Connection {
+pub(crate) enum Connection {
     KeepAlive,
     Close,
 }
 
 /// Sends a GET and returns the body of the answer, trimmed.
-pub(super) async fn request(stream: &mut TcpStream, connection: Connection) -> Result<String> {
+pub(crate) async fn request(stream: &mut TcpStream, connection: Connection) -> Result<String> {
     let connection = match connection {
         Connection::KeepAlive => "keep-alive",
         Connection::Close => "close",

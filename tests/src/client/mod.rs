@@ -2,7 +2,7 @@
 //! ([`Probes`]), and long-lived ones that must not break ([`Held`]).
 
 mod held;
-mod http;
+pub(crate) mod http;
 mod probes;
 
 use std::{

@@ -3,6 +3,8 @@
 
 mod bgp;
 mod draining;
+mod flooding;
+mod flows;
 mod forwarding;
 mod holding;
 mod loading;

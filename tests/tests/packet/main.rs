@@ -10,6 +10,7 @@ mod balancer;
 mod bench;
 mod decapsulator;
 mod frames;
+mod killed;
 mod kinds;
 mod phases;
 mod random;

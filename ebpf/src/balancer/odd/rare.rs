@@ -3,10 +3,12 @@
 use vipd_abi::{
     EntryKind, MOST_LENGTHS, MOST_RANGES, PORT_RANGES, VIP_SLOTS, VipEntry, VipKey, within,
 };
-use vipd_ebpf::anchor::anchor;
 
 use super::sight::Sight;
-use crate::{lookup::Table, maps};
+use crate::{
+    lookup::{Table, same},
+    maps,
+};
 
 /// The entry of the service: that of its port, or of a range of ports of the
 /// address or of a prefix around it, the longest first. Or else the entry of the
@@ -14,31 +16,42 @@ use crate::{lookup::Table, maps};
 #[inline(always)]
 pub fn closest(table: &Table, sight: &Sight) -> Option<&'static VipEntry> {
     let [upper, lower] = sight.address();
-    look(table.half, upper, lower, sight.service)
+    match look(table.half, upper, lower, sight.service) {
+        NOWHERE => None,
+        place => Some(table.entry(place)),
+    }
 }
 
-/// A function of its own, whose arguments are words: the stack takes no
-/// misaligned access.
+/// No place at all.
+const NOWHERE: u32 = u32::MAX;
+
+/// The place of that entry. A function of its own, whose arguments are words,
+/// as the stack takes no misaligned access; and so is what it returns, since all
+/// words are one to the verifier, but each address is another.
 #[inline(never)]
-fn look(half: u32, upper: u64, lower: u64, service: u32) -> Option<&'static VipEntry> {
-    let table = Table::of_half(maps::plane()?, half);
-    if let Some(entry) = find(&table, upper, lower, service)
-        && entry.kind == EntryKind::Service as u32
-    {
-        return Some(entry);
+fn look(half: u32, upper: u64, lower: u64, service: u32) -> u32 {
+    let Some(plane) = maps::plane() else {
+        return NOWHERE;
+    };
+    let table = Table::of_half(plane, half);
+    let exact = find(&table, upper, lower, service, EntryKind::Service);
+    if exact != NOWHERE {
+        return exact;
     }
     let is_v4 = upper == 0 && lower as u32 == 0xffff_u32.to_be();
-    let mut covering = None;
+    let mut covering = NOWHERE;
     // No length for the address itself.
     let mut length = 0;
     let mut i = 0;
     loop {
-        if let Some(entry) = covered(&table, upper, lower, length, is_v4) {
-            if let Some(service) = ranged(&table, entry, service) {
-                return Some(service);
+        let place = covered(&table, upper, lower, length, is_v4);
+        if place != NOWHERE {
+            let service = ranged(&table, place, service);
+            if service != NOWHERE {
+                return service;
             }
-            if covering.is_none() {
-                covering = Some(entry);
+            if covering == NOWHERE {
+                covering = place;
             }
         }
         if i == MOST_LENGTHS {
@@ -57,27 +70,28 @@ fn look(half: u32, upper: u64, lower: u64, service: u32) -> Option<&'static VipE
 }
 
 #[inline(always)]
-fn find(table: &Table, upper: u64, lower: u64, service: u32) -> Option<&'static VipEntry> {
+fn find(table: &Table, upper: u64, lower: u64, service: u32, kind: EntryKind) -> u32 {
     let address = [
         upper as u32,
         (upper >> 32) as u32,
         lower as u32,
         (lower >> 32) as u32,
     ];
-    table.find(&VipKey { address, service })
+    let key = VipKey { address, service };
+    let place = table.place(&key);
+    let entry = table.entry(place);
+    if same(&entry.key, &key) && entry.kind == kind as u32 {
+        place
+    } else {
+        NOWHERE
+    }
 }
 
 /// The entry of the address, or of a prefix of it if there is a length.
 #[inline(always)]
-fn covered(
-    table: &Table,
-    upper: u64,
-    lower: u64,
-    length: u32,
-    is_v4: bool,
-) -> Option<&'static VipEntry> {
-    let entry = if length == 0 {
-        find(table, upper, lower, 0)
+fn covered(table: &Table, upper: u64, lower: u64, length: u32, is_v4: bool) -> u32 {
+    if length == 0 {
+        find(table, upper, lower, 0, EntryKind::Address)
     } else {
         let service = VipKey::prefix([0; 4], length).service;
         let (upper, lower) = if is_v4 {
@@ -88,14 +102,14 @@ fn covered(
                 lower & mask(length.saturating_sub(64)),
             )
         };
-        find(table, upper, lower, service)
-    };
-    entry.filter(|entry| entry.kind == EntryKind::Address as u32)
+        find(table, upper, lower, service, EntryKind::Address)
+    }
 }
 
 /// The service of the first of the entry's ranges that the port is in.
 #[inline(always)]
-fn ranged(table: &Table, entry: &VipEntry, service: u32) -> Option<&'static VipEntry> {
+fn ranged(table: &Table, place: u32, service: u32) -> u32 {
+    let entry = table.entry(place);
     let port = u16::from_be(service as u16);
     let protocol = service >> 16 & 0xff;
     let mut i = 0;
@@ -104,12 +118,11 @@ fn ranged(table: &Table, entry: &VipEntry, service: u32) -> Option<&'static VipE
         let place = within(table.half * PORT_RANGES + place, 2 * PORT_RANGES);
         let range = &table.plane.ranges[place];
         if range.protocol == protocol && range.first <= port && port <= range.last {
-            let place = table.half * VIP_SLOTS + (range.place & (VIP_SLOTS - 1));
-            return Some(anchor(&table.plane.entries[within(place, 2 * VIP_SLOTS)]));
+            return table.half * VIP_SLOTS + (range.place & (VIP_SLOTS - 1));
         }
         i += 1;
     }
-    None
+    NOWHERE
 }
 
 /// Eight bytes of which the first bits on the wire are set, as they lie in

@@ -77,6 +77,8 @@ impl Applier {
         self.look_at = Some(now + LOOK);
         let (tables, count) = (&self.tables, self.count.as_deref());
         let mut free = Vec::new();
+        // Records of one backend share a counter, and may go together.
+        let mut counters = BTreeSet::new();
         for placed in self.services.values_mut().filter(|p| p.in_force) {
             placed.advance(tables);
             placed.look_for_names(tables, now);
@@ -84,7 +86,8 @@ impl Applier {
             for (index, former) in gone {
                 let counter = former.record.counter;
                 let kept = placed.records().any(|record| record.counter == counter);
-                free.push((index, (!kept).then_some(counter)));
+                free.push(index);
+                counters.extend((!kept).then_some(counter));
             }
         }
         for former in self.orphans.values_mut() {
@@ -93,15 +96,16 @@ impl Applier {
         for (index, former) in take_free(&mut self.orphans, count) {
             let counter = former.record.counter;
             let kept = self.orphans.values().any(|f| f.record.counter == counter);
-            free.push((index, (!kept).then_some(counter)));
+            free.push(index);
+            counters.extend((!kept).then_some(counter));
         }
-        for (index, counter) in free {
+        for index in free {
             self.tables.records.clear(index);
             self.indices.records.give_back(index, now);
-            if let Some(counter) = counter {
-                self.indices.counters.give_back(counter, now);
-            }
             self.hops_changed = true;
+        }
+        for counter in counters {
+            self.indices.counters.give_back(counter, now);
         }
     }
 

@@ -19,6 +19,7 @@ pub struct ScoreCard {
     pub backend_kill: BackendKill,
     pub agent_kill: AgentKill,
     pub node_kill: NodeKill,
+    pub backend_drain: BackendDrain,
 }
 
 /// A backend's web server was killed.
@@ -47,6 +48,13 @@ pub struct NodeKill {
     /// Between the beginnings of two successive successful connections.
     pub gap: Duration,
     pub established_total: usize,
+    pub established_broken: usize,
+}
+
+/// A backend was drained.
+#[derive(Default)]
+pub struct BackendDrain {
+    pub failed: usize,
     pub established_broken: usize,
 }
 
@@ -118,6 +126,7 @@ impl ScoreCard {
             backend_kill,
             agent_kill,
             node_kill,
+            backend_drain,
         } = self;
         let told = |key, measured| Line {
             key,
@@ -158,6 +167,12 @@ impl ScoreCard {
             told(
                 "node_kill.established_broken",
                 node_kill.established_broken as u64,
+            ),
+            bounded("backend_drain.failed", backend_drain.failed as u64, 0),
+            bounded(
+                "backend_drain.established_broken",
+                backend_drain.established_broken as u64,
+                0,
             ),
         ]
     }

@@ -1,5 +1,5 @@
-//! The story: the lab is built, works, and loses a backend, an agent and a
-//! balancer, one after the other.
+//! The story: the lab is built, works, loses a backend, an agent and a
+//! balancer, one after the other, and then has a backend drained.
 
 use std::{
     env,
@@ -8,12 +8,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use vipd_tests::{AgentConfig, Lab, Nginx, Probes, Rack, Site, Size, Vipd, host_prefix};
 
 use crate::{
     scene::{self, HELD},
-    score_card::{AgentKill, BackendKill, NodeKill, ScoreCard, ms},
+    score_card::{AgentKill, BackendDrain, BackendKill, NodeKill, ScoreCard, ms},
     screen::Screen,
 };
 
@@ -51,6 +51,7 @@ pub fn tell<'a>(lab: &Lab, screen: &'a Screen) -> Result<(ScoreCard, Stage<'a>)>
         backend_kill: stage.kill_backend()?,
         agent_kill: stage.kill_agent()?,
         node_kill: stage.kill_node()?,
+        backend_drain: stage.drain_backend()?,
     };
     Ok((card, stage))
 }
@@ -73,7 +74,11 @@ impl<'a> Stage<'a> {
         screen.say("The web servers and the router run. Now vipd starts on both balancers.");
 
         let start = Instant::now();
-        let config = AgentConfig::default().service("web", VIP.into(), "ipip", &site.rack.backends);
+        let config = AgentConfig {
+            service: "flow_idle = \"2s\"\n".to_owned(),
+            ..AgentConfig::default()
+        };
+        let config = config.service("web", VIP.into(), "ipip", &site.rack.backends);
         site.start_agents(&config)?;
         site.wait_for_sessions()?;
         let bgp_established = start.elapsed();
@@ -172,6 +177,8 @@ impl<'a> Stage<'a> {
              agent is started again.",
         );
         let Self { screen, site } = self;
+        // b2 has its part of the ring back for good.
+        site.wait_until_settled()?;
         let client = site.rack.client.clone();
         let measured = scene::measure(&client, vip(), screen, |event| {
             site.agents[0].process().kill()?;
@@ -241,11 +248,66 @@ impl<'a> Stage<'a> {
         Ok(result)
     }
 
+    /// (4) A backend is drained, as before maintenance.
+    fn drain_backend(&self) -> Result<BackendDrain> {
+        self.screen.heading("4. A backend is drained");
+        let Self { screen, site } = self;
+        let Rack {
+            client, balancers, ..
+        } = &site.rack;
+        site.rack.plug_in(&balancers[1])?;
+        site.wait_for_routes(VIP.into(), balancers)?;
+        site.wait_until_settled()?;
+        screen.say(
+            "lb2 is well again. b3 is to be maintained, so both balancers are told to drain\n\
+             it: from then on it gets no new connections, and keeps those that it has.",
+        );
+        let measured = scene::measure(client, vip(), screen, |event| {
+            site.drain("web/b3", true)?;
+            screen.say(&format!(
+                "After {} ms both balancers have taken the order:",
+                ms(event.elapsed())
+            ));
+            sleep(Duration::from_secs(2));
+            screen.quote("vipd status", &self.drained_backend()?);
+            Ok(())
+        })?;
+        let result = BackendDrain {
+            failed: measured.new.failures().count(),
+            established_broken: measured.held.broken().count(),
+        };
+        let late = measured.new.since(measured.event + Duration::from_secs(1));
+        let still_new = late.by_backend().get("b3").copied().unwrap_or(0);
+        ensure!(still_new == 0, "b3 got {still_new} new connections");
+        let on_b3 = measured.held.by_backend().get("b3").copied().unwrap_or(0);
+        ensure!(on_b3 > 0, "nothing was on b3");
+        screen.say(&format!(
+            "Of {} new connections {} failed, and none went to b3. Of {HELD} long-lived\n\
+             ones {} broke; {on_b3} stayed on b3 to the end.",
+            measured.new.attempts.len(),
+            result.failed,
+            result.established_broken,
+        ));
+        site.drain("web/b3", false)?;
+        screen.say("b3 was undrained, and gets new connections again.");
+        Ok(result)
+    }
+
+    /// What lb1 says of b3.
+    fn drained_backend(&self) -> Result<String> {
+        let status = self.site.agents[0].status()?;
+        let backend = status["services"][0]["backends"].as_array();
+        let backend = backend.and_then(|all| all.iter().find(|backend| backend["name"] == "b3"));
+        let backend = backend.context("b3 is there")?;
+        Ok(format!(
+            "b3  {}  {} flows",
+            backend["standing"].as_str().unwrap_or_default(),
+            backend["flows"]
+        ))
+    }
+
     /// Leaves the lab standing, all of it well, and says what to try in it.
     pub fn leave_standing(self, lab: &Lab) -> Result<()> {
-        let Rack { balancers, .. } = &self.site.rack;
-        self.site.rack.plug_in(&balancers[1])?;
-        self.site.wait_for_routes(VIP.into(), balancers)?;
         let (client, router) = (&self.site.rack.client, &self.site.rack.router);
         let lb1 = &self.site.rack.balancers[0].host;
         let vipd = Vipd::binary()?;
