@@ -19,9 +19,17 @@ pub struct Plan {
     pub services: u32,
     /// 1 for IPv6.
     pub is_ipv6: u32,
+    /// 1 when the target may cut the frame's end off.
+    pub is_cut: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// For frames that may be cut: where the first one started, 0 before.
+    pub start: u64,
+    /// Where the present one starts.
+    pub place: u64,
 }
 
-// SAFETY: repr(C), bytes, a u64 and four u32, 88 bytes without padding.
+// SAFETY: repr(C), bytes, three u64 and six u32, 112 bytes without padding.
 unsafe impl vipd_abi::Plain for Plan {}
 
 /// A flow as it differs from the template. There are 2^24: 8 bits of the

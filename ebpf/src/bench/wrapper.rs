@@ -12,7 +12,7 @@ use core::hint::black_box;
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, xdp_action},
     btf_maps::{Array, ProgramArray},
-    helpers::bpf_xdp_adjust_head,
+    helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
@@ -38,13 +38,22 @@ fn renew(ctx: &XdpContext) -> Option<()> {
     // SAFETY: map entries stay where they are, and one thread at a time runs
     // this program.
     let plan = unsafe { &mut *plan };
-    // In one word: the verifier takes no difference of halves of pointers.
-    let length = black_box(ctx.data_end() - ctx.data());
-    let grown = length as i32 - plan.length as i32;
+    let grown = if plan.is_cut == 0 {
+        length(ctx) - plan.length as i32
+    } else {
+        moved(ctx, plan)
+    };
     // Always called, so that it always costs the same.
     // SAFETY: the kernel hands a valid context to the program.
     if unsafe { bpf_xdp_adjust_head(ctx.ctx, grown) } != 0 {
         return None;
+    }
+    if plan.is_cut != 0 {
+        let cut = plan.length as i32 - length(ctx);
+        // SAFETY: as above.
+        if unsafe { bpf_xdp_adjust_tail(ctx.ctx, cut) } != 0 {
+            return None;
+        }
     }
     let packet = plan.made;
     plan.made = packet + 1;
@@ -54,6 +63,30 @@ fn renew(ctx: &XdpContext) -> Option<()> {
     } else {
         ipv6(ctx, plan, flow)
     }
+}
+
+/// Length of the frame.
+#[inline(always)]
+fn length(ctx: &XdpContext) -> i32 {
+    // In one word: the verifier takes no difference of halves of pointers.
+    black_box(ctx.data_end() - ctx.data()) as i32
+}
+
+/// By how much the frame starts before the first one.
+#[inline(always)]
+fn moved(ctx: &XdpContext, plan: &mut Plan) -> i32 {
+    // By way of the map: what comes from there is a number to the verifier,
+    // and no pointer.
+    // SAFETY: a reference's place is valid.
+    let place = unsafe {
+        let place = &raw mut plan.place;
+        place.write_volatile(ctx.data() as u64);
+        place.read_volatile()
+    };
+    if plan.start == 0 {
+        plan.start = place;
+    }
+    (plan.start - place) as i32
 }
 
 /// Number of the flow that a packet belongs to: every flow now and then, in

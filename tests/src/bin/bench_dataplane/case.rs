@@ -1,6 +1,9 @@
 //! What is measured.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    num::NonZeroU16,
+};
 
 use vipd_abi::Verdict;
 use vipd_control::model::{Mode, Protocol};
@@ -17,6 +20,8 @@ pub const FLOWS: [u32; 4] = [1, 1_000, 100_000, 1_000_000];
 pub const EVERY_PACKET: u32 = 0;
 
 /// XDP's verdicts (include/uapi/linux/bpf.h).
+pub const XDP_DROP: u32 = 1;
+/// Hand it to the kernel.
 pub const XDP_PASS: u32 = 2;
 /// Out of the same interface.
 pub const XDP_TX: u32 = 3;
@@ -34,6 +39,7 @@ pub mod name {
     pub const GUE: &str = "tcp, gue";
     pub const L2: &str = "tcp, l2-dsr";
     pub const NOT_VIP: &str = "not for a vip";
+    pub const TOO_BIG: &str = "too big, mostly limited";
     pub const LEARN_HIT: &str = "learn, flow hit";
     pub const LEARN_FULL: &str = "learn, miss, table full";
     pub const LEARN_NEW: &str = "learn, miss, recorded";
@@ -76,6 +82,8 @@ pub struct Case {
     pub verdict: Verdict,
     /// By how much the frame grows.
     pub grows: u32,
+    /// What becomes of a few packets now and then, which are cut.
+    pub rarely: Option<Verdict>,
 }
 
 /// How many services the targets with many have.
@@ -86,8 +94,8 @@ pub const VIP: IpAddr = vip(1);
 /// Another one.
 pub const OTHER_VIP: IpAddr = vip(2);
 const VIP_TO_IPV6: IpAddr = vip(3);
-/// Its backends are reached by GUE.
-pub const VIP_GUE: IpAddr = vip(4);
+const VIP_GUE: IpAddr = vip(4);
+const GUE_PORT: NonZeroU16 = NonZeroU16::new(6080).expect("not zero");
 const VIP_L2: IpAddr = vip(5);
 const NO_VIP: IpAddr = vip(250);
 const VIP_IPV6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0x64, 0, 0, 0, 0, 1));
@@ -110,7 +118,7 @@ pub fn services() -> Vec<Wanted> {
             to_ipv6: true,
             ..Wanted::new("4in6", VIP_TO_IPV6, Mode::Ipip)
         },
-        Wanted::new("gue", VIP_GUE, Mode::Ipip),
+        Wanted::new("gue", VIP_GUE, Mode::Gue(GUE_PORT)),
         Wanted::new("l2", VIP_L2, Mode::L2Dsr),
         Wanted::new("ipv6", VIP_IPV6, Mode::Ipip),
     ]
@@ -176,6 +184,18 @@ pub fn cases() -> Vec<Case> {
         ..forwarded(name::NOT_VIP, ack(NO_VIP), 0)
     };
     over(&FLOWS, not_vip);
+    let too_big = Case {
+        action: XDP_DROP,
+        verdict: Verdict::TooBigLimited,
+        rarely: Some(Verdict::TooBigAnswered),
+        kind: Kind {
+            // As large as the uplink takes, without the outer header.
+            payload: 1460,
+            ..ack(VIP)
+        },
+        ..forwarded(name::TOO_BIG, ack(VIP), 0)
+    };
+    over(&FLOWS, too_big);
 
     let slot = |name, target, kind| on(target, forwarded(name, kind, 20));
     over(&FLOWS, slot(name::LEARN_HIT, Target::Learn, ack(VIP)));
@@ -197,6 +217,7 @@ fn forwarded(name: &'static str, kind: Kind, grows: u32) -> Case {
         action: XDP_TX,
         verdict: Verdict::Forwarded,
         grows,
+        rarely: None,
     }
 }
 

@@ -1,7 +1,7 @@
 //! Slots in the middle of a change, and a flow table with flows in it, written
 //! by hand: how they come about is not what is measured.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::net::IpAddr;
 
 use anyhow::{Context as _, Result};
 use rustix::time::{ClockId, clock_gettime};
@@ -46,13 +46,6 @@ pub fn change_slots(tables: &Tables, kind: &Kind, change: impl Fn(u32, u32) -> S
         tables.stamps.store(offset + slot, Stamp::default());
     }
     Ok(())
-}
-
-/// The records that slots of the service name.
-pub fn owners(tables: &Tables, kind: &Kind) -> Result<BTreeSet<u32>> {
-    let (offset, length) = ring(tables, kind)?;
-    let owner = |place| tables.ring.load(place).current();
-    Ok((offset..offset + length).map(owner).collect())
 }
 
 /// Records flows of such packets for the owner of the next slot, as far as

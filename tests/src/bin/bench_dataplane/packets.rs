@@ -128,6 +128,10 @@ impl Kind {
             flows,
             services,
             is_ipv6: u32::from(self.destination.is_ipv6()),
+            is_cut: 0,
+            reserved: 0,
+            start: 0,
+            place: 0,
         }
     }
 }

@@ -93,6 +93,8 @@ impl Runner {
     ) -> Result<Ran> {
         let map = self.ebpf.map_mut("BENCH_TARGET").context("no target")?;
         ProgramArray::try_from(map)?.set(0, target, 0)?;
+        // Each call of the kernel has a frame of its own.
+        plan.start = 0;
         self.plan.store(0, *plan);
         let wrapper: &mut Xdp = self
             .ebpf

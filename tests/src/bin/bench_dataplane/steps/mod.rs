@@ -239,6 +239,8 @@ impl Machine<'_> {
             8 => Ok(0),
             // bpf_redirect: XDP_REDIRECT
             23 => Ok(4),
+            // bpf_csum_diff
+            28 => self.sum(),
             // bpf_xdp_adjust_head, bpf_xdp_adjust_tail
             44 => Ok(self.memory.move_head(second as i32)),
             65 => Ok(self.memory.move_tail(second as i32)),
@@ -259,6 +261,23 @@ impl Machine<'_> {
         let address = self.memory.add(value);
         self.values.insert((map, key), address);
         Ok(address)
+    }
+
+    /// Internet checksum, not folded to its end, of words that come less those
+    /// that go.
+    fn sum(&mut self) -> Result<u64> {
+        let [_, from, from_size, to, to_size, seed, ..] = self.registers;
+        let mut sum = seed & 0xffff_ffff;
+        for (address, size, flip) in [(from, from_size, u32::MAX), (to, to_size, 0)] {
+            for offset in (0..size).step_by(4) {
+                let word = self.memory.load(address + offset, 4)? as u32;
+                sum += u64::from(word ^ flip);
+            }
+        }
+        while sum > 0xffff_ffff {
+            sum = (sum & 0xffff_ffff) + (sum >> 32);
+        }
+        Ok(sum)
     }
 
     /// Where a section of globals starts.
