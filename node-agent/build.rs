@@ -11,7 +11,7 @@ fn main() {
     println!("cargo::rerun-if-env-changed=VIPD_BPF_DIR");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let objects = env::var_os("VIPD_BPF_DIR").map(PathBuf::from);
-    for name in ["balancer", "decap"] {
+    for name in ["balancer", "balancer-explain", "balancer-capture", "decap"] {
         let object = objects.as_ref().map(|dir| dir.join(name));
         let bytes = object.as_ref().and_then(|path| fs::read(path).ok());
         if let Some(path) = &object {

@@ -2,7 +2,7 @@
 
 use aya_ebpf::{
     bindings::xdp_md,
-    helpers::{bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
+    helpers::{bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_load_bytes},
 };
 
 use crate::header::{ETHERNET, ETHERTYPE, VLAN_TAG};
@@ -173,6 +173,19 @@ impl Frame {
         let present = core::hint::black_box(self.len()) as i32;
         // SAFETY: as above.
         unsafe { bpf_xdp_adjust_tail(self.ctx, length as i32 - present) == 0 }
+    }
+
+    /// Copies as much of the frame as fits; at least an Ethernet header, or
+    /// nothing.
+    #[inline(always)]
+    pub fn copy_head<const N: usize>(&self, into: &mut [u8; N]) {
+        // Compared as 64 bits: of 32 the verifier forgets the bound.
+        let length = self.len().min(N as u64);
+        if length < ETHERNET as u64 {
+            return;
+        }
+        // SAFETY: the context is valid, and so many bytes fit.
+        unsafe { bpf_xdp_load_bytes(self.ctx, 0, into.as_mut_ptr().cast(), length as u32) };
     }
 
     /// Index of the interface the frame came by.

@@ -11,12 +11,19 @@ use std::{
 use anyhow::{Context as _, bail};
 use axum::{
     Json, Router,
+    body::Body,
     extract::State,
     http::StatusCode,
+    response::{IntoResponse as _, Response},
     routing::{get, post},
 };
+use futures_util::stream;
 use http_body_util::{BodyExt as _, Full};
-use hyper::{Method, Request, body::Bytes, client::conn::http1};
+use hyper::{
+    Method, Request,
+    body::{Bytes, Incoming},
+    client::conn::http1,
+};
 use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use tokio::{
@@ -26,7 +33,10 @@ use tokio::{
 };
 
 use crate::{
+    capture::{self, CaptureError, Message},
     drain::{self, Answer, Order},
+    explain::{Explanation, Question},
+    inquiry::Inquiry,
     status::Status,
     views::Views,
 };
@@ -48,22 +58,27 @@ struct Api {
     views: Views,
     reload: mpsc::Sender<Reload>,
     orders: mpsc::Sender<drain::Request>,
+    inquiry: Option<Inquiry>,
 }
 
-/// The control interface.
+/// The control interface; without a data plane there is nothing to inquire.
 pub fn router(
     views: Views,
     reload: mpsc::Sender<Reload>,
     orders: mpsc::Sender<drain::Request>,
+    inquiry: Option<Inquiry>,
 ) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/reload", post(reload_config))
         .route("/v1/drain", post(drain_backend))
+        .route("/v1/explain", post(explain))
+        .route("/v1/capture", post(capture))
         .with_state(Api {
             views,
             reload,
             orders,
+            inquiry,
         })
 }
 
@@ -95,6 +110,53 @@ async fn ask<R, A>(
     answer
         .map(Json)
         .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)
+}
+
+/// Why a question has no answer.
+type Refusal = (StatusCode, String);
+
+impl Api {
+    fn inquiry(&self) -> Result<&Inquiry, Refusal> {
+        let none = "this agent has no data plane: its configuration has no [dataplane]";
+        let none = || (StatusCode::NOT_FOUND, none.to_owned());
+        self.inquiry.as_ref().ok_or_else(none)
+    }
+}
+
+async fn explain(
+    State(api): State<Api>,
+    Json(question): Json<Question>,
+) -> Result<Json<Explanation>, Refusal> {
+    let explained = api.inquiry()?.explain(question).await;
+    explained
+        .map(Json)
+        .map_err(|error| (StatusCode::UNPROCESSABLE_ENTITY, format!("{error:#}")))
+}
+
+/// Answers with a line of JSON for each message, until the capture ends.
+async fn capture(
+    State(api): State<Api>,
+    Json(request): Json<capture::Request>,
+) -> Result<Response, Refusal> {
+    let captures = &api.inquiry()?.captures;
+    let messages = captures.start(request).await.map_err(|error| {
+        let status = match error {
+            CaptureError::Busy => StatusCode::CONFLICT,
+            CaptureError::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            CaptureError::Refused(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            CaptureError::Kernel(_) | CaptureError::Read(_) => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        (status, error.to_string())
+    })?;
+    let lines = stream::unfold(messages, |mut messages| async {
+        let message = messages.recv().await?;
+        let line = serde_json::to_vec(&message).map(|mut line| {
+            line.push(b'\n');
+            Bytes::from(line)
+        });
+        Some((line, messages))
+    });
+    Ok(Body::from_stream(lines).into_response())
 }
 
 /// Opens the socket. One that a dead agent left is replaced, one that a living
@@ -129,6 +191,9 @@ const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long an agent may take over a reload, in which sessions may end.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How long an agent may take to load the explaining program and ask it.
+const EXPLAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// The command line's side of the socket.
 pub struct Client {
     socket: PathBuf,
@@ -149,7 +214,7 @@ impl Client {
     ///
     /// When the agent cannot be reached or does not answer.
     pub async fn status(&self) -> anyhow::Result<Status> {
-        self.call(Method::GET, "/v1/status", String::new(), STATUS_TIMEOUT)
+        self.call(Method::GET, "/v1/status", &(), STATUS_TIMEOUT)
             .await
     }
 
@@ -159,8 +224,47 @@ impl Client {
     ///
     /// When the agent cannot be reached or does not answer.
     pub async fn reload(&self) -> anyhow::Result<ReloadAnswer> {
-        self.call(Method::POST, "/v1/reload", String::new(), RELOAD_TIMEOUT)
+        self.call(Method::POST, "/v1/reload", &(), RELOAD_TIMEOUT)
             .await
+    }
+
+    /// What packets of a flow get, and why.
+    ///
+    /// # Errors
+    ///
+    /// When the agent cannot be reached or has no answer.
+    pub async fn explain(&self, question: &Question) -> anyhow::Result<Explanation> {
+        let path = "/v1/explain";
+        self.call(Method::POST, path, question, EXPLAIN_TIMEOUT)
+            .await
+    }
+
+    /// Captures packets: hands over each message until there are no more or
+    /// `take` fails or says that it is enough.
+    ///
+    /// # Errors
+    ///
+    /// When the agent cannot be reached or refuses, or `take` fails.
+    pub async fn capture(
+        &self,
+        request: &capture::Request,
+        mut take: impl FnMut(Message) -> anyhow::Result<bool>,
+    ) -> anyhow::Result<()> {
+        let mut body = self.send(Method::POST, "/v1/capture", request).await?;
+        let mut pending = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(data) = frame?.into_data() else {
+                continue;
+            };
+            pending.extend(data);
+            while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = pending.drain(..=end).collect();
+                if !take(serde_json::from_slice(&line)?)? {
+                    return Ok(());
+                }
+            }
+        }
+        bail!("the agent at {} has gone", self.socket.display())
     }
 
     /// Drains a backend, or ends that.
@@ -169,8 +273,7 @@ impl Client {
     ///
     /// When the agent cannot be reached or does not answer.
     pub async fn order(&self, order: &Order) -> anyhow::Result<Answer> {
-        let body = serde_json::to_string(order)?;
-        self.call(Method::POST, "/v1/drain", body, STATUS_TIMEOUT)
+        self.call(Method::POST, "/v1/drain", order, STATUS_TIMEOUT)
             .await
     }
 
@@ -178,10 +281,14 @@ impl Client {
         &self,
         method: Method,
         path: &str,
-        body: String,
+        question: &impl Serialize,
         limit: Duration,
     ) -> anyhow::Result<T> {
-        let answer = timeout(limit, self.exchange(method, path, body));
+        let answer = timeout(limit, async {
+            let body = self.send(method, path, question).await?;
+            let body = body.collect().await?.to_bytes();
+            Ok(serde_json::from_slice(&body)?)
+        });
         answer.await.unwrap_or_else(|_| {
             bail!(
                 "the agent at {} does not answer within {limit:?}: is it stopped (SIGSTOP) or \
@@ -191,12 +298,13 @@ impl Client {
         })
     }
 
-    async fn exchange<T: for<'a> Deserialize<'a>>(
+    /// Asks, and gives back the answer's body as it comes.
+    async fn send(
         &self,
         method: Method,
         path: &str,
-        body: String,
-    ) -> anyhow::Result<T> {
+        question: &impl Serialize,
+    ) -> anyhow::Result<Incoming> {
         let stream = UnixStream::connect(&self.socket).await.with_context(|| {
             format!(
                 "no agent answers at {}: is `vipd run` running?",
@@ -204,22 +312,25 @@ impl Client {
             )
         })?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        let connection = tokio::spawn(connection);
+        // It ends with the body.
+        tokio::spawn(connection);
         let request = Request::builder()
             .method(method)
             .uri(path)
             .header("host", "vipd")
             .header("content-type", "application/json")
-            .body(Full::<Bytes>::from(body))?;
+            .body(Full::new(Bytes::from(serde_json::to_vec(question)?)))?;
         let response = sender.send_request(request).await?;
         let status = response.status();
-        let body = response.into_body().collect().await?.to_bytes();
-        drop(sender);
-        connection.await??;
-        if !status.is_success() {
-            bail!("the agent answered {status}: it may be stopping");
+        let body = response.into_body();
+        if status.is_success() {
+            return Ok(body);
         }
-        Ok(serde_json::from_slice(&body)?)
+        let words = body.collect().await?.to_bytes();
+        match str::from_utf8(&words) {
+            Ok(words) if !words.is_empty() => bail!("{words}"),
+            _ => bail!("the agent answered {status}: it may be stopping"),
+        }
     }
 }
 

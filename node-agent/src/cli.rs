@@ -3,6 +3,7 @@
 use std::{
     env,
     io::{self, IsTerminal},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
@@ -16,10 +17,12 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     agent, announce,
     api::Client,
+    capture::client as capture,
     config::{Config, Dataplane, Finding, InterfaceName, LogLevel, XdpMode},
     dataplane::kernel::Mode,
     decap,
     drain::{self, Order, Target},
+    explain::{self, Question, Transport},
     netlink::Netlink,
     plane, preload,
 };
@@ -58,6 +61,41 @@ enum Command {
         /// As JSON.
         #[arg(long)]
         json: bool,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Tells what the living data plane does with the packets of a flow, and
+    /// why. Changes nothing.
+    Explain {
+        /// The client: ADDRESS:PORT.
+        #[arg(value_parser = explain::socket_address)]
+        source: SocketAddr,
+        /// The virtual address and port: ADDRESS:PORT.
+        #[arg(value_parser = explain::socket_address)]
+        destination: SocketAddr,
+        /// The transport protocol.
+        #[arg(default_value = "tcp")]
+        protocol: Transport,
+        /// A packet that opens a flow, rather than one of a flow that goes on.
+        #[arg(long)]
+        syn: bool,
+        /// The interface it comes by; the first configured one by default.
+        #[arg(long)]
+        iface: Option<String>,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Shows packets as they come and leave, each with its verdict, service and
+    /// backend. One capture at a time; costs nothing when none runs.
+    Capture {
+        #[command(flatten)]
+        filter: capture::Filter,
+        /// Write a pcapng file, which Wireshark opens, instead of lines.
+        #[arg(long)]
+        write: Option<PathBuf>,
         #[command(flatten)]
         socket: Socket,
     },
@@ -211,6 +249,34 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
                 print!("{}", status.render());
             }
         }
+        Command::Explain {
+            source,
+            destination,
+            protocol,
+            syn,
+            iface,
+            json,
+            socket,
+        } => {
+            let question = Question {
+                source,
+                destination,
+                protocol,
+                opens: syn,
+                interface: iface,
+            };
+            let explanation = Client::new(&socket.socket).explain(&question).await?;
+            if json {
+                println!("{}", serde_json::to_string_pretty(&explanation)?);
+            } else {
+                print!("{}", explanation.render());
+            }
+        }
+        Command::Capture {
+            filter,
+            write,
+            socket,
+        } => capture::run(&socket.socket, &filter.into(), write.as_deref()).await?,
         Command::Reload { socket } => {
             let answer = Client::new(&socket.socket).reload().await?;
             for message in &answer.messages {

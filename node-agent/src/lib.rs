@@ -5,12 +5,16 @@
 pub mod agent;
 pub mod announce;
 pub mod api;
+pub mod capture;
 pub mod cli;
 pub mod config;
 pub mod dataplane;
 pub mod decap;
 pub mod drain;
 pub mod engine;
+pub mod explain;
+pub mod headers;
+pub mod inquiry;
 mod leaving;
 pub mod metrics;
 pub mod netlink;

@@ -152,11 +152,11 @@ pub fn mode(mode: XdpMode) -> Mode {
 
 /// The interfaces of the configuration as `vipd status` shows them, by what the
 /// kernel says of them.
-fn interfaces(links: &[Option<Link>], config: &Dataplane, program: u32) -> Vec<status::Interface> {
+fn interfaces(links: &[Option<Link>], config: &Dataplane, ours: &[u32]) -> Vec<status::Interface> {
     let mode = |link: Option<&Link>| match link.map(|link| link.xdp) {
         None => "gone",
-        Some(Xdp::Native(id)) if id == program => Mode::Native.name(),
-        Some(Xdp::Generic(id)) if id == program => Mode::Generic.name(),
+        Some(Xdp::Native(id)) if ours.contains(&id) => Mode::Native.name(),
+        Some(Xdp::Generic(id)) if ours.contains(&id) => Mode::Generic.name(),
         Some(Xdp::None) => "detached",
         Some(_) => "another program",
     };
@@ -198,6 +198,8 @@ pub struct Guard {
     pub netlink: Netlink,
     /// The kernel's id of our program.
     pub program: u32,
+    /// That of the capturing program, while it may stand in for ours.
+    pub capturing: watch::Receiver<Option<u32>>,
     /// Where it should be attached.
     pub config: watch::Receiver<Option<Dataplane>>,
     /// Gets the interfaces' own MAC addresses.
@@ -220,15 +222,20 @@ impl Guard {
             let Some(config) = self.config.borrow_and_update().clone() else {
                 continue;
             };
-            let found = match links(&self.netlink, &config).await {
+            // A capture may begin or end while the kernel is asked.
+            let before = *self.capturing.borrow();
+            let found = links(&self.netlink, &config).await;
+            let ours = [Some(self.program), before, *self.capturing.borrow()];
+            let ours: Vec<u32> = ours.into_iter().flatten().collect();
+            let found = match found {
                 // A reload is under way: these links may be of before.
                 Ok(_) if self.config.has_changed().unwrap_or(false) => continue,
                 Ok(links) => {
                     silent = 0;
                     self.follow(&links);
                     self.interfaces
-                        .send_replace(interfaces(&links, &config, self.program));
-                    find_fault(&links, &config, self.program)
+                        .send_replace(interfaces(&links, &config, &ours));
+                    find_fault(&links, &config, &ours)
                 }
                 Err(error) => {
                     silent += 1;
@@ -284,10 +291,10 @@ fn macs<'a>(links: impl Iterator<Item = &'a Link>) -> [u64; MACS] {
     macs
 }
 
-fn find_fault(links: &[Option<Link>], config: &Dataplane, program: u32) -> Option<String> {
-    let wanted = match mode(config.xdp_mode) {
-        Mode::Native => Xdp::Native(program),
-        Mode::Generic => Xdp::Generic(program),
+fn find_fault(links: &[Option<Link>], config: &Dataplane, ours: &[u32]) -> Option<String> {
+    let wanted = |found| match (mode(config.xdp_mode), found) {
+        (Mode::Native, Xdp::Native(id)) | (Mode::Generic, Xdp::Generic(id)) => ours.contains(&id),
+        _ => false,
     };
     let of_one = config
         .interfaces
@@ -301,8 +308,9 @@ fn find_fault(links: &[Option<Link>], config: &Dataplane, program: u32) -> Optio
                 Xdp::None => Some(format!(
                     "the XDP program has been detached from {name}; restart vipd to attach it"
                 )),
-                found if found != wanted => Some(format!(
-                    "{name} runs {found:?}, another XDP program or mode than ours, {wanted:?}"
+                found if !wanted(found) => Some(format!(
+                    "{name} runs {found:?}, another XDP program or mode than ours: {} mode, {ours:?}",
+                    mode(config.xdp_mode).name()
                 )),
                 _ => None,
             }
@@ -409,7 +417,7 @@ mod tests {
             ("gone", [None, ours()], Some("eth0 is gone")),
         ];
         for (sentence, links, expected) in cases {
-            let found = find_fault(&links, &config, 7);
+            let found = find_fault(&links, &config, &[7]);
             let matches = match (&found, expected) {
                 (None, None) => true,
                 (Some(found), Some(expected)) => found.contains(expected),

@@ -160,13 +160,25 @@ impl Vipd {
         self.process.log()
     }
 
-    fn command(&self, subcommand: &str, arguments: &[&str]) -> Result<String> {
+    /// Runs a command of vipd that speaks to the agent; gives back what it says.
+    pub fn command(&self, subcommand: &str, arguments: &[&str]) -> Result<String> {
         let binary = Self::binary()?;
         let socket = self.host.dir().join("vipd.sock");
         let socket = socket.to_string_lossy();
         let mut all = vec![subcommand, "--socket", &socket];
         all.extend(arguments);
         self.host.run(&binary.to_string_lossy(), &all)
+    }
+
+    /// Starts a command that speaks to the agent until it is stopped.
+    pub fn spawn(&self, subcommand: &str, arguments: &[&str]) -> Result<Process> {
+        let mut command = Command::new(Self::binary()?);
+        let socket = self.host.dir().join("vipd.sock");
+        command
+            .args([subcommand, "--socket"])
+            .arg(socket)
+            .args(arguments);
+        self.host.spawn(subcommand, &mut command)
     }
 
     fn wait_for_answer(&mut self) -> Result<()> {

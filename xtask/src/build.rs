@@ -15,6 +15,10 @@ use crate::{
 /// Programs of the `ebpf` crate; each becomes `target/bpf/<name>`.
 const PROGRAMS: [&str; 3] = ["balancer", "decap", "pass"];
 
+/// Features that the balancer is built with once more, each as
+/// `target/bpf/balancer-<feature>`.
+const VARIANTS: [&str; 2] = ["explain", "capture"];
+
 /// What the benchmarks measure the balancer by and with.
 const BENCH_PROGRAMS: [&str; 4] = ["f1", "f2", "f3", "wrapper"];
 
@@ -43,7 +47,12 @@ pub fn run() -> Result<()> {
 
 /// Builds the eBPF objects into `target/bpf`.
 pub fn ebpf(toolchain: &Toolchain) -> Result<()> {
-    objects(toolchain, "building the eBPF objects", &PROGRAMS)
+    objects(toolchain, "building the eBPF objects", &PROGRAMS, None)?;
+    for feature in VARIANTS {
+        let what = format!("building the balancer to {feature}");
+        objects(toolchain, &what, &PROGRAMS[..1], Some(feature))?;
+    }
+    Ok(())
 }
 
 /// Builds those of the benchmarks, too.
@@ -52,14 +61,21 @@ pub fn ebpf_for_benchmarks(toolchain: &Toolchain) -> Result<()> {
         toolchain,
         "building the eBPF objects of the benchmarks",
         &BENCH_PROGRAMS,
+        None,
     )
 }
 
-fn objects(toolchain: &Toolchain, what: &str, programs: &[&str]) -> Result<()> {
+fn objects(
+    toolchain: &Toolchain,
+    what: &str,
+    programs: &[&str],
+    feature: Option<&str>,
+) -> Result<()> {
     let mut cargo = toolchain.compiler.cargo();
     cargo
         .args(["build", "--release", "--package", "vipd-ebpf"])
         .args(programs.iter().flat_map(|name| ["--bin", name]))
+        .args(feature.map(|feature| format!("--features={feature}")))
         .args(["--target", TARGET, "-Z", "build-std=core"])
         // A directory of its own: another compiler works here.
         .args(["--target-dir", "target/ebpf"])
@@ -79,7 +95,7 @@ fn objects(toolchain: &Toolchain, what: &str, programs: &[&str]) -> Result<()> {
         )?;
         programs
             .iter()
-            .map(|name| install_object(name))
+            .map(|name| install_object(name, feature))
             .collect::<Result<Vec<_>>>()
     })?;
     built.iter().for_each(|path| announce(path));
@@ -101,13 +117,14 @@ pub fn agent() -> Result<PathBuf> {
 
 /// Copies one object to where the agent's build takes it from. An object that
 /// did not change is left alone, so that the agent is not built anew.
-fn install_object(name: &str) -> Result<PathBuf> {
+fn install_object(name: &str, feature: Option<&str>) -> Result<PathBuf> {
     let from = shell::root()
         .join("target/ebpf")
         .join(TARGET)
         .join("release")
         .join(name);
-    let to = shell::root().join("target/bpf").join(name);
+    let installed = feature.map_or(name.to_owned(), |feature| format!("{name}-{feature}"));
+    let to = shell::root().join("target/bpf").join(installed);
     let object = fs::read(&from)
         .with_context(|| format!("the ebpf crate built no program {name}: {}", from.display()))?;
     if fs::read(&to).is_ok_and(|old| old == object) {

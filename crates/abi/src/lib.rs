@@ -29,6 +29,7 @@ mod plain;
 mod plane;
 mod slot;
 mod tick;
+mod trace;
 mod verdict;
 mod vip;
 
@@ -49,5 +50,6 @@ pub use plain::Plain;
 pub use plane::{Counts, Plane, within};
 pub use slot::{Phase, Slot, Stamp};
 pub use tick::Tick;
+pub use trace::{CAPTURED_BYTES, CaptureCount, CaptureFilter, Captured, Trace};
 pub use verdict::{Action, Verdict};
 pub use vip::{EntryKind, Head, MOST_LENGTHS, MOST_RANGES, PortRange, VipEntry, VipKey};

@@ -39,6 +39,14 @@ pub mod map {
     pub const COUNTS: &str = "COUNTS";
     /// Every map of the balancer that is pinned.
     pub const ALL: [&str; 2] = [PLANE, COUNTS];
+    /// `[Trace; 1]`: what the explaining program tells of its last packet.
+    pub const TRACES: &str = "TRACES";
+    /// `[CaptureFilter; 1]`: what the capturing program captures.
+    pub const CAPTURE_FILTER: &str = "CAPTURE_FILTER";
+    /// `[CaptureCount; CPUS]`: how much it has captured.
+    pub const CAPTURE_COUNTS: &str = "CAPTURE_COUNTS";
+    /// Ring buffer of `Captured`.
+    pub const CAPTURES: &str = "CAPTURES";
     /// The decapsulator's list of accepted outer source prefixes.
     pub const DECAP_SOURCES: &str = "DECAP_SOURCES";
     /// `[Counter; CPUS * 8]` of the decapsulator, by `DecapVerdict`.

@@ -10,7 +10,7 @@ use vipd_abi::{
 };
 use vipd_ebpf::{anchor::anchor, atomic::compare_and_swap, frame::Frame, header::UDP};
 
-use crate::lookup::Table;
+use crate::{lookup::Table, trace};
 
 /// A packet of a slot that is learning or tracking.
 pub struct Question<'a> {
@@ -46,7 +46,7 @@ pub fn route(question: &Question<'_>) -> u32 {
         question.transport as usize,
         question.protocol as u8,
     );
-    vipd_abi::route(
+    let route = vipd_abi::route(
         &memory,
         question.slot,
         question.hash,
@@ -54,8 +54,9 @@ pub fn route(question: &Question<'_>) -> u32 {
         now(),
         entry.idle as u16,
         table.head.longest_idle as u16,
-    )
-    .backend
+    );
+    trace::route(&route);
+    route.backend
 }
 
 /// Where a TCP header has its data offset and, in the byte behind, its flags.
@@ -106,6 +107,7 @@ impl Bucket {
     /// A bucket that all processors change, word by word.
     #[inline(always)]
     pub fn of(bucket: &FlowBucket) -> Self {
+        trace::set_freed(FLOWS_PER_BUCKET);
         Self((&raw const *bucket).cast_mut())
     }
 
@@ -119,6 +121,9 @@ impl Bucket {
     /// An entry as it is now.
     #[inline(always)]
     pub fn load(&self, place: usize) -> FlowEntry {
+        if trace::is_freed(place) {
+            return FlowEntry::FREE;
+        }
         // SAFETY: map entries stay where they are; others change the word as a
         // whole.
         FlowEntry(unsafe { self.entry(place).read_volatile() })
@@ -127,6 +132,12 @@ impl Bucket {
     /// Replaces an entry if it is still `old`; says whether it did.
     #[inline(always)]
     pub fn swap(&self, place: usize, old: FlowEntry, new: FlowEntry) -> bool {
+        if trace::DRY {
+            if new == FlowEntry::FREE {
+                trace::set_freed(place);
+            }
+            return true;
+        }
         // SAFETY: as above, and the entry is aligned.
         unsafe { compare_and_swap(self.entry(place), old.0, new.0) }
     }
@@ -178,6 +189,9 @@ impl FlowMemory for Memory {
 /// The place is valid and aligned.
 #[inline(always)]
 unsafe fn stamp(place: *mut u32, now: Tick) {
+    if trace::DRY {
+        return;
+    }
     // SAFETY: the caller's promise.
     unsafe {
         if place.read_volatile() != now.0 {

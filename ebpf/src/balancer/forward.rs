@@ -16,6 +16,7 @@ use crate::{
     odd::too_big,
     outcome::Outcome,
     parse::{Family, Packet},
+    trace,
 };
 
 /// Ethernet source and destination of a frame, each as the lower 48 bits of
@@ -51,6 +52,7 @@ pub fn choose(frame: &Frame, packet: &Packet, entry: &VipEntry, table: &Table, h
     let slot = &raw const table.plane.ring[within(place, RING_SLOTS)];
     // SAFETY: the agent stores the word as a whole, and it is read once.
     let slot = unsafe { slot.read_volatile() };
+    trace::slot(entry, place, slot, hash);
     if slot.is_stable() {
         return slot.current();
     }
@@ -69,7 +71,9 @@ pub fn choose(frame: &Frame, packet: &Packet, entry: &VipEntry, table: &Table, h
 /// Sends the packet to a backend.
 #[inline(always)]
 pub fn send(frame: &mut Frame, packet: &Packet, plane: &Plane, backend: u32, hash: u64) -> Outcome {
-    let backend = anchor(&plane.records[within(backend, BACKENDS)]);
+    let index = within(backend, BACKENDS);
+    let backend = anchor(&plane.records[index]);
+    trace::backend(index, backend);
     match to_backend(frame, packet, plane, backend, hash) {
         sent @ (Verdict::Forwarded | Verdict::Redirected) => Outcome::sent(sent, backend.counter),
         verdict => verdict.into(),
@@ -138,6 +142,7 @@ fn to_backend(
 /// Out of the interface it came by, or out of another.
 #[inline(always)]
 fn leave(frame: &Frame, uplink: &Uplink) -> Verdict {
+    trace::leaves(uplink);
     if uplink.ifindex == frame.ingress() {
         Verdict::Forwarded
     } else {

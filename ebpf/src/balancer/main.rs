@@ -14,6 +14,7 @@ mod maps;
 mod odd;
 mod outcome;
 mod parse;
+mod trace;
 
 use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
 use aya_log_ebpf::debug;
@@ -37,12 +38,14 @@ use crate::{
 fn balancer(ctx: XdpContext) -> u32 {
     let mut frame = Frame::new(ctx.ctx);
     let bytes = frame.len();
+    trace::begin(&frame);
     let outcome = match maps::plane().map(|plane| classify(&mut frame, plane)) {
         Some(Ok(outcome)) => outcome,
         Some(Err(Odd)) => odd::packet(ctx.ctx),
         None => Verdict::Inconsistent.into(),
     };
     let verdict = outcome.verdict();
+    trace::end(&frame, verdict);
     let seen = maps::count(verdict as u32, outcome.counter(), bytes);
     // The 1st, 2nd, 4th, 8th ... on a processor: never a line per packet.
     if verdict.is_odd() && seen.is_power_of_two() {

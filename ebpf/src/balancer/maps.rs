@@ -5,6 +5,8 @@ use aya_ebpf::{
 };
 use vipd_abi::{COUNTERS, CPUS, Counter, Counts, Plane, within};
 
+use crate::trace;
+
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 
 #[btf_map]
@@ -22,6 +24,9 @@ pub fn plane() -> Option<&'static Plane> {
 /// Says how many of this verdict this processor has counted.
 #[inline(always)]
 pub fn count(verdict: u32, backend: u32, bytes: u64) -> u64 {
+    if trace::DRY {
+        return 0;
+    }
     // SAFETY: the helper has no preconditions.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     let Some(counts) = COUNTS.get_ptr_mut(cpu) else {

@@ -36,6 +36,7 @@ pub(crate) use self::settings::{backends, secret, settings};
 use crate::{
     announce,
     api::{self, Reload, ReloadAnswer},
+    capture::Captures,
     config::{Config, Dataplane, OnStop},
     dataplane::{
         apply::{Applied, Settings},
@@ -113,6 +114,7 @@ struct Plane {
     kernel: Kernel,
     thread: thread::JoinHandle<()>,
     stop: watch::Sender<bool>,
+    captures: Captures,
 }
 
 impl Agent {
@@ -244,6 +246,7 @@ impl Agent {
         self.speaker.stop("vipd stops").await;
         self.tasks.abort_all();
         if let Some(plane) = self.plane {
+            let _none = plane.captures.stop().await;
             plane.stop.send_replace(true);
             let _ = tokio::task::spawn_blocking(|| plane.thread.join()).await;
             let keep = config

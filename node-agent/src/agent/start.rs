@@ -21,13 +21,16 @@ use super::{
 };
 use crate::{
     announce, api,
+    capture::Captures,
     config::Config,
     dataplane::{
         adopt::Adopted,
         apply::{Applier, Settings},
         driver,
+        pins::Pins,
     },
     engine::{Belief, Engine},
+    inquiry::Inquiry,
     metrics,
     netlink::{Netlink, watch::watch_ways},
     plane,
@@ -118,6 +121,7 @@ impl Agent {
         let (interfaces_in, interfaces) = watch::channel(Vec::new());
         let mut dataplane_views = None;
         let mut running = None;
+        let mut captures = None;
         let mut idle = None;
         if let (Some((mut kernel, applier, settings)), Some(dataplane)) =
             (loaded, &config.dataplane)
@@ -132,6 +136,7 @@ impl Agent {
                 interfaces,
             });
             let program = kernel.program_id()?;
+            let capturing = Captures::new(Pins::new(&dataplane.pin_path), applied.clone());
             let (stop, stop_out) = watch::channel(false);
             let inputs = driver::Inputs {
                 decision: decision.clone(),
@@ -146,6 +151,7 @@ impl Agent {
                 kernel,
                 thread,
                 stop,
+                captures: capturing.clone(),
             });
             spawn(
                 &mut tasks,
@@ -155,12 +161,14 @@ impl Agent {
             let guard = plane::Guard {
                 netlink: netlink.clone(),
                 program,
+                capturing: capturing.program(),
                 config: guarded_out,
                 settings: settings_in.clone(),
                 fault: fault_in,
                 interfaces: interfaces_in,
             };
             spawn(&mut tasks, "guard", guard.run());
+            captures = Some((capturing, applied.clone()));
         } else {
             // Nothing to apply, and never a fault.
             idle = Some((applied_in, fault_in));
@@ -206,7 +214,14 @@ impl Agent {
             findings: findings.into(),
         };
         let (reload, reloads) = mpsc::channel(1);
-        let api = axum::serve(control, api::router(views.clone(), reload, orders));
+        let inquiry = captures.map(|(captures, applied)| Inquiry {
+            pins: captures.pins().clone(),
+            netlink: netlink.clone(),
+            config: config_out.clone(),
+            applied,
+            captures,
+        });
+        let api = axum::serve(control, api::router(views.clone(), reload, orders, inquiry));
         spawn(&mut tasks, "control socket", async {
             // Its errors are those of single connections.
             let _ = api.await;

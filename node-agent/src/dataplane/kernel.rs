@@ -53,7 +53,7 @@ pub struct Kernel {
 const LEAVING: Duration = Duration::from_secs(5);
 
 /// Levels of aya-log: the verifier removes log lines that are above.
-const LEVEL_INFO: u8 = 3;
+pub(super) const LEVEL_INFO: u8 = 3;
 const LEVEL_DEBUG: u8 = 4;
 
 /// How the program is hooked to an interface.
@@ -118,6 +118,20 @@ pub enum KernelError {
         /// What was said.
         message: String,
     },
+    /// No data plane is pinned.
+    #[error("no data plane is pinned at {0}")]
+    NotLoaded(PathBuf),
+    /// A link could not be given another program.
+    #[error("cannot change the program at {path}: {message}")]
+    Swap {
+        /// The pin of the link or of the program.
+        path: PathBuf,
+        /// What was said.
+        message: String,
+    },
+    /// The program could not be run on a frame.
+    #[error("the kernel does not run the program on a frame: {0}")]
+    Run(String),
     /// The program could not be attached.
     #[error("cannot attach to {interface}: {message}{hint}")]
     Attach {
@@ -354,7 +368,7 @@ pub fn processors() -> u32 {
     u32::try_from(count).map_or(vipd_abi::CPUS, |n| n.clamp(1, vipd_abi::CPUS))
 }
 
-fn balancer(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
+pub(super) fn balancer(ebpf: &mut Ebpf) -> Result<&mut Xdp, KernelError> {
     let program = ebpf.program_mut("balancer").ok_or(KernelError::NotBuilt)?;
     program
         .try_into()
@@ -376,20 +390,22 @@ fn repin(program: &mut Xdp, path: &Path) -> Result<(), KernelError> {
     program.pin(path).map_err(|e| failed(chain(&e)))
 }
 
+/// So many entries of a map as memory, from an offset on in bytes.
+pub(super) fn memory<T: Plain>(
+    ebpf: &Ebpf,
+    name: &'static str,
+    offset: usize,
+    len: u32,
+) -> Result<Mapped<T>, KernelError> {
+    let Some(Map::Array(data)) = ebpf.map(name) else {
+        return Err(KernelError::NotBuilt);
+    };
+    let data: &MapData = data;
+    Mapped::of_map(&data.fd().as_fd(), offset, len)
+        .map_err(|source| KernelError::Map { name, source })
+}
+
 fn tables(ebpf: &mut Ebpf, processors: u32) -> Result<Tables, KernelError> {
-    fn memory<T: Plain>(
-        ebpf: &Ebpf,
-        name: &'static str,
-        offset: usize,
-        len: u32,
-    ) -> Result<Mapped<T>, KernelError> {
-        let Some(Map::Array(data)) = ebpf.map(name) else {
-            return Err(KernelError::NotBuilt);
-        };
-        let data: &MapData = data;
-        Mapped::of_map(&data.fd().as_fd(), offset, len)
-            .map_err(|source| KernelError::Map { name, source })
-    }
     macro_rules! table {
         ($field:ident, $len:expr) => {
             memory(ebpf, map::PLANE, offset_of!(Plane, $field), $len)?
@@ -419,7 +435,7 @@ fn tables(ebpf: &mut Ebpf, processors: u32) -> Result<Tables, KernelError> {
 }
 
 /// An error with all its causes in one line.
-fn chain(error: &dyn std::error::Error) -> String {
+pub(super) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -429,7 +445,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn errno(error: &ProgramError) -> Option<i32> {
+pub(super) fn errno(error: &ProgramError) -> Option<i32> {
     match error {
         ProgramError::SyscallError(error) => error.io_error.raw_os_error(),
         _ => None,

@@ -8,6 +8,7 @@ mod flows;
 mod forwarding;
 mod holding;
 mod loading;
+mod looking;
 mod old_kernel;
 mod reload;
 mod stopping;

@@ -18,7 +18,7 @@ const UP: &str = "192.0.2.21";
 const DOWN: &str = "192.0.2.22";
 
 /// Pins of this test, removed whatever happens.
-struct Scratch(std::path::PathBuf);
+pub struct Scratch(pub std::path::PathBuf);
 
 impl Drop for Scratch {
     fn drop(&mut self) {
@@ -26,7 +26,7 @@ impl Drop for Scratch {
     }
 }
 
-fn scratch(name: &str) -> Scratch {
+pub fn scratch(name: &str) -> Scratch {
     let path = format!("/sys/fs/bpf/vipd-test-{}-{name}", std::process::id());
     Scratch(path.into())
 }

@@ -3,6 +3,7 @@
 use std::{
     net::IpAddr,
     num::NonZeroU16,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -142,12 +143,18 @@ pub fn settings() -> Settings {
 impl Bench {
     /// Loads the program and applies the services; `healthy` says which
     /// backends are up.
-    pub fn new(
+    pub fn new(services: Vec<Arc<Service>>, ways: &Ways, healthy: impl Fn(IpAddr) -> bool) -> Self {
+        Self::load(None, services, ways, healthy)
+    }
+
+    /// The same, with maps and program pinned there.
+    pub fn load(
+        pins: Option<&Path>,
         mut services: Vec<Arc<Service>>,
         ways: &Ways,
         healthy: impl Fn(IpAddr) -> bool,
     ) -> Self {
-        let (kernel, tables) = Kernel::load(None, false).unwrap_or_else(|error| {
+        let (kernel, tables) = Kernel::load(pins, false).unwrap_or_else(|error| {
             panic!("{error}\nthe packet tier needs root and `cargo xtask build`")
         });
         services.sort_by(|a, b| a.name.cmp(&b.name));

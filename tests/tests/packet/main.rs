@@ -8,7 +8,9 @@
 mod adoption;
 mod balancer;
 mod bench;
+mod capture;
 mod decapsulator;
+mod explain;
 mod frames;
 mod killed;
 mod kinds;

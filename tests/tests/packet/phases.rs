@@ -207,7 +207,7 @@ fn a_new_record_of_the_same_backend_takes_its_flows_along() {
         lab.applied
             .usage
             .iter()
-            .any(|u| u.map == "BACKEND_RECORDS" && u.used == 2)
+            .any(|u| u.map == "backends" && u.used == 2)
     });
     assert_eq!(lab.live_records(), 2);
     lab.assert_stay(&mut old, "is lost with the old record");
@@ -250,7 +250,7 @@ fn a_backend_that_is_taken_out_ends_its_flows_in_peace() {
         lab.applied
             .usage
             .iter()
-            .any(|u| u.map == "BACKEND_RECORDS" && u.used == 2)
+            .any(|u| u.map == "backends" && u.used == 2)
     });
     for (port, backend) in lab.open(10_000..10_030) {
         assert_ne!(backend, gone, "port {port} begins anew");

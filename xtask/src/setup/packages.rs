@@ -62,6 +62,11 @@ pub const LAB: &[Package] = &[
         why: "labs record the packets of a test that fails",
     },
     Package {
+        name: "tshark",
+        provides: "tshark",
+        why: "the lab of captures opens their files with it, as an operator would",
+    },
+    Package {
         name: "bird2",
         provides: "bird",
         why: "the router of the demo and of the BGP labs",

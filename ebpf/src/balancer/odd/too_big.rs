@@ -13,7 +13,7 @@ use vipd_ebpf::{
 };
 
 use super::link;
-use crate::{flow, maps, parse::Family};
+use crate::{flow, maps, parse::Family, trace};
 
 /// Answers of one processor within a tick (134 ms).
 const MOST_ANSWERS: u32 = 100;
@@ -201,7 +201,9 @@ fn permit() -> Result<(), Verdict> {
         if new as u32 >= MOST_ANSWERS {
             return Err(Verdict::TooBigLimited);
         }
-        *word = new + 1;
+        if !trace::DRY {
+            *word = new + 1;
+        }
     }
     Ok(())
 }

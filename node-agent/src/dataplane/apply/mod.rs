@@ -80,6 +80,8 @@ pub struct Applied {
     pub vips: BTreeMap<Vip, u64>,
     /// Index of the counter per service and backend.
     pub counters: BTreeMap<Arc<str>, Counters>,
+    /// Number of each service.
+    pub numbers: BTreeMap<Arc<str>, u32>,
     /// Slots per phase, by service.
     pub phases: BTreeMap<Arc<str>, PhaseCount>,
     /// Flows recorded per service and backend; who has none may be absent.
@@ -462,6 +464,7 @@ impl Applier {
             }
         }
         for (name, placed) in &self.services {
+            applied.numbers.insert(name.clone(), placed.number);
             if placed.plan.is_none() {
                 continue;
             }

@@ -1,0 +1,242 @@
+//! The program that captures: it forwards, and hands copies of what the filter
+//! asks for to the agent. Bounded by a rate, by a deadline that the agent moves
+//! on, and by the ring buffer, which never waits.
+
+use aya_ebpf::{
+    bindings::BPF_F_MMAPABLE,
+    btf_maps::{Array, RingBuf},
+    helpers::{
+        bpf_get_prandom_u32, bpf_get_smp_processor_id,
+        generated::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns},
+    },
+    macros::btf_map,
+};
+use vipd_abi::{Action, CPUS, CaptureCount, CaptureFilter, Captured, Trace, Verdict};
+use vipd_ebpf::{
+    frame::Frame,
+    header::{
+        ETHERTYPE, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FRAGMENT, IPV6_HEADER, Ipv4, Ipv6, TCP, UDP,
+        VLAN_TAG,
+    },
+};
+
+const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
+
+/// What the packets in work have told, one on each processor.
+#[btf_map]
+static TRACES: Array<Captured, { CPUS as usize }> = Array::new();
+#[btf_map]
+static CAPTURE_FILTER: Array<CaptureFilter, 1, MMAPABLE> = Array::new();
+#[btf_map]
+static CAPTURE_COUNTS: Array<CaptureCount, { CPUS as usize }, MMAPABLE> = Array::new();
+/// Room for some 1,800 packets.
+#[btf_map]
+static CAPTURES: RingBuf<Captured, { 1 << 20 }> = RingBuf::new();
+
+const NANOS: u64 = 1_000_000_000;
+
+/// Service VLAN tag (IEEE 802.1ad) and customer VLAN tag (IEEE 802.1Q).
+const TAGS: [u16; 2] = [0x88a8_u16.to_be(), 0x8100_u16.to_be()];
+
+#[inline(always)]
+pub fn begin(frame: &Frame) {
+    let Some(event) = TRACES.get_ptr_mut(processor()) else {
+        return;
+    };
+    // SAFETY: map entries stay where they are, and this processor's is its own.
+    let event = unsafe { &mut *event };
+    event.time = 0;
+    if !is_wanted(frame) {
+        return;
+    }
+    // SAFETY: the helper has no preconditions.
+    event.time = unsafe { bpf_ktime_get_ns() };
+    event.trace = Trace::default();
+    event.came_by = frame.ingress();
+    event.length_in = frame.len() as u32;
+    event.length_out = 0;
+    frame.copy_head(&mut event.bytes_in);
+}
+
+#[inline(always)]
+pub fn end(frame: &Frame, verdict: Verdict) {
+    let cpu = processor();
+    let Some(event) = TRACES.get_ptr_mut(cpu) else {
+        return;
+    };
+    // SAFETY: as above.
+    let event = unsafe { &mut *event };
+    if event.time == 0 {
+        return;
+    }
+    event.trace.verdict = verdict as u32;
+    let (Some(filter), Some(count)) = (CAPTURE_FILTER.get(0), CAPTURE_COUNTS.get_ptr_mut(cpu))
+    else {
+        return;
+    };
+    let other_verdict = filter.verdicts != 0 && filter.verdicts >> verdict as u32 & 1 == 0;
+    let other_service = filter.service != 0 && filter.service != event.trace.service;
+    if other_verdict || other_service {
+        return;
+    }
+    if matches!(verdict.action(), Action::Transmit | Action::Redirect) {
+        event.length_out = frame.len() as u32;
+        frame.copy_head(&mut event.bytes_out);
+    }
+    // SAFETY: as above.
+    let count = unsafe { &mut *count };
+    count.in_second += 1;
+    let event: &Captured = event;
+    if CAPTURES.output(event, 0).is_ok() {
+        count.captured += 1;
+    } else {
+        count.lost += 1;
+    }
+}
+
+#[inline(always)]
+pub fn tell(what: impl FnOnce(&mut Trace)) {
+    if let Some(event) = TRACES.get_ptr_mut(processor()) {
+        // SAFETY: as above.
+        what(unsafe { &mut (*event).trace });
+    }
+}
+
+#[inline(always)]
+fn processor() -> u32 {
+    // SAFETY: the helper has no preconditions.
+    unsafe { bpf_get_smp_processor_id() }
+}
+
+/// What can be said of the frame as it comes, cheapest first.
+#[inline(always)]
+fn is_wanted(frame: &Frame) -> bool {
+    let (Some(filter), Some(count)) = (
+        CAPTURE_FILTER.get(0),
+        CAPTURE_COUNTS.get_ptr_mut(processor()),
+    ) else {
+        return false;
+    };
+    // SAFETY: the helpers have no preconditions; map entries stay where they
+    // are, and this processor's count is its own.
+    let (now, random, count) = unsafe {
+        (
+            bpf_ktime_get_coarse_ns(),
+            bpf_get_prandom_u32(),
+            &mut *count,
+        )
+    };
+    if now > filter.until
+        || filter.sample > 1 && random % filter.sample != 0
+        || !matches(frame, filter)
+    {
+        return false;
+    }
+    let second = now / NANOS;
+    if second != count.second {
+        count.second = second;
+        count.in_second = 0;
+    }
+    let left = count.in_second < u64::from(filter.rate);
+    count.limited += u64::from(!left);
+    left
+}
+
+/// What the filter asks of addresses, protocol and ports.
+#[inline(always)]
+fn matches(frame: &Frame, filter: &CaptureFilter) -> bool {
+    let masks = filter.source_mask[0]
+        | filter.source_mask[3]
+        | filter.destination_mask[0]
+        | filter.destination_mask[3];
+    if masks | filter.port | filter.protocol == 0 {
+        return true;
+    }
+    let Some(seen) = look(frame) else {
+        return false;
+    };
+    let [source, destination] = [seen.ports & 0xffff, seen.ports >> 16];
+    within(seen.source, filter.source, filter.source_mask)
+        && within(
+            seen.destination,
+            filter.destination,
+            filter.destination_mask,
+        )
+        && (filter.protocol == 0 || filter.protocol == u32::from(seen.protocol))
+        && (filter.port == 0 || filter.port == source || filter.port == destination)
+}
+
+#[inline(always)]
+fn within(address: [u32; 4], prefix: [u32; 4], mask: [u32; 4]) -> bool {
+    (address[0] ^ prefix[0]) & mask[0]
+        | (address[1] ^ prefix[1]) & mask[1]
+        | (address[2] ^ prefix[2]) & mask[2]
+        | (address[3] ^ prefix[3]) & mask[3]
+        == 0
+}
+
+/// An address as the filter has it.
+#[inline(always)]
+fn words([upper, lower]: [u64; 2]) -> [u32; 4] {
+    [
+        upper as u32,
+        (upper >> 32) as u32,
+        lower as u32,
+        (lower >> 32) as u32,
+    ]
+}
+
+/// What a filter may ask for: of the packet's own headers, tags or not, and
+/// ports only where they follow the IP header.
+struct Seen {
+    source: [u32; 4],
+    destination: [u32; 4],
+    protocol: u8,
+    ports: u32,
+}
+
+#[inline(always)]
+fn look(frame: &Frame) -> Option<Seen> {
+    let mut at = ETHERTYPE;
+    let mut ethertype = frame.read::<u16>(at)?;
+    let mut tags = 0;
+    while tags < 2 && TAGS.contains(&ethertype) {
+        at += VLAN_TAG;
+        ethertype = frame.read::<u16>(at)?;
+        tags += 1;
+    }
+    let network = at + 2;
+    let (mut seen, transport) = match ethertype {
+        ETHERTYPE_IPV4 => {
+            let header = frame.read::<Ipv4>(network)?;
+            let mapped = |address| [0, 0, 0xffff_u32.to_be(), address];
+            let seen = Seen {
+                source: mapped(header.source),
+                destination: mapped(header.destination),
+                protocol: header.protocol,
+                ports: 0,
+            };
+            // Later fragments have none.
+            let first = header.fragment & FRAGMENT & !0x2000_u16.to_be() == 0;
+            let length = usize::from(header.version_ihl & 0x0f) * 4;
+            (seen, first.then_some(network + length))
+        }
+        ETHERTYPE_IPV6 => {
+            let header = frame.read::<Ipv6>(network)?;
+            let seen = Seen {
+                source: words(header.source),
+                destination: words(header.destination),
+                protocol: header.next_header,
+                ports: 0,
+            };
+            (seen, Some(network + IPV6_HEADER as usize))
+        }
+        _ => return None,
+    };
+    if let Some(transport) = transport
+        && matches!(seen.protocol, TCP | UDP)
+    {
+        seen.ports = frame.read::<u32>(transport).unwrap_or(0);
+    }
+    Some(seen)
+}
