@@ -138,7 +138,7 @@ pub fn two_services() -> Vec<Wanted> {
 pub fn many_services() -> Vec<Wanted> {
     let service = |number: u32| Wanted {
         port: service_port(number),
-        // The ring map has room for no more.
+        // The ring map has no room for larger ones.
         ring_size: 4096,
         ..Wanted::new(&format!("tcp-{number:03}"), vip(number as u8), Mode::Ipip)
     };
