@@ -8,7 +8,7 @@ pub const VIP_SLOTS: u32 = 1 << 14;
 /// Buckets of the VIP table's hash in one half, each with a displacement.
 pub const VIP_BUCKETS: u32 = 1 << 12;
 /// Ring slots of all services together; 8 bytes each.
-pub const RING_SLOTS: u32 = 1 << 22;
+pub const RING_SLOTS: u32 = 1 << 23;
 /// Buckets of the flow table; a power of two.
 pub const FLOW_BUCKETS: u32 = 1 << 18;
 /// Buckets of the table of fragmented packets; a power of two.
@@ -18,13 +18,13 @@ pub const PORT_RANGES: u32 = 1 << 12;
 /// Words of one half of the filter of virtual addresses; a power of two.
 pub const FILTER_WORDS: u32 = 1 << 10;
 /// Backend records; index 0 is never used, so that an unset slot is seen.
-pub const BACKENDS: u32 = 1 << 17;
+pub const BACKENDS: u32 = 1 << 18;
 /// Next hops; index 0 is never used.
 pub const NEXT_HOPS: u32 = 1 << 16;
 /// Interfaces packets may leave by, with their own addresses; 0 is never used.
 pub const UPLINKS: u32 = 1 << 8;
 /// Counters of one processor: the verdicts first, then one per backend.
-pub const COUNTERS: u32 = 1 << 17;
+pub const COUNTERS: u32 = 1 << 18;
 /// Interfaces that can carry the program at the same time.
 pub const MACS: usize = 8;
 /// Processors the counters have room for. The agent shrinks the map to the

@@ -5,6 +5,7 @@ use std::{
     num::NonZeroU16,
 };
 
+use anyhow::{Result, ensure};
 use vipd_abi::Verdict;
 use vipd_control::model::{Mode, Protocol};
 
@@ -12,6 +13,7 @@ use crate::{
     packets::{ACK, Kind, SYN},
     plan::service_port,
     plane::Wanted,
+    runner::Ran,
 };
 
 /// Numbers of flows that a case is measured with.
@@ -136,7 +138,7 @@ pub fn two_services() -> Vec<Wanted> {
 pub fn many_services() -> Vec<Wanted> {
     let service = |number: u32| Wanted {
         port: service_port(number),
-        // The ring map has room for no more.
+        // The ring map has no room for larger ones.
         ring_size: 4096,
         ..Wanted::new(&format!("tcp-{number:03}"), vip(number as u8), Mode::Ipip)
     };
@@ -222,6 +224,32 @@ fn forwarded(name: &'static str, kind: Kind, grows: u32) -> Case {
 }
 
 impl Case {
+    /// Whether the last of some packets fared as expected; `length` is that of
+    /// a fresh frame.
+    pub fn check(&self, ran: &Ran, length: u32) -> Result<()> {
+        let expected = length + self.grows;
+        ensure!(
+            self.rarely.is_some() || ran.action == self.action && ran.length == expected,
+            "{}: XDP's verdict {} and {} bytes, expected {} and {expected}",
+            self.name,
+            ran.action,
+            ran.length,
+            self.action,
+        );
+        Ok(())
+    }
+
+    /// Whether all of so many packets were counted as expected.
+    pub fn check_count(&self, counted: u64, packets: u32) -> Result<()> {
+        ensure!(
+            counted == u64::from(packets),
+            "{}: {counted} of {packets} packets were {}",
+            self.name,
+            self.verdict.label()
+        );
+        Ok(())
+    }
+
     /// Flows in words.
     pub fn flows_label(&self) -> String {
         match self.flows {

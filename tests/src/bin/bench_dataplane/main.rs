@@ -3,7 +3,7 @@
 //!
 //! Every case is run once per round, so that what disturbs the machine for a
 //! while disturbs all of them. A case's net cost is its thread CPU time less
-//! that of the wrapper calling a program that does nothing, in the same round.
+//! that of the wrapper calling a program that does nothing, at the same time.
 
 mod case;
 mod floors;
@@ -89,13 +89,12 @@ fn measure(options: &Options) -> Result<Report> {
         let line = lines.iter().find(|line| line.key() == Some(key));
         line.map(|line| line.nanos.median)
     };
-    let wrapper = stage.wrapper.values().next();
     Ok(Report {
         machine: Machine::here(),
         command: options.command.clone(),
         rounds: options.rounds,
         goals: goals::judge(median),
-        wrapper: wrapper.map_or(f64::NAN, |nanos| Spread::of(nanos).median),
+        wrapper: Spread::of(&stage.wrapper).median,
         rings: if options.only.is_none() {
             rings::lines()
         } else {

@@ -15,7 +15,7 @@ use vipd_tests::bench::service;
 pub const SERVICES: u16 = 1000;
 /// Hosts, each of them a backend of every service.
 pub const HOSTS: u8 = 100;
-/// The ring map has room for no more slots per service.
+/// Slots of a service; the ring map has no room for larger ones.
 pub const RING_SIZE: u32 = 4096;
 
 /// Name of a service, counted from 0.

@@ -182,6 +182,7 @@ fn changes(lines: &mut Vec<Line>) -> Result<u64> {
         },
     };
     let mut line = |what, value, unit, goal| {
+        eprintln!("    {what}: {value:.2} {unit}");
         lines.push(Line {
             what,
             value,
