@@ -29,7 +29,7 @@ pub struct Link {
 /// Chooses the backend and sends the packet on its way.
 #[inline(always)]
 pub fn packet(frame: &mut Frame, packet: &Packet, entry: &VipEntry, table: &Table) -> Outcome {
-    if !table.head.macs.contains(&frame.destination()) {
+    if !table.is_for(frame.destination()) {
         return Verdict::OtherHost.into();
     }
     let hash = flow_hash(

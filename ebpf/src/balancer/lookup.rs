@@ -68,6 +68,13 @@ impl Table {
         self.plane.filter[within(self.half * FILTER_WORDS + word, 2 * FILTER_WORDS)] & bit != 0
     }
 
+    /// Whether frames to this MAC address are for one of our interfaces.
+    #[inline(always)]
+    pub fn is_for(&self, destination: u64) -> bool {
+        // Places that are not in use hold 0, which is nobody's address.
+        destination != 0 && self.head.macs.contains(&destination)
+    }
+
     /// The entry of just this key.
     #[inline(always)]
     pub fn find(&self, key: &VipKey) -> Option<&'static VipEntry> {

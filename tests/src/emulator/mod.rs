@@ -20,7 +20,7 @@ use self::cpio::Archive;
 use crate::host::Host;
 
 /// A boot and all commands; it takes half a minute on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(500);
 /// Begins the line that ends a command's output.
 const ANSWERED: &str = "= ";
 

@@ -56,7 +56,7 @@ pub fn packet(ctx: *mut xdp_md) -> Outcome {
         return Verdict::NotVip.into();
     };
     let mut frame = Frame::new(ctx);
-    if !table.head.macs.contains(&frame.destination()) {
+    if !table.is_for(frame.destination()) {
         // A switch floods frames for others; they are not ours.
         return Verdict::OtherHost.into();
     }
