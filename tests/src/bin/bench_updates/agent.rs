@@ -3,11 +3,14 @@
 
 use std::{
     fmt::Write as _,
-    fs, thread,
+    fs,
+    process::Command,
+    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
 use vipd_tests::{Host, Lab, Nginx, Rack, Size, Vipd};
 
 use crate::farm::{HOSTS, RING_SIZE, SERVICES, address, host, name};
@@ -36,18 +39,24 @@ pub fn anonymous_memory() -> Result<u64> {
     let _server = Nginx::start(farm)?;
 
     let balancer = &rack.balancers[0].host;
-    let mut agent =
-        Vipd::start(balancer, &config(balancer)?).inspect_err(|_| eprintln!("{}", lab.logs()))?;
-    let status = format!("/proc/{}/status", agent.process().pid());
+    let config = balancer.write("vipd.toml", &config(balancer)?)?;
+    let mut command = Command::new(Vipd::binary()?);
+    let agent = balancer.spawn("vipd", command.arg("run").arg("--config").arg(config))?;
+    let status = format!("/proc/{}/status", agent.pid());
     let start = Instant::now();
     let mut most = 0;
     let mut up = None;
     loop {
         most = most.max(anonymous(&status)?);
         if up.is_none() && start.elapsed() > PATIENCE {
-            bail!("not all backends were found up within {PATIENCE:?}");
+            bail!(
+                "not all backends were found up within {PATIENCE:?}: {:?}\n{}",
+                all_up(balancer),
+                agent.log()
+            );
         }
-        if up.is_none() && all_up(&agent)? {
+        // Busy with its first checks, it may not answer in time.
+        if up.is_none() && all_up(balancer).unwrap_or(false) {
             up = Some(Instant::now());
         }
         if up.is_some_and(|up| up.elapsed() > WATCHED) {
@@ -57,8 +66,16 @@ pub fn anonymous_memory() -> Result<u64> {
     }
 }
 
-fn all_up(agent: &Vipd) -> Result<bool> {
-    let status = agent.status()?;
+fn all_up(balancer: &Host) -> Result<bool> {
+    let vipd = Vipd::binary()?;
+    let socket = balancer.dir().join("vipd.sock");
+    let words = ["status", "--json", "--socket"].map(String::from);
+    let words: Vec<String> = words
+        .into_iter()
+        .chain([socket.display().to_string()])
+        .collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    let status: Value = serde_json::from_str(&balancer.run(&vipd.display().to_string(), &words)?)?;
     let services = status["services"].as_array().context("no services")?;
     let mut backends = services
         .iter()
@@ -84,6 +101,9 @@ fn config(balancer: &Host) -> Result<String> {
     let mut text = format!(
         r#"[control]
 socket = "{dir}/vipd.sock"
+
+[log]
+level = "warn"
 
 [dataplane]
 interfaces = ["eth0"]
