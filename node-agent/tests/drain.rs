@@ -82,7 +82,7 @@ impl Node {
         let socket = std::env::temp_dir().join(format!("vipd-{name}-{}.sock", std::process::id()));
         let listener = api::listen(&socket).expect("a socket");
         let client = Client::new(&socket);
-        let router = api::router(views, mpsc::channel(1).0, orders);
+        let router = api::router(views, mpsc::channel(1).0, orders, None);
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self {
             client,

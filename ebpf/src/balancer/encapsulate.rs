@@ -2,10 +2,10 @@
 
 use vipd_abi::BackendRecord;
 use vipd_ebpf::{
-    frame::Frame,
+    frame::{Addresses, Frame},
     header::{
-        ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_HEADER, IPV4_IN_IP, IPV6_HEADER, IPV6_IN_IP, Ipv6,
-        UDP, UDP_HEADER,
+        ETHERNET, ETHERTYPE_IPV4, ETHERTYPE_IPV6, IPV4_HEADER, IPV4_IN_IP, IPV6_IN_IP, Ipv6, UDP,
+        UDP_HEADER,
     },
 };
 
@@ -36,9 +36,9 @@ pub fn ipv4(
     link: &Link,
     hash: u64,
 ) -> Option<()> {
-    make_room(frame, packet, IPV4_HEADER, link, ETHERTYPE_IPV4)?;
-    let length = packet.length + IPV4_HEADER;
-    outer_ipv4(frame, packet, backend, hash, length, inside(packet))
+    prepend(frame, packet, link, ETHERTYPE_IPV4, || {
+        outer_ipv4(packet, backend, hash, packet.length, inside(packet))
+    })
 }
 
 /// IPv6 in front: IP in IP (RFC 2473).
@@ -50,8 +50,9 @@ pub fn ipv6(
     link: &Link,
     hash: u64,
 ) -> Option<()> {
-    make_room(frame, packet, IPV6_HEADER, link, ETHERTYPE_IPV6)?;
-    outer_ipv6(frame, packet, backend, hash, packet.length, inside(packet))
+    prepend(frame, packet, link, ETHERTYPE_IPV6, || {
+        outer_ipv6(packet, backend, hash, packet.length, inside(packet))
+    })
 }
 
 /// IPv4 and UDP in front: GUE.
@@ -63,22 +64,13 @@ pub fn gue4(
     link: &Link,
     hash: u64,
 ) -> Option<()> {
-    make_room(
-        frame,
-        packet,
-        IPV4_HEADER + UDP_HEADER,
-        link,
-        ETHERTYPE_IPV4,
-    )?;
     let length = packet.length + UDP_HEADER;
-    outer_ipv4(frame, packet, backend, hash, length + IPV4_HEADER, UDP)?;
-    udp(
-        frame,
-        packet.network + IPV4_HEADER as usize,
-        backend,
-        hash,
-        length,
-    )
+    prepend(frame, packet, link, ETHERTYPE_IPV4, || {
+        Pair(
+            outer_ipv4(packet, backend, hash, length, UDP),
+            udp(backend, hash, length),
+        )
+    })
 }
 
 /// IPv6 and UDP in front: GUE.
@@ -90,22 +82,25 @@ pub fn gue6(
     link: &Link,
     hash: u64,
 ) -> Option<()> {
-    make_room(
-        frame,
-        packet,
-        IPV6_HEADER + UDP_HEADER,
-        link,
-        ETHERTYPE_IPV6,
-    )?;
     let length = packet.length + UDP_HEADER;
-    outer_ipv6(frame, packet, backend, hash, length, UDP)?;
-    udp(
-        frame,
-        packet.network + IPV6_HEADER as usize,
-        backend,
-        hash,
-        length,
-    )
+    prepend(frame, packet, link, ETHERTYPE_IPV6, || {
+        Pair(
+            outer_ipv6(packet, backend, hash, length, UDP),
+            udp(backend, hash, length),
+        )
+    })
+}
+
+/// One header behind another.
+#[repr(C, packed)]
+struct Pair<A, B>(A, B);
+
+/// Outer headers behind a link header without tags.
+#[repr(C, packed)]
+struct Untagged<T> {
+    addresses: Addresses,
+    ethertype: u16,
+    outer: T,
 }
 
 /// The protocol number of the packet as such.
@@ -117,103 +112,104 @@ fn inside(packet: &Packet) -> u8 {
     }
 }
 
-/// Moves the head by the length of the outer headers, and writes link header
-/// and tags in front of them.
+/// Makes room for outer headers, and writes them, with link header and tags in
+/// front of them.
 #[inline(always)]
-fn make_room(
+fn prepend<T>(
     frame: &mut Frame,
     packet: &Packet,
-    outer: u32,
     link: &Link,
     ethertype: u16,
+    outer: impl FnOnce() -> T,
 ) -> Option<()> {
     let tags = frame.tags(packet.network)?;
-    if !frame.grow_head(outer as i32) {
+    if !frame.grow_head(size_of::<T>() as i32) {
         return None;
     }
-    frame.write_link(packet.network, link.words(), tags, ethertype)
+    if packet.network == ETHERNET {
+        // Nearly always: one look at the bounds is enough.
+        let place = frame.at::<Untagged<T>>(0)?;
+        // SAFETY: `at` has checked the bounds.
+        unsafe {
+            place.write_unaligned(Untagged {
+                addresses: link.words(),
+                ethertype,
+                outer: outer(),
+            });
+        }
+        return Some(());
+    }
+    frame.write_link(packet.network, link.words(), tags, ethertype)?;
+    let place = frame.at::<T>(packet.network)?;
+    // SAFETY: `at` has checked the bounds.
+    unsafe { place.write_unaligned(outer()) };
+    Some(())
 }
 
 /// DF set, id 0, TOS and ECN of the packet (RFC 6040, normal mode).
 #[inline(always)]
 fn outer_ipv4(
-    frame: &Frame,
     packet: &Packet,
     backend: &BackendRecord,
     hash: u64,
-    length: u32,
+    payload: u32,
     protocol: u8,
-) -> Option<()> {
-    let tos = packet.tos();
+) -> Outer4 {
+    let tos = u32::from(packet.tos());
+    let length = payload + IPV4_HEADER;
     let [_, _, _, source]: [u32; 4] = words(&backend.source);
     let [_, _, _, destination]: [u32; 4] = words(&backend.destination);
     let entropy = hash as u32 & backend.entropy;
     // The record's sum covers all words but TOS and length, and of the source
     // the bits that the flow fills are zero.
     let sum = backend.checksum
-        + u32::from(tos)
+        + tos
         + length
         + u32::from(u16::from_be(entropy as u16))
         + u32::from(u16::from_be((entropy >> 16) as u16));
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);
-    let outer = frame.at::<Outer4>(packet.network)?;
-    // SAFETY: `at` has checked the bounds.
-    unsafe {
-        outer.write_unaligned([
-            (0x4500_0000 | u32::from(tos) << 16 | length).to_be(),
-            0x4000_u32.to_be(),
-            (u32::from(TTL) << 24 | u32::from(protocol) << 16 | !sum & 0xffff).to_be(),
-            source | entropy,
-            destination,
-        ]);
-    }
-    Some(())
+    [
+        (0x4500_0000 | tos << 16 | length).to_be(),
+        0x4000_u32.to_be(),
+        (u32::from(TTL) << 24 | u32::from(protocol) << 16 | !sum & 0xffff).to_be(),
+        source | entropy,
+        destination,
+    ]
 }
 
 /// Traffic class, ECN and flow label of the packet (RFC 6040, RFC 6438).
 #[inline(always)]
 fn outer_ipv6(
-    frame: &Frame,
     packet: &Packet,
     backend: &BackendRecord,
     hash: u64,
     payload: u32,
     next_header: u8,
-) -> Option<()> {
-    let outer = frame.at::<Ipv6>(packet.network)?;
+) -> Ipv6 {
     let [upper, lower]: [u64; 2] = words(&backend.source);
     let entropy = u64::from(hash as u32 & backend.entropy) << 32;
-    // SAFETY: `at` has checked the bounds.
-    unsafe {
-        outer.write_unaligned(Ipv6 {
-            version_class_label: packet.class_label.to_be(),
-            payload: (payload as u16).to_be(),
-            next_header,
-            hop_limit: TTL,
-            source: [upper, lower | entropy],
-            destination: words(&backend.destination),
-        });
+    Ipv6 {
+        version_class_label: packet.class_label.to_be(),
+        payload: (payload as u16).to_be(),
+        next_header,
+        hop_limit: TTL,
+        source: [upper, lower | entropy],
+        destination: words(&backend.destination),
     }
-    Some(())
 }
 
 /// The UDP header of GUE: the checksum is zero, over IPv6 as RFC 6936 allows
 /// for tunnels.
 #[inline(always)]
-fn udp(frame: &Frame, at: usize, backend: &BackendRecord, hash: u64, length: u32) -> Option<()> {
-    let header = frame.at::<Udp>(at)?;
+fn udp(backend: &BackendRecord, hash: u64, length: u32) -> Udp {
     let source = FIRST_PORT | (hash >> 32) as u16;
-    // SAFETY: `at` has checked the bounds.
-    unsafe {
-        header.write_unaligned([
-            source.to_be(),
-            backend.port as u16,
-            (length as u16).to_be(),
-            0,
-        ]);
-    }
-    Some(())
+    [
+        source.to_be(),
+        backend.port as u16,
+        (length as u16).to_be(),
+        0,
+    ]
 }
 
 /// An address as words, as they lie in memory.

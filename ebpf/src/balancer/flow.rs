@@ -6,17 +6,21 @@ use core::ptr::{addr_of, addr_of_mut};
 use aya_ebpf::{bindings::xdp_md, helpers::generated::bpf_ktime_get_coarse_ns};
 use vipd_abi::{
     BACKENDS, BackendRecord, FLOW_BUCKETS, FLOWS_PER_BUCKET, FlowBucket, FlowEntry, FlowMemory,
-    Plane, RING_SLOTS, Segment, Slot, Stamp, Tick, VipEntry, flow_bucket, within,
+    Plane, RING_SLOTS, Segment, Slot, Stamp, Tick, flow_bucket, within,
 };
 use vipd_ebpf::{anchor::anchor, atomic::compare_and_swap, frame::Frame, header::UDP};
 
-use crate::{lookup::Table, trace};
+use crate::trace;
 
 /// A packet of a slot that is learning or tracking.
 pub struct Question<'a> {
     pub ctx: *mut xdp_md,
-    pub table: &'a Table,
-    pub entry: &'a VipEntry,
+    pub plane: &'a Plane,
+    /// Number of the service.
+    pub service: u32,
+    /// Its idle time, and the longest of all services, in ticks.
+    pub idle: u16,
+    pub longest_idle: u16,
     pub slot: Slot,
     pub hash: u64,
     /// Where the slot is in the ring.
@@ -31,15 +35,17 @@ pub struct Question<'a> {
 #[inline(never)]
 pub fn route(question: &Question<'_>) -> u32 {
     let Question {
-        ctx, table, entry, ..
+        ctx,
+        plane,
+        service,
+        ..
     } = *question;
-    let plane = table.plane;
     let bucket = flow_bucket(question.hash, FLOW_BUCKETS);
     let memory = Memory {
         plane,
         bucket: Bucket::of(anchor(&plane.flows[within(bucket, FLOW_BUCKETS)])),
         stamp: (&raw const plane.stamps[within(question.place, RING_SLOTS)]).cast_mut(),
-        service: entry.service,
+        service,
     };
     let segment = segment(
         &Frame::new(ctx),
@@ -52,8 +58,8 @@ pub fn route(question: &Question<'_>) -> u32 {
         question.hash,
         segment,
         now(),
-        entry.idle as u16,
-        table.head.longest_idle as u16,
+        question.idle,
+        question.longest_idle,
     );
     trace::route(&route);
     route.backend
@@ -144,14 +150,14 @@ impl Bucket {
 }
 
 /// One bucket, and the stamp of one slot.
-struct Memory {
-    plane: &'static Plane,
+struct Memory<'a> {
+    plane: &'a Plane,
     bucket: Bucket,
     stamp: *mut Stamp,
     service: u32,
 }
 
-impl FlowMemory for Memory {
+impl FlowMemory for Memory<'_> {
     #[inline(always)]
     fn load(&self, place: usize) -> FlowEntry {
         self.bucket.load(place)

@@ -58,8 +58,10 @@ pub fn choose(frame: &Frame, packet: &Packet, entry: &VipEntry, table: &Table, h
     }
     flow::route(&flow::Question {
         ctx: frame.context(),
-        table,
-        entry,
+        plane: table.plane,
+        service: entry.service,
+        idle: entry.idle as u16,
+        longest_idle: table.head.longest_idle as u16,
         slot,
         hash,
         place,

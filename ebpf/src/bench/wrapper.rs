@@ -23,6 +23,10 @@ static BENCH_PLAN: Array<Plan, 1, { BPF_F_MMAPABLE as usize }> = Array::new();
 #[btf_map]
 static BENCH_TARGET: ProgramArray<1> = ProgramArray::new();
 
+#[expect(
+    clippy::needless_pass_by_value,
+    reason = "the `xdp` attribute calls it by value"
+)]
 #[xdp]
 fn wrapper(ctx: XdpContext) -> u32 {
     if renew(&ctx).is_some() {

@@ -448,11 +448,11 @@ fn too_much(count: u32, service: impl Fn(u32) -> (&'static str, String)) -> Stri
 
 #[test]
 fn more_than_the_data_plane_has_room_for_is_refused_where_it_is_too_much() {
-    let said = too_much(3, |number| {
+    let said = too_much(5, |number| {
         let lines = format!("port = {number}\nring_size = 1048576");
         ("198.51.100.10", lines)
     });
-    assert!(said.starts_with("big.toml:27:"), "{said}");
+    assert!(said.starts_with("big.toml:51:"), "{said}");
     assert!(said.contains("ring slots: too many"), "{said}");
 
     let range = |number| format!("port = \"{number}00-{number}50\"\nmin_healthy = 1");

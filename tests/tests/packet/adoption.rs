@@ -138,7 +138,7 @@ fn a_map_of_another_shape_is_refused_before_it_is_used() {
         .expect("is refused")
         .to_string();
     assert!(
-        error.contains("PLANE") && error.contains("value 2097152"),
+        error.contains("PLANE") && error.contains("value 4194304"),
         "{error}"
     );
 }
