@@ -1,4 +1,4 @@
-//! Keeping the compiler from undoing an address.
+//! Places in the tables, in a form that the verifier follows.
 
 /// The same reference, of which the compiler does not know where it comes from.
 ///
@@ -22,4 +22,31 @@ pub fn anchor<T>(place: &T) -> &T {
 #[cfg(not(target_arch = "bpf"))]
 pub fn anchor<T>(place: &T) -> &T {
     place
+}
+
+/// An index into a table of `places`, a power of two: out of range is brought
+/// into it, which an agent that is right never needs.
+///
+/// The compiler must not know what the index is made of: it would leave out a
+/// mask that changes nothing, and kernels before 6.3 then lose the bound.
+#[inline(always)]
+pub fn within(index: u32, places: u32) -> usize {
+    (opaque(index) & (u64::from(places) - 1)) as usize
+}
+
+#[inline(always)]
+#[cfg(target_arch = "bpf")]
+fn opaque(index: u32) -> u64 {
+    let mut index = u64::from(index);
+    // SAFETY: a move to itself.
+    unsafe {
+        core::arch::asm!("{0} = {0}", inout(reg) index, options(nomem, nostack, pure));
+    }
+    index
+}
+
+#[inline(always)]
+#[cfg(not(target_arch = "bpf"))]
+fn opaque(index: u32) -> u64 {
+    index.into()
 }

@@ -47,7 +47,7 @@ pub use maps::{
 };
 pub use next_hop::{NextHop, Uplink, mac_bits};
 pub use plain::Plain;
-pub use plane::{Counts, Plane, within};
+pub use plane::{Counts, Plane};
 pub use slot::{Phase, Slot, Stamp};
 pub use tick::Tick;
 pub use trace::{CAPTURED_BYTES, CaptureCount, CaptureFilter, Captured, Trace};

@@ -61,12 +61,3 @@ const _: () = {
 /// What one processor counts: a value of the map [`crate::map::COUNTS`].
 #[repr(C)]
 pub struct Counts(pub [Counter; COUNTERS as usize]);
-
-/// An index into a table of `places`, a power of two: out of range is brought
-/// into it, which an agent that is right never needs.
-#[must_use]
-#[inline(always)]
-pub const fn within(index: u32, places: u32) -> usize {
-    debug_assert!(places.is_power_of_two());
-    (index & (places - 1)) as usize
-}

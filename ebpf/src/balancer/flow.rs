@@ -6,9 +6,14 @@ use core::ptr::{addr_of, addr_of_mut};
 use aya_ebpf::{bindings::xdp_md, helpers::generated::bpf_ktime_get_coarse_ns};
 use vipd_abi::{
     BACKENDS, BackendRecord, FLOW_BUCKETS, FLOWS_PER_BUCKET, FlowBucket, FlowEntry, FlowMemory,
-    Plane, RING_SLOTS, Segment, Slot, Stamp, Tick, flow_bucket, within,
+    Plane, RING_SLOTS, Segment, Slot, Stamp, Tick, flow_bucket,
 };
-use vipd_ebpf::{anchor::anchor, atomic::compare_and_swap, frame::Frame, header::UDP};
+use vipd_ebpf::{
+    anchor::{anchor, within},
+    atomic::compare_and_swap,
+    frame::Frame,
+    header::UDP,
+};
 
 use crate::trace;
 

@@ -2,10 +2,10 @@
 
 use vipd_abi::{
     BACKENDS, BackendKind, BackendRecord, NEXT_HOPS, NextHop, Plane, RING_SLOTS, UPLINKS, Uplink,
-    Verdict, VipEntry, flow_hash, within,
+    Verdict, VipEntry, flow_hash,
 };
 use vipd_ebpf::{
-    anchor::anchor,
+    anchor::{anchor, within},
     frame::{Addresses, Frame},
     header::{IPV4_HEADER, IPV6_HEADER, UDP_HEADER},
 };

@@ -2,11 +2,9 @@
 
 use core::ptr::addr_of;
 
-use vipd_abi::{
-    EntryKind, FILTER_WORDS, Head, Plane, VIP_BUCKETS, VIP_SLOTS, VipEntry, VipKey, within,
-};
+use vipd_abi::{EntryKind, FILTER_WORDS, Head, Plane, VIP_BUCKETS, VIP_SLOTS, VipEntry, VipKey};
 
-use vipd_ebpf::anchor::anchor;
+use vipd_ebpf::anchor::{anchor, within};
 
 /// The half of the table that is in force.
 pub struct Table {

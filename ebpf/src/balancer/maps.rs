@@ -3,7 +3,8 @@
 use aya_ebpf::{
     bindings::BPF_F_MMAPABLE, btf_maps::Array, helpers::bpf_get_smp_processor_id, macros::btf_map,
 };
-use vipd_abi::{COUNTERS, CPUS, Counter, Counts, Plane, within};
+use vipd_abi::{COUNTERS, CPUS, Counter, Counts, Plane};
+use vipd_ebpf::anchor::within;
 
 use crate::trace;
 

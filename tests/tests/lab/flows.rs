@@ -7,6 +7,7 @@
 use std::{
     fmt::Write as _,
     net::{IpAddr, Ipv4Addr},
+    thread::sleep,
     time::{Duration, Instant},
 };
 
@@ -19,7 +20,7 @@ const NUMBER: usize = 10_000;
 /// One of so many ends with each change, and another one is opened.
 const RENEWED: usize = 100;
 /// Longer than any connection is silent.
-const MEMORY: &str = "flow_idle = \"4s\"\n";
+const MEMORY: &str = "flow_idle = \"8s\"\n";
 const PAUSE: Duration = Duration::from_millis(1200);
 /// Two busy processors answer late now and then; that is no death.
 const PATIENT: &str = "interval = \"700ms\"\ntimeout = \"700ms\"\nrise = 1\nfall = 3\n";
@@ -78,7 +79,9 @@ fn without_a_memory_of_flows_a_change_breaks_connections_and_that_is_seen() {
         let mut story = Story::begin(lab, "flow_idle = \"0s\"\n")?;
         story.number = 400;
         story.open()?;
-        story.configure("b4 is added", &[1, 1, 1, 1])?;
+        let config = config(&story.site.rack.backends, story.memory, &[1, 1, 1, 1]);
+        story.site.reload(&config)?;
+        sleep(Duration::from_secs(5));
         let report = story.flows.take().context("they are open")?.judge()?;
         let broken: Vec<&Flow> = report.broken().collect();
         let opened_before = report.flows.len() - broken.len();

@@ -100,7 +100,12 @@ fn site(lab: &Lab) -> Result<Site> {
         backends: 3,
     };
     Site::build(lab, size, &[VIP.into()], &|rack| {
-        AgentConfig::default().service("web", VIP.into(), "ipip", &rack.backends)
+        let config = AgentConfig {
+            // Short, so that the slots come to rest soon after the start.
+            service: "flow_idle = \"2s\"\n".to_owned(),
+            ..AgentConfig::default()
+        };
+        config.service("web", VIP.into(), "ipip", &rack.backends)
     })
 }
 
@@ -109,6 +114,7 @@ fn begin(site: &Site) -> Result<(Held, Probes)> {
     for backend in &site.rack.backends {
         site.wait_for_backend(backend.host.name(), true)?;
     }
+    site.wait_until_settled()?;
     let vip = (VIP, 80).into();
     let held = Held::open(&site.rack.client, vip, HELD)?;
     let probes = Probes::start(&site.rack.client, vip);

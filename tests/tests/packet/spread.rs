@@ -151,7 +151,10 @@ fn a_service_that_finds_no_room_keeps_what_it_had_and_gets_it_later() {
         service.ring_size = size;
         std::sync::Arc::new(service)
     };
-    let fillers = || (1..=3).map(|n| large(&format!("s{n}"), &format!("198.51.100.{n}"), 1 << 20));
+    // All but a part of the room, in as large rings as there are.
+    let most = vipd_abi::RING_SLOTS >> 20;
+    let fillers =
+        || (1..most).map(|n| large(&format!("s{n}"), &format!("198.51.100.{n}"), 1 << 20));
     let with_web = |size| {
         let mut services: Vec<_> = fillers().collect();
         services.push(large("web", VIP, size));

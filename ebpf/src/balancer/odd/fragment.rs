@@ -2,8 +2,8 @@
 
 use vipd_abi::{
     BACKENDS, FLOWS_PER_BUCKET, FRAGMENT_BUCKETS, FlowEntry, Head, Plane, flow_bucket, flow_hash,
-    within,
 };
+use vipd_ebpf::anchor::within;
 use vipd_ebpf::header::IPV6_FRAGMENT;
 
 use super::sight::Sight;
@@ -96,5 +96,5 @@ pub fn record(hash: u64, backend: u32) -> u32 {
 
 #[inline(always)]
 fn bucket(plane: &Plane, hash: u64) -> Bucket {
-    Bucket::of(&plane.fragments[flow_bucket(hash, FRAGMENT_BUCKETS) as usize])
+    Bucket::of(&plane.fragments[within(flow_bucket(hash, FRAGMENT_BUCKETS), FRAGMENT_BUCKETS)])
 }

@@ -1,8 +1,7 @@
 //! The closer look into the VIP table: port ranges and prefixes.
 
-use vipd_abi::{
-    EntryKind, MOST_LENGTHS, MOST_RANGES, PORT_RANGES, VIP_SLOTS, VipEntry, VipKey, within,
-};
+use vipd_abi::{EntryKind, MOST_LENGTHS, MOST_RANGES, PORT_RANGES, VIP_SLOTS, VipEntry, VipKey};
+use vipd_ebpf::anchor::within;
 
 use super::sight::Sight;
 use crate::{

@@ -2,8 +2,9 @@
 //! much does (RFC 1191, RFC 8201).
 
 use aya_ebpf::{bindings::xdp_md, helpers::bpf_get_smp_processor_id};
-use vipd_abi::{CPUS, Verdict, within};
+use vipd_abi::{CPUS, Verdict};
 use vipd_ebpf::{
+    anchor::within,
     checksum,
     frame::Frame,
     header::{
