@@ -8,7 +8,7 @@ use std::{
 use anyhow::Result;
 use vipd::netlink::way::{Way, Ways};
 use vipd_abi::{Uplink, mac_bits};
-use vipd_control::model::{Mode, Model, Protocol};
+use vipd_control::model::{CheckKind, Mode, Model, Protocol};
 use vipd_tests::bench::service;
 
 /// Services.
@@ -40,7 +40,8 @@ pub fn model() -> Result<Model> {
         let (vip, port) = address(number);
         let hosts = (0..HOSTS).map(|number| host(number).into());
         let way = (Protocol::Tcp, Mode::Ipip);
-        let service = service(&name(number), (vip.into(), port), way, hosts, RING_SIZE)?;
+        let mut service = service(&name(number), (vip.into(), port), way, hosts, RING_SIZE)?;
+        service.check.kind = CheckKind::Tcp;
         Ok(Arc::new(service))
     });
     Ok(Model {

@@ -6,7 +6,9 @@ mod farm;
 
 use std::{
     env,
+    net::IpAddr,
     process::ExitCode,
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -18,15 +20,18 @@ use vipd::dataplane::{
 };
 use vipd_abi::{FlowKey, map};
 use vipd_control::{
+    check::{CheckCode, CheckResult, Observation},
     decide::{Decider, Desired},
-    model::{Backend, Model, Service},
+    health::Initial,
+    health_table::HealthTable,
+    model::{Model, Service},
 };
 use vipd_tests::bench::{self, Machine};
 
 use crate::farm::{HOSTS, SERVICES};
 
 /// Changes of one backend of one service.
-const CHANGES: u32 = 500;
+const CHANGES: usize = 500;
 /// Changes of a host that serves in all services.
 const HOST_CHANGES: u8 = 20;
 
@@ -127,6 +132,7 @@ impl Line {
 /// The data plane and who decides for it.
 struct Farm {
     model: Model,
+    health: HealthTable,
     decider: Decider,
     desired: Desired,
     applier: Applier,
@@ -147,10 +153,11 @@ impl Took {
 }
 
 impl Farm {
-    /// Decides and applies, given who is up.
-    fn change(&mut self, up: impl Fn(&Service, &Backend) -> bool) -> Result<Took> {
+    /// Decides and applies what has been observed.
+    fn change(&mut self) -> Result<Took> {
         let start = Instant::now();
-        self.desired = self.decider.decide(&self.model, &up, &self.desired);
+        let health = &self.health;
+        self.desired = self.decider.decide(&self.model, health, &self.desired);
         let decided = Instant::now();
         let applied = self
             .applier
@@ -162,6 +169,28 @@ impl Farm {
             application: done - decided,
         })
     }
+
+    /// A check has found a backend of a service up, or refusing connections.
+    fn observe(&mut self, service: &Arc<Service>, backend: IpAddr, is_up: bool) -> Result<()> {
+        let code = if is_up {
+            CheckCode::L4Ok
+        } else {
+            CheckCode::L4Con
+        };
+        let observation = Observation {
+            service: Arc::clone(&service.name),
+            backend,
+            result: CheckResult {
+                code,
+                status: None,
+                duration: Duration::from_millis(1),
+                detail: String::new(),
+            },
+        };
+        let change = self.health.observe(observation, Instant::now());
+        ensure!(change.standing.is_some(), "{}: {change:?}", service.name);
+        Ok(())
+    }
 }
 
 /// Measures them; returns the bytes that the maps take.
@@ -171,8 +200,12 @@ fn changes(lines: &mut Vec<Line>) -> Result<u64> {
         flow_key: FlowKey([1, 2]),
         ..Settings::default()
     };
+    let model = farm::model()?;
+    let mut health = HealthTable::default();
+    health.apply(&model, &|_, _| Initial::Up, Instant::now());
     let mut farm = Farm {
-        model: farm::model()?,
+        model,
+        health,
         decider: Decider::new([1; 16]),
         desired: Desired::default(),
         applier: Applier::new(tables, settings),
@@ -191,18 +224,20 @@ fn changes(lines: &mut Vec<Line>) -> Result<u64> {
         });
     };
 
-    let first = farm.change(|_, _| true)?;
+    let first = farm.change()?;
     line("first load", first.all() / 1e3, "s", Some(5.0));
     line("  of it deciding", millis(first.decision) / 1e3, "s", None);
 
+    let services = farm.model.services.clone();
     let mut took = Vec::new();
-    for change in 0..CHANGES {
+    for pair in 0..CHANGES / 2 {
         // Down and up again, one after the other, everywhere in the farm.
-        let pair = change / 2;
-        let service = farm::name((pair * 7919 % u32::from(SERVICES)) as u16);
-        let address = farm::host((pair % u32::from(HOSTS)) as u8);
-        let is_up = change % 2 == 1;
-        took.push(farm.change(|s, b| is_up || *s.name != *service || b.address != address)?);
+        let service = &services[pair * 379 % services.len()];
+        let host = farm::host((pair % usize::from(HOSTS)) as u8).into();
+        for is_up in [false, true] {
+            farm.observe(service, host, is_up)?;
+            took.push(farm.change()?);
+        }
     }
     let one = Percentiles::of(took.iter().map(Took::all));
     line(
@@ -217,10 +252,14 @@ fn changes(lines: &mut Vec<Line>) -> Result<u64> {
     line("  of it deciding, median", deciding.median, "ms", None);
 
     let mut took = Vec::new();
-    for change in 0..HOST_CHANGES {
-        let address = farm::host(change / 2);
-        let is_up = change % 2 == 1;
-        took.push(farm.change(|_, b| is_up || b.address != address)?);
+    for pair in 0..HOST_CHANGES / 2 {
+        let host = farm::host(pair).into();
+        for is_up in [false, true] {
+            for service in &services {
+                farm.observe(service, host, is_up)?;
+            }
+            took.push(farm.change()?);
+        }
     }
     let host = Percentiles::of(took.iter().map(Took::all));
     line("a host in all services, median", host.median, "ms", None);
