@@ -30,7 +30,10 @@ address = "192.0.2.21"
 
 /// What is done there, and words that each of it must print.
 const COMMANDS: &[(&str, &[&str])] = &[
-    ("/bin/load_all /objects",),
+    (
+        "/bin/load_all /objects",
+        &["balancer, with its log", "decap", "pass"],
+    ),
     (
         "/bin/ip link add eth0 type veth peer name peer0 address 02:00:00:00:00:21",
         &[],
