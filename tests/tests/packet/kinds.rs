@@ -560,10 +560,10 @@ fn three_tags_are_left_to_the_kernel() {
         (Verdict::NotIp, XDP_PASS)
     );
     assert_eq!(outcome.frame, frame);
-    let frame = tcp(CLIENT, IPIP)
-        .with(|p| p.to = ROUTER_MAC)
-        .tagged(&[(0x8100, 2)]);
-    assert_eq!(world.run(&frame).verdict, Verdict::OtherHost);
+    for to in [ROUTER_MAC, [0; 6]] {
+        let frame = tcp(CLIENT, IPIP).with(|p| p.to = to).tagged(&[(0x8100, 2)]);
+        assert_eq!(world.run(&frame).verdict, Verdict::OtherHost, "{to:02x?}");
+    }
 }
 
 #[test]
