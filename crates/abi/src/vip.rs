@@ -183,17 +183,20 @@ pub struct VipEntry {
     /// How long a flow without a packet is remembered, in ticks; 0 for never:
     /// a change of the slot moves its flows at once.
     pub idle: u32,
-    /// For [`EntryKind::Address`]: index of its first port range within the
-    /// half.
+    /// For [`EntryKind::Address`]: index of the first of its port ranges within
+    /// the half. Entries with the same ranges may share them.
     pub ranges_start: u32,
-    /// Number of its port ranges, narrowest first, at most [`MOST_RANGES`].
+    /// Number of its port ranges, at most [`MOST_RANGES`]: its own, narrowest
+    /// first, then those of the prefixes around it, the longest first. So one
+    /// search tells where a packet belongs.
     pub ranges: u32,
     /// Zero.
     pub reserved: [u32; 3],
 }
 
-/// Most port ranges of one address or prefix.
-pub const MOST_RANGES: usize = 16;
+/// Most port ranges that a packet may be compared with: those of an address or
+/// prefix and of all prefixes around it.
+pub const MOST_RANGES: usize = 32;
 /// Most lengths of prefixes that virtual prefixes of one family can have.
 pub const MOST_LENGTHS: usize = 8;
 
@@ -209,8 +212,8 @@ pub struct PortRange {
     pub protocol: u32,
     /// Place within the half of the service's [`VipEntry`].
     pub place: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// [`VipKey::service`] of the address or prefix that it is given for.
+    pub whose: u32,
 }
 
 // SAFETY: repr(C), 2 + 2 + 4 + 4 + 4 bytes without padding.

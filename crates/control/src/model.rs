@@ -182,6 +182,12 @@ impl Vip {
         self.0.prefix_len() == self.0.max_prefix_len()
     }
 
+    /// Whether all of the other one's addresses are its own, too.
+    #[must_use]
+    pub fn contains(self, other: Self) -> bool {
+        self.0.contains(&other.0)
+    }
+
     /// Whether it is of IPv4.
     #[must_use]
     pub const fn is_ipv4(self) -> bool {

@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vipd_abi::{MOST_LENGTHS, MOST_RANGES};
+use vipd_abi::{MOST_LENGTHS, MOST_RANGES, PORT_RANGES};
 use vipd_control::model::{Ports, Protocol, Vip};
 
 use super::{
     report::{Report, Span},
+    service::SHARE,
     table::At,
     text::Name,
     valid::check_unique,
@@ -20,7 +21,7 @@ use crate::dataplane::listing::is_ranged;
 pub fn check_endpoints(written: &[At<written::Service>], report: &mut Report) {
     let mut claims = Claims::default();
     let mut lengths = [BTreeSet::new(), BTreeSet::new()];
-    let mut ranges = BTreeMap::new();
+    let mut ranges = Ranges::default();
     for service in written.iter().map(|at| &at.value) {
         let Some(vips) = &service.vips else { continue };
         check_unique(vips.value.iter(), "virtual address", report);
@@ -32,10 +33,11 @@ pub fn check_endpoints(written: &[At<written::Service>], report: &mut Report) {
             let claim = (vip.value, protocol.value, ports.value);
             claims.check(claim, service.name.as_ref(), &vip.span, report);
             if is_ranged(vip.value, ports.value) {
-                check_ranges(vip, ranges.entry(vip.value).or_default(), report);
+                ranges.add(vip);
             }
         }
     }
+    ranges.check(report);
 }
 
 /// Some ports of an address or prefix.
@@ -121,22 +123,43 @@ fn check_length(vip: &At<Vip>, lengths: &mut [BTreeSet<u8>; 2], report: &mut Rep
     }
 }
 
-/// A packet is compared with each range there is.
-fn check_ranges(vip: &At<Vip>, ranges: &mut usize, report: &mut Report) {
-    *ranges += 1;
-    if *ranges == MOST_RANGES + 1 {
-        let (title, help) = if vip.value.is_single() {
-            (
-                format!("more than {MOST_RANGES} port ranges on one address"),
-                "join ranges, or give some services another address; a service on one port does \
-                 not count",
-            )
-        } else {
-            (
-                format!("more than {MOST_RANGES} services on one prefix"),
-                "give some of them addresses of their own",
-            )
-        };
-        report.error(&vip.span, title).help(help);
+/// How many services are found by port ranges, by their address or prefix, and
+/// where the last of them is written.
+#[derive(Default)]
+struct Ranges<'a>(BTreeMap<Vip, (usize, &'a Span)>);
+
+impl<'a> Ranges<'a> {
+    fn add(&mut self, vip: &'a At<Vip>) {
+        let (count, span) = self.0.entry(vip.value).or_insert((0, &vip.span));
+        *count += 1;
+        *span = &vip.span;
+    }
+
+    /// A packet is compared with the ranges of its address and of all prefixes
+    /// around it, which the table has in one place for each.
+    fn check(&self, report: &mut Report) {
+        const ROOM: usize = PORT_RANGES as usize / SHARE;
+        let mut total = 0;
+        for (vip, (_, span)) in &self.0 {
+            let around = self.0.iter().filter(|(other, _)| other.contains(*vip));
+            let compared: usize = around.map(|(_, (count, _))| count).sum();
+            if compared > MOST_RANGES {
+                let title = format!(
+                    "{vip} and the prefixes around it have {compared} port ranges; \
+                     {MOST_RANGES} is the most",
+                );
+                report.error(span, title).help(
+                    "join ranges, or give some services another address; a service on one port \
+                     of one address does not count, one on a prefix does",
+                );
+            }
+            let before = total;
+            total += compared;
+            if before <= ROOM && total > ROOM {
+                report
+                    .error(span, format!("all addresses up to this one have {total} port ranges: too many"))
+                    .help(format!("the data plane has room for {ROOM}; each address counts its own and those of the prefixes around it"));
+            }
+        }
     }
 }

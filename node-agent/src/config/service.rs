@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU16, sync::Arc, time::Duration};
 
-use vipd_abi::{BACKENDS, NEXT_HOPS, PORT_RANGES, RING_SLOTS};
+use vipd_abi::{BACKENDS, NEXT_HOPS, RING_SLOTS};
 use vipd_control::{
     model::{Backend, Mode, Protocol, Service},
     ring::default_ring_size,
@@ -18,7 +18,7 @@ use super::{
     value::show_duration,
     written::{self, Family, ModeName},
 };
-use crate::dataplane::{listing::is_ranged, vip_table::MOST_ENTRIES};
+use crate::dataplane::vip_table::MOST_ENTRIES;
 
 /// The smallest ring.
 const RING_SIZE_MIN: u32 = 64;
@@ -43,7 +43,7 @@ const FLOW_IDLE_TCP: Duration = Duration::from_secs(300);
 
 /// Most parts of the data plane's tables that services may fill: a change is
 /// made beside what it replaces, so half must be free.
-const SHARE: usize = 2;
+pub const SHARE: usize = 2;
 
 /// Says so where the data plane has no room, at the service that is too much.
 fn check_totals(
@@ -59,10 +59,9 @@ fn check_totals(
         ),
         ("backend addresses", (NEXT_HOPS as usize - 1) / SHARE),
         ("addresses and ports", MOST_ENTRIES / SHARE),
-        ("port ranges", PORT_RANGES as usize / SHARE),
     ];
     let mut addresses = BTreeSet::new();
-    let mut totals = [0; 5];
+    let mut totals = [0; 4];
     for (at, service) in written.iter().zip(services) {
         let Some(service) = service else { continue };
         let before = totals;
@@ -73,8 +72,6 @@ fn check_totals(
         totals[2] = addresses.len();
         // Each address stands by itself and with the port.
         totals[3] += 2 * service.vips.len();
-        let ranged = service.vips.iter();
-        totals[4] += ranged.filter(|vip| is_ranged(**vip, service.ports)).count();
         for ((what, limit), (before, after)) in limits.iter().zip(before.iter().zip(totals)) {
             if *before <= *limit && after > *limit {
                 report

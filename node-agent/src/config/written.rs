@@ -261,8 +261,10 @@ table! {
         /// Name in status, logs and metrics. Unique among services.
         name: Name, required;
         /// Virtual addresses and prefixes of them, without a bit after the
-        /// prefix. Prefixes can have 8 different lengths per address family, and
-        /// all services on one prefix, or with port ranges on one address, be 16.
+        /// prefix. Prefixes can have 8 different lengths per address family. A
+        /// packet is compared with the port ranges of its address and of all
+        /// prefixes around it, 32 at most: services on a prefix and services with
+        /// port ranges count, those on one port of one address do not.
         vips: Vec<At<Vip>>, required;
         /// Layer-4 protocol.
         protocol: Protocol, required;

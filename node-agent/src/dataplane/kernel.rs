@@ -273,7 +273,7 @@ impl Kernel {
             .map_err(|_: LinkError| KernelError::Attach {
                 interface: interface.to_owned(),
                 message: "the kernel has no BPF links for XDP".to_owned(),
-                hint: "; vipd needs Linux 5.12 or later",
+                hint: "; vipd needs Linux 6.1 or later",
             })?;
         let link = match pin {
             None => link,

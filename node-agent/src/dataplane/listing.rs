@@ -3,10 +3,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnet::IpNet;
 use vipd_abi::{EntryKind, MOST_RANGES, PORT_RANGES, PortRange, VIP_SLOTS, VipEntry, VipKey};
 use vipd_control::model::{Ports, Protocol, Vip};
 
-use super::tables::{Tables, service_key, vip_key};
+use super::tables::{Tables, key_address, service_key, vip_key};
 
 /// The table by its keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -14,7 +15,7 @@ pub struct Listing {
     /// The entries; those of addresses and prefixes without the whereabouts of
     /// their ranges.
     pub entries: BTreeMap<VipKey, VipEntry>,
-    /// Port ranges by the key of their address or prefix.
+    /// Port ranges by the key of the address or prefix that they are given for.
     pub ranges: BTreeMap<VipKey, BTreeSet<Range>>,
 }
 
@@ -62,6 +63,9 @@ impl Listing {
             let places = (start..start.saturating_add(count)).filter(|place| *place < PORT_RANGES);
             let ranges = places.filter_map(|place| {
                 let range = tables.ranges.load(half * PORT_RANGES + place);
+                if range.whose != key.service {
+                    return None;
+                }
                 let place = Some(range.place).filter(|place| *place < VIP_SLOTS)?;
                 let entry = tables.entries.load(half * VIP_SLOTS + place);
                 Range::of(&range, &entry)
@@ -99,7 +103,7 @@ impl Listing {
     }
 
     /// Keeps what led to the service of this number, as far as the addresses
-    /// are still virtual and nobody else is there.
+    /// are still virtual, nobody else is there, and there is room.
     pub fn keep(&mut self, before: &Self, number: u32) {
         let is_own =
             |entry: &&VipEntry| entry.kind == EntryKind::Service as u32 && entry.service == number;
@@ -107,15 +111,51 @@ impl Listing {
             self.entries.entry(entry.key).or_insert(*entry);
         }
         for (key, ranges) in &before.ranges {
-            if !self.entries.contains_key(key) {
+            let own = || ranges.iter().filter(|range| range.service == number);
+            if own().next().is_none() || !self.entries.contains_key(key) {
                 continue;
             }
-            let own = ranges.iter().filter(|range| range.service == number);
-            let kept = self.ranges.entry(*key).or_default();
-            let room = MOST_RANGES.saturating_sub(kept.len());
-            kept.extend(own.take(room));
+            let room = MOST_RANGES.saturating_sub(self.most_compared(key));
+            self.ranges
+                .entry(*key)
+                .or_default()
+                .extend(own().take(room));
         }
         self.ranges.retain(|_, ranges| !ranges.is_empty());
+    }
+
+    /// Lengths of the prefixes of a family.
+    #[must_use]
+    pub fn lengths(&self, ipv4: bool) -> BTreeSet<u8> {
+        let keys = self.entries.keys().filter(|key| key.is_ipv4() == ipv4);
+        keys.filter_map(|key| u8::try_from(key.prefix_length()?).ok())
+            .collect()
+    }
+
+    /// The ranges that a packet to this address or prefix is compared with, each
+    /// with the key of the address or prefix that it is given for: its own, then
+    /// those of the prefixes around it, the longest first. `lengths` are those
+    /// of its family.
+    #[must_use]
+    pub fn compared(&self, key: &VipKey, lengths: &BTreeSet<u8>) -> Vec<(VipKey, Range)> {
+        let own = std::iter::once(*key);
+        let around = own.chain(prefixes_around(key, lengths));
+        let ranges = around.filter_map(|key| Some((key, self.ranges.get(&key)?)));
+        ranges
+            .flat_map(|(key, ranges)| ranges.iter().map(move |range| (key, *range)))
+            .collect()
+    }
+
+    /// The most ranges that a packet within this address or prefix is compared
+    /// with.
+    fn most_compared(&self, key: &VipKey) -> usize {
+        let lengths = self.lengths(key.is_ipv4());
+        let is_within = |other: &&VipKey| {
+            *other == key || prefixes_around(other, &lengths).any(|around| around == *key)
+        };
+        let ranged = self.ranges.keys().chain([key]).filter(is_within);
+        let compared = ranged.map(|other| self.compared(other, &lengths).len());
+        compared.max().unwrap_or(0)
     }
 
     /// Whether an address or prefix is taken for virtual.
@@ -136,6 +176,17 @@ impl Listing {
         })?;
         self.entries.get(&key)
     }
+}
+
+/// The keys of the prefixes of these lengths that an address or prefix is in,
+/// the longest first.
+fn prefixes_around(key: &VipKey, lengths: &BTreeSet<u8>) -> impl Iterator<Item = VipKey> {
+    let address = key_address(key);
+    let shorter = key.prefix_length().map_or(u32::MAX, |length| length);
+    let lengths = lengths.iter().rev();
+    lengths
+        .filter(move |length| u32::from(**length) < shorter)
+        .filter_map(move |length| Some(vip_key(IpNet::new(address, *length).ok()?.trunc().into())))
 }
 
 impl Range {
@@ -166,15 +217,16 @@ impl Range {
         VipKey::ranged(address.address, self.service)
     }
 
-    /// As it stands in a table, with the place of the entry it leads to.
+    /// As it stands in a table, for the address or prefix of this key, with the
+    /// place of the entry it leads to.
     #[must_use]
-    pub fn placed(&self, place: u32) -> PortRange {
+    pub fn placed(&self, address: &VipKey, place: u32) -> PortRange {
         PortRange {
             first: self.first,
             last: self.first + self.width,
             protocol: self.protocol.into(),
             place,
-            reserved: 0,
+            whose: address.service,
         }
     }
 }

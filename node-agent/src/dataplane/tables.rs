@@ -137,6 +137,13 @@ pub fn vip_key(vip: Vip) -> VipKey {
     }
 }
 
+/// The address in a key, without the rest of it.
+#[must_use]
+pub fn key_address(key: &VipKey) -> IpAddr {
+    let [a, b, c, d] = key.address.map(u32::to_ne_bytes);
+    unmapped(std::array::from_fn(|i| [a, b, c, d][i / 4][i % 4]))
+}
+
 /// An address as sixteen bytes, IPv4 in its mapped form (RFC 4291, 2.5.5.2).
 #[must_use]
 pub fn mapped(address: IpAddr) -> [u8; 16] {

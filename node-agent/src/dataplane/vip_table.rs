@@ -19,7 +19,10 @@ use vipd_abi::{
     VIP_SLOTS, VipEntry, VipKey,
 };
 
-use super::{listing::Listing, tables::Tables};
+use super::{
+    listing::{Listing, Range},
+    tables::Tables,
+};
 
 /// One half of the table, ready to be written.
 #[derive(Clone, PartialEq, Eq)]
@@ -29,6 +32,7 @@ pub struct Half {
     entries: Vec<VipEntry>,
     ranges: Vec<PortRange>,
     filter: Vec<u64>,
+    used_ranges: u32,
 }
 
 /// Most entries that a table takes: a load of 0.77.
@@ -44,7 +48,9 @@ pub enum BuildError {
     #[error("{0} port ranges, but the table takes {PORT_RANGES}")]
     TooManyRanges(usize),
     /// More port ranges than [`MOST_RANGES`].
-    #[error("{0} port ranges on one address or prefix, but {MOST_RANGES} is the most")]
+    #[error(
+        "{0} port ranges on one address and the prefixes around it, but {MOST_RANGES} is the most"
+    )]
     TooManyInOne(usize),
     /// More lengths of prefixes than [`MOST_LENGTHS`].
     #[error("prefixes of {0} lengths in one address family, but {MOST_LENGTHS} is the most")]
@@ -66,34 +72,28 @@ impl Half {
         if entries > MOST_ENTRIES {
             return Err(BuildError::TooMany(entries));
         }
-        let ranges = listing.ranges.values().map(BTreeSet::len);
-        let (total, most) = ranges.fold((0, 0), |(total, most), n| (total + n, most.max(n)));
-        if most > MOST_RANGES {
-            return Err(BuildError::TooManyInOne(most));
-        }
-        if total > PORT_RANGES as usize {
-            return Err(BuildError::TooManyRanges(total));
-        }
+        let runs = Runs::lay_out(listing)?;
         let idle = listing.entries.values().map(|entry| entry.idle);
         let head = Head {
             entries: u32::try_from(entries).unwrap_or(u32::MAX),
             longest_idle: idle.max().unwrap_or(0),
-            lengths_4: lengths(listing, true)?,
-            lengths_6: lengths(listing, false)?,
+            lengths_4: lengths(&listing.lengths(true))?,
+            lengths_6: lengths(&listing.lengths(false))?,
             ..head
         };
         (1..=16u64)
-            .find_map(|seed| Self::arrange(listing, head, seed))
+            .find_map(|seed| Self::arrange(listing, &runs, head, seed))
             .ok_or(BuildError::NoArrangement(entries))
     }
 
-    fn arrange(listing: &Listing, head: Head, seed: u64) -> Option<Self> {
+    fn arrange(listing: &Listing, runs: &Runs, head: Head, seed: u64) -> Option<Self> {
         let mut half = Self {
             head: Head { seed, ..head },
             seeds: vec![0; VIP_BUCKETS as usize],
             entries: vec![VipEntry::default(); VIP_SLOTS as usize],
             ranges: vec![PortRange::default(); PORT_RANGES as usize],
             filter: vec![0; FILTER_WORDS as usize],
+            used_ranges: u32::try_from(runs.ranges.len()).unwrap_or(u32::MAX),
         };
         let mut buckets: BTreeMap<u32, Vec<(u64, &VipEntry)>> = BTreeMap::new();
         for entry in listing.entries.values() {
@@ -118,7 +118,7 @@ impl Half {
                 half.entries[VipKey::place(hash, displacement) as usize] = *entry;
             }
         }
-        half.add_ranges(listing);
+        half.add_ranges(runs);
         Some(half)
     }
 
@@ -136,19 +136,22 @@ impl Half {
     }
 
     /// The port ranges, now that every entry has its place.
-    fn add_ranges(&mut self, listing: &Listing) {
-        let mut start = 0;
-        for (address, ranges) in &listing.ranges {
-            let count = (0..).zip(ranges).fold(0, |_, (i, range)| {
-                let place = self.place(&range.leads_to(address));
-                self.ranges[(start + i) as usize] = range.placed(place);
-                i + 1
-            });
+    fn add_ranges(&mut self, runs: &Runs) {
+        for (i, (address, range)) in runs.ranges.iter().enumerate() {
+            let place = self.place(&range.leads_to(address));
+            self.ranges[i] = range.placed(address, place);
+        }
+        for (address, run) in &runs.by_address {
             let place = self.place(address);
             let entry = &mut self.entries[place as usize];
-            (entry.ranges_start, entry.ranges) = (start, count);
-            start += count;
+            (entry.ranges_start, entry.ranges) = *run;
         }
+    }
+
+    /// Places that the port ranges take.
+    #[must_use]
+    pub const fn used_ranges(&self) -> u32 {
+        self.used_ranges
     }
 
     /// Where a key has been put.
@@ -193,12 +196,52 @@ impl Half {
     }
 }
 
+/// The port ranges as they stand one after the other. Addresses whose packets
+/// are compared with the same ones share them.
+#[derive(Default)]
+struct Runs {
+    ranges: Vec<(VipKey, Range)>,
+    /// First one and number of them.
+    by_address: BTreeMap<VipKey, (u32, u32)>,
+}
+
+impl Runs {
+    fn lay_out(listing: &Listing) -> Result<Self, BuildError> {
+        let mut runs = Self::default();
+        if listing.ranges.is_empty() {
+            return Ok(runs);
+        }
+        let (lengths_4, lengths_6) = (listing.lengths(true), listing.lengths(false));
+        let mut places = BTreeMap::new();
+        let entries = listing.entries.values();
+        for entry in entries.filter(|entry| entry.kind == EntryKind::Address as u32) {
+            let key = entry.key;
+            let lengths = if key.is_ipv4() {
+                &lengths_4
+            } else {
+                &lengths_6
+            };
+            let compared = listing.compared(&key, lengths);
+            let count = u32::try_from(compared.len()).unwrap_or(u32::MAX);
+            if compared.len() > MOST_RANGES {
+                return Err(BuildError::TooManyInOne(compared.len()));
+            }
+            let next = u32::try_from(runs.ranges.len()).unwrap_or(u32::MAX);
+            let start = *places.entry(compared.clone()).or_insert_with(|| {
+                runs.ranges.extend(compared);
+                next
+            });
+            runs.by_address.insert(key, (start, count));
+        }
+        match runs.ranges.len() {
+            total if total > PORT_RANGES as usize => Err(BuildError::TooManyRanges(total)),
+            _ => Ok(runs),
+        }
+    }
+}
+
 /// The lengths of the prefixes of a family, longest first.
-fn lengths(listing: &Listing, ipv4: bool) -> Result<[u8; MOST_LENGTHS], BuildError> {
-    let keys = listing.entries.keys().filter(|key| key.is_ipv4() == ipv4);
-    let found: BTreeSet<u8> = keys
-        .filter_map(|key| u8::try_from(key.prefix_length()?).ok())
-        .collect();
+fn lengths(found: &BTreeSet<u8>) -> Result<[u8; MOST_LENGTHS], BuildError> {
     if found.len() > MOST_LENGTHS {
         return Err(BuildError::TooManyLengths(found.len()));
     }

@@ -456,18 +456,21 @@ fn more_than_the_data_plane_has_room_for_is_refused_where_it_is_too_much() {
     assert!(said.contains("ring slots: too many"), "{said}");
 
     let range = |number| format!("port = \"{number}00-{number}50\"\nmin_healthy = 1");
-    let said = too_much(17, |number| ("198.51.100.10", range(number)));
-    assert!(said.starts_with("big.toml:197:9: "), "{said}");
+    let said = too_much(33, |number| ("198.51.100.10", range(number)));
+    assert!(said.starts_with("big.toml:389:9: "), "{said}");
     assert!(
-        said.contains("more than 16 port ranges on one address"),
+        said.contains("198.51.100.10 and the prefixes around it have 33 port ranges"),
         "{said}"
     );
 
     let port = |number| format!("port = {number}\nmin_healthy = 1");
-    let said = too_much(17, |number| ("198.51.100.0/24", port(number)));
-    assert!(said.starts_with("big.toml:197:9: "), "{said}");
+    let said = too_much(33, |number| match number {
+        1 => ("198.51.100.10", range(number)),
+        _ => ("198.51.100.0/24", port(number)),
+    });
+    assert!(said.starts_with("big.toml:5:9: "), "{said}");
     assert!(
-        said.contains("more than 16 services on one prefix"),
+        said.contains("198.51.100.10 and the prefixes around it have 33 port ranges"),
         "{said}"
     );
 }

@@ -37,24 +37,28 @@ fn look(half: u32, upper: u64, lower: u64, service: u32) -> u32 {
     if exact != NOWHERE {
         return exact;
     }
+    let covering = covering(half, upper, lower);
+    if covering == NOWHERE {
+        return NOWHERE;
+    }
+    ranged(half, covering, service)
+}
+
+/// The place of the entry of the address, or of the longest prefix around it.
+#[inline(never)]
+fn covering(half: u32, upper: u64, lower: u64) -> u32 {
+    let Some(plane) = maps::plane() else {
+        return NOWHERE;
+    };
+    let table = Table::of_half(plane, half);
     let is_v4 = upper == 0 && lower as u32 == 0xffff_u32.to_be();
-    let mut covering = NOWHERE;
     // No length for the address itself.
     let mut length = 0;
     let mut i = 0;
     loop {
         let place = covered(&table, upper, lower, length, is_v4);
-        if place != NOWHERE {
-            let service = ranged(&table, place, service);
-            if service != NOWHERE {
-                return service;
-            }
-            if covering == NOWHERE {
-                covering = place;
-            }
-        }
-        if i == MOST_LENGTHS {
-            return covering;
+        if place != NOWHERE || i == MOST_LENGTHS {
+            return place;
         }
         length = if is_v4 {
             table.head.lengths_4[i].into()
@@ -62,7 +66,7 @@ fn look(half: u32, upper: u64, lower: u64, service: u32) -> u32 {
             table.head.lengths_6[i].into()
         };
         if length == 0 {
-            return covering;
+            return NOWHERE;
         }
         i += 1;
     }
@@ -105,23 +109,28 @@ fn covered(table: &Table, upper: u64, lower: u64, length: u32, is_v4: bool) -> u
     }
 }
 
-/// The service of the first of the entry's ranges that the port is in.
-#[inline(always)]
-fn ranged(table: &Table, place: u32, service: u32) -> u32 {
+/// The service of the first of the entry's ranges that the port is in, or else
+/// the entry.
+#[inline(never)]
+fn ranged(half: u32, place: u32, service: u32) -> u32 {
+    let Some(plane) = maps::plane() else {
+        return NOWHERE;
+    };
+    let table = Table::of_half(plane, half);
     let entry = table.entry(place);
     let port = u16::from_be(service as u16);
     let protocol = service >> 16 & 0xff;
     let mut i = 0;
     while i < MOST_RANGES as u32 && i < entry.ranges {
-        let place = (entry.ranges_start + i) & (PORT_RANGES - 1);
-        let place = within(table.half * PORT_RANGES + place, 2 * PORT_RANGES);
-        let range = &table.plane.ranges[place];
+        let range = (entry.ranges_start + i) & (PORT_RANGES - 1);
+        let range = within(table.half * PORT_RANGES + range, 2 * PORT_RANGES);
+        let range = &table.plane.ranges[range];
         if range.protocol == protocol && range.first <= port && port <= range.last {
             return table.half * VIP_SLOTS + (range.place & (VIP_SLOTS - 1));
         }
         i += 1;
     }
-    NOWHERE
+    place
 }
 
 /// Eight bytes of which the first bits on the wire are set, as they lie in

@@ -3,7 +3,7 @@
 //! on, and by the ring buffer, which never waits.
 
 use aya_ebpf::{
-    bindings::BPF_F_MMAPABLE,
+    bindings::{BPF_F_MMAPABLE, xdp_md},
     btf_maps::{Array, RingBuf},
     helpers::{
         bpf_get_prandom_u32, bpf_get_smp_processor_id,
@@ -40,14 +40,21 @@ const TAGS: [u16; 2] = [0x88a8_u16.to_be(), 0x8100_u16.to_be()];
 
 #[inline(always)]
 pub fn begin(frame: &Frame) {
+    take(frame.context());
+}
+
+/// A function of its own, as [`give`] is, for stack that forwarding needs again.
+#[inline(never)]
+fn take(ctx: *mut xdp_md) -> u32 {
     let Some(event) = TRACES.get_ptr_mut(processor()) else {
-        return;
+        return 0;
     };
+    let frame = Frame::new(ctx);
     // SAFETY: map entries stay where they are, and this processor's is its own.
     let event = unsafe { &mut *event };
     event.time = 0;
-    if !is_wanted(frame) {
-        return;
+    if !is_wanted(&frame) {
+        return 0;
     }
     // SAFETY: the helper has no preconditions.
     event.time = unsafe { bpf_ktime_get_ns() };
@@ -56,30 +63,38 @@ pub fn begin(frame: &Frame) {
     event.length_in = frame.len() as u32;
     event.length_out = 0;
     frame.copy_head(&mut event.bytes_in);
+    0
 }
 
 #[inline(always)]
 pub fn end(frame: &Frame, verdict: Verdict) {
+    let leaves = matches!(verdict.action(), Action::Transmit | Action::Redirect);
+    give(frame.context(), verdict as u32, leaves.into());
+}
+
+#[inline(never)]
+fn give(ctx: *mut xdp_md, verdict: u32, leaves: u32) -> u32 {
     let cpu = processor();
     let Some(event) = TRACES.get_ptr_mut(cpu) else {
-        return;
+        return 0;
     };
     // SAFETY: as above.
     let event = unsafe { &mut *event };
     if event.time == 0 {
-        return;
+        return 0;
     }
-    event.trace.verdict = verdict as u32;
+    event.trace.verdict = verdict;
     let (Some(filter), Some(count)) = (CAPTURE_FILTER.get(0), CAPTURE_COUNTS.get_ptr_mut(cpu))
     else {
-        return;
+        return 0;
     };
-    let other_verdict = filter.verdicts != 0 && filter.verdicts >> verdict as u32 & 1 == 0;
+    let other_verdict = filter.verdicts != 0 && filter.verdicts >> (verdict & 63) & 1 == 0;
     let other_service = filter.service != 0 && filter.service != event.trace.service;
     if other_verdict || other_service {
-        return;
+        return 0;
     }
-    if matches!(verdict.action(), Action::Transmit | Action::Redirect) {
+    if leaves != 0 {
+        let frame = Frame::new(ctx);
         event.length_out = frame.len() as u32;
         frame.copy_head(&mut event.bytes_out);
     }
@@ -92,6 +107,7 @@ pub fn end(frame: &Frame, verdict: Verdict) {
     } else {
         count.lost += 1;
     }
+    0
 }
 
 #[inline(always)]

@@ -1,14 +1,11 @@
 //! What a pass tells: flows, slots that change hands, and how full the maps are.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use vipd_abi::{BACKENDS, COUNTERS, Counter, NEXT_HOPS, PORT_RANGES, Phase, RING_SLOTS, UPLINKS};
 
 use super::Applier;
-use crate::dataplane::vip_table::MOST_ENTRIES;
+use crate::dataplane::vip_table::{Half, MOST_ENTRIES};
 
 /// Flows recorded for one backend of one service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,13 +63,7 @@ impl Applier {
     /// How full each map is.
     pub(super) fn usage(&self) -> Vec<Usage> {
         let entries = u32::try_from(self.listing.entries.len()).unwrap_or(u32::MAX);
-        let ranges = self
-            .listing
-            .ranges
-            .values()
-            .map(BTreeSet::len)
-            .sum::<usize>();
-        let ranges = u32::try_from(ranges).unwrap_or(u32::MAX);
+        let ranges = self.half.as_ref().map_or(0, Half::used_ranges);
         let most = u32::try_from(MOST_ENTRIES).unwrap_or(u32::MAX);
         let usage = |map, used, capacity| Usage {
             map,

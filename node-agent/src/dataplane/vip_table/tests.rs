@@ -31,8 +31,8 @@ fn find(tables: &Tables, key: &VipKey) -> Option<VipEntry> {
     (entry.key == *key && entry.kind != 0).then_some(entry)
 }
 
-/// The whole way of the program: the very port, then the ranges of the
-/// address, then those of the prefixes, the longest first.
+/// The whole way of the program: the very port, then the ranges of the entry of
+/// the address or of the longest prefix around it.
 fn meet(tables: &Tables, address: IpAddr, protocol: Protocol, port: u16) -> Met {
     let half = tables.half();
     if let Some(entry) = find(tables, &service_key(address, protocol, port)) {
@@ -43,14 +43,12 @@ fn meet(tables: &Tables, address: IpAddr, protocol: Protocol, port: u16) -> Met 
         IpAddr::V4(_) => (32, head.lengths_4),
         IpAddr::V6(_) => (128, head.lengths_6),
     };
-    let mut met = NotVip;
     for length in [bits].into_iter().chain(lengths).take_while(|l| *l > 0) {
         let prefix = IpNet::new(address, length).unwrap();
         let Some(entry) = find(tables, &vip_key(prefix.into())) else {
             continue;
         };
         assert_eq!(entry.kind, EntryKind::Address as u32);
-        met = Unserved;
         for place in entry.ranges_start..entry.ranges_start + entry.ranges {
             let range = tables.ranges.load(half * PORT_RANGES + place);
             if range.protocol == u32::from(protocol.number())
@@ -61,8 +59,9 @@ fn meet(tables: &Tables, address: IpAddr, protocol: Protocol, port: u16) -> Met 
                 return Service(entry.service);
             }
         }
+        return Unserved;
     }
-    met
+    NotVip
 }
 
 fn vip(text: &str) -> Vip {
@@ -387,6 +386,13 @@ fn what_is_too_much_is_refused() {
         }
         listing
     };
+    let nested = |count: u16| {
+        let mut listing = on_one(count);
+        let inner = vip("198.51.100.7");
+        listing.cover(inner);
+        listing.serve(inner, Protocol::Udp, Ports::Any, entry(99));
+        listing
+    };
     let on_many = |count: u32| {
         let mut listing = Listing::default();
         for n in 0..count {
@@ -402,8 +408,10 @@ fn what_is_too_much_is_refused() {
         (many(full + 1), Some(BuildError::TooMany(MOST_ENTRIES + 1))),
         (prefixes(17..25), None),
         (prefixes(17..26), Some(BuildError::TooManyLengths(9))),
-        (on_one(16), None),
-        (on_one(17), Some(BuildError::TooManyInOne(17))),
+        (on_one(32), None),
+        (on_one(33), Some(BuildError::TooManyInOne(33))),
+        (nested(31), None),
+        (nested(32), Some(BuildError::TooManyInOne(33))),
         (on_many(PORT_RANGES), None),
         (
             on_many(PORT_RANGES + 1),
