@@ -20,7 +20,10 @@ type Globals = &'static [(&'static str, u8)];
 
 /// The variants of the objects that have several: what the verifier sees as
 /// dead code differs between them.
-const VARIANTS: &[(&str, &str, Globals)] = &[("balancer", "with its log", &[("AYA_LOG_LEVEL", 4)])];
+const VARIANTS: &[(&str, &str, Globals)] = &[
+    ("balancer", "without its log", &[("AYA_LOG_LEVEL", 0)]),
+    ("balancer", "with its log", &[("AYA_LOG_LEVEL", 4)]),
+];
 
 fn main() -> ExitCode {
     let Some(directory) = env::args_os().nth(1) else {
@@ -74,10 +77,12 @@ fn load(object: &[u8], name: &str, told: &str, globals: Globals) -> Result<()> {
             other => anyhow::bail!("{section} is {:?}, no XDP program", other.prog_type()),
         };
         program.load().with_context(|| section.to_owned())?;
-        let size = program.info().context("its size")?.size_translated();
+        let info = program.info().context("what the kernel says of it")?;
+        let verified = info.verified_instruction_count();
         println!(
-            "loaded {name}, {told}: {section}, {} bytes",
-            size.unwrap_or(0)
+            "loaded {name}, {told}: {section}, {} bytes, verified in {} instructions",
+            info.size_translated().unwrap_or(0),
+            verified.map_or_else(|| String::from("untold"), |count| count.to_string()),
         );
     }
     Ok(())

@@ -60,12 +60,17 @@ const COMMANDS: &[(&str, &[&str])] = &[
     ("/bin/ip -details link show peer0", &["xdp"]),
 ];
 
-/// What takes part in forwarding. The balancer that captures is too large for the
-/// verifier of that kernel.
-const OBJECTS: [&str; 3] = ["balancer", "decap", "pass"];
+/// All that vipd ever loads.
+const OBJECTS: [&str; 5] = [
+    "balancer",
+    "balancer-explain",
+    "balancer-capture",
+    "decap",
+    "pass",
+];
 
 #[test]
-fn debians_6_1_takes_what_forwards_and_the_data_plane_attaches() {
+fn debians_6_1_takes_every_program_and_the_data_plane_attaches() {
     in_lab(|lab| {
         let emulator = Emulator::find()?;
         ensure!(
