@@ -240,9 +240,9 @@ impl Case {
     }
 
     /// Whether all of so many packets were counted as expected.
-    pub fn check_count(&self, counted: u64, packets: u32) -> Result<()> {
+    pub fn check_count(&self, counted: u64, packets: u64) -> Result<()> {
         ensure!(
-            counted == u64::from(packets),
+            counted == packets,
             "{}: {counted} of {packets} packets were {}",
             self.name,
             self.verdict.label()

@@ -95,6 +95,7 @@ fn measure(options: &Options) -> Result<Report> {
         rounds: options.rounds,
         goals: goals::judge(median),
         wrapper: Spread::of(&stage.wrapper).median,
+        disturbed: stage.disturbed(),
         rings: if options.only.is_none() {
             rings::lines()
         } else {

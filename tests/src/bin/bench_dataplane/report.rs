@@ -10,7 +10,7 @@ use crate::{
     goals::{Judged, Key},
     rings,
     runner::Program,
-    stage::{Measured, PACKETS},
+    stage::{Measured, SLICE},
     steps::Steps,
 };
 
@@ -22,6 +22,8 @@ pub struct Report {
     pub lines: Vec<Line>,
     /// Gross cost of a packet with the wrapper and a program that does nothing.
     pub wrapper: f64,
+    /// Which part of the measurements others have disturbed throughout.
+    pub disturbed: f64,
     pub goals: Vec<Judged>,
     pub rings: Vec<rings::Line>,
 }
@@ -130,13 +132,15 @@ impl Report {
     /// Where and how it was measured.
     pub fn circumstances(&self) -> String {
         format!(
-            "{}, {}, {}: `{}`, {} rounds of {PACKETS} packets; the wrapper costs {:.1} ns.",
+            "{}, {}, {}: `{}`, {} rounds; the wrapper costs {:.1} ns; {:.0} % of the \
+             measurements were disturbed.",
             self.machine.processor,
             self.machine.kernel,
             self.machine.date,
             self.command,
             self.rounds,
             self.wrapper,
+            self.disturbed * 100.0,
         )
     }
 
@@ -185,8 +189,9 @@ impl Report {
             "machine": self.machine.json(),
             "command": self.command,
             "rounds": self.rounds,
-            "packets": PACKETS,
+            "packets_per_slice": SLICE,
             "wrapper_ns": self.wrapper,
+            "disturbed": self.disturbed,
             "cases": self.lines.iter().map(case).collect::<Vec<_>>(),
             "goals": self.goals.iter().map(goal).collect::<Vec<_>>(),
             "rings": rings::json(&self.rings),
