@@ -54,8 +54,8 @@ impl FlowEntry {
         )
     }
 
-    /// Whether it is of this hash. The bucket and the slot are known by other
-    /// bits, so two flows share all of it once in 2^47 at most.
+    /// Whether it is of this hash, so far as its mark tells. With the bucket's 18
+    /// bits, two flows share all of it once in 2^45.
     #[must_use]
     #[inline(always)]
     pub const fn is_of(self, hash: u64) -> bool {
@@ -112,7 +112,7 @@ impl FlowEntry {
 #[must_use]
 #[inline(always)]
 pub const fn flow_bucket(hash: u64, buckets: u32) -> u32 {
-    // Above the bits of the largest ring's slot, below those of the mark.
+    // Above the bits of most rings' slots, below those of the mark.
     (hash >> 17) as u32 & (buckets - 1)
 }
 
@@ -207,8 +207,10 @@ pub trait FlowMemory {
     fn load(&self, place: usize) -> FlowEntry;
     /// Replaces an entry if it is still `old`; says whether it did.
     fn swap(&self, place: usize, old: FlowEntry, new: FlowEntry) -> bool;
-    /// Whether the backend with this record still serves its flows, and the
-    /// record is of the packet's service.
+    /// Whether the backend with this record is of the packet's service. If it is
+    /// not, the entry is another flow's with the same mark.
+    fn is_ours(&self, backend: u32) -> bool;
+    /// Whether the backend with this record still serves its flows.
     fn serves(&self, backend: u32) -> bool;
     /// The slot sent a packet to another than its owner.
     fn stamp_foreign(&self, now: Tick);
@@ -258,7 +260,7 @@ fn recorded(
     let mut place = 0;
     while place < FLOWS_PER_BUCKET {
         let entry = memory.load(place);
-        if entry.is_of(hash) {
+        if entry.is_of(hash) && memory.is_ours(entry.backend()) {
             if !entry.is_fresh(now, idle) || !memory.serves(entry.backend()) {
                 // Ended; its place is as good as free.
                 memory.swap(place, entry, FlowEntry::FREE);

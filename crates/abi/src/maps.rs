@@ -1,7 +1,7 @@
 //! The maps: their names, their sizes, and the version of all of it.
 
 /// Version of the layout: the name of the directory that holds the pins.
-pub const LAYOUT: &str = "v2";
+pub const LAYOUT: &str = "v3";
 
 /// Places for (address, protocol, port) in one half of the VIP table.
 pub const VIP_SLOTS: u32 = 1 << 14;

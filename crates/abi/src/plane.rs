@@ -15,8 +15,10 @@ use crate::{
 pub struct Plane {
     /// Which half of the VIP table is in force, 0 or 1.
     pub published: u64,
+    /// The present [`crate::Tick`], in the cache line that every packet reads.
+    pub clock: u64,
     /// Zero.
-    pub reserved: [u64; 7],
+    pub reserved: [u64; 6],
     /// What holds for each half of the VIP table.
     pub heads: [Head; 2],
     /// Zero.

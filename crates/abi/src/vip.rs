@@ -194,6 +194,15 @@ pub struct VipEntry {
     pub reserved: [u32; 3],
 }
 
+impl VipEntry {
+    /// Place in the ring of a flow of the service, by its hash.
+    #[must_use]
+    #[inline(always)]
+    pub const fn slot(&self, hash: u64) -> u32 {
+        self.ring_offset + (hash as u32 & self.ring_mask)
+    }
+}
+
 /// Most port ranges that a packet may be compared with: those of an address or
 /// prefix and of all prefixes around it.
 pub const MOST_RANGES: usize = 32;

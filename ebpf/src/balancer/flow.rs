@@ -3,10 +3,10 @@
 
 use core::ptr::{addr_of, addr_of_mut};
 
-use aya_ebpf::{bindings::xdp_md, helpers::generated::bpf_ktime_get_coarse_ns};
+use aya_ebpf::bindings::xdp_md;
 use vipd_abi::{
     BACKENDS, BackendRecord, FLOW_BUCKETS, FLOWS_PER_BUCKET, FlowBucket, FlowEntry, FlowMemory,
-    Plane, RING_SLOTS, Segment, Slot, Stamp, Tick, flow_bucket,
+    Plane, RING_SLOTS, Segment, Slot, Stamp, Tick, VipEntry, flow_bucket,
 };
 use vipd_ebpf::{
     anchor::{anchor, within},
@@ -15,56 +15,56 @@ use vipd_ebpf::{
     header::UDP,
 };
 
-use crate::trace;
+use crate::{lookup::Table, maps, parse::Packet, trace};
 
-/// A packet of a slot that is learning or tracking.
-pub struct Question<'a> {
-    pub ctx: *mut xdp_md,
-    pub plane: &'a Plane,
-    /// Number of the service.
-    pub service: u32,
-    /// Its idle time, and the longest of all services, in ticks.
-    pub idle: u16,
-    pub longest_idle: u16,
-    pub slot: Slot,
-    pub hash: u64,
-    /// Where the slot is in the ring.
-    pub place: u32,
-    /// Where the transport header is, as in [`crate::parse::Packet`].
-    pub transport: u32,
-    pub protocol: u32,
+/// What a packet has for layer 4, in one word: where it starts, as in
+/// [`Packet`], and the protocol.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub struct Layer4(u32);
+
+impl Layer4 {
+    #[inline(always)]
+    pub fn of(packet: &Packet) -> Self {
+        Self(u32::from(packet.protocol) << 16 | packet.transport as u32)
+    }
+
+    #[inline(always)]
+    fn start(self) -> usize {
+        (self.0 & 0xffff) as usize
+    }
+
+    #[inline(always)]
+    fn protocol(self) -> u8 {
+        (self.0 >> 16) as u8
+    }
 }
 
-/// The record of the backend that it goes to. A function of its own: plain
-/// packets of stable slots need not carry it along.
+/// The record of the backend that a packet of a slot goes to that is learning
+/// or tracking. A function of its own, so that plain packets of stable slots
+/// need not carry it along; and all its arguments fit into registers.
 #[inline(never)]
-pub fn route(question: &Question<'_>) -> u32 {
-    let Question {
-        ctx,
-        plane,
-        service,
-        ..
-    } = *question;
-    let bucket = flow_bucket(question.hash, FLOW_BUCKETS);
+pub fn route(ctx: *mut xdp_md, entry: &VipEntry, slot: Slot, hash: u64, layer_4: Layer4) -> u32 {
+    let Some(plane) = maps::plane() else {
+        return 0;
+    };
+    let table = Table::published(plane);
+    let place = within(entry.slot(hash), RING_SLOTS);
+    let bucket = within(flow_bucket(hash, FLOW_BUCKETS), FLOW_BUCKETS);
     let memory = Memory {
         plane,
-        bucket: Bucket::of(anchor(&plane.flows[within(bucket, FLOW_BUCKETS)])),
-        stamp: (&raw const plane.stamps[within(question.place, RING_SLOTS)]).cast_mut(),
-        service,
+        bucket: Bucket::of(anchor(&plane.flows[bucket])),
+        stamp: (&raw const plane.stamps[place]).cast_mut(),
+        service: entry.service,
     };
-    let segment = segment(
-        &Frame::new(ctx),
-        question.transport as usize,
-        question.protocol as u8,
-    );
     let route = vipd_abi::route(
         &memory,
-        question.slot,
-        question.hash,
-        segment,
-        now(),
-        question.idle,
-        question.longest_idle,
+        slot,
+        hash,
+        segment(&Frame::new(ctx), layer_4),
+        now(plane),
+        entry.idle as u16,
+        table.head.longest_idle as u16,
     );
     trace::route(&route);
     route.backend
@@ -76,11 +76,12 @@ const TCP_OFFSET_FLAGS: usize = 12;
 /// What a packet says about its flow; without a transport header it is about the
 /// flow only.
 #[inline(always)]
-fn segment(frame: &Frame, transport: usize, protocol: u8) -> Segment {
+fn segment(frame: &Frame, layer_4: Layer4) -> Segment {
+    let transport = layer_4.start();
     if transport == 0 {
         return Segment::About;
     }
-    if protocol == UDP {
+    if layer_4.protocol() == UDP {
         return Segment::Ongoing;
     }
     // Two bytes: of one alone at a variable place the verifier loses track.
@@ -90,17 +91,11 @@ fn segment(frame: &Frame, transport: usize, protocol: u8) -> Segment {
     }
 }
 
-/// The present moment.
+/// The present moment by the flows' clock.
 #[inline(always)]
-pub fn now() -> Tick {
-    // SAFETY: the helper has no preconditions.
-    Tick::from_nanos(unsafe { bpf_ktime_get_coarse_ns() })
-}
-
-/// Whether flows that are recorded for a backend still belong to it.
-#[inline(always)]
-pub fn serves(record: &BackendRecord, service: u32) -> bool {
-    is_alive(record) && record.service == service
+fn now(plane: &Plane) -> Tick {
+    // SAFETY: the agent stores the word as a whole.
+    Tick::from_word(unsafe { addr_of!(plane.clock).read_volatile() })
 }
 
 /// Whether a backend serves any flow at all.
@@ -174,8 +169,13 @@ impl FlowMemory for Memory<'_> {
     }
 
     #[inline(always)]
+    fn is_ours(&self, backend: u32) -> bool {
+        self.plane.records[within(backend, BACKENDS)].service == self.service
+    }
+
+    #[inline(always)]
     fn serves(&self, backend: u32) -> bool {
-        serves(&self.plane.records[within(backend, BACKENDS)], self.service)
+        is_alive(&self.plane.records[within(backend, BACKENDS)])
     }
 
     #[inline(always)]

@@ -11,7 +11,8 @@ use vipd_ebpf::{
 };
 
 use crate::{
-    encapsulate, flow,
+    encapsulate,
+    flow::{self, Layer4},
     lookup::Table,
     odd::too_big,
     outcome::Outcome,
@@ -48,7 +49,7 @@ pub fn packet(frame: &mut Frame, packet: &Packet, entry: &VipEntry, table: &Tabl
 /// The record of the backend that the flow belongs to; 0 is nobody.
 #[inline(always)]
 pub fn choose(frame: &Frame, packet: &Packet, entry: &VipEntry, table: &Table, hash: u64) -> u32 {
-    let place = entry.ring_offset + (hash as u32 & entry.ring_mask);
+    let place = entry.slot(hash);
     let slot = &raw const table.plane.ring[within(place, RING_SLOTS)];
     // SAFETY: the agent stores the word as a whole, and it is read once.
     let slot = unsafe { slot.read_volatile() };
@@ -56,18 +57,7 @@ pub fn choose(frame: &Frame, packet: &Packet, entry: &VipEntry, table: &Table, h
     if slot.is_stable() {
         return slot.current();
     }
-    flow::route(&flow::Question {
-        ctx: frame.context(),
-        plane: table.plane,
-        service: entry.service,
-        idle: entry.idle as u16,
-        longest_idle: table.head.longest_idle as u16,
-        slot,
-        hash,
-        place,
-        transport: packet.transport as u32,
-        protocol: packet.protocol.into(),
-    })
+    flow::route(frame.context(), entry, slot, hash, Layer4::of(packet))
 }
 
 /// Sends the packet to a backend.

@@ -282,7 +282,8 @@ table! {
         gue_port: Port, optional "6080";
         /// For so long without a packet a flow is remembered when a change
         /// gives its part of the ring to another backend, and stays where it
-        /// is; at most `"1h"`. `"0s"`: flows move at once.
+        /// is; at most `"1h"`. `"0s"`: flows move at once. Time in which no
+        /// agent runs does not count.
         flow_idle: Duration, optional "`\"5m\"` for TCP, `\"0s\"` for UDP";
         /// How many backends must be healthy for the addresses to be announced.
         min_healthy: Int<u32, 1, 65536>, default "1";

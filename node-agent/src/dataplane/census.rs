@@ -19,7 +19,12 @@ use tokio::{runtime::Handle, sync::watch, time::sleep};
 use tracing::debug;
 use vipd_abi::{BackendKind, BackendRecord, FLOWS_PER_BUCKET, FlowBucket, FlowEntry, Tick};
 
-use super::{apply::Flows, clock, mapped::Mapped, tables::Tables};
+use super::{
+    apply::Flows,
+    clock::{self, Clock},
+    mapped::Mapped,
+    tables::Tables,
+};
 
 /// Between two walks while there is something to wait for.
 const BUSY: Duration = Duration::from_secs(1);
@@ -64,6 +69,7 @@ pub struct Census {
     flows: Arc<Mapped<FlowBucket>>,
     fragments: Arc<Mapped<FlowBucket>>,
     records: Arc<Mapped<BackendRecord>>,
+    clock: Arc<Clock>,
 }
 
 impl Census {
@@ -74,6 +80,7 @@ impl Census {
             flows: Arc::clone(&tables.flows),
             fragments: Arc::clone(&tables.fragments),
             records: Arc::clone(&tables.records),
+            clock: Arc::clone(&tables.clock),
         }
     }
 
@@ -81,7 +88,8 @@ impl Census {
     #[must_use]
     pub fn walk(&self, orders: &Orders, started: Instant) -> Count {
         let mut named = vec![Named::default(); self.records.len() as usize];
-        self.table(&self.flows, orders, None, |entry| {
+        let clock = || self.clock.tick();
+        self.table(&self.flows, orders, None, clock, |entry| {
             let flows = &mut named[entry.backend() as usize].flows;
             if entry.is_closing() {
                 flows.closing += 1;
@@ -89,7 +97,8 @@ impl Census {
                 flows.live += 1;
             }
         });
-        self.table(&self.fragments, orders, Some(FRAGMENTS_IDLE), |entry| {
+        let idle = Some(FRAGMENTS_IDLE);
+        self.table(&self.fragments, orders, idle, clock::coarse, |entry| {
             named[entry.backend() as usize].fragments += 1;
         });
         let records = (0..).zip(named);
@@ -100,25 +109,26 @@ impl Census {
     }
 
     /// Goes through one table. `idle` is the same for all its entries, or that
-    /// of their services. Hands what stays to `count`.
+    /// of their services; `clock` is what they go by. Hands what stays to `count`.
     fn table(
         &self,
         table: &Mapped<FlowBucket>,
         orders: &Orders,
         idle: Option<u16>,
+        clock: impl Fn() -> Tick,
         mut count: impl FnMut(FlowEntry),
     ) {
-        let mut now = clock::tick();
+        let mut now = clock();
         for bucket in 0..table.len() {
             if bucket % 1024 == 0 {
-                now = clock::tick();
+                now = clock();
             }
             for place in 0..FLOWS_PER_BUCKET {
                 let entry = table.entry(bucket, place);
                 if entry.backend() == 0 {
                     continue;
                 }
-                match self.judge(entry, orders, idle, now) {
+                match self.judge(entry, orders, idle, (now, &clock)) {
                     Some(new) => {
                         // If a packet was faster, the entry lives.
                         if new != entry {
@@ -142,7 +152,7 @@ impl Census {
         entry: FlowEntry,
         orders: &Orders,
         idle: Option<u16>,
-        now: Tick,
+        (now, clock): (Tick, &impl Fn() -> Tick),
     ) -> Option<FlowEntry> {
         let index = entry.backend();
         if index >= self.records.len() {
@@ -158,7 +168,7 @@ impl Census {
         let idle = idle.or_else(of_service).unwrap_or(Tick::LONGEST_IDLE);
         // Before an entry is given up the clock is read again: the walk may
         // have been interrupted since, and the entry be of after that.
-        if !entry.is_fresh(now, idle) && !entry.is_fresh(clock::tick(), idle) {
+        if !entry.is_fresh(now, idle) && !entry.is_fresh(clock(), idle) {
             return None;
         }
         let to = orders.moved.get(&index).copied();
@@ -250,7 +260,7 @@ mod tests {
 
     #[test]
     fn what_has_ended_is_freed_and_the_rest_counted() {
-        let now = clock::tick();
+        let now = tables().clock.tick();
         let aged = |age: u32| Tick(now.0.wrapping_sub(age));
         let closing = FlowEntry::new(HASH, 1, now).refreshed(now, true);
         let cases = [
@@ -288,7 +298,7 @@ mod tests {
 
     #[test]
     fn fragments_have_a_time_of_their_own() {
-        let now = clock::tick();
+        let now = clock::coarse();
         let tables = tables();
         let entry = |age| FlowEntry::new(HASH, 1, Tick(now.0.wrapping_sub(age)));
         assert!(tables.fragments.swap(0, 0, FlowEntry::FREE, entry(200)));
@@ -300,8 +310,8 @@ mod tests {
 
     #[test]
     fn flows_follow_their_backend_to_another_record() {
-        let now = clock::tick();
         let tables = tables();
+        let now = tables.clock.tick();
         let entry = FlowEntry::new(HASH, 1, now);
         assert!(tables.flows.swap(3, 0, FlowEntry::FREE, entry));
         let mut orders = orders();

@@ -18,6 +18,7 @@ use tracing::{debug, error};
 use super::{
     apply::{Applied, Applier, Reach, Settings},
     census::{self, Census},
+    clock::Ticker,
 };
 use crate::{
     engine::Decision,
@@ -49,9 +50,13 @@ pub struct Inputs {
 ///
 /// When the system has no more threads.
 pub fn spawn(applier: Applier, inputs: Inputs, runtime: Handle) -> io::Result<JoinHandle<()>> {
+    let ticker = Ticker::start(Arc::clone(&applier.tables().clock))?;
     thread::Builder::new()
         .name("dataplane".to_owned())
-        .spawn(move || run(applier, inputs, &runtime))
+        .spawn(move || {
+            run(applier, inputs, &runtime);
+            drop(ticker);
+        })
 }
 
 fn run(mut applier: Applier, mut inputs: Inputs, runtime: &Handle) {

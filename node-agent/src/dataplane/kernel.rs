@@ -31,6 +31,7 @@ use vipd_abi::{
 };
 
 use super::{
+    clock::Clock,
     mapped::Mapped,
     object,
     pins::{Lock, Pins, PinsError},
@@ -413,6 +414,7 @@ fn tables(ebpf: &mut Ebpf, processors: u32) -> Result<Tables, KernelError> {
     }
     Ok(Tables {
         published: table!(published, 1),
+        clock: Arc::new(Clock::new(table!(clock, 1))),
         heads: table!(heads, 2),
         seeds: table!(seeds, 2 * VIP_BUCKETS),
         entries: table!(entries, 2 * VIP_SLOTS),

@@ -10,12 +10,14 @@ use vipd_abi::{
 };
 use vipd_control::model::{Protocol, Vip};
 
-use super::mapped::Mapped;
+use super::{clock::Clock, mapped::Mapped};
 
 /// The maps of one data plane.
 pub struct Tables {
     /// Which half of the VIP table is in force.
     pub published: Mapped<u64>,
+    /// The flows' clock; shared with whoever moves it on or goes by it.
+    pub clock: Arc<Clock>,
     /// What holds for a whole half.
     pub heads: Mapped<Head>,
     /// Displacements of both halves.
@@ -53,6 +55,7 @@ impl Tables {
     pub fn anonymous() -> io::Result<Self> {
         Ok(Self {
             published: Mapped::anonymous(1)?,
+            clock: Arc::new(Clock::new(Mapped::anonymous(1)?)),
             heads: Mapped::anonymous(2)?,
             seeds: Mapped::anonymous(2 * VIP_BUCKETS)?,
             entries: Mapped::anonymous(2 * VIP_SLOTS)?,

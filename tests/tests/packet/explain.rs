@@ -79,8 +79,12 @@ fn what_is_explained_is_what_packets_get_in_every_phase() {
         assert_eq!(trace.hash, flow.hash, "{flow:?}");
         let basis = trace.basis().expect("a basis");
         *bases.entry(basis.label()).or_insert(0) += 1;
-        let bucket = bench.applier.tables().flows.load(flow.bucket);
-        let recorded = bucket.0.into_iter().find(|entry| entry.is_of(flow.hash));
+        let tables = bench.applier.tables();
+        let bucket = tables.flows.load(flow.bucket);
+        let recorded = bucket.0.into_iter().find(|entry| {
+            let ours = tables.records.load(entry.backend()).service == trace.service;
+            entry.is_of(flow.hash) && ours
+        });
         match basis {
             Basis::Recorded | Basis::NewlyRecorded => {
                 let backend = recorded.map(FlowEntry::backend);
@@ -222,7 +226,7 @@ fn flows(tables: &Tables, random: &mut Random) -> Vec<Flow> {
     let records: Vec<u32> = (1..BACKENDS)
         .filter(|index| tables.records.load(*index) != BackendRecord::default())
         .collect();
-    let now = now();
+    let now = tables.clock.tick();
     let mut flows = Vec::new();
     let mut taken = BTreeSet::new();
     while flows.len() < FLOWS {
@@ -335,12 +339,6 @@ fn hash(packet: &Packet) -> u64 {
         ports,
         protocol,
     )
-}
-
-/// The kernel's coarse clock.
-fn now() -> Tick {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
-    Tick::from_nanos(now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64)
 }
 
 /// Everything that packets may change.

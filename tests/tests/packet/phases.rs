@@ -11,7 +11,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use vipd::dataplane::clock;
 use vipd_abi::{Phase, Slot, Stamp};
 use vipd_control::standing::Standing;
 
@@ -270,7 +269,7 @@ fn a_renamed_service_keeps_its_flows() {
 #[test]
 fn stamps_of_an_earlier_service_hold_nothing_up() {
     let mut lab = Lab::new("stamps", 2, SHORT);
-    let now = clock::tick().0;
+    let now = lab.tick().0;
     for place in 0..64 {
         let (foreign, refused) = (now, now);
         let stamps = &lab.applier().tables().stamps;

@@ -11,6 +11,9 @@ use super::*;
 const IDLE: u16 = 100;
 const HASH: u64 = 0xdead_beef_0123_4567;
 
+/// First record of another service.
+const STRANGER: u32 = 1000;
+
 #[derive(Default)]
 struct Memory {
     bucket: RefCell<[FlowEntry; FLOWS_PER_BUCKET]>,
@@ -30,6 +33,9 @@ impl FlowMemory for Memory {
             *entry = new;
         }
         same
+    }
+    fn is_ours(&self, backend: u32) -> bool {
+        backend < STRANGER
     }
     fn serves(&self, backend: u32) -> bool {
         !self.dead.borrow().contains(&backend)
@@ -98,6 +104,21 @@ fn with_a_full_bucket_nothing_is_evicted_and_new_flows_go_to_the_old_owner() {
         let (_, basis) = memory.send(slot, segment, late);
         assert_eq!(basis, Basis::NewlyRecorded, "what is idle makes room");
     }
+}
+
+#[test]
+fn an_entry_of_another_service_with_the_same_mark_is_left_alone() {
+    let slot = Slot::learn(1, 2);
+    let memory = Memory::default();
+    let entry = FlowEntry::new(HASH, STRANGER, Tick(10));
+    memory.bucket.borrow_mut()[0] = entry;
+    for segment in [Segment::About, Segment::Open, Segment::Ongoing] {
+        memory.send(slot, segment, 10 + u32::from(IDLE) / 2);
+        assert_eq!(memory.entries()[0], entry, "{segment:?}");
+    }
+    assert_eq!(memory.entries().len(), 2, "the flow has one of its own");
+    let found = memory.send(slot, Segment::Ongoing, 10 + u32::from(IDLE) / 2);
+    assert_eq!(found, (2, Basis::Recorded));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use vipd_abi::{
 use vipd_ebpf::anchor::within;
 use vipd_ebpf::header::IPV6_FRAGMENT;
 
-use super::sight::Sight;
+use super::{now, sight::Sight};
 use crate::{
     flow::{self, Bucket},
     maps,
@@ -51,7 +51,7 @@ pub fn known(hash: u64) -> u32 {
         return 0;
     };
     let bucket = bucket(plane, hash);
-    let now = flow::now();
+    let now = now();
     let mut place = 0;
     while place < FLOWS_PER_BUCKET {
         let entry = bucket.load(place);
@@ -73,7 +73,7 @@ pub fn record(hash: u64, backend: u32) -> u32 {
         return 0;
     };
     let bucket = bucket(plane, hash);
-    let now = flow::now();
+    let now = now();
     let new = FlowEntry::new(hash, backend, now);
     let mut free = None;
     let mut place = 0;

@@ -15,8 +15,8 @@ mod rare;
 mod sight;
 pub mod too_big;
 
-use aya_ebpf::bindings::xdp_md;
-use vipd_abi::{EntryKind, Verdict, VipEntry, flow_hash};
+use aya_ebpf::{bindings::xdp_md, helpers::generated::bpf_ktime_get_coarse_ns};
+use vipd_abi::{EntryKind, Tick, Verdict, VipEntry, flow_hash};
 use vipd_ebpf::{
     frame::Frame,
     header::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, ICMP, ICMPV6, TCP, TCP_HEADER, UDP, UDP_HEADER},
@@ -200,6 +200,13 @@ fn first(frame: &Frame, sight: &Sight, entry: &VipEntry, table: &Table) -> Optio
     let hash = fragment::hash(head, sight);
     fragment::record(hash, backend);
     Some((backend, hash))
+}
+
+/// The present moment by the kernel's coarse clock.
+#[inline(always)]
+fn now() -> Tick {
+    // SAFETY: the helper has no preconditions.
+    Tick::from_nanos(unsafe { bpf_ktime_get_coarse_ns() })
 }
 
 /// No backend at all.

@@ -13,8 +13,8 @@ use vipd_ebpf::{
     },
 };
 
-use super::link;
-use crate::{flow, maps, parse::Family, trace};
+use super::{link, now};
+use crate::{maps, parse::Family, trace};
 
 /// Answers of one processor within a tick (134 ms).
 const MOST_ANSWERS: u32 = 100;
@@ -194,7 +194,7 @@ fn permit() -> Result<(), Verdict> {
     let cpu = unsafe { bpf_get_smp_processor_id() };
     let plane = maps::plane().ok_or(Verdict::Inconsistent)?;
     let word = (&raw const plane.answers[within(cpu, CPUS)]).cast_mut();
-    let now = u64::from(flow::now().0) << 32;
+    let now = u64::from(now().0) << 32;
     // SAFETY: the entry stays where it is; only this processor writes it.
     unsafe {
         let old = *word;

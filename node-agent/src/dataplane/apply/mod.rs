@@ -43,7 +43,6 @@ pub use self::{
 use super::{
     adopt::Adopted,
     census::Count,
-    clock,
     listing::Listing,
     record::TunnelSources,
     space::{GRACE, Indices, Stretches},
@@ -392,7 +391,7 @@ impl Applier {
 
     /// Nothing published names the retired any more, and it names every ring.
     fn take_away(&mut self, full: bool) {
-        let now = clock::tick();
+        let now = self.tables.clock.tick();
         for placed in self.services.values_mut() {
             if !placed.in_force && placed.plan.is_some() {
                 placed.in_force = true;

@@ -14,7 +14,7 @@ use super::{
     Applier, Look, PlaceError, Placed, PlacedBackend, Reach,
     tend::{Former, is_dead},
 };
-use crate::dataplane::{adopt::AdoptedService, clock, record::record};
+use crate::dataplane::{adopt::AdoptedService, record::record};
 
 impl Applier {
     /// Writes the records and slots of one service.
@@ -74,7 +74,7 @@ impl Applier {
     pub(super) fn take_over(&self, number: u32, adopted: AdoptedService) -> Placed {
         let mut unsettled = Unsettled::default();
         for (slot, word) in (0..).zip(self.words(adopted.ring)) {
-            unsettled.note(slot, word, word, clock::tick());
+            unsettled.note(slot, word, word, self.tables.clock.tick());
         }
         let backend = |(address, (index, record))| {
             let used = true;

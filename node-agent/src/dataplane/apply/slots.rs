@@ -9,7 +9,6 @@ use vipd_control::{
 };
 
 use super::{Applier, PlaceError, Placed, idle, tend::is_dead};
-use crate::dataplane::clock;
 
 impl Applier {
     /// The words of a ring, given as first slot and length.
@@ -38,7 +37,9 @@ impl Applier {
             let word = inherit(slot, size, &old);
             self.tables.ring.publish(start + slot, word);
             self.tables.stamps.store(start + slot, Stamp::default());
-            placed.unsettled.note(slot, word, word, clock::tick());
+            placed
+                .unsettled
+                .note(slot, word, word, self.tables.clock.tick());
         }
         Ok(())
     }
@@ -69,7 +70,7 @@ impl Applier {
             }
         }
         // By now the last of them is stored.
-        let now = clock::tick();
+        let now = self.tables.clock.tick();
         for (slot, old, new) in turned {
             placed.unsettled.note(slot, old, new, now);
         }

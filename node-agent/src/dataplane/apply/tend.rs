@@ -14,7 +14,6 @@ use vipd_control::phases::Fate;
 use super::{Applier, Flows, FlowsByService, Placed, Retired, idle};
 use crate::dataplane::{
     census::{Count, Orders},
-    clock,
     mapped::Mapped,
     space::GRACE,
     tables::{Tables, unmapped},
@@ -184,7 +183,7 @@ impl Placed {
         };
         let start = self.ring.0;
         self.unsettled.advance(
-            clock::tick(),
+            tables.clock.tick(),
             idle(&plan.service),
             |slot| {
                 let place = start + slot;

@@ -4,7 +4,6 @@
 use std::net::IpAddr;
 
 use anyhow::{Context as _, Result};
-use rustix::time::{ClockId, clock_gettime};
 use vipd::dataplane::tables::{Tables, service_key};
 use vipd_abi::{
     FLOW_BUCKETS, FLOWS_PER_BUCKET, FlowBucket, FlowEntry, Slot, Stamp, Tick, VIP_SLOTS, VipKey,
@@ -52,7 +51,7 @@ pub fn change_slots(tables: &Tables, kind: &Kind, change: impl Fn(u32, u32) -> S
 /// their buckets have room. Says how many have.
 pub fn record(tables: &Tables, kind: &Kind, plan: &Plan, flows: u32) -> Result<u32> {
     let (offset, length) = ring(tables, kind)?;
-    let now = now();
+    let now = tables.clock.tick();
     let mut recorded = 0;
     for number in 0..flows {
         let hash = hash(kind, plan.flow(number));
@@ -74,7 +73,7 @@ pub fn record(tables: &Tables, kind: &Kind, plan: &Plan, flows: u32) -> Result<u
 pub fn fill(tables: &Tables, kind: &Kind) -> Result<()> {
     let (offset, _) = ring(tables, kind)?;
     let owner = tables.ring.load(offset).current();
-    let now = now();
+    let now = tables.clock.tick();
     for index in 0..FLOW_BUCKETS {
         let mut bucket = FlowBucket::default();
         for place in 0..FLOWS_PER_BUCKET {
@@ -118,11 +117,4 @@ fn hash(kind: &Kind, flow: Flow) -> u64 {
         ports,
         kind.number(),
     )
-}
-
-/// The present moment of the coarse clock.
-fn now() -> Tick {
-    let time = clock_gettime(ClockId::MonotonicCoarse);
-    let nanos = time.tv_sec.cast_unsigned() * 1_000_000_000 + time.tv_nsec.cast_unsigned();
-    Tick::from_nanos(nanos)
 }

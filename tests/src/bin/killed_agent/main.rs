@@ -15,7 +15,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use vipd::dataplane::{apply::Applier, census::Census, kernel::Kernel};
+use vipd::dataplane::{apply::Applier, census::Census, clock::Ticker, kernel::Kernel};
 use vipd_control::decide::{Decider, Desired};
 
 use self::{check::Findings, world::World};
@@ -37,6 +37,7 @@ fn main() -> Result<()> {
     let found = check::tables(&tables).context("as the last agent left it")?;
     check::packets(&mut kernel, &found).context("as the last agent left it")?;
 
+    let _ticker = Ticker::start(Arc::clone(&tables.clock))?;
     let mut agent = Agent {
         applier: Applier::new(tables, world::settings()),
         decider: Decider::new([0; 16]),

@@ -13,7 +13,7 @@ use aya::programs::{TestRun, TestRunOptions};
 use vipd::{
     dataplane::{
         apply::{Applied, Applier, PhaseCount},
-        clock,
+        clock::Ticker,
         kernel::Kernel,
         pins::Pins,
     },
@@ -45,7 +45,7 @@ pub struct Lab {
     pub standing: BTreeMap<IpAddr, Standing>,
     pub ways: Ways,
     desired: Desired,
-    plane: Option<(Kernel, Applier)>,
+    plane: Option<(Kernel, Applier, Ticker)>,
     pub applied: Applied,
     /// When each port has sent last, at the earliest.
     pub sent: BTreeMap<u16, Tick>,
@@ -107,7 +107,8 @@ impl Lab {
         let (kernel, tables) = Kernel::load(Some(&self.pins.0), false).unwrap_or_else(|error| {
             panic!("{error}\nthe packet tier needs root and `cargo xtask setup`")
         });
-        self.plane = Some((kernel, Applier::new(tables, settings())));
+        let ticker = Ticker::start(Arc::clone(&tables.clock)).expect("a thread");
+        self.plane = Some((kernel, Applier::new(tables, settings()), ticker));
         self.desired = Desired::default();
     }
 
@@ -179,9 +180,10 @@ impl Lab {
         });
         let mut frame = packet.frame();
         frame[47] = flags;
-        self.sent.insert(port, clock::tick());
+        let now = self.tick();
+        self.sent.insert(port, now);
         let mut out = vec![0; 256];
-        let (kernel, _) = self.plane.as_mut().expect("an agent");
+        let (kernel, ..) = self.plane.as_mut().expect("an agent");
         let program = kernel.program().expect("the program is there");
         let options = TestRunOptions {
             data_in: Some(&frame),
@@ -192,6 +194,11 @@ impl Lab {
         assert_eq!(result.return_value, XDP_TX, "port {port}");
         let outer: [u8; 4] = out[30..34].try_into().expect("four bytes");
         IpAddr::from(outer)
+    }
+
+    /// The present moment by the flows' clock.
+    pub fn tick(&mut self) -> Tick {
+        self.applier().tables().clock.tick()
     }
 
     pub fn open(&mut self, ports: std::ops::Range<u16>) -> Flows {
@@ -206,7 +213,7 @@ impl Lab {
         flows.retain(|port, backend| {
             let sent = self.sent[port];
             let now = self.send(*port, ACK);
-            let live = clock::tick().0 - sent.0 <= idle;
+            let live = self.tick().0 - sent.0 <= idle;
             assert!(!live || now == *backend, "port {port} {sentence}");
             live
         });

@@ -5,7 +5,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use vipd::dataplane::clock;
 use vipd_abi::Tick;
 use vipd_control::standing::Standing;
 
@@ -44,7 +43,8 @@ fn under_random_changes_no_flow_leaves_a_backend_that_can_serve_it() {
             let sent = lab.sent[&port];
             let backend = BACKENDS.iter().position(|b| address(b) == found);
             let backend = backend.expect("one of the backends");
-            let live = known.filter(|flow| clock::tick().0 - flow.sent.0 <= ticks);
+            let now = lab.tick();
+            let live = known.filter(|flow| now.0 - flow.sent.0 <= ticks);
             if let Some(flow) = live {
                 held += 1;
                 assert_eq!(backend, flow.backend, "port {port}: {history:#?}");

@@ -429,6 +429,10 @@ impl FlowMemory for Memory<'_> {
         }
         same
     }
+    fn is_ours(&self, backend: u32) -> bool {
+        // There is one service.
+        self.model.records.contains_key(&backend)
+    }
     fn serves(&self, backend: u32) -> bool {
         let record = self.model.records.get(&backend);
         record.is_some_and(|record| record.fate != Fate::Dead)
