@@ -24,29 +24,32 @@ pub fn anchor<T>(place: &T) -> &T {
     place
 }
 
-/// An index into a table of `places`, a power of two: out of range is brought
-/// into it, which an agent that is right never needs.
+/// An index into a table of so many places, a power of two: out of range is
+/// brought into it, which an agent that is right never needs.
 ///
-/// The compiler must not know what the index is made of: it would leave out a
-/// mask that changes nothing, and kernels before 6.3 then lose the bound.
-#[inline(always)]
-pub fn within(index: u32, places: u32) -> usize {
-    (opaque(index) & (u64::from(places) - 1)) as usize
-}
-
+/// The compiler must not know of the mask: it would leave out one that changes
+/// nothing, and kernels before 6.3 then lose the bound.
 #[inline(always)]
 #[cfg(target_arch = "bpf")]
-fn opaque(index: u32) -> u64 {
+pub fn within<const PLACES: u32>(index: u32) -> usize {
+    const { assert!(PLACES.is_power_of_two() && PLACES <= 1 << 31) };
     let mut index = u64::from(index);
-    // SAFETY: a move to itself.
+    // SAFETY: it changes one register, and then the index is within the table.
     unsafe {
-        core::arch::asm!("{0} = {0}", inout(reg) index, options(nomem, nostack, pure));
+        core::arch::asm!(
+            "{0} &= {1}",
+            inout(reg) index,
+            const PLACES - 1,
+            options(nomem, nostack, pure),
+        );
+        core::hint::assert_unchecked(index < PLACES as u64);
     }
-    index
+    index as usize
 }
 
+/// The same on the machine that lints these programs.
 #[inline(always)]
 #[cfg(not(target_arch = "bpf"))]
-fn opaque(index: u32) -> u64 {
-    index.into()
+pub fn within<const PLACES: u32>(index: u32) -> usize {
+    (index & (PLACES - 1)) as usize
 }

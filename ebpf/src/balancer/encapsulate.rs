@@ -159,14 +159,14 @@ fn outer_ipv4(
     let length = payload + IPV4_HEADER;
     let [_, _, _, source]: [u32; 4] = words(&backend.source);
     let [_, _, _, destination]: [u32; 4] = words(&backend.destination);
-    let entropy = hash as u32 & backend.entropy;
     // The record's sum covers all words but TOS and length, and of the source
     // the bits that the flow fills are zero.
-    let sum = backend.checksum
-        + tos
-        + length
-        + u32::from(u16::from_be(entropy as u16))
-        + u32::from(u16::from_be((entropy >> 16) as u16));
+    let mut sum = backend.checksum + tos + length;
+    let entropy = hash as u32 & backend.entropy;
+    if entropy != 0 {
+        sum += u32::from(u16::from_be(entropy as u16));
+        sum += u32::from(u16::from_be((entropy >> 16) as u16));
+    }
     let sum = (sum & 0xffff) + (sum >> 16);
     let sum = (sum & 0xffff) + (sum >> 16);
     [

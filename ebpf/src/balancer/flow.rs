@@ -49,8 +49,8 @@ pub fn route(ctx: *mut xdp_md, entry: &VipEntry, slot: Slot, hash: u64, layer_4:
         return 0;
     };
     let table = Table::published(plane);
-    let place = within(entry.slot(hash), RING_SLOTS);
-    let bucket = within(flow_bucket(hash, FLOW_BUCKETS), FLOW_BUCKETS);
+    let place = within::<RING_SLOTS>(entry.slot(hash));
+    let bucket = within::<FLOW_BUCKETS>(flow_bucket(hash, FLOW_BUCKETS));
     let memory = Memory {
         plane,
         bucket: Bucket::of(anchor(&plane.flows[bucket])),
@@ -170,12 +170,12 @@ impl FlowMemory for Memory<'_> {
 
     #[inline(always)]
     fn is_ours(&self, backend: u32) -> bool {
-        self.plane.records[within(backend, BACKENDS)].service == self.service
+        self.plane.records[within::<BACKENDS>(backend)].service == self.service
     }
 
     #[inline(always)]
     fn serves(&self, backend: u32) -> bool {
-        is_alive(&self.plane.records[within(backend, BACKENDS)])
+        is_alive(&self.plane.records[within::<BACKENDS>(backend)])
     }
 
     #[inline(always)]

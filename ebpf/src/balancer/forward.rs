@@ -50,7 +50,7 @@ pub fn packet(frame: &mut Frame, packet: &Packet, entry: &VipEntry, table: &Tabl
 #[inline(always)]
 pub fn choose(frame: &Frame, packet: &Packet, entry: &VipEntry, table: &Table, hash: u64) -> u32 {
     let place = entry.slot(hash);
-    let slot = &raw const table.plane.ring[within(place, RING_SLOTS)];
+    let slot = &raw const table.plane.ring[within::<RING_SLOTS>(place)];
     // SAFETY: the agent stores the word as a whole, and it is read once.
     let slot = unsafe { slot.read_volatile() };
     trace::slot(entry, place, slot, hash);
@@ -63,15 +63,17 @@ pub fn choose(frame: &Frame, packet: &Packet, entry: &VipEntry, table: &Table, h
 /// Sends the packet to a backend.
 #[inline(always)]
 pub fn send(frame: &mut Frame, packet: &Packet, plane: &Plane, backend: u32, hash: u64) -> Outcome {
-    let index = within(backend, BACKENDS);
+    let index = within::<BACKENDS>(backend);
     let backend = anchor(&plane.records[index]);
     trace::backend(index, backend);
     match to_backend(frame, packet, plane, backend, hash) {
-        sent @ (Verdict::Forwarded | Verdict::Redirected) => Outcome::sent(sent, backend.counter),
-        verdict => verdict.into(),
+        Ok(verdict) => Outcome::sent(verdict, backend.counter),
+        Err(verdict) => verdict.into(),
     }
 }
 
+/// Each kind goes its own way as far as it can: what it knows is not asked
+/// again.
 #[inline(always)]
 fn to_backend(
     frame: &mut Frame,
@@ -79,56 +81,79 @@ fn to_backend(
     plane: &Plane,
     backend: &BackendRecord,
     hash: u64,
-) -> Verdict {
-    let kind = BackendKind::of(backend.kind);
-    // SAFETY: the agent stores the word as a whole, and it is read once.
-    let hop =
-        unsafe { (&raw const plane.hops[within(backend.next_hop, NEXT_HOPS)]).read_volatile() };
-    if hop == NextHop::UNRESOLVED {
-        return Verdict::NoNextHop;
-    }
-    let uplink = anchor(&plane.uplinks[within(hop.uplink(), UPLINKS)]);
-    if packet.ttl <= 1 {
-        return Verdict::TtlExpired;
-    }
-    let outer = match kind {
-        BackendKind::L2 => 0,
-        BackendKind::Ipip4 => IPV4_HEADER,
-        BackendKind::Ipip6 => IPV6_HEADER,
-        BackendKind::Gue4 => IPV4_HEADER + UDP_HEADER,
-        BackendKind::Gue6 => IPV6_HEADER + UDP_HEADER,
-        BackendKind::Unset => return Verdict::Inconsistent,
+) -> Result<Verdict, Verdict> {
+    let way = &Way::to(backend, packet, plane)?;
+    let dressed = match BackendKind::of(backend.kind) {
+        BackendKind::Ipip4 => {
+            let link = &way.ready(frame, packet, IPV4_HEADER)?;
+            encapsulate::ipv4(frame, packet, backend, link, hash)
+        }
+        BackendKind::Ipip6 => {
+            let link = &way.ready(frame, packet, IPV6_HEADER)?;
+            encapsulate::ipv6(frame, packet, backend, link, hash)
+        }
+        BackendKind::Gue4 => {
+            let link = &way.ready(frame, packet, IPV4_HEADER + UDP_HEADER)?;
+            encapsulate::gue4(frame, packet, backend, link, hash)
+        }
+        BackendKind::Gue6 => {
+            let link = &way.ready(frame, packet, IPV6_HEADER + UDP_HEADER)?;
+            encapsulate::gue6(frame, packet, backend, link, hash)
+        }
+        BackendKind::L2 if frame.source() == way.hop.mac_bits() => return Err(Verdict::Loop),
+        BackendKind::L2 => {
+            let link = &way.ready(frame, packet, 0)?;
+            rewrite(frame, link)
+        }
+        BackendKind::Unset => return Err(Verdict::Inconsistent),
     };
-    if packet.length + outer > uplink.mtu {
-        return too_big::packet(
-            frame.context(),
-            packet.network as u32,
-            uplink.mtu.saturating_sub(outer),
-            packet.transport != 0,
-        );
+    dressed.ok_or(Verdict::NoHeadroom)?;
+    Ok(leave(frame, way.uplink))
+}
+
+/// The way to a backend.
+struct Way<'a> {
+    hop: NextHop,
+    uplink: &'a Uplink,
+}
+
+impl<'a> Way<'a> {
+    #[inline(always)]
+    fn to(backend: &BackendRecord, packet: &Packet, plane: &'a Plane) -> Result<Self, Verdict> {
+        let hop = &raw const plane.hops[within::<NEXT_HOPS>(backend.next_hop)];
+        // SAFETY: the agent stores the word as a whole, and it is read once.
+        let hop = unsafe { hop.read_volatile() };
+        if hop == NextHop::UNRESOLVED {
+            return Err(Verdict::NoNextHop);
+        }
+        if packet.ttl <= 1 {
+            return Err(Verdict::TtlExpired);
+        }
+        let uplink = anchor(&plane.uplinks[within::<UPLINKS>(hop.uplink())]);
+        Ok(Self { hop, uplink })
     }
-    let link = Link {
-        source: uplink.mac_bits,
-        destination: hop.mac_bits(),
-    };
-    if kind == BackendKind::L2 && frame.source() == link.destination {
-        return Verdict::Loop;
+
+    /// Makes a packet ready to go, with so many bytes in front of it. If it does
+    /// not fit, its sender is told.
+    #[inline(always)]
+    fn ready(&self, frame: &Frame, packet: &Packet, outer: u32) -> Result<Link, Verdict> {
+        let uplink = self.uplink;
+        if packet.length + outer > uplink.mtu {
+            return Err(too_big::packet(
+                frame.context(),
+                packet.network as u32,
+                uplink.mtu.saturating_sub(outer),
+                packet.transport != 0,
+            ));
+        }
+        if !decrement_ttl(frame, packet) {
+            return Err(Verdict::Inconsistent);
+        }
+        Ok(Link {
+            source: uplink.mac_bits,
+            destination: self.hop.mac_bits(),
+        })
     }
-    if !decrement_ttl(frame, packet) {
-        return Verdict::Inconsistent;
-    }
-    let done = match kind {
-        BackendKind::L2 => rewrite(frame, &link),
-        BackendKind::Ipip4 => encapsulate::ipv4(frame, packet, backend, &link, hash),
-        BackendKind::Ipip6 => encapsulate::ipv6(frame, packet, backend, &link, hash),
-        BackendKind::Gue4 => encapsulate::gue4(frame, packet, backend, &link, hash),
-        BackendKind::Gue6 => encapsulate::gue6(frame, packet, backend, &link, hash),
-        BackendKind::Unset => None,
-    };
-    if done.is_none() {
-        return Verdict::NoHeadroom;
-    }
-    leave(frame, uplink)
 }
 
 /// Out of the interface it came by, or out of another.

@@ -65,7 +65,8 @@ impl Table {
             return true;
         }
         let (word, bit) = VipKey::filter_bit(key.address_hash(self.head.seed));
-        self.plane.filter[within(self.half * FILTER_WORDS + word, 2 * FILTER_WORDS)] & bit != 0
+        self.plane.filter[within::<{ 2 * FILTER_WORDS }>(self.half * FILTER_WORDS + word)] & bit
+            != 0
     }
 
     /// Whether frames to this MAC address are for one of our interfaces.
@@ -87,14 +88,14 @@ impl Table {
     pub fn place(&self, key: &VipKey) -> u32 {
         let hash = key.hash(self.head.seed);
         let bucket = self.half * VIP_BUCKETS + VipKey::bucket(hash);
-        let seed = self.plane.seeds[within(bucket, 2 * VIP_BUCKETS)];
+        let seed = self.plane.seeds[within::<{ 2 * VIP_BUCKETS }>(bucket)];
         self.half * VIP_SLOTS + VipKey::place(hash, seed)
     }
 
     /// The entry at a place of either half.
     #[inline(always)]
     pub fn entry(&self, place: u32) -> &'static VipEntry {
-        anchor(&self.plane.entries[within(place, 2 * VIP_SLOTS)])
+        anchor(&self.plane.entries[within::<{ 2 * VIP_SLOTS }>(place)])
     }
 }
 

@@ -37,9 +37,9 @@ pub fn count(verdict: u32, backend: u32, bytes: u64) -> u64 {
     // which runs one XDP program at a time, writes it.
     unsafe {
         if backend != 0 {
-            add(&raw mut (*counts).0[within(backend, COUNTERS)], bytes);
+            add(&raw mut (*counts).0[within::<COUNTERS>(backend)], bytes);
         }
-        add(&raw mut (*counts).0[within(verdict, COUNTERS)], bytes)
+        add(&raw mut (*counts).0[within::<COUNTERS>(verdict)], bytes)
     }
 }
 

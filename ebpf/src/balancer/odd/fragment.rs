@@ -57,7 +57,7 @@ pub fn known(hash: u64) -> u32 {
         let entry = bucket.load(place);
         if entry.is_of(hash) && entry.is_fresh(now, LIFETIME) {
             let backend = entry.backend();
-            let record = &plane.records[within(backend, BACKENDS)];
+            let record = &plane.records[within::<BACKENDS>(backend)];
             return if flow::is_alive(record) { backend } else { 0 };
         }
         place += 1;
@@ -96,5 +96,5 @@ pub fn record(hash: u64, backend: u32) -> u32 {
 
 #[inline(always)]
 fn bucket(plane: &Plane, hash: u64) -> Bucket {
-    Bucket::of(&plane.fragments[within(flow_bucket(hash, FRAGMENT_BUCKETS), FRAGMENT_BUCKETS)])
+    Bucket::of(&plane.fragments[within::<FRAGMENT_BUCKETS>(flow_bucket(hash, FRAGMENT_BUCKETS))])
 }

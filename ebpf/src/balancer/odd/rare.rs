@@ -123,7 +123,7 @@ fn ranged(half: u32, place: u32, service: u32) -> u32 {
     let mut i = 0;
     while i < MOST_RANGES as u32 && i < entry.ranges {
         let range = (entry.ranges_start + i) & (PORT_RANGES - 1);
-        let range = within(table.half * PORT_RANGES + range, 2 * PORT_RANGES);
+        let range = within::<{ 2 * PORT_RANGES }>(table.half * PORT_RANGES + range);
         let range = &table.plane.ranges[range];
         if range.protocol == protocol && range.first <= port && port <= range.last {
             return table.half * VIP_SLOTS + (range.place & (VIP_SLOTS - 1));

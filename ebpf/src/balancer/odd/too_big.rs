@@ -193,7 +193,7 @@ fn permit() -> Result<(), Verdict> {
     // SAFETY: the helper has no preconditions.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     let plane = maps::plane().ok_or(Verdict::Inconsistent)?;
-    let word = (&raw const plane.answers[within(cpu, CPUS)]).cast_mut();
+    let word = (&raw const plane.answers[within::<CPUS>(cpu)]).cast_mut();
     let now = u64::from(now().0) << 32;
     // SAFETY: the entry stays where it is; only this processor writes it.
     unsafe {
