@@ -21,8 +21,6 @@ pub struct Plane {
     pub reserved: [u64; 6],
     /// What holds for each half of the VIP table.
     pub heads: [Head; 2],
-    /// Zero.
-    pub reserved_2: [u64; 4],
     /// A bit for each virtual address, per half.
     pub filter: [u64; 2 * FILTER_WORDS as usize],
     /// Displacement per bucket, per half.

@@ -205,9 +205,9 @@ impl VipEntry {
 
 /// Most port ranges that a packet may be compared with: those of an address or
 /// prefix and of all prefixes around it.
-pub const MOST_RANGES: usize = 32;
+pub const MOST_RANGES: usize = 64;
 /// Most lengths of prefixes that virtual prefixes of one family can have.
-pub const MOST_LENGTHS: usize = 8;
+pub const MOST_LENGTHS: usize = 16;
 
 /// Ports of an address or a prefix that belong to one service: 16 bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -272,4 +272,4 @@ pub struct Head {
 // SAFETY: repr(C), u64, two u32 and bytes by the eight, without padding.
 unsafe impl Plain for Head {}
 
-const _: () = assert!(size_of::<Head>() == 112);
+const _: () = assert!(size_of::<Head>() == 128);

@@ -46,6 +46,11 @@ type Claim = (Vip, Protocol, Ports);
 /// The name of a service, and where its claim is written.
 type Whose<'a> = (Option<&'a At<Name>>, &'a Span);
 
+/// What the file may have of what the table takes: what it no longer has is
+/// still forwarded for a while.
+const LENGTHS: usize = MOST_LENGTHS / SHARE;
+const RANGES: usize = MOST_RANGES / SHARE;
+
 /// Who wants what.
 #[derive(Default)]
 struct Claims<'a>(BTreeMap<Claim, Whose<'a>>);
@@ -112,12 +117,12 @@ fn check_length(vip: &At<Vip>, lengths: &mut [BTreeSet<u8>; 2], report: &mut Rep
     }
     let lengths = &mut lengths[usize::from(vip.value.is_ipv4())];
     let new = lengths.insert(vip.value.prefix().prefix_len());
-    if new && lengths.len() == MOST_LENGTHS + 1 {
+    if new && lengths.len() == LENGTHS + 1 {
         let family = Family::of(vip.value.address()).name();
         report
             .error(
                 &vip.span,
-                format!("{family} prefixes of more than {MOST_LENGTHS} different lengths"),
+                format!("{family} prefixes of more than {LENGTHS} different lengths"),
             )
             .help("write a prefix as several longer ones, of a length that others have");
     }
@@ -143,10 +148,10 @@ impl<'a> Ranges<'a> {
         for (vip, (_, span)) in &self.0 {
             let around = self.0.iter().filter(|(other, _)| other.contains(*vip));
             let compared: usize = around.map(|(_, (count, _))| count).sum();
-            if compared > MOST_RANGES {
+            if compared > RANGES {
                 let title = format!(
                     "{vip} and the prefixes around it have {compared} port ranges; \
-                     {MOST_RANGES} is the most",
+                     {RANGES} is the most",
                 );
                 report.error(span, title).help(
                     "join ranges, or give some services another address; a service on one port \

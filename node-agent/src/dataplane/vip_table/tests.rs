@@ -132,8 +132,8 @@ fn the_narrowest_service_that_wants_the_port_gets_the_packet() {
     listing.serve(vip("203.0.113.7"), Protocol::Udp, ports(53, 53), entry(8));
     let tables = published(&listing);
     let head = tables.heads.load(tables.half());
-    assert_eq!(head.lengths_4, [28, 25, 24, 16, 0, 0, 0, 0]);
-    assert_eq!(head.lengths_6, [64, 48, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(head.lengths_4[..5], [28, 25, 24, 16, 0]);
+    assert_eq!(head.lengths_6[..3], [64, 48, 0]);
     assert_eq!(head.longest_idle, 8);
     for (sentence, address, protocol, port, expected) in [
         (
@@ -406,12 +406,12 @@ fn what_is_too_much_is_refused() {
     let full = u32::try_from(MOST_ENTRIES).unwrap();
     for (listing, fault) in [
         (many(full + 1), Some(BuildError::TooMany(MOST_ENTRIES + 1))),
-        (prefixes(17..25), None),
-        (prefixes(17..26), Some(BuildError::TooManyLengths(9))),
-        (on_one(32), None),
-        (on_one(33), Some(BuildError::TooManyInOne(33))),
-        (nested(31), None),
-        (nested(32), Some(BuildError::TooManyInOne(33))),
+        (prefixes(12..28), None),
+        (prefixes(12..29), Some(BuildError::TooManyLengths(17))),
+        (on_one(64), None),
+        (on_one(65), Some(BuildError::TooManyInOne(65))),
+        (nested(63), None),
+        (nested(64), Some(BuildError::TooManyInOne(65))),
         (on_many(PORT_RANGES), None),
         (
             on_many(PORT_RANGES + 1),
