@@ -12,16 +12,24 @@
 //! - Once no packet has gone elsewhere for one idle time, it is *stable*, and
 //!   costs no table.
 //!
+//! Nobody waits for flows that cannot be. From a backend that has never been
+//! sent a packet nothing is learnt; and once nothing is recorded for others than
+//! its owner, a slot is stable. So a fresh start, where backends come up one
+//! after the other, is over soon.
+//!
 //! Everything here is about one slot's word, or about the words of one ring.
 //! Whoever stores them marks a dead backend's record before its slots change,
 //! and gives a backend that returns from the dead another record.
 
+mod evidence;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 
 use vipd_abi::{Phase, Slot, Stamp, Tick};
+
+pub use self::evidence::Evidence;
 
 /// What a backend record that a slot names is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,17 +104,38 @@ pub fn bury(slot: Slot) -> Slot {
     }
 }
 
+/// Whole ticks after which a packet that has read the word before is counted and
+/// recorded. It is done in microseconds.
+const GRACE: u32 = 1;
+
 /// The word of a slot whose phase began at `since` and that has met what its
 /// stamp says. `idle` is the service's, in ticks. A stamp may be from an earlier
-/// use of the slot.
+/// use of the slot; the evidence is of `now` or later.
+///
+/// One flow can be missed: a packet on its way that the full table turns away
+/// just when its slot ceases to learn.
 #[must_use]
-pub fn advance(slot: Slot, since: Tick, stamp: Stamp, now: Tick, idle: u16) -> Slot {
+pub fn advance<F: Fn(u32) -> bool>(
+    slot: Slot,
+    (since, stamp): (Tick, Stamp),
+    evidence: &Evidence<F>,
+    now: Tick,
+    idle: u16,
+) -> Slot {
     let quiet = |met: u32| now.0.saturating_sub(since.0.max(met)) > u32::from(idle);
+    let is_old = |at: Tick| at.0.saturating_sub(since.0) > GRACE;
     match slot.phase() {
         // Whoever has sent a packet since is recorded.
         Phase::Learn if quiet(stamp.refused) => Slot::track(slot.current()),
+        // Or there is nobody.
+        Phase::Learn if is_old(now) && !evidence.has_met(slot.previous()) => {
+            Slot::track(slot.current())
+        }
         // Whatever is recorded for others has ended.
         Phase::Track if quiet(stamp.foreign) => Slot::stable(slot.current()),
+        Phase::Track if evidence.of_no_others(slot.current()).is_some_and(is_old) => {
+            Slot::stable(slot.current())
+        }
         Phase::Stable | Phase::Learn | Phase::Track => slot,
     }
 }
@@ -171,27 +200,26 @@ impl Unsettled {
         self.learning -= u32::from(before.is_some_and(|(_, phase)| phase == Phase::Learn));
     }
 
-    /// Moves on whatever may: `load` gives a slot's word and stamp, `store`
-    /// puts another word there.
-    pub fn advance(
-        &mut self,
+    /// The slots that may move on, each with the word that `load` gives beside its
+    /// stamp, and the next one. Whoever stores that, notes it. The rest is as for
+    /// [`advance`].
+    #[must_use]
+    pub fn due<F: Fn(u32) -> bool>(
+        &self,
+        load: impl Fn(u32) -> (Slot, Stamp),
+        evidence: &Evidence<F>,
         now: Tick,
         idle: u16,
-        load: impl Fn(u32) -> (Slot, Stamp),
-        mut store: impl FnMut(u32, Slot),
-    ) {
-        let mut moved = Vec::new();
-        for (&slot, &(since, _)) in &self.since {
+    ) -> Vec<(u32, Slot, Slot)> {
+        let slots = self.since.iter().map(|(&slot, &(since, _))| {
             let (word, stamp) = load(slot);
-            let next = advance(word, since, stamp, now, idle);
-            if next != word {
-                store(slot, next);
-                moved.push((slot, next.phase()));
-            }
-        }
-        for (slot, phase) in moved {
-            self.set(slot, phase, now);
-        }
+            (
+                slot,
+                word,
+                advance(word, (since, stamp), evidence, now, idle),
+            )
+        });
+        slots.filter(|(_, word, next)| word != next).collect()
     }
 
     /// Counts all phases from `now` on: what happened before does not count.

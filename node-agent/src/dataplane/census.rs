@@ -51,8 +51,19 @@ pub struct Orders {
 pub struct Count {
     /// When it began.
     pub started: Instant,
+    /// The same, by the clock that packets go by.
+    pub tick: Tick,
     /// What names a record, by the record's index; absent when nothing does.
     pub records: BTreeMap<u32, Named>,
+}
+
+impl Count {
+    /// Whether flows are recorded for this record.
+    #[must_use]
+    pub fn has_flows(&self, record: u32) -> bool {
+        let named = self.records.get(&record);
+        named.is_some_and(|named| named.flows != Flows::default())
+    }
 }
 
 /// What names a backend record.
@@ -87,6 +98,7 @@ impl Census {
     /// One walk.
     #[must_use]
     pub fn walk(&self, orders: &Orders, started: Instant) -> Count {
+        let tick = self.clock.tick();
         let mut named = vec![Named::default(); self.records.len() as usize];
         let clock = || self.clock.tick();
         self.table(&self.flows, orders, None, clock, |entry| {
@@ -104,6 +116,7 @@ impl Census {
         let records = (0..).zip(named);
         Count {
             started,
+            tick,
             records: records.filter(|(_, n)| *n != Named::default()).collect(),
         }
     }

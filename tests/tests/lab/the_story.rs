@@ -100,12 +100,7 @@ fn site(lab: &Lab) -> Result<Site> {
         backends: 3,
     };
     Site::build(lab, size, &[VIP.into()], &|rack| {
-        let config = AgentConfig {
-            // Short, so that the slots come to rest soon after the start.
-            service: "flow_idle = \"2s\"\n".to_owned(),
-            ..AgentConfig::default()
-        };
-        config.service("web", VIP.into(), "ipip", &rack.backends)
+        AgentConfig::default().service("web", VIP.into(), "ipip", &rack.backends)
     })
 }
 

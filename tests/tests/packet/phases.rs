@@ -5,7 +5,7 @@ mod lab;
 mod random;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     thread::sleep,
     time::{Duration, Instant},
@@ -19,8 +19,52 @@ use crate::bench::address;
 
 /// Long against whatever a test does in between.
 const LONG: Duration = Duration::from_secs(60);
+/// As when the configuration says nothing.
+const DEFAULT: Duration = Duration::from_secs(300);
 /// Eight ticks.
 const SHORT: Duration = Duration::from_millis(1070);
+
+#[test]
+fn a_fresh_start_is_over_before_the_first_packet() {
+    let mut lab = Lab::start("fresh", 3, DEFAULT, Standing::Dead);
+    for backend in 0..3 {
+        lab.set(backend, Standing::Available);
+    }
+    assert_ne!(lab.phases().learn, 0, "{:?}", lab.phases());
+    // For some seconds at most.
+    lab.until("there is nobody to learn from", |lab| {
+        lab.phases().is_settled()
+    });
+    let mut flows = lab.open(10_000..10_060);
+    let owners: BTreeSet<_> = flows.values().collect();
+    assert_eq!(owners.len(), 3, "all take part");
+    // From now on there is.
+    lab.set(0, Standing::Draining);
+    let learning = lab.phases().learn;
+    assert_ne!(learning, 0, "{:?}", lab.phases());
+    for _ in 0..20 {
+        sleep(Duration::from_millis(100));
+        lab.tend();
+    }
+    assert_eq!(lab.phases().learn, learning, "{:?}", lab.phases());
+    lab.assert_stay(&mut flows, "is moved by the drain");
+}
+
+#[test]
+fn a_backend_that_is_back_leaves_the_others_what_is_recorded_for_them() {
+    let mut lab = Lab::new("back", 3, DEFAULT);
+    lab.open(10_000..10_040);
+    lab.set(0, Standing::Draining);
+    let mut flows = lab.open(20_000..20_060);
+    lab.set(0, Standing::Available);
+    assert_ne!(lab.phases().track, 0, "{:?}", lab.phases());
+    for _ in 0..20 {
+        sleep(Duration::from_millis(100));
+        lab.tend();
+    }
+    assert_ne!(lab.phases().track, 0, "{:?}", lab.phases());
+    lab.assert_stay(&mut flows, "is moved by the return");
+}
 
 #[test]
 fn a_drained_backend_keeps_its_flows_and_gets_no_others() {
@@ -269,6 +313,7 @@ fn a_renamed_service_keeps_its_flows() {
 #[test]
 fn stamps_of_an_earlier_service_hold_nothing_up() {
     let mut lab = Lab::new("stamps", 2, SHORT);
+    lab.open(10_000..10_040);
     let now = lab.tick().0;
     for place in 0..64 {
         let (foreign, refused) = (now, now);

@@ -110,7 +110,71 @@ fn a_phase_ends_after_an_idle_time_in_which_nothing_kept_it() {
         ("stable", stable, stamp(0, 0), 999, stable),
     ];
     for (sentence, slot, stamp, now, expected) in cases {
-        let found = advance(slot, Tick(100), stamp, Tick(now), 10);
+        let since = (Tick(100), stamp);
+        let found = advance(slot, since, &evidence(&[1, 2]), Tick(now), 10);
+        assert_eq!(found, expected, "{sentence}");
+    }
+}
+
+/// Of records 1 and 2, and 11, which is the same backend's as 1. Those with these
+/// counters have been sent packets.
+fn evidence(met: &[u32]) -> Evidence<impl Fn(u32) -> bool> {
+    let records = [(1, 1), (2, 2), (11, 1)];
+    Evidence::new(records, |counter| met.contains(&counter))
+}
+
+#[test]
+fn nothing_is_learnt_from_a_backend_that_has_never_been_sent_a_packet() {
+    let (learn, track) = (Slot::learn, Slot::track);
+    let cases: [(_, _, &[u32], _, _); 6] = [
+        ("nobody was", learn(1, 2), &[], 102, track(2)),
+        ("only the owner was", learn(1, 2), &[2], 102, track(2)),
+        (
+            "packets are on their way",
+            learn(1, 2),
+            &[],
+            101,
+            learn(1, 2),
+        ),
+        ("it was", learn(1, 2), &[1], 102, learn(1, 2)),
+        (
+            "under another record",
+            learn(11, 2),
+            &[1],
+            102,
+            learn(11, 2),
+        ),
+        ("nobody knows it", learn(7, 2), &[], 102, learn(7, 2)),
+    ];
+    for (sentence, slot, met, now, expected) in cases {
+        let since = (Tick(100), Stamp::default());
+        let found = advance(slot, since, &evidence(met), Tick(now), 10);
+        assert_eq!(found, expected, "{sentence}");
+    }
+}
+
+#[test]
+fn a_slot_is_stable_once_nothing_is_recorded_for_others() {
+    let (stable, track) = (Slot::stable, Slot::track);
+    let cases: [(_, _, &[u32], _, _); 6] = [
+        ("nothing is", track(2), &[], 102, stable(2)),
+        ("for its owner only", track(2), &[2], 102, stable(2)),
+        ("under another record", track(1), &[11], 102, stable(1)),
+        ("for another", track(2), &[2, 11], 102, track(2)),
+        ("packets were on their way", track(2), &[], 101, track(2)),
+        (
+            "while it learns that is no matter",
+            Slot::learn(1, 2),
+            &[],
+            102,
+            Slot::learn(1, 2),
+        ),
+    ];
+    for (sentence, slot, named, began, expected) in cases {
+        let since = (Tick(100), Stamp::default());
+        let names = |record| named.contains(&record);
+        let evidence = evidence(&[1, 2]).with_walk(Tick(began), names);
+        let found = advance(slot, since, &evidence, Tick(105), 10);
         assert_eq!(found, expected, "{sentence}");
     }
 }
@@ -134,14 +198,11 @@ fn the_count_of_a_phase_begins_anew_with_the_phase() {
     unsettled.note(7, learn, Slot::learn(1, 3), Tick(15));
     assert_eq!(unsettled.counts(), (1, 0));
     let run = |unsettled: &mut Unsettled, word, now| {
-        let mut stored = None;
-        unsettled.advance(
-            Tick(now),
-            10,
-            |_| (word, Stamp::default()),
-            |slot, word| stored = Some((slot, word)),
-        );
-        stored
+        let load = |_| (word, Stamp::default());
+        let mut due = unsettled.due(load, &evidence(&[1, 2]), Tick(now), 10);
+        let (slot, old, new) = due.pop()?;
+        unsettled.note(slot, old, new, Tick(now));
+        Some((slot, new))
     };
     let word = Slot::learn(1, 3);
     assert_eq!(run(&mut unsettled, word, 20), None);
@@ -166,30 +227,69 @@ fn round() -> impl Strategy<Value = Round> {
         3 => backend.clone().prop_map(Change::Restore),
         2 => backend.clone().prop_map(Change::Die),
         2 => (backend.clone(), 0..4_u8).prop_map(|(b, w)| Change::Weigh(b, w)),
-        1 => backend.prop_map(Change::Replace),
+        1 => backend.clone().prop_map(Change::Replace),
+        1 => backend.clone().prop_map(Change::Renew),
+        1 => backend.clone().prop_map(Change::Cut),
+        2 => backend.prop_map(Change::Mend),
         1 => Just(Change::Grow),
         1 => Just(Change::RestartAgent),
     ];
     let flood = prop_oneof![4 => Just(0_u8), 1 => 1..30_u8];
-    let close = prop_oneof![3 => Just(0_u32), 1 => any::<u32>()];
-    (change, flood, any::<u32>(), close, any::<bool>()).prop_map(
-        |(change, flood, send, close, census)| Round {
+    let some = || prop_oneof![3 => Just(0_u32), 1 => any::<u32>()];
+    (change, flood, any::<u32>(), some(), some(), any::<bool>()).prop_map(
+        |(change, flood, send, close, late, census)| Round {
             change,
             flood,
             send,
             close,
+            late,
             census,
         },
     )
 }
 
-fn play(omit: Omit, buckets: u32, full: bool, rounds: &[Round]) -> Result<(), TestCaseError> {
-    let mut model = Model::new(omit, buckets);
-    if full {
+/// A service as it starts.
+#[derive(Clone, Debug)]
+struct Start {
+    buckets: u32,
+    /// The flow table is full of others.
+    full: bool,
+    /// Backends available.
+    up: usize,
+    /// Rounds until the first packet.
+    silence: usize,
+    /// The flows there are: with few, some backends are never sent a packet.
+    flows: u32,
+}
+
+fn start() -> impl Strategy<Value = Start> {
+    let few = vec(0..32_u32, 1..4).prop_map(|flows| flows.iter().fold(0, |all, n| all | 1 << n));
+    let flows = prop_oneof![3 => Just(u32::MAX), 1 => few];
+    let up = prop_oneof![3 => Just(5_usize), 1 => 1..5_usize];
+    let silence = prop_oneof![3 => Just(0_usize), 1 => 1..30_usize];
+    (0..3_u32, any::<bool>(), up, silence, flows).prop_map(|(log, full, up, silence, flows)| {
+        Start {
+            buckets: 1 << log,
+            full,
+            up,
+            silence,
+            flows,
+        }
+    })
+}
+
+fn play(omit: Omit, start: &Start, rounds: Vec<Round>) -> Result<(), TestCaseError> {
+    let mut model = Model::new(omit, start.buckets, start.up);
+    if start.full {
         model.fill();
     }
-    for round in rounds {
-        model.round(round).map_err(TestCaseError::fail)?;
+    for (n, mut round) in rounds.into_iter().enumerate() {
+        let silent = n < start.silence;
+        let flows = if silent { 0 } else { start.flows };
+        round.send &= flows;
+        round.late &= flows;
+        round.flood *= u8::from(!silent && start.flows == u32::MAX);
+        model.round(&round).map_err(TestCaseError::fail)?;
     }
     Ok(())
 }
@@ -203,11 +303,9 @@ fn search(omit: Omit, cases: u32) -> Option<String> {
         ..Config::default()
     };
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
-    let strategy = (1..=3_u32, any::<bool>(), vec(round(), 150));
+    let strategy = (start(), vec(round(), 150));
     TestRunner::new_with_rng(config, rng)
-        .run(&strategy, |(log, full, rounds)| {
-            play(omit, 1 << (log - 1), full, &rounds)
-        })
+        .run(&strategy, |(start, rounds)| play(omit, &start, rounds))
         .err()
         .map(|error| match error {
             TestError::Fail(reason, rounds) => format!("{reason}\n{rounds:?}"),
@@ -228,6 +326,10 @@ fn without_any_of_the_rules_some_flow_does() {
         Omit::NewRecord,
         Omit::TrackAfterDeath,
         Omit::Learning,
+        Omit::Counting,
+        Omit::Walking,
+        Omit::SharedCounter,
+        Omit::Grace,
     ] {
         let broken = search(omit, 5000);
         assert!(broken.is_some(), "{omit:?} left out, and nothing broke");

@@ -9,7 +9,7 @@ use std::{
 };
 
 use vipd_abi::BackendRecord;
-use vipd_control::phases::Fate;
+use vipd_control::phases::{Evidence, Fate};
 
 use super::{Applier, Flows, FlowsByService, Placed, Retired, idle};
 use crate::dataplane::{
@@ -79,7 +79,7 @@ impl Applier {
         // Records of one backend share a counter, and may go together.
         let mut counters = BTreeSet::new();
         for placed in self.services.values_mut().filter(|p| p.in_force) {
-            placed.advance(tables);
+            placed.advance(tables, count);
             placed.look_for_names(tables, now);
             let gone = take_free(&mut placed.former, count);
             for (index, former) in gone {
@@ -167,8 +167,14 @@ fn take_free(former: &mut BTreeMap<u32, Former>, count: Option<&Count>) -> Vec<(
 impl Placed {
     /// All its records.
     pub(super) fn records(&self) -> impl Iterator<Item = &BackendRecord> {
-        let former = self.former.values().map(|former| &former.record);
-        self.backends.values().map(|b| &b.record).chain(former)
+        self.numbered_records().map(|(_, record)| record)
+    }
+
+    /// All its records, with their indices.
+    fn numbered_records(&self) -> impl Iterator<Item = (u32, &BackendRecord)> {
+        let former = self.former.iter().map(|(index, f)| (*index, &f.record));
+        let backends = self.backends.values().map(|b| (b.index, &b.record));
+        backends.chain(former)
     }
 
     /// Whether time will change something about it.
@@ -177,22 +183,34 @@ impl Placed {
     }
 
     /// Moves slots on to their next phases.
-    fn advance(&mut self, tables: &Tables) {
+    fn advance(&mut self, tables: &Tables, count: Option<&Count>) {
         let (Some(plan), false) = (&self.plan, self.unsettled.is_empty()) else {
             return;
         };
-        let start = self.ring.0;
-        self.unsettled.advance(
-            tables.clock.tick(),
-            idle(&plan.service),
-            |slot| {
-                let place = start + slot;
-                (tables.ring.load(place), tables.stamps.load(place))
-            },
-            |slot, word| {
-                tables.ring.publish(start + slot, word);
-            },
+        let now = tables.clock.tick();
+        let records = self.numbered_records();
+        let mut evidence = Evidence::new(
+            records.map(|(index, record)| (index, record.counter)),
+            |counter| tables.counters.sum(counter).packets > 0,
         );
+        if let Some(count) = count {
+            evidence = evidence.with_walk(count.tick, |index| count.has_flows(index));
+        }
+        let load = |slot| {
+            let place = self.ring.0 + slot;
+            (tables.ring.load(place), tables.stamps.load(place))
+        };
+        let due = self
+            .unsettled
+            .due(load, &evidence, now, idle(&plan.service));
+        for (slot, _, new) in &due {
+            tables.ring.publish(self.ring.0 + slot, *new);
+        }
+        // By now the last of them is stored.
+        let now = tables.clock.tick();
+        for (slot, old, new) in due {
+            self.unsettled.note(slot, old, new, now);
+        }
     }
 
     /// Finds out which former records no slot names any more.
@@ -221,9 +239,7 @@ impl Placed {
     /// The flows recorded for each backend that has any.
     fn flows(&self, count: &Count) -> BTreeMap<Arc<str>, Flows> {
         let mut by_address: BTreeMap<IpAddr, Flows> = BTreeMap::new();
-        let backends = self.backends.values().map(|b| (b.index, &b.record));
-        let former = self.former.iter().map(|(index, f)| (*index, &f.record));
-        for (index, record) in backends.chain(former) {
+        for (index, record) in self.numbered_records() {
             if let Some(named) = count.records.get(&index) {
                 let flows = by_address.entry(unmapped(record.destination)).or_default();
                 flows.live += named.flows.live;

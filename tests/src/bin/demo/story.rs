@@ -75,6 +75,7 @@ impl<'a> Stage<'a> {
 
         let start = Instant::now();
         let config = AgentConfig {
+            // Short, so that the ring is at rest soon after b2 is back.
             service: "flow_idle = \"2s\"\n".to_owned(),
             ..AgentConfig::default()
         };

@@ -79,16 +79,21 @@ impl HealthView for View<'_> {
 impl Lab {
     /// So many backends, all of them available, a small ring.
     pub fn new(name: &str, backends: usize, idle: Duration) -> Self {
+        Self::start(name, backends, idle, Standing::Available)
+    }
+
+    /// The same, with backends that are all like this.
+    pub fn start(name: &str, backends: usize, idle: Duration, standing: Standing) -> Self {
         let path = format!("/sys/fs/bpf/vipd-test-{}-{name}", std::process::id());
         let backends: Vec<_> = BACKENDS[..backends].iter().map(|b| (*b, 1)).collect();
         let service = service("web", VIP, Protocol::Tcp, Mode::Ipip, &backends);
         let mut service = Service::clone(&service);
         (service.idle, service.ring_size) = (idle, 64);
-        let available = |b: &(&str, u16)| (address(b.0), Standing::Available);
+        let standing = |b: &(&str, u16)| (address(b.0), standing);
         let mut lab = Self {
             pins: Scratch(path.into()),
             service: Arc::new(service),
-            standing: backends.iter().map(available).collect(),
+            standing: backends.iter().map(standing).collect(),
             ways: BACKENDS
                 .map(|b| (address(b), way(INGRESS, "192.0.2.11")))
                 .into(),

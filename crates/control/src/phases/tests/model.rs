@@ -1,13 +1,15 @@
 //! A service in small: backends, a ring, a flow table, clients. The packets'
 //! half is the one the kernel runs, the agent's half the one the agent runs.
 
+mod table;
+
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
     fmt::Write as _,
 };
 
-use vipd_abi::{Basis, FlowBucket, FlowEntry, FlowMemory, Segment, flow_bucket, route};
+use vipd_abi::{FlowBucket, FlowEntry, Segment};
 
 use super::super::*;
 
@@ -25,6 +27,10 @@ pub struct Round {
     pub send: u32,
     /// A bit for each flow that ends, if it sends.
     pub close: u32,
+    /// A bit for each flow that also sends a packet which reads the word before
+    /// the change, and is on its way until the agent is done: of the thirds that
+    /// send nothing meanwhile.
+    pub late: u32,
     /// Whether the table is walked.
     pub census: bool,
 }
@@ -41,6 +47,11 @@ pub enum Change {
     Weigh(usize, u8),
     /// The same backend gets another record.
     Replace(usize),
+    /// Another backend takes the place of one that is dead.
+    Renew(usize),
+    /// Packets for it are not sent on, or are again.
+    Cut(usize),
+    Mend(usize),
     Grow,
     RestartAgent,
 }
@@ -59,6 +70,14 @@ pub enum Omit {
     TrackAfterDeath,
     /// A slot that changes hands is stable at once.
     Learning,
+    /// Nobody counts as having been sent a packet.
+    Counting,
+    /// Nothing counts as recorded.
+    Walking,
+    /// A new record has a counter of its own.
+    SharedCounter,
+    /// Packets on their way are not waited for.
+    Grace,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,12 +93,15 @@ struct Backend {
     weight: u8,
     record: u32,
     deaths: u32,
+    /// Whether packets for it are sent on.
+    is_reached: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Record {
     backend: usize,
     fate: Fate,
+    counter: u32,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -99,32 +121,47 @@ pub struct Model {
     stamps: Vec<Cell<Stamp>>,
     unsettled: Unsettled,
     table: Vec<RefCell<FlowBucket>>,
+    /// Packets sent on, by counter.
+    counts: RefCell<BTreeMap<u32, u64>>,
+    /// When the table was walked last, and the records that it named then.
+    walk: Option<(Tick, BTreeSet<u32>)>,
     flows: Vec<Flow>,
+    /// Flows with a packet on its way, and the word it has read.
+    late: Vec<(u32, Slot)>,
     strangers: u64,
 }
 
 impl Model {
-    pub fn new(omit: Omit, buckets: u32) -> Self {
-        let backend = |record| Backend {
-            state: State::Available,
+    /// At its start `up` of the five backends are available.
+    pub fn new(omit: Omit, buckets: u32, up: usize) -> Self {
+        let backend = |index: usize| Backend {
+            state: match index < up {
+                true => State::Available,
+                false => State::Dead,
+            },
             weight: 1,
-            record,
+            record: index as u32 + 1,
             deaths: 0,
+            is_reached: true,
         };
-        let record = |backend| Record {
+        let record = |backend: usize| Record {
             backend,
             fate: Fate::Serves,
+            counter: backend as u32,
         };
         let mut model = Self {
             omit,
             now: Tick(100),
-            backends: (1..=5).map(backend).collect(),
+            backends: (0..5).map(backend).collect(),
             records: (1..=5).zip((0..5).map(record)).collect(),
             ring: vec![Slot::default(); 4],
             stamps: vec![Cell::default(); MOST_SLOTS],
             unsettled: Unsettled::default(),
             table: (0..buckets).map(|_| RefCell::default()).collect(),
+            counts: RefCell::default(),
+            walk: None,
             flows: vec![Flow::default(); FLOWS as usize],
+            late: Vec::new(),
             strangers: 0,
         };
         model.agent_pass();
@@ -143,16 +180,24 @@ impl Model {
     pub fn round(&mut self, round: &Round) -> Result<(), String> {
         self.now.0 += 1;
         self.send_some(round, 0)?;
+        self.late = (0..FLOWS)
+            .filter(|flow| round.late >> flow & 1 != 0 && flow % 3 != 1)
+            .map(|flow| (flow, self.word(hash(u64::from(flow)))))
+            .collect();
         self.change(&round.change);
         self.send_some(round, 1)?;
         for _ in 0..round.flood {
             self.strangers += 1;
-            self.packet(hash(1 << 32 | self.strangers), Segment::Open);
+            let hash = hash(1 << 32 | self.strangers);
+            self.packet(self.word(hash), hash, Segment::Open);
         }
         if round.census {
             self.census();
         }
         self.agent_advance();
+        for (flow, word) in std::mem::take(&mut self.late) {
+            self.send(flow, word, false)?;
+        }
         self.send_some(round, 2)
     }
 
@@ -160,13 +205,15 @@ impl Model {
     fn send_some(&mut self, round: &Round, third: u32) -> Result<(), String> {
         for flow in (0..FLOWS).filter(|flow| flow % 3 == third) {
             if round.send >> flow & 1 != 0 {
-                self.send(flow, round.close >> flow & 1 != 0)?;
+                let word = self.word(hash(u64::from(flow)));
+                self.send(flow, word, round.close >> flow & 1 != 0)?;
             }
         }
         Ok(())
     }
 
-    fn send(&mut self, number: u32, close: bool) -> Result<(), String> {
+    /// Sends a packet of a flow that has read this word.
+    fn send(&mut self, number: u32, word: Slot, close: bool) -> Result<(), String> {
         let flow = self.flows[number as usize];
         let live = flow.owner.filter(|(backend, deaths, last)| {
             let backend = self.backends[*backend];
@@ -182,7 +229,7 @@ impl Model {
             None if is_udp => (Segment::Ongoing, None),
             None => (Segment::Open, None),
         };
-        let Some(backend) = self.packet(hash(u64::from(number)), segment) else {
+        let Some(backend) = self.packet(word, hash(u64::from(number)), segment) else {
             return Ok(());
         };
         if let Some((owner, ..)) = bound.filter(|(owner, ..)| *owner != backend) {
@@ -192,7 +239,19 @@ impl Model {
                 self.describe()
             ));
         }
-        let Backend { state, deaths, .. } = self.backends[backend];
+        let Backend {
+            state,
+            deaths,
+            is_reached,
+            ..
+        } = self.backends[backend];
+        if !is_reached {
+            if bound.is_none() {
+                // It has heard nothing of this flow.
+                self.flows[number as usize] = Flow::default();
+            }
+            return Ok(());
+        }
         // The dead answer nobody, so that is no flow.
         let answers = state != State::Dead;
         // The end of a flow is not recorded: it has the idle time to end.
@@ -207,28 +266,9 @@ impl Model {
         Ok(())
     }
 
-    /// The backend that a packet goes to.
-    fn packet(&self, hash: u64, segment: Segment) -> Option<usize> {
-        let place = hash as usize % self.ring.len();
-        let slot = self.ring[place];
-        let index = if slot.is_stable() {
-            slot.current()
-        } else {
-            let bucket = flow_bucket(hash, self.table.len() as u32) as usize;
-            let memory = Memory {
-                model: self,
-                bucket: &self.table[bucket],
-                stamp: &self.stamps[place],
-            };
-            let route = route(&memory, slot, hash, segment, self.now, IDLE, IDLE);
-            let turned_away = route.basis == Basis::Refused && segment == Segment::Open;
-            if turned_away && self.omit == Omit::RefusedToPrevious {
-                slot.current()
-            } else {
-                route.backend
-            }
-        };
-        self.records.get(&index).map(|record| record.backend)
+    /// What a packet finds in the ring.
+    fn word(&self, hash: u64) -> Slot {
+        self.ring[hash as usize % self.ring.len()]
     }
 
     fn change(&mut self, change: &Change) {
@@ -254,6 +294,9 @@ impl Model {
             }
             Change::Weigh(b, weight) => self.backends[b].weight = weight,
             Change::Replace(b) => self.replace(b),
+            Change::Renew(b) => self.renew(b),
+            Change::Cut(b) => self.backends[b].is_reached = false,
+            Change::Mend(b) => self.backends[b].is_reached = true,
             Change::Grow if self.ring.len() < MOST_SLOTS => {
                 let size = self.ring.len() as u32 * 2;
                 let old = std::mem::take(&mut self.ring);
@@ -278,7 +321,34 @@ impl Model {
         if self.omit == Omit::NewRecord {
             self.fate(self.backends[backend].record, Fate::Serves);
         } else {
-            self.new_record(backend);
+            let counter = self.counter(backend);
+            self.new_record(backend, counter);
+        }
+    }
+
+    /// That of the backend's present record.
+    fn counter(&mut self, backend: usize) -> u32 {
+        match self.omit {
+            Omit::SharedCounter => self.new_counter(),
+            _ => self.records[&self.backends[backend].record].counter,
+        }
+    }
+
+    /// Those that nobody has any more are used again, from zero.
+    fn new_counter(&mut self) -> u32 {
+        let is_used = |counter| self.records.values().any(|r| r.counter == counter);
+        let counter = (0..).find(|counter| !is_used(*counter));
+        let counter = counter.expect("there are many");
+        self.counts.borrow_mut().remove(&counter);
+        counter
+    }
+
+    fn renew(&mut self, backend: usize) {
+        let old = self.backends[backend].record;
+        if self.records[&old].fate == Fate::Dead {
+            let counter = self.new_counter();
+            self.new_record(backend, counter);
+            self.backends[backend].state = State::Available;
         }
     }
 
@@ -287,7 +357,8 @@ impl Model {
             return;
         }
         let old = self.backends[backend].record;
-        let new = self.new_record(backend);
+        let counter = self.counter(backend);
+        let new = self.new_record(backend, counter);
         self.fate(old, Fate::Moved(new));
         for record in self.records.values_mut() {
             if record.fate == Fate::Moved(old) {
@@ -296,11 +367,15 @@ impl Model {
         }
     }
 
-    fn new_record(&mut self, backend: usize) -> u32 {
+    fn new_record(&mut self, backend: usize, counter: u32) -> u32 {
         let index = (1..).find(|index| !self.records.contains_key(index));
         let index = index.expect("there are many");
-        let fate = Fate::Serves;
-        self.records.insert(index, Record { backend, fate });
+        let record = Record {
+            backend,
+            fate: Fate::Serves,
+            counter,
+        };
+        self.records.insert(index, record);
         self.backends[backend].record = index;
         index
     }
@@ -361,38 +436,33 @@ impl Model {
     }
 
     fn agent_advance(&mut self) {
-        let (ring, stamps) = (RefCell::new(&mut self.ring), &self.stamps);
-        self.unsettled.advance(
-            self.now,
-            IDLE,
-            |slot| {
-                let place = slot as usize;
-                (ring.borrow()[place], stamps[place].get())
-            },
-            |slot, word| ring.borrow_mut()[slot as usize] = word,
-        );
+        for (slot, old, new) in self.due() {
+            self.ring[slot as usize] = new;
+            self.unsettled.note(slot, old, new, self.now);
+        }
     }
 
-    /// Frees what is idle or dead, moves what has moved, and gives up records
-    /// that nothing names.
-    fn census(&mut self) {
-        let mut named: BTreeSet<u32> = self.backends.iter().map(|b| b.record).collect();
-        for bucket in &self.table {
-            for entry in &mut bucket.borrow_mut().0 {
-                let fate = self.records.get(&entry.backend()).map(|record| record.fate);
-                let fate = fate.filter(|_| entry.is_fresh(self.now, IDLE));
-                *entry = match fate {
-                    None | Some(Fate::Dead) => FlowEntry::FREE,
-                    Some(Fate::Moved(to)) => entry.moved_to(to),
-                    Some(Fate::Serves) => *entry,
-                };
-                named.insert(entry.backend());
-            }
+    fn due(&self) -> Vec<(u32, Slot, Slot)> {
+        let counts = self.counts.borrow();
+        let records = self.records.iter();
+        let mut evidence = Evidence::new(
+            records.map(|(index, record)| (*index, record.counter)),
+            |counter| self.omit != Omit::Counting && counts.contains_key(&counter),
+        );
+        if let Some((began, named)) = &self.walk {
+            let names = |record| self.omit != Omit::Walking && named.contains(&record);
+            evidence = evidence.with_walk(*began, names);
         }
-        for slot in &self.ring {
-            named.extend([slot.current(), slot.previous()]);
-        }
-        self.records.retain(|index, _| named.contains(index));
+        let early = self.early();
+        let (now, idle) = (Tick(self.now.0 + early), IDLE + early as u16);
+        let load = |slot| (self.ring[slot as usize], self.stamps[slot as usize].get());
+        self.unsettled.due(load, &evidence, now, idle)
+    }
+
+    /// How much later the agent takes it to be when it does not wait for packets
+    /// on their way.
+    fn early(&self) -> u32 {
+        if self.omit == Omit::Grace { 2 } else { 0 }
     }
 
     fn describe(&self) -> String {
@@ -407,45 +477,6 @@ impl Model {
         }
         let _ = writeln!(text, "{:?}\n{:?}", self.backends, self.records);
         text
-    }
-}
-
-/// The memory of one packet.
-struct Memory<'a> {
-    model: &'a Model,
-    bucket: &'a RefCell<FlowBucket>,
-    stamp: &'a Cell<Stamp>,
-}
-
-impl FlowMemory for Memory<'_> {
-    fn load(&self, place: usize) -> FlowEntry {
-        self.bucket.borrow().0[place]
-    }
-    fn swap(&self, place: usize, old: FlowEntry, new: FlowEntry) -> bool {
-        let entry = &mut self.bucket.borrow_mut().0[place];
-        let same = *entry == old;
-        if same {
-            *entry = new;
-        }
-        same
-    }
-    fn is_ours(&self, backend: u32) -> bool {
-        // There is one service.
-        self.model.records.contains_key(&backend)
-    }
-    fn serves(&self, backend: u32) -> bool {
-        let record = self.model.records.get(&backend);
-        record.is_some_and(|record| record.fate != Fate::Dead)
-    }
-    fn stamp_foreign(&self, now: Tick) {
-        let foreign = now.0;
-        self.stamp.update(|stamp| Stamp { foreign, ..stamp });
-    }
-    fn stamp_refused(&self, now: Tick) {
-        let refused = now.0;
-        if self.model.omit != Omit::RefusalProlongs {
-            self.stamp.update(|stamp| Stamp { refused, ..stamp });
-        }
     }
 }
 
