@@ -7,7 +7,7 @@ use tokio::time::sleep;
 use vipd_control::standing::Standing;
 
 use super::Target;
-use crate::{api::Client, status::Status};
+use crate::{api::Client, status::Status, terminal};
 
 /// Between two looks at the agent's status.
 const LOOK: Duration = Duration::from_millis(250);
@@ -34,7 +34,7 @@ pub async fn wait(client: &Client, target: &Target, limit: Option<Duration>) -> 
         };
         let words = remains.words();
         if words != told && (nothing == 0 || nothing == LOOKS) {
-            println!("{target}: {words}");
+            terminal::line(format_args!("{target}: {words}"))?;
             told = words;
         }
         match remains {
