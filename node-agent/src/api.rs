@@ -297,8 +297,8 @@ impl Client {
         });
         answer.await.unwrap_or_else(|_| {
             bail!(
-                "the agent at {} does not answer within {limit:?}: is it stopped (SIGSTOP) or \
-                 very busy?",
+                "the agent at {} does not answer within {limit:?}: it may be starting, very busy, \
+                 or stopped (SIGSTOP)",
                 self.socket.display()
             )
         })
@@ -366,7 +366,7 @@ mod tests {
         let _agent = UnixListener::bind(&socket.0).unwrap();
         let answer = timeout(Duration::from_secs(60), Client::new(&socket.0).status()).await;
         let error = answer.expect("an end").expect_err("no status").to_string();
-        let words = "does not answer within 2s";
+        let words = "does not answer within 2s: it may be starting";
         assert!(error.contains(words), "{error}");
     }
 
