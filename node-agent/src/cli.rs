@@ -22,7 +22,7 @@ use crate::{
     config::{Config, Dataplane, Finding, InterfaceName, LogLevel, XdpMode},
     dataplane::kernel::Mode,
     decap,
-    drain::{self, Order, Target},
+    drain::{self, Order, Target, Unfinished},
     explain::{self, Explanation, Question, Transport},
     netlink::Netlink,
     plane, preload,
@@ -36,6 +36,13 @@ const CONFIG: &str = "/etc/vipd/vipd.toml";
 const SOCKET: &str = "/run/vipd/vipd.sock";
 /// Where the decapsulator is pinned by default.
 const DECAP_PINS: &str = "/sys/fs/bpf/vipd-decap";
+
+const DRAIN_EXIT_CODES: &str = "\
+Exit codes:
+  0  drained; with --wait: and no flow is left
+  1  refused, or with --wait: it is not drained any more
+  3  with --timeout: there may be flows yet; it stays drained
+  4  with --wait: the agent has not answered for a minute, or until the time-out";
 
 /// Keeps virtual IPs alive.
 #[derive(Parser)]
@@ -109,14 +116,17 @@ enum Command {
     },
     /// Takes a backend out of service without breaking what it serves: new
     /// flows go to others, old ones stay until they end.
+    #[command(after_help = DRAIN_EXIT_CODES)]
     Drain {
         /// The backend.
         #[arg(value_name = "SERVICE/BACKEND")]
         target: Target,
-        /// Waits until it has no flow left, so many seconds at most, and tells
-        /// how many it has.
-        #[arg(long, value_name = "SECONDS")]
-        wait: Option<Option<u64>>,
+        /// Waits until it has no flow left, and tells how many it has.
+        #[arg(long)]
+        wait: bool,
+        /// Waits no longer than that.
+        #[arg(long, value_name = "SECONDS", requires = "wait")]
+        timeout: Option<u64>,
         /// Also when the service then has too few backends.
         #[arg(long)]
         force: bool,
@@ -238,7 +248,8 @@ fn failed(error: &anyhow::Error) -> ExitCode {
         return terminal::CLOSED.into();
     }
     terminal::tell(format_args!("vipd: {error:#}"));
-    ExitCode::FAILURE
+    let unfinished = error.downcast_ref().map(Unfinished::exit_code);
+    unfinished.map_or(ExitCode::FAILURE, Into::into)
 }
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
@@ -289,6 +300,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Drain {
             target,
             wait,
+            timeout,
             force,
             socket,
         } => {
@@ -299,8 +311,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
                 force,
             };
             obey(&client, &order).await?;
-            if let Some(limit) = wait {
-                let limit = limit.map(Duration::from_secs);
+            if wait {
+                let limit = timeout.map(Duration::from_secs);
                 drain::wait(&client, &order.target, limit).await?;
             }
         }

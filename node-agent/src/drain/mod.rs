@@ -18,7 +18,7 @@ use vipd_control::{
     standing::Standing,
 };
 
-pub use self::watch::wait;
+pub use self::watch::{Unfinished, wait};
 
 /// A backend by the names of the configuration: `SERVICE/BACKEND`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
