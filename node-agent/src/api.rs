@@ -95,7 +95,13 @@ async fn drain_backend(
     State(api): State<Api>,
     Json(order): Json<Order>,
 ) -> Result<Json<Answer>, StatusCode> {
-    ask(&api.orders, |answer| (order, answer)).await
+    let Json(answer) = ask(&api.orders, |answer| (order.clone(), answer)).await?;
+    let config = api.views.config.borrow();
+    let dataplane = config.dataplane.as_ref();
+    Ok(Json(match dataplane {
+        Some(dataplane) => answer.warn_of_stop(&order, dataplane.on_stop),
+        None => answer,
+    }))
 }
 
 /// Hands a request over to who carries it out, and waits for the answer.

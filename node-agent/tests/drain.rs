@@ -203,7 +203,8 @@ async fn what_the_maps_remember_is_drained_from_the_start_and_through_a_reload()
     assert_eq!(node.standing(), [Available, Draining]);
     assert_eq!(
         node.order("web/b2", true, false).await.message,
-        "web/b2 is drained already"
+        "web/b2 is drained already; a stop of the agent forgets this (dataplane.on_stop = \
+         \"remove\")"
     );
 }
 

@@ -142,6 +142,27 @@ fn a_transfer_to_a_client_that_has_closed_its_side_is_waited_for() {
 }
 
 #[test]
+fn a_stop_forgets_a_drain_unless_the_data_plane_stays() {
+    in_lab(|lab| {
+        let mut site = site(lab)?;
+        let balancer = site.rack.balancers[0].clone();
+        let forgets = "a stop of the agent forgets this";
+        for (on_stop, kept) in [("remove", false), ("keep", true)] {
+            let mut config = config(&site.rack.backends);
+            config.dataplane = format!("on_stop = \"{on_stop}\"\n");
+            site.agents[0].reload(&config.text(&balancer))?;
+            let answer = site.agents[0].drain("web/b2", &[])?;
+            ensure!(answer.contains(forgets) != kept, "{on_stop}: {answer}");
+            site.agents[0].process().terminate(PATIENCE)?;
+            site.agents[0].start_again()?;
+            let (_, b2) = b2(&site)?;
+            ensure!(b2["drained"] == kept, "{on_stop}: {b2}");
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn the_last_backend_is_drained_only_by_force_and_the_vip_goes_with_it() {
     in_lab(|lab| {
         let site = Site::build(lab, SMALL, &[VIP.into()], &|rack| {
