@@ -55,7 +55,7 @@ pub enum Message {
 pub struct Counts {
     /// Captured.
     pub captured: u64,
-    /// Not looked at, since the rate was used up.
+    /// Not looked at, since the rate or what may be copied was used up.
     pub limited: u64,
     /// Lost, since they were not read fast enough.
     pub lost: u64,

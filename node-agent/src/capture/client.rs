@@ -159,8 +159,8 @@ impl<'a> Screen<'a> {
             lost,
         } = self.counts;
         Ok(format!(
-            "{captured} packets captured, {limited} not looked at above the rate, {lost} lost to a \
-             slow reader"
+            "{captured} packets captured, {limited} not looked at above the bounds, {lost} lost to \
+             a slow reader"
         ))
     }
 }

@@ -20,6 +20,7 @@ fn a_request_becomes_the_programs_filter() {
     let all = CaptureFilter {
         sample: 1,
         rate: 1000,
+        copies: 100_000,
         ..CaptureFilter::default()
     };
     check(&Request::default(), all);
