@@ -133,7 +133,9 @@ async fn explain(
     State(api): State<Api>,
     Json(question): Json<Question>,
 ) -> Result<Json<Explanation>, Refusal> {
-    let explained = api.inquiry()?.explain(question).await;
+    let dataplane = api.views.dataplane.as_ref();
+    let fault = dataplane.and_then(|dataplane| dataplane.fault.borrow().clone());
+    let explained = api.inquiry()?.explain(question, fault).await;
     explained
         .map(Json)
         .map_err(|error| (StatusCode::UNPROCESSABLE_ENTITY, format!("{error:#}")))
