@@ -3,7 +3,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -95,7 +95,13 @@ async fn drain_backend(
     State(api): State<Api>,
     Json(order): Json<Order>,
 ) -> Result<Json<Answer>, StatusCode> {
-    ask(&api.orders, |answer| (order, answer)).await
+    let Json(answer) = ask(&api.orders, |answer| (order.clone(), answer)).await?;
+    let config = api.views.config.borrow();
+    let dataplane = config.dataplane.as_ref();
+    Ok(Json(match dataplane {
+        Some(dataplane) => answer.warn_of_stop(&order, dataplane.on_stop),
+        None => answer,
+    }))
 }
 
 /// Hands a request over to who carries it out, and waits for the answer.
@@ -127,7 +133,9 @@ async fn explain(
     State(api): State<Api>,
     Json(question): Json<Question>,
 ) -> Result<Json<Explanation>, Refusal> {
-    let explained = api.inquiry()?.explain(question).await;
+    let dataplane = api.views.dataplane.as_ref();
+    let fault = dataplane.and_then(|dataplane| dataplane.fault.borrow().clone());
+    let explained = api.inquiry()?.explain(question, fault).await;
     explained
         .map(Json)
         .map_err(|error| (StatusCode::UNPROCESSABLE_ENTITY, format!("{error:#}")))
@@ -159,12 +167,12 @@ async fn capture(
     Ok(Body::from_stream(lines).into_response())
 }
 
-/// Opens the socket. One that a dead agent left is replaced, one that a living
-/// agent serves is not.
+/// Opens the socket. One that a dead agent left is replaced; one that a living
+/// agent serves, or anything that is no socket, is not.
 ///
 /// # Errors
 ///
-/// When the socket is in use or its directory cannot be written.
+/// When something else is there, or its directory cannot be written.
 pub fn listen(path: &Path) -> io::Result<UnixListener> {
     if let Some(directory) = path.parent() {
         fs::DirBuilder::new()
@@ -176,9 +184,15 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
         let message = format!("another vipd serves {}", path.display());
         return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
     }
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => fs::remove_file(path)?,
+        Ok(_) => {
+            let message = "something else than a socket is there, and stays there: see \
+                           control.socket";
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, message));
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
     }
     let listener = UnixListener::bind(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
@@ -291,8 +305,8 @@ impl Client {
         });
         answer.await.unwrap_or_else(|_| {
             bail!(
-                "the agent at {} does not answer within {limit:?}: is it stopped (SIGSTOP) or \
-                 very busy?",
+                "the agent at {} does not answer within {limit:?}: it may be starting, very busy, \
+                 or stopped (SIGSTOP)",
                 self.socket.display()
             )
         })
@@ -338,14 +352,45 @@ impl Client {
 mod tests {
     use super::*;
 
+    /// A path of this process; whatever is there goes with the value.
+    struct Scratch(PathBuf);
+
+    impl Scratch {
+        fn new(name: &str) -> Self {
+            let name = format!("vipd-{name}-{}.sock", std::process::id());
+            Self(std::env::temp_dir().join(name))
+        }
+    }
+
+    impl Drop for Scratch {
+        fn drop(&mut self) {
+            let _ = fs::remove_file(&self.0);
+        }
+    }
+
     #[tokio::test]
     async fn an_agent_that_does_not_answer_is_not_waited_for() {
-        let name = format!("vipd-silent-{}.sock", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        let _agent = UnixListener::bind(&path).unwrap();
-        let answer = timeout(Duration::from_secs(60), Client::new(&path).status()).await;
-        let _ = fs::remove_file(&path);
+        let socket = Scratch::new("silent");
+        let _agent = UnixListener::bind(&socket.0).unwrap();
+        let answer = timeout(Duration::from_secs(60), Client::new(&socket.0).status()).await;
         let error = answer.expect("an end").expect_err("no status").to_string();
-        assert!(error.contains("does not answer within 2s"), "{error}");
+        let words = "does not answer within 2s: it may be starting";
+        assert!(error.contains(words), "{error}");
+    }
+
+    #[tokio::test]
+    async fn only_a_socket_that_nobody_serves_is_replaced() {
+        let socket = Scratch::new("place");
+        let living = listen(&socket.0).expect("nothing was there");
+        let error = listen(&socket.0).expect_err("it is served").to_string();
+        assert!(error.contains("another vipd serves"), "{error}");
+        drop(living);
+        drop(listen(&socket.0).expect("a dead agent's socket is replaced"));
+
+        fs::remove_file(&socket.0).unwrap();
+        fs::write(&socket.0, "somebody's").unwrap();
+        let error = listen(&socket.0).expect_err("it is a file").to_string();
+        assert!(error.contains("something else than a socket"), "{error}");
+        assert_eq!(fs::read_to_string(&socket.0).unwrap(), "somebody's");
     }
 }

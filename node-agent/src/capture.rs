@@ -5,32 +5,20 @@
 //! left, when the time is up, or when enough was captured. There is one capture
 //! at a time.
 
-use std::{
-    fmt::Write as _,
-    io,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{fmt::Write as _, io, sync::Arc, time::Duration};
 
-use aya::maps::{MapData, RingBuf};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::{
-    io::{Interest, unix::AsyncFd},
-    sync::{Mutex, OwnedMutexGuard, mpsc, watch},
-    task::spawn_blocking,
-    time::{interval, sleep, timeout},
+    sync::{Mutex, OwnedMutexGuard, mpsc, oneshot, watch},
+    time::timeout,
 };
 use vipd_abi::Captured;
 
 pub use self::request::{Refused, Request};
+use self::running::Plan;
 use crate::{
-    dataplane::{
-        apply::Applied,
-        kernel::KernelError,
-        pins::Pins,
-        tap::{self, Tap},
-    },
+    dataplane::{apply::Applied, kernel::KernelError, pins::Pins, tap::Tap},
     explain::{Backend, Names, gue_port, interface_name, service_name},
     headers,
 };
@@ -38,16 +26,10 @@ use crate::{
 pub mod client;
 pub mod pcapng;
 mod request;
+mod running;
 
-/// Between two words on how many packets there were, also when there are none:
-/// so whoever has left is noticed.
-const COUNTS: Duration = Duration::from_secs(1);
-/// How long the program captures on when it hears nothing of the agent.
-const DEADLINE: Duration = Duration::from_secs(5);
 /// How long a capture that is about to end is waited for.
 const ENDING: Duration = Duration::from_secs(1);
-/// Packets that are read at once.
-const BATCH: usize = 128;
 /// Messages that wait for a slow reader.
 const WAITING: usize = 256;
 
@@ -73,7 +55,7 @@ pub enum Message {
 pub struct Counts {
     /// Captured.
     pub captured: u64,
-    /// Not looked at, since the rate was used up.
+    /// Not looked at, since the rate or what may be copied was used up.
     pub limited: u64,
     /// Lost, since they were not read fast enough.
     pub lost: u64,
@@ -251,165 +233,24 @@ impl Captures {
         let permit = permit.map_err(|_| CaptureError::Busy)?;
         let names = Names::of(&self.applied.borrow());
         let filter = request.filter(&names)?;
-        let pins = self.pins.clone();
-        let program = Arc::clone(&self.program);
-        let begun = spawn_blocking(move || {
-            let mut tap = Attached::new(Tap::load(&pins)?, program)?;
-            tap.tap.set_filter(deadline(filter));
-            let packets = tap.tap.packets().ok_or(KernelError::NotBuilt)?;
-            tap.tap.put_in()?;
-            Ok::<_, KernelError>((tap, packets))
-        });
-        let (attached, packets) = begun.await.map_err(io::Error::other)??;
-        // SAFETY: the ring buffer owns its descriptor and keeps it open, the
-        // same one, for as long as it lives.
-        let packets = unsafe { AsyncFd::register_with_interest(packets, Interest::READABLE) }
-            .map_err(io::Error::from)?;
         let (messages, out) = mpsc::channel(WAITING);
-        let mut capture = Capture {
-            attached,
-            packets,
+        let plan = Plan {
+            pins: self.pins.clone(),
+            program: Arc::clone(&self.program),
             filter,
             names,
-            sent: 0,
             count: request.count,
+            limit: request.limit(),
             messages,
+            stopping: self.stopping.subscribe(),
         };
-        let limit = request.limit();
-        let mut stopping = self.stopping.subscribe();
-        tokio::spawn(async move {
-            let gone = capture.messages.clone();
-            let why = tokio::select! {
-                why = capture.pump() => why,
-                () = sleep(limit) => format!("{} seconds have passed", limit.as_secs()),
-                () = gone.closed() => String::new(),
-                _ = stopping.wait_for(|stopping| *stopping) => "the agent stops".to_owned(),
-            };
-            let counts = capture.counts();
-            let messages = capture.messages.clone();
-            // It waits for the kernel.
-            let _ = spawn_blocking(move || drop((capture, permit))).await;
-            let _ = timeout(COUNTS, messages.send(Message::Ended { why, counts })).await;
-        });
+        let (begun, beginning) = oneshot::channel();
+        // Whoever asked may leave at any moment; what has begun is ended in
+        // order, and only then may another begin.
+        tokio::spawn(plan.carry_out(permit, begun));
+        beginning.await.map_err(|_| CaptureError::Stopping)??;
         Ok(out)
     }
-}
-
-/// The capturing program, named to whoever guards the links for as long as it
-/// may be in one.
-struct Attached {
-    /// Goes first, and puts the forwarding program back.
-    tap: Tap,
-    _named: Named,
-}
-
-impl Attached {
-    fn new(mut tap: Tap, program: Arc<watch::Sender<Option<u32>>>) -> Result<Self, KernelError> {
-        program.send_replace(Some(tap.program_id()?));
-        Ok(Self {
-            tap,
-            _named: Named(program),
-        })
-    }
-}
-
-struct Named(Arc<watch::Sender<Option<u32>>>);
-
-impl Drop for Named {
-    fn drop(&mut self) {
-        self.0.send_replace(None);
-    }
-}
-
-struct Capture {
-    packets: AsyncFd<RingBuf<MapData>>,
-    filter: vipd_abi::CaptureFilter,
-    names: Names,
-    sent: u64,
-    count: Option<u64>,
-    messages: mpsc::Sender<Message>,
-    attached: Attached,
-}
-
-impl Capture {
-    /// Hands on packets until there were enough; says why it has ended.
-    async fn pump(&mut self) -> String {
-        let mut tick = interval(COUNTS);
-        loop {
-            let batch = tokio::select! {
-                _ = tick.tick() => {
-                    self.attached.tap.set_filter(deadline(self.filter));
-                    vec![Message::Counts(self.counts())]
-                }
-                ready = self.packets.readable_mut() => match ready {
-                    Ok(mut ready) => {
-                        let packets = ready.get_inner_mut();
-                        let batch = read(packets, &self.names, &self.attached.tap);
-                        if batch.len() < BATCH {
-                            ready.clear_ready();
-                        }
-                        batch
-                    }
-                    Err(error) => return format!("the packets cannot be read: {error}"),
-                },
-            };
-            for message in batch {
-                let is_packet = matches!(message, Message::Packet(_));
-                if self.messages.send(message).await.is_err() {
-                    return String::new();
-                }
-                self.sent += u64::from(is_packet);
-                if self.count == Some(self.sent) {
-                    return format!("{} packets were captured", self.sent);
-                }
-            }
-        }
-    }
-
-    fn counts(&self) -> Counts {
-        let counts = self.attached.tap.counts();
-        Counts {
-            captured: counts.captured,
-            limited: counts.limited,
-            lost: counts.lost,
-        }
-    }
-}
-
-/// What the ring buffer holds now, up to a batch.
-fn read(packets: &mut RingBuf<MapData>, names: &Names, tap: &Tap) -> Vec<Message> {
-    let boot = boot_nanos();
-    let mut batch = Vec::new();
-    while batch.len() < BATCH
-        && let Some(bytes) = packets.next()
-    {
-        if let Some(captured) = tap::captured(&bytes) {
-            let packet = Packet::new(&captured, boot, names, tap);
-            batch.push(Message::Packet(Box::new(packet)));
-        }
-    }
-    batch
-}
-
-/// The filter in force for a while from now on.
-fn deadline(filter: vipd_abi::CaptureFilter) -> vipd_abi::CaptureFilter {
-    let until = monotonic_nanos().saturating_add(nanos(DEADLINE));
-    vipd_abi::CaptureFilter { until, ..filter }
-}
-
-/// What is to be added to the monotonic clock to get the time since 1970.
-fn boot_nanos() -> u64 {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    nanos(now.unwrap_or_default()).wrapping_sub(monotonic_nanos())
-}
-
-fn monotonic_nanos() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    nanos(Duration::try_from(now).unwrap_or_default())
-}
-
-fn nanos(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Bytes as a text of hexadecimal digits.

@@ -12,6 +12,7 @@ use std::{
 use anyhow::{Context as _, bail};
 use clap::{Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
+use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
@@ -21,10 +22,12 @@ use crate::{
     config::{Config, Dataplane, Finding, InterfaceName, LogLevel, XdpMode},
     dataplane::kernel::Mode,
     decap,
-    drain::{self, Order, Target},
-    explain::{self, Question, Transport},
+    drain::{self, Order, Target, Unfinished},
+    explain::{self, Explanation, Question, Transport},
     netlink::Netlink,
     plane, preload,
+    status::Status,
+    terminal::{self, PrintError},
 };
 
 /// Where the configuration is by default.
@@ -33,6 +36,13 @@ const CONFIG: &str = "/etc/vipd/vipd.toml";
 const SOCKET: &str = "/run/vipd/vipd.sock";
 /// Where the decapsulator is pinned by default.
 const DECAP_PINS: &str = "/sys/fs/bpf/vipd-decap";
+
+const DRAIN_EXIT_CODES: &str = "\
+Exit codes:
+  0  drained; with --wait: and no flow is left
+  1  refused, or with --wait: it is not drained any more
+  3  with --timeout: there may be flows yet; it stays drained
+  4  with --wait: the agent has not answered for a minute, or until the time-out";
 
 /// Keeps virtual IPs alive.
 #[derive(Parser)]
@@ -106,14 +116,17 @@ enum Command {
     },
     /// Takes a backend out of service without breaking what it serves: new
     /// flows go to others, old ones stay until they end.
+    #[command(after_help = DRAIN_EXIT_CODES)]
     Drain {
         /// The backend.
         #[arg(value_name = "SERVICE/BACKEND")]
         target: Target,
-        /// Waits until it has no flow left, so many seconds at most, and tells
-        /// how many it has.
-        #[arg(long, value_name = "SECONDS")]
-        wait: Option<Option<u64>>,
+        /// Waits until it has no flow left, and tells how many it has.
+        #[arg(long)]
+        wait: bool,
+        /// Waits no longer than that.
+        #[arg(long, value_name = "SECONDS", requires = "wait")]
+        timeout: Option<u64>,
         /// Also when the service then has too few backends.
         #[arg(long)]
         force: bool,
@@ -215,27 +228,33 @@ impl From<ModeArgument> for Mode {
 #[must_use]
 pub fn main() -> ExitCode {
     let command = Arguments::parse().command;
-    if let Command::Check { files } = &command {
-        return check(files);
-    }
-    let runtime = match tokio::runtime::Runtime::new() {
-        Ok(runtime) => runtime,
-        Err(error) => return failed(&error.into()),
+    let result = match command {
+        Command::Check { files } => check(&files),
+        command => in_runtime(command),
     };
-    let result = runtime.block_on(run(command));
-    // Tasks that still run have nothing to finish.
-    runtime.shutdown_background();
     result.unwrap_or_else(|error| failed(&error))
 }
 
+fn in_runtime(command: Command) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Runtime::new()?;
+    let result = runtime.block_on(run(command));
+    // Tasks that still run have nothing to finish.
+    runtime.shutdown_background();
+    result
+}
+
 fn failed(error: &anyhow::Error) -> ExitCode {
-    eprintln!("vipd: {error:#}");
-    ExitCode::FAILURE
+    if let Some(PrintError::Closed) = error.downcast_ref() {
+        return terminal::CLOSED.into();
+    }
+    terminal::tell(format_args!("vipd: {error:#}"));
+    let unfinished = error.downcast_ref().map(Unfinished::exit_code);
+    unfinished.map_or(ExitCode::FAILURE, Into::into)
 }
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Check { files } => return Ok(check(&files)),
+        Command::Check { files } => return check(&files),
         Command::Run { config: path } => {
             let config = read(&path)?;
             log(config.log_level);
@@ -243,11 +262,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Status { json, socket } => {
             let status = Client::new(&socket.socket).status().await?;
-            if json {
-                println!("{}", serde_json::to_string_pretty(&status)?);
-            } else {
-                print!("{}", status.render());
-            }
+            show(json, &status, Status::render)?;
         }
         Command::Explain {
             source,
@@ -266,11 +281,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
                 interface: iface,
             };
             let explanation = Client::new(&socket.socket).explain(&question).await?;
-            if json {
-                println!("{}", serde_json::to_string_pretty(&explanation)?);
-            } else {
-                print!("{}", explanation.render());
-            }
+            show(json, &explanation, Explanation::render)?;
         }
         Command::Capture {
             filter,
@@ -280,7 +291,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Reload { socket } => {
             let answer = Client::new(&socket.socket).reload().await?;
             for message in &answer.messages {
-                println!("{message}");
+                terminal::line(message)?;
             }
             if !answer.applied {
                 bail!("refused; the old configuration stays in force");
@@ -289,6 +300,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Drain {
             target,
             wait,
+            timeout,
             force,
             socket,
         } => {
@@ -299,8 +311,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
                 force,
             };
             obey(&client, &order).await?;
-            if let Some(limit) = wait {
-                let limit = limit.map(Duration::from_secs);
+            if wait {
+                let limit = timeout.map(Duration::from_secs);
                 drain::wait(&client, &order.target, limit).await?;
             }
         }
@@ -325,7 +337,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             if let Some(mode) = mode {
                 dataplane.xdp_mode = mode.into();
             }
-            preload::load(&path, &config, &dataplane).await?;
+            terminal::print(preload::load(&path, &config, &dataplane).await?)?;
         }
         Command::Unload { config } => {
             let dataplane = dataplane(&config, &read(&config)?)?;
@@ -336,11 +348,12 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             }
             announce::release_all(&netlink).await;
             if removed.is_empty() {
-                println!("nothing is pinned at {}", dataplane.pin_path.display());
+                terminal::line(format_args!(
+                    "nothing is pinned at {}",
+                    dataplane.pin_path.display()
+                ))?;
             }
-            for path in removed {
-                println!("removed {}", path.display());
-            }
+            tell_removed(&removed)?;
         }
         Command::Decap(Decap::Attach {
             iface,
@@ -358,9 +371,9 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
                 gue_port,
                 mode.into(),
             )?;
-            println!(
+            terminal::line(format_args!(
                 "decapsulator attached to {iface}; undo with `vipd decap detach --iface {iface}`"
-            );
+            ))?;
         }
         Command::Decap(Decap::Detach { iface, pin_path }) => {
             let removed = match &iface {
@@ -370,12 +383,29 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
                 }
                 None => decap::detach(&pin_path, None)?,
             };
-            for path in removed {
-                println!("removed {}", path.display());
-            }
+            tell_removed(&removed)?;
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what was asked for: as JSON, or for people.
+fn show<T: Serialize>(
+    json: bool,
+    answer: &T,
+    render: impl FnOnce(&T) -> String,
+) -> anyhow::Result<()> {
+    if json {
+        terminal::line(serde_json::to_string_pretty(answer)?)?;
+    } else {
+        terminal::print(render(answer))?;
+    }
+    Ok(())
+}
+
+fn tell_removed(paths: &[PathBuf]) -> Result<(), PrintError> {
+    let mut paths = paths.iter();
+    paths.try_for_each(|path| terminal::line(format_args!("removed {}", path.display())))
 }
 
 /// Gives an order, and prints what came of it.
@@ -384,7 +414,7 @@ async fn obey(client: &Client, order: &Order) -> anyhow::Result<()> {
     if !answer.done {
         bail!("{}", answer.message);
     }
-    println!("{}", answer.message);
+    terminal::line(answer.message)?;
     Ok(())
 }
 
@@ -392,11 +422,11 @@ async fn obey(client: &Client, order: &Order) -> anyhow::Result<()> {
 fn read(path: &Path) -> anyhow::Result<Config> {
     match Config::load(path) {
         Ok((config, warnings)) => {
-            show(&warnings);
+            warn(&warnings);
             Ok(config)
         }
         Err(error) => {
-            show(&error.findings);
+            warn(&error.findings);
             bail!("{} cannot be used", path.display());
         }
     }
@@ -422,27 +452,28 @@ fn log(level: LogLevel) {
 }
 
 /// Checks each file; the exit code tells whether all of them can be used.
-fn check(files: &[PathBuf]) -> ExitCode {
+fn check(files: &[PathBuf]) -> anyhow::Result<ExitCode> {
     let mut code = ExitCode::SUCCESS;
     for file in files {
         match Config::load(file) {
             Ok((config, warnings)) => {
-                show(&warnings);
-                println!("{}: OK, {}", file.display(), config.summary());
+                warn(&warnings);
+                let summary = config.summary();
+                terminal::line(format_args!("{}: OK, {summary}", file.display()))?;
             }
             Err(error) => {
-                show(&error.findings);
+                warn(&error.findings);
                 code = ExitCode::FAILURE;
             }
         }
     }
-    code
+    Ok(code)
 }
 
-fn show(findings: &[Finding]) {
+fn warn(findings: &[Finding]) {
     let no_colour = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let colour = io::stderr().is_terminal() && !no_colour;
     for finding in findings {
-        eprintln!("{}\n", finding.render(colour));
+        terminal::tell(format_args!("{}\n", finding.render(colour)));
     }
 }

@@ -203,6 +203,8 @@ impl fmt::Display for Backend {
 /// What packets get, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Explanation {
+    /// Why they do not get it at present: they do not come to the program.
+    pub but: Option<String>,
     /// The interface the packet comes by.
     pub interface: String,
     /// The verdict's name.
@@ -252,8 +254,8 @@ pub struct Leaves {
 }
 
 impl Explanation {
-    /// The program's answer in terms of the configuration. `interface_name`
-    /// finds an interface by its index.
+    /// The program's answer in terms of the configuration, for packets that come
+    /// to it. `interface_name` finds an interface by its index.
     #[must_use]
     pub fn new(
         answer: &Answer,
@@ -271,6 +273,7 @@ impl Explanation {
         );
         let basis = trace.basis().filter(|_| chosen && trace.backend != 0);
         Self {
+            but: None,
             interface: interface.to_owned(),
             verdict: verdict.map_or("unknown", |v| v.label()).to_owned(),
             meaning: verdict.map_or("", |v| v.meaning()).trim().to_owned(),
@@ -309,6 +312,9 @@ impl Explanation {
         let mut row = |name: &str, value: &dyn fmt::Display| {
             let _ = writeln!(text, "{name:<11}{value}");
         };
+        if let Some(but) = &self.but {
+            row("but", but);
+        }
         row(
             "verdict",
             &format_args!("{}: {}", self.verdict, self.meaning),

@@ -2,6 +2,9 @@
 //!
 //! [`agent`] starts everything and connects it; each other module is one room.
 
+// They panic when whoever reads has gone; `terminal` does not.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 pub mod agent;
 pub mod announce;
 pub mod api;
@@ -24,4 +27,5 @@ pub mod preload;
 pub mod probe;
 pub mod speaker;
 pub mod status;
+pub mod terminal;
 pub mod views;

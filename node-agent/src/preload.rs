@@ -5,6 +5,7 @@
 //! or announces anything until an agent takes over.
 
 use std::{
+    fmt::Write as _,
     path::Path,
     time::{Duration, Instant},
 };
@@ -33,22 +34,24 @@ use crate::{
 /// How long the kernel may take to find the neighbours.
 const NEIGHBOURS: Duration = Duration::from_secs(2);
 
-/// Loads, fills, and says what was done and how to see and undo it.
+/// Loads and fills. Gives back in words what was done and how to see and undo
+/// it.
 ///
 /// # Errors
 ///
 /// When a data plane is there already, or the kernel refuses.
-pub async fn load(path: &Path, config: &Config, dataplane: &Dataplane) -> anyhow::Result<()> {
+pub async fn load(path: &Path, config: &Config, dataplane: &Dataplane) -> anyhow::Result<String> {
     let file = path.display();
+    let pins = dataplane.pin_path.display();
+    let mut report = String::new();
     let netlink = Netlink::connect()?;
     let secret = agent::secret(config)?;
     let (kernel, tables) = Kernel::load(Some(&dataplane.pin_path), false)?;
     let mut applier = Applier::new(tables, Settings::default());
     if !applier.adopted().services.is_empty() {
         bail!(
-            "a filled data plane is pinned at {} already: `vipd run --config {file}` takes it \
-             over, `vipd unload --config {file}` takes it away",
-            dataplane.pin_path.display()
+            "a filled data plane is pinned at {pins} already: `vipd run --config {file}` takes it \
+             over, `vipd unload --config {file}` takes it away"
         );
     }
     let (kernel, macs) = plane::attach_first(kernel, dataplane, &netlink).await?;
@@ -56,7 +59,7 @@ pub async fn load(path: &Path, config: &Config, dataplane: &Dataplane) -> anyhow
     for name in &dataplane.interfaces {
         let link = plane::interface(&netlink, name.as_str()).await?;
         let mode = plane::attached(&link).map_or("no", Mode::name);
-        println!("{name}: XDP program attached in {mode} mode");
+        writeln!(report, "{name}: XDP program attached in {mode} mode")?;
     }
 
     let reach = Reach {
@@ -71,26 +74,27 @@ pub async fn load(path: &Path, config: &Config, dataplane: &Dataplane) -> anyhow
         applied = applier.apply(&desired, &reach, true, Instant::now());
     }
     for (subject, fault) in &applied.faults {
-        println!("! {subject}: {fault}");
+        writeln!(report, "! {subject}: {fault}")?;
     }
     for backend in agent::backends(config) {
         if !reach.ways.contains_key(&backend) {
-            println!("! backend {backend}: no way to it is known; its packets are dropped");
+            writeln!(
+                report,
+                "! backend {backend}: no way to it is known; its packets are dropped"
+            )?;
         }
     }
-    println!(
-        "{}: forwarded from now on, every backend taken for healthy",
+    write!(
+        report,
+        "{}: forwarded from now on, every backend taken for healthy\n\
+         pinned at {pins}\n\
+         see it with    ip link show; ls {pins}\n\
+         run the agent  vipd run --config {file}\n\
+         undo with      vipd unload --config {file}\n",
         config.summary()
-    );
-    println!("pinned at {}", dataplane.pin_path.display());
-    println!(
-        "see it with    ip link show; ls {}",
-        dataplane.pin_path.display()
-    );
-    println!("run the agent  vipd run --config {file}");
-    println!("undo with      vipd unload --config {file}");
+    )?;
     drop(kernel);
-    Ok(())
+    Ok(report)
 }
 
 /// The ways to all backends, as far as they are found in time.

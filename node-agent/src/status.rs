@@ -154,9 +154,10 @@ pub struct Backend {
     pub check: Option<Check>,
     /// Ring slots it owns.
     pub slots: u32,
-    /// Live flows that are recorded for it.
+    /// Flows that are recorded for it, live and open.
     pub flows: u64,
-    /// Recorded flows of which a FIN or RST was seen.
+    /// Recorded flows of which a FIN or RST of the client was seen. It may have
+    /// closed its own side only; they end with the idle time.
     pub flows_closing: u64,
     /// Packets forwarded to it.
     pub packets: u64,
@@ -324,7 +325,7 @@ impl Service {
                 backend.words(),
                 ago(backend.since_seconds),
                 backend.slots,
-                backend.flows,
+                backend.recorded(),
                 backend.packets
             )?;
         }
@@ -344,6 +345,14 @@ impl Backend {
             format!("{words}, drained")
         } else {
             words.to_owned()
+        }
+    }
+
+    /// Open flows, and behind a plus those that are closing.
+    fn recorded(&self) -> String {
+        match self.flows_closing {
+            0 => self.flows.to_string(),
+            closing => format!("{}+{closing}", self.flows),
         }
     }
 }
@@ -388,7 +397,30 @@ fn ago(seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::ago;
+    use super::{Backend, ago};
+
+    #[test]
+    fn flows_that_are_closing_are_shown_beside_the_open_ones() {
+        for (flows, flows_closing, expected) in [(0, 0, "0"), (3, 0, "3"), (3, 22, "3+22")] {
+            let backend = Backend {
+                name: "b1".to_owned(),
+                address: [192, 0, 2, 21].into(),
+                weight: 1,
+                state: "up".to_owned(),
+                standing: "draining".to_owned(),
+                drained: true,
+                available: false,
+                since_seconds: 1.0,
+                check: None,
+                slots: 0,
+                flows,
+                flows_closing,
+                packets: 0,
+                bytes: 0,
+            };
+            assert_eq!(backend.recorded(), expected);
+        }
+    }
 
     #[test]
     fn durations_are_short() {

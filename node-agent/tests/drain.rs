@@ -1,8 +1,19 @@
 //! A drain, from the control socket to the decision and back to the status.
 
-use std::{fs, net::IpAddr, path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    fs, io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+    sync::Arc,
+    time::Instant,
+};
 
-use tokio::sync::{mpsc, watch};
+use axum::{Json, Router, routing::post};
+use tokio::{
+    sync::{mpsc, watch},
+    task::spawn_blocking,
+};
 use vipd::{
     api::{self, Client},
     config::Config,
@@ -79,7 +90,7 @@ impl Node {
         let (plans, plans_out) = watch::channel(plan.clone());
         let (orders, orders_out) = mpsc::channel(1);
         tokio::spawn(engine.run(observed, plans_out, orders_out));
-        let socket = std::env::temp_dir().join(format!("vipd-{name}-{}.sock", std::process::id()));
+        let socket = socket(name);
         let listener = api::listen(&socket).expect("a socket");
         let client = Client::new(&socket);
         let router = api::router(views, mpsc::channel(1).0, orders, None);
@@ -115,6 +126,23 @@ impl Node {
         let shown = |backend: &Backend| (backend.standing.clone(), backend.drained);
         status.services[0].backends.iter().map(shown).collect()
     }
+}
+
+fn socket(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("vipd-{name}-{}.sock", std::process::id()))
+}
+
+/// Runs `vipd` with the words of a command line, and the socket.
+async fn vipd(socket: &Path, words: &str) -> Output {
+    let mut command = command(socket, words);
+    let output = spawn_blocking(move || command.output()).await;
+    output.expect("no panic").expect("vipd can be run")
+}
+
+fn command(socket: &Path, words: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_vipd"));
+    command.args(words.split(' ')).arg("--socket").arg(socket);
+    command
 }
 
 impl Drop for Node {
@@ -175,6 +203,63 @@ async fn what_the_maps_remember_is_drained_from_the_start_and_through_a_reload()
     assert_eq!(node.standing(), [Available, Draining]);
     assert_eq!(
         node.order("web/b2", true, false).await.message,
-        "web/b2 is drained already"
+        "web/b2 is drained already; a stop of the agent forgets this (dataplane.on_stop = \
+         \"remove\")"
     );
+}
+
+#[tokio::test]
+async fn the_exit_code_tells_how_a_drain_has_ended() {
+    #[track_caller]
+    fn check(output: &Output, code: i32, words: &str) {
+        let streams = [&output.stdout, &output.stderr];
+        let said = streams.map(|bytes| String::from_utf8_lossy(bytes)).concat();
+        assert_eq!(output.status.code(), Some(code), "{said}");
+        assert!(said.contains(words), "{said}");
+    }
+    let node = Node::start("codes", "");
+    let output = vipd(&node.socket, "drain --wait web/b1").await;
+    check(&output, 0, "web/b1: there is no data plane here");
+    let output = vipd(&node.socket, "drain web/b2 --wait").await;
+    check(&output, 1, "web/b2 is not drained: it is the last one");
+    let output = vipd(&node.socket, "drain web/b1 --wait --timeout 1").await;
+    check(&output, 3, "web/b1 is not known to be empty after 1 s");
+    let output = vipd(&node.socket, "drain web/b1 --timeout 1").await;
+    check(&output, 2, "--wait");
+    let output = vipd(&node.socket, "drain --help").await;
+    check(&output, 0, "Exit codes:");
+
+    // An agent that takes the order and is not heard of again.
+    let socket = socket("lost");
+    let answer = || async {
+        Json(Answer {
+            done: true,
+            message: "web/b1 is drained".to_owned(),
+        })
+    };
+    let router = Router::new().route("/v1/drain", post(answer));
+    let listener = api::listen(&socket).expect("a socket");
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    let output = vipd(&socket, "drain web/b1 --wait --timeout 1").await;
+    let _ = fs::remove_file(&socket);
+    check(&output, 4, "the agent has been silent for ");
+}
+
+#[tokio::test]
+async fn a_command_ends_quietly_when_nobody_reads() {
+    let node = Node::start("unread", "");
+    for words in ["status", "status --json", "drain web/b1 --wait"] {
+        let (reader, writer) = io::pipe().expect("a pipe");
+        drop(reader);
+        let mut command = command(&node.socket, words);
+        command.stdout(writer);
+        let output = spawn_blocking(move || command.output()).await;
+        let output = output.expect("no panic").expect("vipd can be run");
+        assert_eq!(output.status.code(), Some(141), "{words}: {output:?}");
+        assert_eq!(
+            String::from_utf8_lossy(&output.stderr),
+            "",
+            "{words}: {output:?}"
+        );
+    }
 }

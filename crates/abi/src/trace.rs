@@ -128,8 +128,9 @@ pub struct CaptureFilter {
     pub sample: u32,
     /// Most packets in a second on one processor.
     pub rate: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Most packets in a second on one processor that are copied to find out
+    /// whether they are of a service or verdict that is asked for.
+    pub copies: u32,
 }
 
 // SAFETY: two u64 and 22 u32 without padding.
@@ -145,13 +146,15 @@ pub struct CaptureCount {
     pub second: u64,
     /// Packets captured in that second.
     pub in_second: u64,
+    /// Packets copied in that second, whether they were captured or not.
+    pub copied: u64,
     /// Packets that were handed over.
     pub captured: u64,
-    /// Packets that were not looked at since the rate was used up.
+    /// Packets that were not looked at since the rate or the copies were used up.
     pub limited: u64,
     /// Packets that were lost since nobody read fast enough.
     pub lost: u64,
 }
 
-// SAFETY: five u64.
+// SAFETY: six u64.
 unsafe impl Plain for CaptureCount {}

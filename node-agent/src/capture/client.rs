@@ -11,7 +11,7 @@ use super::{
     Counts, Message, Packet, Request,
     pcapng::{Direction, Frame, Writer},
 };
-use crate::{api::Client, explain::Transport};
+use crate::{api::Client, explain::Transport, terminal};
 
 /// What is to be captured. Conditions are joined by "and".
 #[derive(Clone, Debug, PartialEq, Eq, clap::Args)]
@@ -91,7 +91,10 @@ pub async fn run(socket: &Path, request: &Request, file: Option<&Path>) -> anyho
     };
     let counts = screen.end()?;
     result?;
-    eprintln!("{}: {counts}", why.as_deref().unwrap_or("interrupted"));
+    terminal::tell(format_args!(
+        "{}: {counts}",
+        why.as_deref().unwrap_or("interrupted")
+    ));
     Ok(())
 }
 
@@ -117,7 +120,7 @@ impl<'a> Screen<'a> {
     ///
     /// # Errors
     ///
-    /// When the file cannot be written.
+    /// When the file cannot be written, or the terminal is closed.
     fn take(&mut self, message: &Message) -> anyhow::Result<Option<String>> {
         if let Some(path) = self.path.filter(|_| self.file.is_none()) {
             let file = File::create(path);
@@ -127,7 +130,10 @@ impl<'a> Screen<'a> {
         match message {
             Message::Packet(packet) => match &mut self.file {
                 Some(file) => write(file, packet).context("cannot write the file")?,
-                None => println!("{} {}", clock(packet.nanos), packet.line()),
+                None => {
+                    let line = packet.line();
+                    terminal::line(format_args!("{} {line}", clock(packet.nanos)))?;
+                }
             },
             Message::Counts(counts) => self.counts = *counts,
             Message::Ended { why, counts } => {
@@ -153,8 +159,8 @@ impl<'a> Screen<'a> {
             lost,
         } = self.counts;
         Ok(format!(
-            "{captured} packets captured, {limited} not looked at above the rate, {lost} lost to a \
-             slow reader"
+            "{captured} packets captured, {limited} not looked at above the bounds, {lost} lost to \
+             a slow reader"
         ))
     }
 }

@@ -18,6 +18,9 @@ const SECONDS: u64 = 60;
 const MOST_SECONDS: u64 = 3600;
 /// Most packets in a second on one processor.
 const MOST_RATE: u32 = 100_000;
+/// Most packets in a second on one processor that are copied to be judged: not
+/// fewer than may be captured.
+const COPIES: u32 = MOST_RATE;
 
 /// What is to be captured. Conditions are joined by "and".
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -111,7 +114,7 @@ impl Request {
             service,
             sample: self.sample.unwrap_or(1),
             rate,
-            reserved: 0,
+            copies: COPIES,
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use vipd_abi::{CaptureFilter, Verdict};
 
-use super::*;
+use super::{running::Named, *};
 
 fn names() -> Names {
     let mut applied = Applied::default();
@@ -20,6 +20,7 @@ fn a_request_becomes_the_programs_filter() {
     let all = CaptureFilter {
         sample: 1,
         rate: 1000,
+        copies: 100_000,
         ..CaptureFilter::default()
     };
     check(&Request::default(), all);
@@ -118,6 +119,18 @@ fn what_there_is_not_and_what_has_no_bound_is_refused_in_words() {
     ] {
         check(&request, name);
     }
+}
+
+#[test]
+fn a_program_takes_back_its_own_name_only() {
+    let program = Arc::new(watch::Sender::new(None));
+    let first = Named::new(7, &program);
+    assert_eq!(*program.borrow(), Some(7));
+    let second = Named::new(8, &program);
+    first.clear();
+    assert_eq!(*program.borrow(), Some(8), "it is the second one's");
+    second.clear();
+    assert_eq!(*program.borrow(), None);
 }
 
 #[test]

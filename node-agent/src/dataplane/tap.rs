@@ -5,6 +5,8 @@
 //! capturing at its deadline and forwards on, and the next agent puts its own
 //! in its place.
 
+use std::path::Path;
+
 use aya::{
     maps::{MapData, RingBuf},
     programs::{
@@ -14,7 +16,6 @@ use aya::{
     },
 };
 use aya_obj::programs::XdpAttachType;
-use tracing::error;
 use vipd_abi::{BackendRecord, CPUS, CaptureCount, CaptureFilter, Captured, Plain, map};
 
 use super::{
@@ -25,7 +26,7 @@ use super::{
     variant::Variant,
 };
 
-/// The capturing program; when dropped, the forwarding one is put back.
+/// The capturing program.
 pub struct Tap {
     variant: Variant,
     pins: Pins,
@@ -69,11 +70,11 @@ impl Tap {
         self.variant.program()
     }
 
-    /// Puts the program into every pinned link.
+    /// Puts the program into every pinned link, until [`put_back`].
     ///
     /// # Errors
     ///
-    /// When the kernel refuses; what is in place then goes with this value.
+    /// When the kernel refuses for some link; it may be in others then.
     pub fn put_in(&mut self) -> Result<(), KernelError> {
         put(self.variant.program()?, &self.pins)
     }
@@ -108,19 +109,19 @@ impl Tap {
     }
 }
 
-impl Drop for Tap {
-    fn drop(&mut self) {
-        let path = self.pins.program();
-        let back = Xdp::from_pin(&path, XdpAttachType::Interface)
-            .map_err(|error| KernelError::Swap {
-                path,
-                message: chain(&error),
-            })
-            .and_then(|mut program| put(&mut program, &self.pins));
-        if let Err(error) = back {
-            error!("the capturing program stays and forwards; restart vipd to replace it: {error}");
-        }
-    }
+/// Puts the forwarding program, as pinned, back into every pinned link.
+///
+/// # Errors
+///
+/// When the kernel refuses for some link; all others have it then.
+pub fn put_back(pins: &Pins) -> Result<(), KernelError> {
+    let path = pins.program();
+    let program = Xdp::from_pin(&path, XdpAttachType::Interface);
+    let mut program = program.map_err(|error| KernelError::Swap {
+        path,
+        message: chain(&error),
+    })?;
+    put(&mut program, pins)
 }
 
 /// A packet as it comes out of the ring buffer.
@@ -134,21 +135,25 @@ pub fn captured(bytes: &[u8]) -> Option<Captured> {
     read(bytes)
 }
 
-/// Puts a program into every pinned link whose device is there.
+/// Puts a program into every pinned link whose device is there, also after one
+/// that fails; tells the first failure.
 fn put(program: &mut Xdp, pins: &Pins) -> Result<(), KernelError> {
+    let mut result = Ok(());
     for path in pins.links() {
-        let failed = |message| KernelError::Swap {
-            path: path.clone(),
-            message,
-        };
-        let pinned = PinnedLink::from_pin(&path).map_err(|e| failed(chain(&e)))?;
-        let link = XdpLink::try_from(FdLink::from(pinned)).map_err(|e| failed(chain(&e)))?;
-        match program.attach_to_link(link) {
-            // The pin keeps the link; a reference here would outlive the pin.
-            Ok(id) => drop(program.take_link(id)),
-            Err(error) if errno(&error) == Some(libc::ENOLINK) => {}
-            Err(error) => return Err(failed(chain(&error))),
-        }
+        let put = put_into(program, &path);
+        result = result.and(put.map_err(|message| KernelError::Swap { path, message }));
+    }
+    result
+}
+
+fn put_into(program: &mut Xdp, link: &Path) -> Result<(), String> {
+    let link = PinnedLink::from_pin(link).map_err(|e| chain(&e))?;
+    let link = XdpLink::try_from(FdLink::from(link)).map_err(|e| chain(&e))?;
+    match program.attach_to_link(link) {
+        // The pin keeps the link; a reference here would outlive the pin.
+        Ok(id) => drop(program.take_link(id)),
+        Err(error) if errno(&error) == Some(libc::ENOLINK) => {}
+        Err(error) => return Err(chain(&error)),
     }
     Ok(())
 }

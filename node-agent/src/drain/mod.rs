@@ -18,7 +18,8 @@ use vipd_control::{
     standing::Standing,
 };
 
-pub use self::watch::wait;
+pub use self::watch::{Unfinished, wait};
+use crate::config::OnStop;
 
 /// A backend by the names of the configuration: `SERVICE/BACKEND`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +48,17 @@ pub struct Answer {
     pub done: bool,
     /// What is so now, or why not.
     pub message: String,
+}
+
+impl Answer {
+    /// Adds what a stop of the agent does to the drain that was ordered.
+    #[must_use]
+    pub fn warn_of_stop(mut self, order: &Order, on_stop: OnStop) -> Self {
+        if self.done && order.drained && on_stop == OnStop::Remove {
+            self.message += "; a stop of the agent forgets this (dataplane.on_stop = \"remove\")";
+        }
+        self
+    }
 }
 
 /// An order on its way to the engine; the answer goes back.

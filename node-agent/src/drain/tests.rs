@@ -272,6 +272,26 @@ fn a_reload_keeps_whom_it_still_knows_drained() {
 }
 
 #[test]
+fn an_answer_says_when_a_stop_forgets_the_drain() {
+    let check = |sentence, drained, done, on_stop, expected: bool| {
+        let order = Order {
+            target: "web/a".parse().expect("a target"),
+            drained,
+            force: false,
+        };
+        let message = "so it is".to_owned();
+        let answer = Answer { done, message }.warn_of_stop(&order, on_stop);
+        let warns = answer.message.contains("a stop of the agent forgets this");
+        assert_eq!(warns, expected, "{sentence}: {answer:?}");
+    };
+    use OnStop::{Keep, Remove};
+    check("the data plane goes with a stop", true, true, Remove, true);
+    check("the data plane stays", true, true, Keep, false);
+    check("the drain was refused", true, false, Remove, false);
+    check("it was undrained", false, true, Remove, false);
+}
+
+#[test]
 fn a_target_is_a_service_and_a_backend() {
     let target = "web/b1".parse::<Target>().expect("a target");
     assert_eq!(target.to_string(), "web/b1");

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::bail;
+use thiserror::Error;
 use tokio::time::sleep;
 use vipd_control::standing::Standing;
 
 use super::Target;
-use crate::{api::Client, status::Status};
+use crate::{api::Client, status::Status, terminal};
 
 /// Between two looks at the agent's status.
 const LOOK: Duration = Duration::from_millis(250);
@@ -15,37 +15,142 @@ const LOOK: Duration = Duration::from_millis(250);
 /// So many looks must find nothing: flows are counted once a second.
 const LOOKS: u32 = 12;
 
+/// How long an agent may be silent while nobody has set a limit: it may be
+/// starting again.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// Why a wait has ended before the backend was empty.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Unfinished {
+    /// Somebody has undrained it or taken it out, or its drain was forgotten.
+    #[error("{0} does not drain any more")]
+    NotDrained(Target),
+    /// The limit has passed.
+    #[error("{target} is not known to be empty after {seconds} s; it stays drained")]
+    TimeOut {
+        /// Of whom.
+        target: Target,
+        /// The limit.
+        seconds: u64,
+    },
+    /// The agent has not answered for long.
+    #[error("the agent has been silent for {seconds} s, so nobody knows what {target} has: {last}")]
+    Lost {
+        /// Of whom.
+        target: Target,
+        /// How long.
+        seconds: u64,
+        /// What came instead of its last answer.
+        last: String,
+    },
+}
+
+impl Unfinished {
+    /// The command's exit code.
+    #[must_use]
+    pub const fn exit_code(&self) -> u8 {
+        match self {
+            Self::NotDrained(_) => 1,
+            Self::TimeOut { .. } => 3,
+            Self::Lost { .. } => 4,
+        }
+    }
+}
+
 /// Waits until the backend has no flow left, and prints how many it has when
-/// that changes.
+/// that changes. An agent that does not answer is asked again: it may be
+/// starting.
 ///
 /// # Errors
 ///
-/// When the agent does not answer, the backend is no longer drained, or there
-/// are flows after `limit`.
+/// [`Unfinished`], and when nothing can be printed.
 pub async fn wait(client: &Client, target: &Target, limit: Option<Duration>) -> anyhow::Result<()> {
-    let until = limit.map(|limit| Instant::now() + limit);
-    let mut told = String::new();
-    let mut nothing = 0;
+    let mut watch = Watch::new(target, limit, Instant::now());
     loop {
-        let remains = remains(&client.status().await?, target);
-        nothing = match remains {
-            Remains::Nothing(_) => nothing + 1,
+        let seen = client.status().await.map(|s| remains(&s, target));
+        let (words, end) = watch.look(seen.map_err(|error| format!("{error:#}")), Instant::now());
+        if let Some(words) = words {
+            terminal::line(format_args!("{target}: {words}"))?;
+        }
+        match end {
+            Some(end) => return Ok(end?),
+            None => sleep(LOOK).await,
+        }
+    }
+}
+
+/// What has been seen and told so far.
+struct Watch<'a> {
+    target: &'a Target,
+    limit: Option<Duration>,
+    begun: Instant,
+    /// When the agent answered last.
+    heard: Instant,
+    told: String,
+    /// Looks in a row that have found nothing.
+    nothing: u32,
+}
+
+/// What to say now, and how the wait ends if it does.
+type Step = (Option<String>, Option<Result<(), Unfinished>>);
+
+impl<'a> Watch<'a> {
+    fn new(target: &'a Target, limit: Option<Duration>, now: Instant) -> Self {
+        Self {
+            target,
+            limit,
+            begun: now,
+            heard: now,
+            told: String::new(),
+            nothing: 0,
+        }
+    }
+
+    /// Takes what is left, or why the agent has not said so.
+    fn look(&mut self, seen: Result<Remains, String>, now: Instant) -> Step {
+        if seen.is_ok() {
+            self.heard = now;
+        }
+        self.nothing = match &seen {
+            Ok(Remains::Nothing(_)) => self.nothing + 1,
             _ => 0,
         };
-        let words = remains.words();
-        if words != told && (nothing == 0 || nothing == LOOKS) {
-            println!("{target}: {words}");
-            told = words;
+        let words = match &seen {
+            Ok(remains) => remains.words(),
+            Err(error) => format!("{error}; asking again"),
+        };
+        // Nothing is told when it is certain.
+        let is_news = words != self.told && (self.nothing == 0 || self.nothing == LOOKS);
+        if is_news {
+            self.told.clone_from(&words);
         }
-        match remains {
-            Remains::Nothing(_) if nothing == LOOKS => return Ok(()),
-            Remains::NotDrained => bail!("{target} does not drain any more"),
-            _ if until.is_some_and(|until| Instant::now() >= until) => bail!(
-                "{target} is not known to be empty after {} s; it stays drained",
-                limit.unwrap_or_default().as_secs()
-            ),
-            _ => sleep(LOOK).await,
-        }
+        let end = match seen {
+            Ok(Remains::Nothing(_)) if self.nothing == LOOKS => Some(Ok(())),
+            Ok(Remains::NotDrained) => Some(Err(Unfinished::NotDrained(self.target.clone()))),
+            Ok(_) => self.time_out(now).map(Err),
+            Err(last) => self.lost(last, now).map(Err),
+        };
+        (is_news.then_some(words), end)
+    }
+
+    fn time_out(&self, now: Instant) -> Option<Unfinished> {
+        let limit = self.limit?;
+        (now >= self.begun + limit).then(|| Unfinished::TimeOut {
+            target: self.target.clone(),
+            seconds: limit.as_secs(),
+        })
+    }
+
+    fn lost(&self, last: String, now: Instant) -> Option<Unfinished> {
+        let until = match self.limit {
+            Some(limit) => self.begun + limit,
+            None => self.heard + SILENCE,
+        };
+        (now >= until).then(|| Unfinished::Lost {
+            target: self.target.clone(),
+            seconds: now.saturating_duration_since(self.heard).as_secs(),
+            last,
+        })
     }
 }
 
@@ -58,8 +163,16 @@ enum Remains {
     NotApplied,
     /// New flows, since nobody else takes them.
     NewFlows,
-    /// So many flows that packets came of.
-    Flows(u64),
+    /// Flows that packets came of.
+    Flows {
+        /// So many that are open.
+        open: u64,
+        /// So many of which a FIN or RST was seen. The client may have closed
+        /// its own side only, and still be receiving.
+        closing: u64,
+        /// After so many seconds without a packet a flow has ended.
+        idle: u64,
+    },
     /// Perhaps flows that have been silent; they would show themselves within
     /// so many seconds.
     Silent(u64),
@@ -79,19 +192,23 @@ fn remains(status: &Status, target: &Target) -> Remains {
     let Some(slots) = &service.phases else {
         return Remains::Nothing("there is no data plane here that could have flows");
     };
-    if backend.standing == Standing::Dead.label() {
-        return Remains::Nothing("it is down, and its flows have ended");
-    }
     if backend.slots > 0 {
         return Remains::NewFlows;
     }
     if !service.in_force {
         return Remains::NotApplied;
     }
-    match (backend.flows, slots.learn) {
-        (0, 0) => Remains::Nothing("no flow left"),
-        (0, _) => Remains::Silent(service.idle_seconds),
-        (flows, _) => Remains::Flows(flows),
+    // With nobody healthy the data plane gives up nobody and no flow.
+    let given_up = backend.standing == Standing::Dead.label() && service.healthy > 0;
+    match (backend.flows, backend.flows_closing) {
+        (0, 0) if given_up => Remains::Nothing("it is down, and its flows have ended"),
+        (0, 0) if slots.learn == 0 => Remains::Nothing("no flow left"),
+        (0, 0) => Remains::Silent(service.idle_seconds),
+        (open, closing) => Remains::Flows {
+            open,
+            closing,
+            idle: service.idle_seconds,
+        },
     }
 }
 
@@ -101,8 +218,24 @@ impl Remains {
             Self::NotDrained => "not drained".to_owned(),
             Self::NotApplied => "the data plane has not followed yet".to_owned(),
             Self::NewFlows => "it still gets new flows, since nobody else takes them".to_owned(),
-            Self::Flows(1) => "1 flow left".to_owned(),
-            Self::Flows(flows) => format!("{flows} flows left"),
+            Self::Flows {
+                open,
+                closing,
+                idle,
+            } => {
+                let open = match open {
+                    0 => "no open flow left".to_owned(),
+                    1 => "1 flow left".to_owned(),
+                    open => format!("{open} flows left"),
+                };
+                match closing {
+                    0 => open,
+                    closing => format!(
+                        "{open}; {closing} closed or half closed, waited for until {idle} s after \
+                         their last packet"
+                    ),
+                }
+            }
             Self::Silent(seconds) => format!(
                 "no flow seen; silent ones are waited for, {seconds} s after the last change"
             ),
@@ -112,113 +245,4 @@ impl Remains {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    /// A drained backend, with what is different about its service and itself.
-    fn status(service: &Value, backend: &Value) -> Status {
-        let merge = |mut base: Value, over: &Value| {
-            for (key, value) in over.as_object().expect("an object") {
-                base[key] = value.clone();
-            }
-            base
-        };
-        let backend = merge(
-            json!({
-                "name": "b1", "address": "192.0.2.21", "weight": 1, "state": "up",
-                "standing": "draining", "drained": true, "available": false,
-                "since_seconds": 1.0, "check": null, "slots": 0, "flows": 0,
-                "flows_closing": 0, "packets": 0, "bytes": 0,
-            }),
-            backend,
-        );
-        let service = merge(
-            json!({
-                "name": "web", "vips": [], "protocol": "tcp", "port": "80", "mode": "ipip",
-                "alive": true, "healthy": 1, "configured": 2, "ring_size": 64,
-                "ring_fingerprint": null, "in_force": true, "idle_seconds": 300,
-                "phases": {"stable": 32, "learn": 0, "track": 32}, "flows": 0,
-                "packets": 0, "bytes": 0, "backends": [backend],
-            }),
-            service,
-        );
-        serde_json::from_value(json!({
-            "node": "lb1", "version": "0", "uptime_seconds": 1.0, "config": "/vipd.toml",
-            "dataplane": null, "vips": [], "services": [service], "peers": [], "findings": [],
-        }))
-        .expect("a status")
-    }
-
-    #[test]
-    fn a_drain_is_over_when_no_flow_can_be_left() {
-        let check = |sentence, service: Value, backend: Value, expected: Remains| {
-            let target = "web/b1".parse().expect("a target");
-            let found = remains(&status(&service, &backend), &target);
-            assert_eq!(found, expected, "{sentence}: {service} {backend}");
-        };
-        let learning = || json!({"phases": {"stable": 32, "learn": 32, "track": 0}});
-        let nothing = Remains::Nothing;
-        check(
-            "flows are there",
-            json!({}),
-            json!({"flows": 3}),
-            Remains::Flows(3),
-        );
-        check(
-            "and while they are learnt",
-            learning(),
-            json!({"flows": 3}),
-            Remains::Flows(3),
-        );
-        check(
-            "silent ones may be",
-            learning(),
-            json!({}),
-            Remains::Silent(300),
-        );
-        check(
-            "all is known",
-            json!({}),
-            json!({}),
-            nothing("no flow left"),
-        );
-        check(
-            "a moment after the order nothing is known",
-            json!({"in_force": false}),
-            json!({}),
-            Remains::NotApplied,
-        );
-        check(
-            "nobody else is there",
-            json!({}),
-            json!({"slots": 9}),
-            Remains::NewFlows,
-        );
-        check(
-            "it has died meanwhile",
-            learning(),
-            json!({"standing": "down"}),
-            nothing("it is down, and its flows have ended"),
-        );
-        check(
-            "nothing is forwarded here",
-            json!({"phases": null}),
-            json!({}),
-            nothing("there is no data plane here that could have flows"),
-        );
-        check(
-            "undrained meanwhile",
-            json!({}),
-            json!({"drained": false}),
-            Remains::NotDrained,
-        );
-        check(
-            "removed meanwhile",
-            json!({"name": "other"}),
-            json!({}),
-            Remains::NotDrained,
-        );
-    }
-}
+mod tests;

@@ -68,6 +68,7 @@ fn addresses_of_two_families_are_no_flow() {
 #[test]
 fn an_explanation_reads_from_the_question_to_the_wire() {
     let explanation = Explanation {
+        but: None,
         interface: "eth0".to_owned(),
         verdict: "forwarded".to_owned(),
         meaning: "Forwarded to a backend.".to_owned(),
@@ -104,4 +105,12 @@ fn an_explanation_reads_from_the_question_to_the_wire() {
     headers    outer
                inner
     ");
+    let text = explanation.render();
+    let but = Some("eth0 is down".to_owned());
+    let explanation = Explanation { but, ..explanation };
+    assert_eq!(
+        explanation.render(),
+        format!("but        eth0 is down\n{text}"),
+        "what keeps packets from it comes first"
+    );
 }

@@ -1,8 +1,9 @@
 //! `vipd check` as it is run.
 
 use std::{
+    io,
     path::Path,
-    process::{Command, Output},
+    process::{Command, Output, Stdio},
 };
 
 #[test]
@@ -33,9 +34,25 @@ fn check_without_a_file_says_how_it_is_used() {
     assert_eq!(output.status.code(), Some(2), "{output:?}");
 }
 
+#[test]
+fn check_ends_quietly_when_nobody_reads() {
+    let (reader, writer) = io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = command(&["tests/config/good.toml"]);
+    command.stdout(writer).stderr(Stdio::piped());
+    let child = command.spawn().expect("vipd can be run");
+    let output = child.wait_with_output().expect("an end");
+    assert_eq!(output.status.code(), Some(141), "{output:?}");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
 fn vipd_check(files: &[&str]) -> Output {
+    command(files).output().expect("vipd can be run")
+}
+
+fn command(files: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vipd"));
     command.arg("check").args(files);
     command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")));
-    command.output().expect("vipd can be run")
+    command
 }

@@ -14,13 +14,15 @@ use std::{thread::sleep, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use vipd_tests::{AgentConfig, Held, Lab, Probes, Site, Size, wait_until};
+use vipd_tests::{AgentConfig, Fed, Feed, Held, Lab, Machine, Probes, Site, Size, wait_until};
 
 use crate::support::{SMALL, VIP, ensure_spread, in_lab};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Connections held: that none is on b2 happens once in 10^10 runs.
 const HELD: usize = 60;
+/// Waits longer than any drain here takes.
+const WAIT: [&str; 3] = ["--wait", "--timeout", "60"];
 /// So many questions miss one of three backends once in 10^17 runs.
 const QUESTIONS: usize = 100;
 
@@ -55,7 +57,8 @@ fn a_drained_backend_keeps_what_it_has_and_gets_nothing_new() {
         ] {
             ensure!(page.contains(line), "no {line} in\n{page}");
         }
-        let refusal = site.agents[0].drain("web/b2", &["--wait", "1"]).err();
+        let wait = ["--wait", "--timeout", "1"];
+        let refusal = site.agents[0].drain("web/b2", &wait).err();
         let told = format!("{:#}", refusal.context("it waited for nothing")?);
         ensure!(told.contains("flows left"), "{told}");
         ensure!(told.contains("it stays drained"), "{told}");
@@ -81,7 +84,7 @@ fn a_drained_backend_keeps_what_it_has_and_gets_nothing_new() {
             state["flows"].as_u64() <= Some(on_b2 as u64),
             "{on_b2} were held there: {state}"
         );
-        let told = site.agents[0].drain("web/b2", &["--wait", "60"])?;
+        let told = site.agents[0].drain("web/b2", &WAIT)?;
         ensure!(told.contains("no flow left"), "{told}");
         let (_, state) = b2(&site)?;
         ensure!(state["flows"] == 0, "{state}");
@@ -91,6 +94,71 @@ fn a_drained_backend_keeps_what_it_has_and_gets_nothing_new() {
         wait_until("b2 answers again", PATIENCE, || {
             ensure_spread(&site, VIP.into(), QUESTIONS)
         })
+    });
+}
+
+#[test]
+fn a_transfer_to_a_client_that_has_closed_its_side_is_waited_for() {
+    in_lab(|lab| {
+        let site = site(lab)?;
+        let backends = site.rack.backends.iter();
+        let feeds = backends.map(|backend| Feed::start(&backend.host, 7000));
+        let feeds: Vec<Feed> = feeds.collect::<Result<_>>()?;
+        let target = (VIP, 7000).into();
+        let transfers = (0..HELD).map(|_| Fed::open(&site.rack.client, target));
+        let mut transfers: Vec<Fed> = transfers.collect::<Result<_>>()?;
+        let on_b2 = transfers.iter().filter(|t| t.backend == "b2").count();
+        ensure!(on_b2 > 0, "none is on b2");
+
+        site.agents[0].drain("feed/b2", &[])?;
+        let wait_for_flows = |sentence: &str, open: usize, closing: usize| {
+            wait_until(sentence, PATIENCE, || {
+                let (_, b2) = b2_of(&site, "feed")?;
+                ensure!(
+                    b2["flows"] == open && b2["flows_closing"] == closing,
+                    "{b2}"
+                );
+                Ok(())
+            })
+        };
+        wait_for_flows("all are recorded", on_b2, 0)?;
+        transfers.iter().try_for_each(Fed::half_close)?;
+        wait_for_flows("all are half closed", 0, on_b2)?;
+
+        // Longer than flows are remembered, and than nothing is looked at.
+        let wait = ["--wait", "--timeout", "12"];
+        let refusal = site.agents[0].drain("feed/b2", &wait).err();
+        let told = format!("{:#}", refusal.context("it waited for nothing")?);
+        let left = format!("no open flow left; {on_b2} closed or half closed");
+        ensure!(told.contains(&left), "{told}");
+        ensure!(told.contains("exit status: 3"), "{told}");
+        transfers.iter_mut().try_for_each(Fed::ensure_alive)?;
+
+        drop((transfers, feeds));
+        let told = site.agents[0].drain("feed/b2", &WAIT)?;
+        ensure!(told.contains("no flow left"), "{told}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_stop_forgets_a_drain_unless_the_data_plane_stays() {
+    in_lab(|lab| {
+        let mut site = site(lab)?;
+        let balancer = site.rack.balancers[0].clone();
+        let forgets = "a stop of the agent forgets this";
+        for (on_stop, kept) in [("remove", false), ("keep", true)] {
+            let mut config = config(&site.rack.backends);
+            config.dataplane = format!("on_stop = \"{on_stop}\"\n");
+            site.agents[0].reload(&config.text(&balancer))?;
+            let answer = site.agents[0].drain("web/b2", &[])?;
+            ensure!(answer.contains(forgets) != kept, "{on_stop}: {answer}");
+            site.agents[0].process().terminate(PATIENCE)?;
+            site.agents[0].start_again()?;
+            let (_, b2) = b2(&site)?;
+            ensure!(b2["drained"] == kept, "{on_stop}: {b2}");
+        }
+        Ok(())
     });
 }
 
@@ -120,18 +188,13 @@ fn the_last_backend_is_drained_only_by_force_and_the_vip_goes_with_it() {
 }
 
 /// One balancer, which gets the packets whether it announces the VIP or not,
-/// and three backends. Flows are remembered for three seconds.
+/// and three backends.
 fn site(lab: &Lab) -> Result<Site> {
     let size = Size {
         balancers: 1,
         backends: 3,
     };
-    let site = Site::build(lab, size, &[VIP.into()], &|rack| {
-        let mut config = AgentConfig::default().service("web", VIP.into(), "ipip", &rack.backends);
-        let idle = "flow_idle = \"3s\"\nmode = ";
-        config.services = config.services.replace("mode = ", idle);
-        config
-    })?;
+    let site = Site::build(lab, size, &[VIP.into()], &|rack| config(&rack.backends))?;
     let by_hand = format!("{VIP} via {} metric 1", site.rack.balancers[0].ipv4);
     site.rack.router.ip(&format!("route add {by_hand}\n"))?;
     for backend in &site.rack.backends {
@@ -140,13 +203,34 @@ fn site(lab: &Lab) -> Result<Site> {
     Ok(site)
 }
 
-/// The service and its backend b2, by the status.
+/// Web servers, and feeds behind another port that nobody checks. Flows are
+/// remembered for three seconds.
+fn config(backends: &[Machine]) -> AgentConfig {
+    let idle = |text: &str| text.replace("mode = ", "flow_idle = \"3s\"\nmode = ");
+    let web = AgentConfig::default().service("web", VIP.into(), "ipip", backends);
+    let feed = AgentConfig::default()
+        .udp_service("feed", (VIP.into(), 7000), "ipip", backends)
+        .services
+        .replace("\"udp\"", "\"tcp\"");
+    AgentConfig {
+        services: idle(&web.services) + &idle(&feed),
+        ..web
+    }
+}
+
+/// The service `web` and its backend b2, by the status.
 fn b2(site: &Site) -> Result<(Value, Value)> {
+    b2_of(site, "web")
+}
+
+fn b2_of(site: &Site, service: &str) -> Result<(Value, Value)> {
+    let named = |values: &Value, name: &str| {
+        let found = values.as_array()?.iter().find(|v| v["name"] == name);
+        found.cloned()
+    };
     let status = site.agents[0].status()?;
-    let service = status["services"][0].clone();
-    let backends = service["backends"].as_array().context("no backends")?;
-    let found = backends.iter().find(|backend| backend["name"] == "b2");
-    let found = found.context("no b2")?.clone();
+    let service = named(&status["services"], service).context("no service")?;
+    let found = named(&service["backends"], "b2").context("no b2")?;
     Ok((service, found))
 }
 

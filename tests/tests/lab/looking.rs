@@ -50,10 +50,47 @@ fn a_flow_is_explained_from_the_service_to_the_headers_on_the_wire() {
             "{other}"
         );
 
+        ensure!(six["but"].is_null(), "{six}");
+
         let mixed = agent.command("explain", &["203.0.113.2:1", "[2001:db8::1]:80"]);
         let words = format!("{:#}", mixed.expect_err("two families"));
         ensure!(words.contains("two address families"), "{words}");
         Ok(())
+    });
+}
+
+#[test]
+fn an_explanation_says_when_packets_do_not_come_to_the_program() {
+    in_lab(|lab| {
+        let site = site(lab)?;
+        let balancer = &site.rack.balancers[0];
+        let flow = ["203.0.113.2:40000", "198.51.100.10:80"];
+        let wait_for = |sentence: &str, words: &str| {
+            wait_until(sentence, PATIENCE, || {
+                let text = site.agents[0].command("explain", &flow)?;
+                let first = text.lines().next().unwrap_or_default();
+                let told = first.starts_with("but ") && first.contains(words);
+                ensure!(told, "{text}");
+                Ok(())
+            })
+        };
+        site.rack.pull_cable(balancer)?;
+        wait_for("the cable is missed", "eth0 has no carrier")?;
+        site.rack.push_cable(balancer)?;
+        wait_until("all is well again", PATIENCE, || {
+            let text = site.agents[0].command("explain", &flow)?;
+            ensure!(text.starts_with("verdict"), "{text}");
+            Ok(())
+        })?;
+        // Another interface of that name, without the program.
+        balancer.host.ip("link set eth0 down\n\
+             link set eth0 name old0\n\
+             link add eth0 type veth peer name other0\n\
+             link set eth0 up\nlink set other0 up\n")?;
+        wait_for(
+            "the program is missed",
+            "the XDP program has been detached from eth0",
+        )
     });
 }
 

@@ -5,6 +5,7 @@ use aya::{
     programs::{TestRun, TestRunOptions},
 };
 use ipnet::IpNet;
+use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 use vipd::{
     capture::Request,
     dataplane::{
@@ -228,7 +229,11 @@ fn a_captured_packet_is_what_came_and_what_leaves() {
 }
 
 #[test]
-fn a_capture_is_bounded_by_sample_rate_and_deadline() {
+fn a_capture_is_bounded_by_sample_rate_copies_and_deadline() {
+    // Each processor has bounds of its own, so the thread stays on one.
+    let mut here = CpuSet::new();
+    here.set(sched_getcpu());
+    sched_setaffinity(None, &here).expect("a thread may stay where it is");
     let scratch = scratch("capture-bounds");
     let mut tapped = Tapped::new(&scratch);
     let frame = tcp(CLIENT, WEB).frame();
@@ -244,14 +249,34 @@ fn a_capture_is_bounded_by_sample_rate_and_deadline() {
     let before = tapped.tap.counts();
     let begin = nanos();
     let got = of(&mut tapped, 400);
-    // Test runs may move to another processor, each of which has its own rate.
-    let seconds = (nanos() - begin) / 1_000_000_000 + 2;
-    let most = 5 * seconds * u64::from(vipd::dataplane::kernel::processors());
-    assert!((1..=most).contains(&got), "{got} of at most {most}");
+    // One processor, at most so many times since then.
+    let most = |begin: u64| 5 * ((nanos() - begin) / 1_000_000_000 + 2);
+    let most_captured = most(begin);
+    assert!(
+        (1..=most_captured).contains(&got),
+        "{got} of at most {most_captured}"
+    );
     let after = tapped.tap.counts();
     assert_eq!(after.captured - before.captured, got);
     assert_eq!(after.limited - before.limited, 400 - got);
     assert_eq!(after.lost, 0);
+
+    // What is not asked for is copied all the same, to find that out.
+    let filter = tapped.filter(&Request {
+        verdicts: vec!["too_big".to_owned()],
+        ..Request::default()
+    });
+    let until = nanos() + 60_000_000_000;
+    tapped.tap.set_filter(CaptureFilter {
+        until,
+        copies: 5,
+        ..filter
+    });
+    let (before, begin) = (tapped.tap.counts(), nanos());
+    assert_eq!(of(&mut tapped, 400), 0, "another verdict");
+    let limited = tapped.tap.counts().limited - before.limited;
+    let least = 400_u64.saturating_sub(most(begin));
+    assert!(limited >= least, "{limited} of at least {least}");
 
     tapped.ask_for(&Request {
         sample: Some(4),

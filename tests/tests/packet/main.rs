@@ -9,6 +9,7 @@ mod adoption;
 mod balancer;
 mod bench;
 mod capture;
+mod captures;
 mod decapsulator;
 mod explain;
 mod frames;

@@ -1,6 +1,7 @@
 //! The program that captures: it forwards, and hands copies of what the filter
-//! asks for to the agent. Bounded by a rate, by a deadline that the agent moves
-//! on, and by the ring buffer, which never waits.
+//! asks for to the agent. Bounded by a rate of packets handed over, by one of
+//! packets copied, by a deadline that the agent moves on, and by the ring buffer,
+//! which never waits.
 
 use aya_ebpf::{
     bindings::{BPF_F_MMAPABLE, xdp_md},
@@ -124,7 +125,8 @@ fn processor() -> u32 {
     unsafe { bpf_get_smp_processor_id() }
 }
 
-/// What can be said of the frame as it comes, cheapest first.
+/// What can be said of the frame as it comes, cheapest first; who is wanted is
+/// copied.
 #[inline(always)]
 fn is_wanted(frame: &Frame) -> bool {
     let (Some(filter), Some(count)) = (
@@ -152,8 +154,10 @@ fn is_wanted(frame: &Frame) -> bool {
     if second != count.second {
         count.second = second;
         count.in_second = 0;
+        count.copied = 0;
     }
-    let left = count.in_second < u64::from(filter.rate);
+    let left = count.in_second < u64::from(filter.rate) && count.copied < u64::from(filter.copies);
+    count.copied += u64::from(left);
     count.limited += u64::from(!left);
     left
 }
