@@ -42,7 +42,8 @@ use crate::{
         apply::{Applied, Settings},
         kernel::Kernel,
     },
-    engine::Plan,
+    drain,
+    engine::{Decision, Plan},
     netlink::Netlink,
     plane,
     probe::Probes,
@@ -88,6 +89,7 @@ struct Agent {
     path: PathBuf,
     config: watch::Sender<Arc<Config>>,
     plans: watch::Sender<Plan>,
+    decision: watch::Receiver<Decision>,
     settings: watch::Sender<Settings>,
     guarded: watch::Sender<Option<Dataplane>>,
     linger: watch::Sender<Duration>,
@@ -259,6 +261,12 @@ impl Agent {
                 match plane.kernel.unload() {
                     Ok(_) => info!("the data plane is taken away"),
                     Err(error) => error!("the data plane stays behind: {error}"),
+                }
+                if let Some(drained) = drain::drained(&self.decision.borrow().desired) {
+                    warn!(
+                        "the drain of {drained} is forgotten with it; with on_stop = \"keep\" it \
+                         would not be"
+                    );
                 }
                 if let Some(dataplane) = &config.dataplane {
                     plane::wait_detached(dataplane, &self.netlink).await;

@@ -160,6 +160,19 @@ impl Drains {
     }
 }
 
+/// Whom the operator has drained, in words; `None` when nobody.
+#[must_use]
+pub fn drained(desired: &Desired) -> Option<String> {
+    let of_plan = |plan: &Arc<ServicePlan>| {
+        let backends = plan.service.backends.iter().zip(&plan.drained);
+        let names = backends.filter(|(_, drained)| **drained);
+        let named = names.map(|(b, _)| format!("{}/{}", plan.service.name, b.name));
+        named.collect::<Vec<_>>()
+    };
+    let all: Vec<_> = desired.services.iter().flat_map(of_plan).collect();
+    (!all.is_empty()).then(|| all.join(", "))
+}
+
 /// The service, and the backend's place in it.
 fn find<'a>(model: &'a Model, target: &Target) -> Result<(&'a Arc<Service>, usize), String> {
     let Target { service, backend } = target;

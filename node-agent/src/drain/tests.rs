@@ -292,6 +292,20 @@ fn an_answer_says_when_a_stop_forgets_the_drain() {
 }
 
 #[test]
+fn the_drained_are_told_by_their_names() {
+    let check = |drained: &[&str], expected: Option<&str>| {
+        let model = model(service("web", 1, &[("a", 1), ("b", 2), ("c", 3)], 1));
+        let drains = Drains::new(&model, |_, backend| drained.contains(&&*backend.name));
+        let told = Told("AAD", &drains);
+        let desired = Decider::new([0; 16]).decide(&model, &told, &Desired::default());
+        assert_eq!(super::drained(&desired).as_deref(), expected);
+    };
+    check(&[], None);
+    check(&["b"], Some("web/b"));
+    check(&["a", "c"], Some("web/a, web/c"));
+}
+
+#[test]
 fn a_target_is_a_service_and_a_backend() {
     let target = "web/b1".parse::<Target>().expect("a target");
     assert_eq!(target.to_string(), "web/b1");

@@ -157,6 +157,9 @@ fn a_stop_forgets_a_drain_unless_the_data_plane_stays() {
             site.agents[0].start_again()?;
             let (_, b2) = b2(&site)?;
             ensure!(b2["drained"] == kept, "{on_stop}: {b2}");
+            let log = site.agents[0].log();
+            let told = log.matches("the drain of web/b2 is forgotten").count();
+            ensure!(told == 1, "by the first stop alone: {log}");
         }
         Ok(())
     });
