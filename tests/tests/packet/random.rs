@@ -311,7 +311,7 @@ fn forwarded(before: &[u8], after: &[u8], is_inside: bool) -> Result<(), String>
         let length = usize::from(u16::from_be_bytes([before[2], before[3]]));
         let header = usize::from(before[0] & 15) * 4;
         expected.truncate(if is_inside { length } else { before.len() });
-        expected[8] -= 1;
+        expected[8] = hop(expected[8])?;
         // The checksum stays as right or wrong as it was.
         if checksum(&before[..header]) == 0 && checksum(&after[..header]) != 0 {
             return Err("the checksum of the IPv4 header".to_owned());
@@ -320,13 +320,18 @@ fn forwarded(before: &[u8], after: &[u8], is_inside: bool) -> Result<(), String>
     } else {
         let length = 40 + usize::from(u16::from_be_bytes([before[4], before[5]]));
         expected.truncate(if is_inside { length } else { before.len() });
-        expected[7] -= 1;
+        expected[7] = hop(expected[7])?;
     }
     if after == expected {
         Ok(())
     } else {
         Err("not the packet that came".to_owned())
     }
+}
+
+/// What is left of a time to live. A packet with none left is not forwarded.
+fn hop(ttl: u8) -> Result<u8, String> {
+    ttl.checked_sub(1).ok_or("no hop left".to_owned())
 }
 
 /// An echo reply or too big, to whom the frame came from.
