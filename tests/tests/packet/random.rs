@@ -10,14 +10,12 @@ use crate::{
     bench::{XDP_DROP, XDP_PASS, XDP_TX},
     frames::{BACKEND_MAC, LB_MAC, Packet, Payload, checksum, icmp, tcp, udp},
     world::{
-        BACKEND, BACKEND6, GUE_PORT, MANY, NARROW, PREFIX, PREFIX6, RANGES, RANGES6, SOURCE,
-        SOURCE6, VIPS, World,
+        BACKEND, BACKEND6, CLIENT, CLIENT6, GUE_PORT, MANY, NARROW, PREFIX, PREFIX6, RANGES,
+        RANGES6, SOURCE, SOURCE6, VIPS, World,
     },
 };
 
 const PACKETS: u32 = 1_000_000;
-const CLIENT: &str = "203.0.113.7";
-const CLIENT6: &str = "2001:db8:c::7";
 
 #[test]
 fn a_million_packets_are_each_counted_once_and_nothing_malformed_leaves() {

@@ -7,11 +7,8 @@ use crate::{
     balancer::hex,
     bench::XDP_TX,
     frames::{LB_MAC, Packet, Payload, ROUTER_MAC, icmp, tcp},
-    world::{MTU, VIPS, World},
+    world::{CLIENT, CLIENT6, MTU, VIPS, World},
 };
-
-const CLIENT: &str = "203.0.113.7";
-const CLIENT6: &str = "2001:db8:c::7";
 
 /// A TCP packet of so many bytes, IP header included.
 fn sized(packet: Packet, length: u32) -> Packet {

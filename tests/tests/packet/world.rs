@@ -19,6 +19,10 @@ use crate::{
     frames::{BACKEND_MAC, LB_MAC, checksum},
 };
 
+/// Who sends to virtual addresses.
+pub const CLIENT: &str = "203.0.113.7";
+pub const CLIENT6: &str = "2001:db8:c::7";
+/// The balancer's and a backend's own addresses.
 pub const SOURCE: &str = "192.0.2.11";
 pub const SOURCE6: &str = "2001:db8:1::11";
 pub const BACKEND: &str = "192.0.2.21";
@@ -35,6 +39,10 @@ pub const VIPS: [(BackendKind, &str, &str); 5] = [
     (BackendKind::Gue4, "198.51.100.14", "2001:db8:100::14"),
     (BackendKind::Gue6, "198.51.100.15", "2001:db8:100::15"),
 ];
+pub const L2: &str = VIPS[0].1;
+pub const L2_6: &str = VIPS[0].2;
+pub const IPIP: &str = VIPS[1].1;
+pub const IPIP6: &str = VIPS[2].2;
 /// TCP 80 of its own on the link; UDP 1000 to 1999 by IPIP, 1500 to 1509 of
 /// them by GUE; TCP else by IPIP over IPv6.
 pub const RANGES: &str = "198.51.100.30";
