@@ -1,13 +1,16 @@
 //! ICMP: errors follow their flow, echo requests are answered.
 
 use vipd_abi::Verdict;
+use vipd_control::model::Protocol;
 
 use crate::{
     balancer::hex,
     bench::{Outcome, XDP_TX},
-    carry::{check, extensions},
+    carry::{TAGS, check, extensions},
     frames::{LB_MAC, Packet, Payload, ROUTER_MAC, icmp, tcp},
-    world::{CLIENT, CLIENT6, IPIP, IPIP6, L2, L2_6, MANY, PREFIX, PREFIX6, SOURCE, VIPS, World},
+    world::{
+        CLIENT, CLIENT6, IPIP, IPIP6, L2, L2_6, MANY, PREFIX, PREFIX6, RANGED, SOURCE, VIPS, World,
+    },
 };
 
 #[test]
@@ -72,6 +75,23 @@ fn errors_go_to_the_backend_of_the_flow_that_they_are_about() {
         for (sentence, packet) in cases {
             check(&mut world, sentence, &packet, kind);
         }
+    }
+    for (kind, protocol, vip, port) in RANGED {
+        let (router, client, error_type) = if vip.contains(':') {
+            (ROUTER6, CLIENT6, 1)
+        } else {
+            (ROUTER, CLIENT, 3)
+        };
+        let (ports, data) = ((port, 40000), Vec::new());
+        let back = tcp(vip, client).with(|p| {
+            p.payload = match protocol {
+                Protocol::Tcp => Payload::Tcp { ports, data },
+                Protocol::Udp => Payload::Udp { ports, data },
+            };
+        });
+        let sentence = format!("about {protocol:?} {port} of {vip}");
+        let packet = error(error_type, router, vip, &back.ip());
+        check(&mut world, &sentence, &packet, kind);
     }
     // Of many backends, the one that has the flow.
     for port in 1000..1100 {
@@ -165,7 +185,7 @@ fn echo_requests_for_virtual_addresses_are_answered() {
     ];
     for (sentence, request, answer) in cases {
         for ttl in [1, 64, 255] {
-            for tags in [&[][..], &[(0x8100, 100)], &[(0x88a8, 10), (0x8100, 7)]] {
+            for tags in TAGS {
                 let request = request.clone().with(|p| (p.ttl, p.tos) = (ttl, 0x20));
                 let outcome = world.run(&request.tagged(tags));
                 let seen = (outcome.verdict, outcome.action);
@@ -191,6 +211,17 @@ fn echo_requests_for_virtual_addresses_are_answered() {
             UnservedProtocol,
         ),
         ("from nobody", ping(128, "::", IPIP6), UnservedProtocol),
+        (
+            "from nobody, IPv4",
+            ping(8, "0.0.0.1", IPIP),
+            UnservedProtocol,
+        ),
+        ("from itself", ping(8, "127.0.0.1", IPIP), UnservedProtocol),
+        (
+            "from itself, IPv6",
+            ping(128, "::1", IPIP6),
+            UnservedProtocol,
+        ),
         (
             "in a frame for another host",
             ping(8, CLIENT, IPIP).with(|p| p.to = ROUTER_MAC),

@@ -4,10 +4,13 @@
 use vipd_abi::{BackendKind, Verdict};
 
 use crate::{
-    bench::XDP_PASS,
-    carry::{check, extensions},
+    bench::{XDP_DROP, XDP_PASS},
+    carry::{TAGS, check, extensions},
     frames::{Packet, Payload, ROUTER_MAC, tcp, udp},
-    world::{CLIENT, CLIENT6, IPIP, L2_6, NARROW, PREFIX, PREFIX6, RANGES, RANGES6, VIPS, World},
+    world::{
+        CLIENT, CLIENT6, EXITS, IPIP, L2, L2_6, NARROW, PREFIX, PREFIX6, RANGES, RANGES6, SOURCE,
+        SOURCE6, VIPS, World,
+    },
 };
 
 #[test]
@@ -30,6 +33,10 @@ fn odd_packets_are_carried_like_plain_ones_in_every_mode_and_with_their_tags() {
             cases.extend([
                 ("TCP over IPv6", tcp(CLIENT6, v6)),
                 ("traffic class", udp(CLIENT6, v6).with(|p| p.tos = 0xbb)),
+                (
+                    "a flow label",
+                    tcp(CLIENT6, v6).with(|p| p.label = 0x9_8765),
+                ),
                 (
                     "extension headers",
                     tcp(CLIENT6, v6).behind(0, &extensions(6)),
@@ -171,6 +178,46 @@ fn extension_headers_are_looked_through_up_to_a_bound() {
     ];
     for (sentence, packet, verdict) in cases {
         assert_eq!(world.run(&packet.frame()).verdict, verdict, "{sentence}");
+    }
+}
+
+#[test]
+fn a_frame_from_the_backend_itself_goes_in_a_circle() {
+    let mut world = World::new();
+    for exit in &EXITS {
+        world.leave_by(exit);
+        for packet in [
+            tcp(CLIENT, L2),
+            tcp(CLIENT, L2).with(|p| p.options = vec![1; 4]),
+            tcp(CLIENT6, L2_6),
+            tcp(CLIENT6, L2_6).behind(0, &extensions(6)),
+        ] {
+            for tags in TAGS {
+                let packet = packet.clone().with(|p| p.from = exit.to);
+                let outcome = world.run(&packet.tagged(tags));
+                let seen = (outcome.verdict, outcome.action);
+                assert_eq!(seen, (Verdict::Loop, XDP_DROP), "{packet:?} {tags:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_for_nobody_here_passes_untouched_with_its_tags() {
+    let mut world = World::new();
+    for packet in [
+        tcp(CLIENT, "198.51.100.99"),
+        udp(CLIENT, SOURCE),
+        tcp(CLIENT6, "2001:db8:100::99"),
+        tcp(CLIENT6, SOURCE6).behind(0, &extensions(6)),
+    ] {
+        for tags in TAGS {
+            let frame = packet.tagged(tags);
+            let outcome = world.run(&frame);
+            let seen = (outcome.verdict, outcome.action);
+            assert_eq!(seen, (Verdict::NotVip, XDP_PASS), "{packet:?} {tags:?}");
+            assert_eq!(outcome.frame, frame, "{packet:?} {tags:?}");
+        }
     }
 }
 

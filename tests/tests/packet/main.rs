@@ -17,6 +17,7 @@ mod frames;
 mod icmp;
 mod killed;
 mod kinds;
+mod learning;
 mod phases;
 mod random;
 mod spread;

@@ -7,11 +7,12 @@ use etherparse::{Icmpv4Type, Icmpv6Type, NetSlice, SlicedPacket, TransportSlice}
 use vipd_abi::Verdict;
 
 use crate::{
-    bench::{XDP_DROP, XDP_PASS, XDP_TX},
+    bench::{XDP_DROP, XDP_PASS, XDP_TX, address},
+    carry::TAGS,
     frames::{BACKEND_MAC, LB_MAC, Packet, Payload, checksum, icmp, tcp, udp},
     world::{
-        BACKEND, BACKEND6, CLIENT, CLIENT6, GUE_PORT, MANY, NARROW, PREFIX, PREFIX6, RANGES,
-        RANGES6, SOURCE, SOURCE6, VIPS, World,
+        BACKEND, BACKEND6, CLIENT, CLIENT6, CURRENT, GUE_PORT, LEARNING, LEARNING6, MANY, NARROW,
+        PREFIX, PREFIX6, PREVIOUS, RANGES, RANGES6, SOURCE, SOURCE6, VIPS, World,
     },
 };
 
@@ -105,7 +106,7 @@ fn seeds() -> Vec<Vec<u8>> {
         .map(|vip| vip.2)
         .filter(|v| !v.is_empty())
         .collect();
-    for vip in v4.iter().chain(&[MANY, RANGES, PREFIX, NARROW]) {
+    for vip in v4.iter().chain(&[MANY, LEARNING, RANGES, PREFIX, NARROW]) {
         let back = tcp(vip, CLIENT).with(|p| {
             p.payload = Payload::Tcp {
                 ports: (80, 40000),
@@ -130,7 +131,7 @@ fn seeds() -> Vec<Vec<u8>> {
             icmp(CLIENT, vip, &[8, 0, 0, 0, 1, 2, 3, 4]),
         ]);
     }
-    for vip in v6.iter().chain(&[RANGES6, PREFIX6]) {
+    for vip in v6.iter().chain(&[LEARNING6, RANGES6, PREFIX6]) {
         let back = tcp(vip, CLIENT6).with(|p| {
             p.payload = Payload::Tcp {
                 ports: (80, 40000),
@@ -157,8 +158,7 @@ fn seeds() -> Vec<Vec<u8>> {
         ]);
     }
     packets.extend([tcp(CLIENT, SOURCE), tcp(CLIENT6, SOURCE6)]);
-    let tags = [&[][..], &[(0x8100, 100)], &[(0x88a8, 10), (0x8100, 7)]];
-    let tagged = |packet: &Packet| tags.map(|tags| packet.tagged(tags));
+    let tagged = |packet: &Packet| TAGS.map(|tags| packet.tagged(tags));
     packets.iter().flat_map(tagged).collect()
 }
 
@@ -246,12 +246,12 @@ fn outer(ip: &[u8]) -> Result<(&[u8], bool), String> {
             && (100..116).contains(&a.octets()[3]))
         };
         let (from, to) = if v4 {
-            (SOURCE, BACKEND)
+            (SOURCE, &[BACKEND][..])
         } else {
-            (SOURCE6, BACKEND6)
+            (SOURCE6, &[BACKEND6, CURRENT, PREVIOUS][..])
         };
-        source == from.parse::<IpAddr>().expect("an address")
-            && (destination == to.parse::<IpAddr>().expect("an address") || many(destination))
+        let is_one = to.iter().any(|to| address(to) == destination);
+        source == address(from) && (is_one || many(destination))
     };
     match ip[0] >> 4 {
         4 if ip[12..16] == [192, 0, 2, 11] => {
