@@ -94,7 +94,7 @@ verdicts! {
     /// The next hop's MAC address is not known.
     NoNextHop = "no_next_hop", Drop;
     /// With the outer header the packet would not fit the outgoing interface, and
-    /// it asks to be fragmented, which is not done.
+    /// its sender cannot be told.
     TooBig = "too_big", Drop;
     /// There was no room in front of the frame for the outer header.
     NoHeadroom = "no_headroom", Drop;

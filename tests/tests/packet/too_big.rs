@@ -5,7 +5,7 @@ use vipd_abi::{BackendKind, Verdict};
 
 use crate::{
     balancer::hex,
-    bench::XDP_TX,
+    bench::{XDP_DROP, XDP_TX},
     carry::TAGS,
     frames::{LB_MAC, Packet, Payload, ROUTER_MAC, icmp, tcp, udp},
     world::{CLIENT, CLIENT6, EXITS, VIPS, World},
@@ -87,10 +87,18 @@ fn an_ipv6_sender_is_never_told_less_than_every_link_takes() {
         ..world.tables.uplinks.load(1)
     };
     world.tables.uplinks.store(1, narrow);
-    let packet = sized(tcp(CLIENT6, VIPS[2].2), 1290);
-    let outcome = world.run(&packet.frame());
+    let packet = |length| sized(tcp(CLIENT6, VIPS[2].2), length);
+    let fits = world.run(&packet(1260).frame()).verdict;
+    assert_eq!(fits, Verdict::Forwarded);
+    let outcome = world.run(&packet(1281).frame());
     assert_eq!(outcome.verdict, Verdict::TooBigAnswered);
-    assert_eq!(hex(&outcome.frame), hex(&told(&packet, 1280).frame()));
+    assert_eq!(hex(&outcome.frame), hex(&told(&packet(1281), 1280).frame()));
+    // Nor told again and again what it does already.
+    for length in [1261, 1280] {
+        let outcome = world.run(&packet(length).frame());
+        let seen = (outcome.verdict, outcome.action);
+        assert_eq!(seen, (Verdict::TooBig, XDP_DROP), "{length} bytes");
+    }
 }
 
 #[test]

@@ -111,7 +111,10 @@ fn ipv6(frame: &mut Frame, network: usize, mtu: u32) -> Result<(), Verdict> {
     let cause = frame
         .read_variable::<Ipv6>(network)
         .ok_or(Verdict::TooBig)?;
-    if !link::is_host(Family::V6, cause.source) {
+    // Who sends no more than every link takes cannot be told to send less.
+    let told = if mtu < LEAST_MTU_6 { LEAST_MTU_6 } else { mtu };
+    let length = IPV6_HEADER + u32::from(u16::from_be(cause.payload));
+    if length <= told || !link::is_host(Family::V6, cause.source) {
         return Err(Verdict::TooBig);
     }
     permit()?;
@@ -140,9 +143,8 @@ fn ipv6(frame: &mut Frame, network: usize, mtu: u32) -> Result<(), Verdict> {
     let sum = u32::from((length + u16::from(ICMPV6)).to_be());
     // SAFETY: `at` has checked the bounds.
     let sum = unsafe { checksum::add(addresses, sum) };
-    let mtu = if mtu < LEAST_MTU_6 { LEAST_MTU_6 } else { mtu };
     let at = network + IPV6_HEADER as usize;
-    finish::<Message6>(frame, at, u32::from_ne_bytes([2, 0, 0, 0]), mtu, sum)
+    finish::<Message6>(frame, at, u32::from_ne_bytes([2, 0, 0, 0]), told, sum)
 }
 
 /// Writes the header of a message `T`; `sum` is that of what else its checksum
