@@ -83,6 +83,9 @@ verdicts! {
     /// For a virtual address, with more IPv6 extension headers than are looked
     /// through.
     ExtensionHeaders = "extension_headers", Drop;
+    /// For a virtual address as a stop on a way that its sender has chosen and
+    /// that leads on from there.
+    SourceRouted = "source_routed", Drop;
     /// For a virtual address, with headers or lengths that contradict each other.
     Malformed = "malformed", Drop;
     /// Time to live or hop limit was used up; a loop, if there are many.

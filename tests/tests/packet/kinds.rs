@@ -4,7 +4,7 @@
 use vipd_abi::{BackendKind, Verdict};
 
 use crate::{
-    bench::{XDP_DROP, XDP_PASS},
+    bench::{XDP_DROP, XDP_PASS, address},
     carry::{TAGS, check, extensions},
     frames::{Packet, Payload, ROUTER_MAC, tcp, udp},
     world::{
@@ -179,6 +179,65 @@ fn extension_headers_are_looked_through_up_to_a_bound() {
     for (sentence, packet, verdict) in cases {
         assert_eq!(world.run(&packet.frame()).verdict, verdict, "{sentence}");
     }
+}
+
+#[test]
+fn a_source_route_that_leads_on_is_not_forwarded() {
+    let mut world = World::new();
+    let v4 = |options: &[u8]| tcp(CLIENT, IPIP).with(|p| p.options = options.to_vec());
+    let v6 = |first: u8, headers: &[u8]| tcp(CLIENT6, L2_6).behind(first, headers);
+    let loose = |pointer| [131, 7, pointer, 192, 0, 2, 99, 0];
+    let strict = |pointer| [137, 7, pointer, 192, 0, 2, 99, 0];
+    let padded = |route: [u8; 8]| [&[1, 1, 1, 130, 5, 0, 0, 0][..], &route, &[0; 4]].concat();
+    let far = [&[7, 27][..], &[0; 25], &[1], &loose(4)].concat();
+    let routing = |left| [&[6, 2, 4, left, 0, 0, 0, 0][..], &[0; 16]].concat();
+    let second = |left| [&[43, 0, 1, 4, 0, 0, 0, 0][..], &routing(left)].concat();
+    use Verdict::{Forwarded, SourceRouted};
+    let cases = [
+        ("a loose one", v4(&loose(4)), SourceRouted),
+        ("a strict one", v4(&strict(4)), SourceRouted),
+        ("behind other options", v4(&padded(strict(4))), SourceRouted),
+        ("at the end of them", v4(&far), SourceRouted),
+        (
+            "in a first fragment",
+            v4(&loose(4)).with(|p| p.fragment = true),
+            SourceRouted,
+        ),
+        (
+            "in a later fragment",
+            v4(&loose(4)).with(|p| p.offset = 8),
+            SourceRouted,
+        ),
+        ("used up", v4(&loose(8)), Forwarded),
+        ("used up, behind others", v4(&padded(strict(8))), Forwarded),
+        (
+            "behind the end",
+            v4(&[&[0; 4], &loose(4)[..]].concat()),
+            Forwarded,
+        ),
+        (
+            "in another option",
+            v4(&[&[7, 11, 4, 0][..], &loose(4)].concat()),
+            Forwarded,
+        ),
+        (
+            "behind an option without a length",
+            v4(&[&[7, 0, 0, 0][..], &loose(4)].concat()),
+            Forwarded,
+        ),
+        ("a routing header", v6(43, &routing(1)), SourceRouted),
+        ("behind other headers", v6(0, &second(1)), SourceRouted),
+        ("a routing header used up", v6(43, &routing(0)), Forwarded),
+        ("the same behind others", v6(0, &second(0)), Forwarded),
+    ];
+    for (sentence, packet, verdict) in cases {
+        for tags in TAGS {
+            let outcome = world.run(&packet.tagged(tags));
+            assert_eq!(outcome.verdict, verdict, "{sentence}");
+        }
+    }
+    let stranger = v4(&loose(4)).with(|p| p.destination = address("198.51.100.99"));
+    assert_eq!(world.run(&stranger.frame()).verdict, Verdict::NotVip);
 }
 
 #[test]

@@ -74,6 +74,7 @@ fn a_million_packets_are_each_counted_once_and_nothing_malformed_leaves() {
         Verdict::FragmentWithoutFirst,
         Verdict::IcmpUnrelated,
         Verdict::ExtensionHeaders,
+        Verdict::SourceRouted,
         Verdict::Malformed,
         Verdict::TtlExpired,
     ];
@@ -124,6 +125,7 @@ fn seeds() -> Vec<Vec<u8>> {
             tcp(CLIENT, vip),
             udp(CLIENT, vip),
             tcp(CLIENT, vip).with(|p| p.options = vec![1; 12]),
+            tcp(CLIENT, vip).with(|p| p.options = vec![1, 131, 11, 4, 1, 1, 1, 1, 2, 2, 2, 2]),
             udp(CLIENT, vip).with(|p| (p.fragment, p.may_fragment) = (true, true)),
             udp(CLIENT, vip).with(|p| (p.offset, p.may_fragment) = (2, true)),
             tcp(CLIENT, vip).with(long),
