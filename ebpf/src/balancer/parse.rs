@@ -26,9 +26,11 @@ pub struct Packet {
     pub family: Family,
     /// Where in the frame the IP header starts: behind Ethernet and tags.
     pub network: usize,
-    /// Where in the frame the TCP or UDP header starts; 0 when the packet is
-    /// about a flow and not of it.
+    /// Where in the frame the TCP or UDP header starts; 0 when there is none: in
+    /// a later fragment, and in what is about a flow and not of it.
     pub transport: usize,
+    /// Whether its sender may be sent an ICMP error about it.
+    pub answerable: bool,
     /// Source and destination as [`vipd_abi::flow_hash`] wants them.
     pub source: [u64; 2],
     pub destination: [u64; 2],
@@ -84,6 +86,7 @@ pub fn ipv4(frame: &Frame, plane: &'static Plane) -> Result<Option<Served>, Odd>
         family: Family::V4,
         network: ETHERNET,
         transport: TRANSPORT,
+        answerable: true,
         source: [u64::from(header.source), 0],
         destination: [u64::from(header.destination), 0],
         ports,
@@ -122,6 +125,7 @@ pub fn ipv6(frame: &Frame, plane: &'static Plane) -> Result<Option<Served>, Odd>
         family: Family::V6,
         network: ETHERNET,
         transport: TRANSPORT,
+        answerable: true,
         source: header.source,
         destination: header.destination,
         ports,

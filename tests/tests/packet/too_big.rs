@@ -102,6 +102,26 @@ fn an_ipv6_sender_is_never_told_less_than_every_link_takes() {
 }
 
 #[test]
+fn later_fragments_are_answered_over_ipv6() {
+    let mut world = World::new();
+    let fragment = |offset: u8, length: usize| {
+        let header = [17, 0, 0, offset << 3 | 1, 0, 0, 0, 7];
+        let data = [&[0x9c, 0x40, 0, 80][..], &vec![0; length - 12]].concat();
+        udp(CLIENT6, VIPS[2].2)
+            .with(|p| p.payload = Payload::Raw(44, [&header[..], &data].concat()))
+    };
+    let first = world.run(&fragment(0, 64).frame()).verdict;
+    assert_eq!(first, Verdict::Forwarded, "a first fragment that fits");
+    for tags in TAGS {
+        let packet = fragment(8, 1440);
+        let outcome = world.run(&packet.tagged(tags));
+        assert_eq!(outcome.verdict, Verdict::TooBigAnswered);
+        let expected = told(&packet, 1460).tagged(tags);
+        assert_eq!(hex(&outcome.frame), hex(&expected));
+    }
+}
+
+#[test]
 fn what_may_not_be_answered_is_dropped() {
     let mut world = World::new();
     let (vip, vip6) = (VIPS[1].1, VIPS[2].2);
@@ -139,7 +159,7 @@ fn what_may_not_be_answered_is_dropped() {
         ("an error", error(3, vip, CLIENT)),
         ("an error, IPv6", error(1, vip6, CLIENT6)),
         ("too big, IPv6", error(2, vip6, CLIENT6)),
-        ("a later fragment", fragment(8, 1464)),
+        ("a later fragment, IPv4", fragment(8, 1464)),
         ("from a group", long(tcp("224.0.0.5", vip))),
         ("from everybody", long(tcp("255.255.255.255", vip))),
         ("from nobody", long(tcp("0.0.0.0", vip))),

@@ -34,10 +34,8 @@ type Message4 = [u8; ICMP_HEADER as usize + CARRIED_4];
 type Message6 = [u8; ICMP_HEADER as usize + CARRIED_6];
 
 /// Answers a packet that starts at `network` and of which no more than `mtu`
-/// bytes would fit. A function of its own: hardly a packet comes here.
-///
-/// Without `answerable` nothing is sent: for errors and for later fragments
-/// there is no answer (RFC 1122, section 3.2.2).
+/// bytes would fit, if it is answerable. A function of its own: hardly a packet
+/// comes here.
 #[inline(never)]
 pub fn packet(ctx: *mut xdp_md, network: u32, mtu: u32, answerable: bool) -> Verdict {
     let mut frame = Frame::new(ctx);
