@@ -79,7 +79,7 @@ pub fn ipv4(frame: &Frame, plane: &'static Plane) -> Result<Option<Served>, Odd>
         return Err(Odd);
     }
     let key = VipKey::v4(header.destination, header.protocol, (ports >> 16) as u16);
-    let Some((entry, table)) = served(plane, &key)? else {
+    let Some((entry, table)) = served(plane, &key, Family::V4)? else {
         return Ok(None);
     };
     let packet = Packet {
@@ -118,7 +118,7 @@ pub fn ipv6(frame: &Frame, plane: &'static Plane) -> Result<Option<Served>, Odd>
     }
     let port = (ports >> 16) as u16;
     let key = VipKey::words(header.destination, header.next_header, port);
-    let Some((entry, table)) = served(plane, &key)? else {
+    let Some((entry, table)) = served(plane, &key, Family::V6)? else {
         return Ok(None);
     };
     let packet = Packet {
@@ -150,9 +150,13 @@ fn is_whole(frame: &Frame, protocol: u8, length: u32, header: u32) -> bool {
 }
 
 #[inline(always)]
-fn served(plane: &'static Plane, key: &VipKey) -> Result<Option<(&'static VipEntry, Table)>, Odd> {
+fn served(
+    plane: &'static Plane,
+    key: &VipKey,
+    family: Family,
+) -> Result<Option<(&'static VipEntry, Table)>, Odd> {
     let table = Table::published(plane);
-    match table.plain(key) {
+    match table.plain(key, family) {
         Found::Service(entry) => Ok(Some((entry, table))),
         Found::NotVip => Ok(None),
         Found::Unclear => Err(Odd),
