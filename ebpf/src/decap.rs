@@ -162,12 +162,14 @@ fn gue(frame: &Frame, ip: u32, payload: u16) -> Result<u32, DecapVerdict> {
     Ok(ip + UDP_HEADER)
 }
 
-const ECN: u8 = 3;
-const ECN_CONGESTED: u8 = 3;
-const ECN_NOT_CAPABLE: u8 = 0;
+/// The mark of an IP header, and what it says (RFC 3168, section 5; RFC 8311).
+const ECN: u16 = 3;
+const NOT_CAPABLE: u16 = 0;
+const CAPABLE_1: u16 = 1;
+const CAPABLE_0: u16 = 2;
+const CONGESTED: u16 = 3;
 
-/// Carries "congestion experienced" from the outer header into the packet
-/// (RFC 6040, section 4.2).
+/// Carries the outer header's mark into the packet (RFC 6040, section 4.2).
 #[inline(always)]
 fn carry_congestion(
     frame: &Frame,
@@ -175,18 +177,20 @@ fn carry_congestion(
     version: u8,
     outer_tos: u8,
 ) -> Result<(), DecapVerdict> {
-    if outer_tos & ECN != ECN_CONGESTED {
+    let outer = u16::from(outer_tos) & ECN;
+    if outer != CONGESTED && outer != CAPABLE_1 {
         return Ok(());
     }
     let word = frame.at::<u16>(inner).ok_or(DecapVerdict::Malformed)?;
     // SAFETY: `at` has checked the bounds.
     let old = u16::from_be(unsafe { word.read_unaligned() });
     let shift = if version == 4 { 0 } else { 4 };
-    let congested = u16::from(ECN_CONGESTED) << shift;
-    if (old >> shift) as u8 & ECN == ECN_NOT_CAPABLE {
-        return Err(DecapVerdict::Congested);
+    match (outer, old >> shift & ECN) {
+        (CONGESTED, NOT_CAPABLE) => return Err(DecapVerdict::Congested),
+        (CONGESTED, _) | (CAPABLE_1, CAPABLE_0) => {}
+        _ => return Ok(()),
     }
-    let new = old | congested;
+    let new = old & !(ECN << shift) | outer << shift;
     if version == 4 && new != old {
         let place = frame.at::<u16>(inner + 10).ok_or(DecapVerdict::Malformed)?;
         // SAFETY: `at` has checked the bounds.

@@ -83,6 +83,9 @@ verdicts! {
     /// For a virtual address, with more IPv6 extension headers than are looked
     /// through.
     ExtensionHeaders = "extension_headers", Drop;
+    /// For a virtual address as a stop on a way that its sender has chosen and
+    /// that leads on from there.
+    SourceRouted = "source_routed", Drop;
     /// For a virtual address, with headers or lengths that contradict each other.
     Malformed = "malformed", Drop;
     /// Time to live or hop limit was used up; a loop, if there are many.
@@ -94,7 +97,7 @@ verdicts! {
     /// The next hop's MAC address is not known.
     NoNextHop = "no_next_hop", Drop;
     /// With the outer header the packet would not fit the outgoing interface, and
-    /// it asks to be fragmented, which is not done.
+    /// its sender cannot be told.
     TooBig = "too_big", Drop;
     /// There was no room in front of the frame for the outer header.
     NoHeadroom = "no_headroom", Drop;

@@ -143,7 +143,7 @@ impl<'a> Way<'a> {
                 frame.context(),
                 packet.network as u32,
                 uplink.mtu.saturating_sub(outer),
-                packet.transport != 0,
+                packet.answerable,
             ));
         }
         if !decrement_ttl(frame, packet) {

@@ -6,6 +6,8 @@ use vipd_abi::{EntryKind, FILTER_WORDS, Head, Plane, VIP_BUCKETS, VIP_SLOTS, Vip
 
 use vipd_ebpf::anchor::{anchor, within};
 
+use crate::parse::Family;
+
 /// The half of the table that is in force.
 pub struct Table {
     pub plane: &'static Plane,
@@ -49,19 +51,23 @@ impl Table {
 
     /// The service of a port, or a quick no.
     #[inline(always)]
-    pub fn plain(&self, key: &VipKey) -> Found {
+    pub fn plain(&self, key: &VipKey, family: Family) -> Found {
         match self.find(key) {
             Some(entry) if entry.kind == EntryKind::Service as u32 => Found::Service(entry),
-            _ if self.may_be_vip(key) => Found::Unclear,
+            _ if self.may_be_vip(key, family) => Found::Unclear,
             _ => Found::NotVip,
         }
     }
 
     /// Whether the address may be virtual: with certainty only if it is not.
     #[inline(always)]
-    fn may_be_vip(&self, key: &VipKey) -> bool {
+    fn may_be_vip(&self, key: &VipKey, family: Family) -> bool {
         // A prefix is found by its length, which the filter does not know.
-        if self.head.lengths_4[0] | self.head.lengths_6[0] != 0 {
+        let longest = match family {
+            Family::V4 => self.head.lengths_4[0],
+            Family::V6 => self.head.lengths_6[0],
+        };
+        if longest != 0 {
             return true;
         }
         let (word, bit) = VipKey::filter_bit(key.address_hash(self.head.seed));

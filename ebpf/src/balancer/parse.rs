@@ -26,9 +26,11 @@ pub struct Packet {
     pub family: Family,
     /// Where in the frame the IP header starts: behind Ethernet and tags.
     pub network: usize,
-    /// Where in the frame the TCP or UDP header starts; 0 when the packet is
-    /// about a flow and not of it.
+    /// Where in the frame the TCP or UDP header starts; 0 when there is none: in
+    /// a later fragment, and in what is about a flow and not of it.
     pub transport: usize,
+    /// Whether its sender may be sent an ICMP error about it.
+    pub answerable: bool,
     /// Source and destination as [`vipd_abi::flow_hash`] wants them.
     pub source: [u64; 2],
     pub destination: [u64; 2],
@@ -77,13 +79,14 @@ pub fn ipv4(frame: &Frame, plane: &'static Plane) -> Result<Option<Served>, Odd>
         return Err(Odd);
     }
     let key = VipKey::v4(header.destination, header.protocol, (ports >> 16) as u16);
-    let Some((entry, table)) = served(plane, &key)? else {
+    let Some((entry, table)) = served(plane, &key, Family::V4)? else {
         return Ok(None);
     };
     let packet = Packet {
         family: Family::V4,
         network: ETHERNET,
         transport: TRANSPORT,
+        answerable: true,
         source: [u64::from(header.source), 0],
         destination: [u64::from(header.destination), 0],
         ports,
@@ -115,13 +118,14 @@ pub fn ipv6(frame: &Frame, plane: &'static Plane) -> Result<Option<Served>, Odd>
     }
     let port = (ports >> 16) as u16;
     let key = VipKey::words(header.destination, header.next_header, port);
-    let Some((entry, table)) = served(plane, &key)? else {
+    let Some((entry, table)) = served(plane, &key, Family::V6)? else {
         return Ok(None);
     };
     let packet = Packet {
         family: Family::V6,
         network: ETHERNET,
         transport: TRANSPORT,
+        answerable: true,
         source: header.source,
         destination: header.destination,
         ports,
@@ -146,9 +150,13 @@ fn is_whole(frame: &Frame, protocol: u8, length: u32, header: u32) -> bool {
 }
 
 #[inline(always)]
-fn served(plane: &'static Plane, key: &VipKey) -> Result<Option<(&'static VipEntry, Table)>, Odd> {
+fn served(
+    plane: &'static Plane,
+    key: &VipKey,
+    family: Family,
+) -> Result<Option<(&'static VipEntry, Table)>, Odd> {
     let table = Table::published(plane);
-    match table.plain(key) {
+    match table.plain(key, family) {
         Found::Service(entry) => Ok(Some((entry, table))),
         Found::NotVip => Ok(None),
         Found::Unclear => Err(Odd),

@@ -71,6 +71,8 @@ pub struct Path {
     pub link_mtu: u32,
     /// Bytes a packet grows by on this way.
     pub overhead: u32,
+    /// Whether IPv6 packets of clients go this way.
+    pub carries_ipv6: bool,
     /// Whether the backend is a neighbour itself.
     pub on_link: bool,
 }
@@ -84,8 +86,8 @@ impl Facts {
         let Some(dataplane) = &config.dataplane else {
             return Ok(Self::nothing());
         };
-        let overheads = overheads(&config.model);
-        let (ways, problems) = look(overheads.keys().copied().collect()).await;
+        let loads = loads(&config.model);
+        let (ways, problems) = look(loads.keys().copied().collect()).await;
         let links = netlink.links().await?;
         let names = dataplane.interfaces.iter().map(InterfaceName::as_str);
         let ethtool = Ethtool::open().ok();
@@ -97,7 +99,7 @@ impl Facts {
                     Interface::gather(name, link, ethtool.as_ref())
                 })
                 .collect(),
-            paths: paths(&overheads, &ways, &links),
+            paths: paths(&loads, &ways, &links),
             problems,
             neighbour_limit: read_number("/proc/sys/net/ipv4/neigh/default/gc_thresh3"),
         })
@@ -141,10 +143,19 @@ impl Interface {
     }
 }
 
-/// Bytes a packet for each backend grows by, at most.
-fn overheads(model: &Model) -> BTreeMap<IpAddr, u32> {
-    let mut overheads = BTreeMap::new();
+/// What a backend is sent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Load {
+    /// Bytes a packet grows by, at most.
+    overhead: u32,
+    /// Whether IPv6 packets are among it.
+    ipv6: bool,
+}
+
+fn loads(model: &Model) -> BTreeMap<IpAddr, Load> {
+    let mut loads = BTreeMap::new();
     for service in &model.services {
+        let ipv6 = service.vips.iter().any(|vip| vip.address().is_ipv6());
         for backend in &service.backends {
             let overhead = match (service.mode, backend.address) {
                 (Mode::L2Dsr, _) => 0,
@@ -153,11 +164,12 @@ fn overheads(model: &Model) -> BTreeMap<IpAddr, u32> {
                 (Mode::Gue(_), IpAddr::V4(_)) => 28,
                 (Mode::Gue(_), IpAddr::V6(_)) => 48,
             };
-            let most: &mut u32 = overheads.entry(backend.address).or_default();
-            *most = overhead.max(*most);
+            let load: &mut Load = loads.entry(backend.address).or_default();
+            load.overhead = overhead.max(load.overhead);
+            load.ipv6 |= ipv6;
         }
     }
-    overheads
+    loads
 }
 
 /// The ways there are, after as much time as they need and not more than
@@ -178,22 +190,23 @@ async fn look(backends: BTreeSet<IpAddr>) -> (Ways, Problems) {
     (ways, problems)
 }
 
-fn paths(overheads: &BTreeMap<IpAddr, u32>, ways: &Ways, links: &BTreeMap<u32, Link>) -> Vec<Path> {
+fn paths(loads: &BTreeMap<IpAddr, Load>, ways: &Ways, links: &BTreeMap<u32, Link>) -> Vec<Path> {
     let known = ways.iter().filter_map(|(backend, way)| {
         Some((
             backend,
             way,
-            overheads.get(backend)?,
+            loads.get(backend)?,
             links.get(&way.uplink.ifindex)?,
         ))
     });
     known
-        .map(|(backend, way, overhead, link)| Path {
+        .map(|(backend, way, load, link)| Path {
             backend: *backend,
             interface: link.name.clone(),
             mtu: way.uplink.mtu,
             link_mtu: link.mtu,
-            overhead: *overhead,
+            overhead: load.overhead,
+            carries_ipv6: load.ipv6,
             on_link: way.gateway.is_none(),
         })
         .collect()

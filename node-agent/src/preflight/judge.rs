@@ -11,6 +11,9 @@ use super::{
 
 /// The largest packet a client sends: what fits Ethernet.
 const CLIENT_MTU: u32 = 1500;
+/// What every IPv6 link takes, so that no sender makes less of a packet
+/// (RFC 8200, section 5).
+const LEAST_MTU_6: u32 = 1280;
 /// More backends than this with the same fault are only counted.
 const NAMED: usize = 5;
 /// The `rp_filter` that drops what came by another interface than the answer
@@ -220,46 +223,73 @@ fn reverse_path(interface: &Interface) -> Option<Finding> {
     })
 }
 
+/// What a way has too little of.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Narrow<'a> {
+    interface: &'a str,
+    mtu: u32,
+    overhead: u32,
+    by_route: bool,
+    /// Whether it loses IPv6 packets that are as small as they get.
+    loses_ipv6: bool,
+}
+
 /// One finding for all backends that are reached with the same numbers.
 fn mtu(facts: &Facts) -> Vec<Finding> {
     let mut narrow: BTreeMap<_, Vec<String>> = BTreeMap::new();
     for path in &facts.paths {
         if path.mtu < CLIENT_MTU + path.overhead {
-            let by_route = path.mtu < path.link_mtu;
-            let numbers = (path.interface.as_str(), path.mtu, path.overhead, by_route);
-            narrow
-                .entry(numbers)
-                .or_default()
-                .push(path.backend.to_string());
+            let way = Narrow {
+                interface: &path.interface,
+                mtu: path.mtu,
+                overhead: path.overhead,
+                by_route: path.mtu < path.link_mtu,
+                loses_ipv6: path.carries_ipv6 && path.mtu < LEAST_MTU_6 + path.overhead,
+            };
+            let backends = narrow.entry(way).or_default();
+            backends.push(path.backend.to_string());
         }
     }
     let findings = narrow
-        .into_iter()
-        .map(|((interface, mtu, overhead, by_route), backends)| {
-            let needed = CLIENT_MTU + overhead;
-            let grown = if overhead > 0 {
-                format!(", with {overhead} bytes of outer header {needed}")
-            } else {
-                String::new()
-            };
-            // The TCP and IP headers of the smaller family.
-            let mss = mtu.saturating_sub(overhead + 40);
-            Finding {
-                severity: Severity::Warning,
-                subject: interface.to_owned(),
-                message: format!(
-                    "packets of {mtu} bytes fit on the way to {}, but a client may send \
-                 {CLIENT_MTU}{grown}: what is bigger is dropped; raise the MTU on the whole way, \
-                 or let the backends advertise a TCP MSS of at most {mss}, for IPv6 20 less \
-                 (`ip route ... advmss {mss}`)",
-                    names(&backends)
-                ),
-                // Where the route itself is narrower, its maker knows why.
-                fix: (!by_route)
-                    .then(|| format!("ip link set {interface} mtu {}", needed.max(1600))),
-            }
-        });
+        .iter()
+        .map(|(way, backends)| too_narrow(way, backends));
     findings.collect()
+}
+
+fn too_narrow(way: &Narrow<'_>, backends: &[String]) -> Finding {
+    let &Narrow {
+        interface,
+        mtu,
+        overhead,
+        ..
+    } = way;
+    let needed = CLIENT_MTU + overhead;
+    let grown = if overhead > 0 {
+        format!(", with {overhead} bytes of outer header {needed}")
+    } else {
+        String::new()
+    };
+    // The TCP and IP headers of the smaller family.
+    let mss = mtu.saturating_sub(overhead + 40);
+    let lost = if way.loses_ipv6 {
+        "; no IPv6 sender can be told to send less than 1280 bytes, so here its packets \
+         are lost without a word"
+    } else {
+        ""
+    };
+    Finding {
+        severity: Severity::Warning,
+        subject: interface.to_owned(),
+        message: format!(
+            "packets of {mtu} bytes fit on the way to {}, but a client may send \
+             {CLIENT_MTU}{grown}: what is bigger is dropped; raise the MTU on the whole way, \
+             or let the backends advertise a TCP MSS of at most {mss}, for IPv6 20 less \
+             (`ip route ... advmss {mss}`){lost}",
+            names(backends)
+        ),
+        // Where the route itself is narrower, its maker knows why.
+        fix: (!way.by_route).then(|| format!("ip link set {interface} mtu {}", needed.max(1600))),
+    }
 }
 
 fn other_interfaces(facts: &Facts) -> Vec<Finding> {

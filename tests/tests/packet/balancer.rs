@@ -1,8 +1,9 @@
 //! The balancer: packet in, packet out, verdict.
 
+use ipnet::IpNet;
 use vipd::netlink::way::Ways;
 use vipd_abi::Verdict;
-use vipd_control::model::{Mode, Protocol};
+use vipd_control::model::{Mode, Protocol, Service};
 
 use crate::{
     bench::{
@@ -216,6 +217,29 @@ fn what_is_for_nobody_here_passes_untouched() {
             "{sentence}"
         );
         assert_eq!(hex(&outcome.frame), hex(&frame), "{sentence}");
+    }
+}
+
+#[test]
+fn a_prefix_is_found_where_the_other_family_has_none() {
+    let (v4, v6) = (
+        tcp(CLIENT, "198.51.100.130"),
+        tcp(CLIENT6, "2001:db8:200:7::99"),
+    );
+    let cases = [
+        ("198.51.100.128/25", BACKEND, SOURCE, &v4, &v6),
+        ("2001:db8:200::/48", BACKEND6, SOURCE6, &v6, &v4),
+    ];
+    for (prefix, backend, source, inside, stranger) in cases {
+        let service = service("web", IPIP, Protocol::Tcp, Mode::Ipip, &[(backend, 1)]);
+        let mut service = Service::clone(&service);
+        service.vips = vec![prefix.parse::<IpNet>().expect("a prefix").into()];
+        let ways = Ways::from([(address(backend), way(INGRESS, source))]);
+        let mut bench = Bench::new(vec![service.into()], &ways, |_| true);
+        let verdict = bench.run(&inside.frame()).verdict;
+        assert_eq!(verdict, Verdict::Forwarded, "{prefix}");
+        let verdict = bench.run(&stranger.frame()).verdict;
+        assert_eq!(verdict, Verdict::NotVip, "{prefix}");
     }
 }
 

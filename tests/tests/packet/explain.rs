@@ -107,6 +107,32 @@ fn what_is_explained_is_what_packets_get_in_every_phase() {
 }
 
 #[test]
+fn asking_uses_up_none_of_the_answers_to_what_is_too_big() {
+    let scratch = scratch("explain-too-big");
+    let mut bench = bench(&scratch);
+    let mut explainer = Explainer::load(&Pins::new(&scratch.0)).expect("the program is taken");
+    for packet in [tcp("203.0.113.7", WEB), tcp("2001:db8:c::7", SIX)] {
+        let frame = packet.with(too_big).frame();
+        for n in 0..2000 {
+            let answer = explainer.ask(&frame, INGRESS).expect("an answer");
+            let verdict = answer.trace.verdict();
+            assert_eq!(verdict, Some(Verdict::TooBigAnswered), "question {n}");
+        }
+        let outcome = bench.run(&frame);
+        let answer = explainer.ask(&frame, INGRESS).expect("an answer");
+        assert_eq!(answer.frame, outcome.frame, "the answer that is sent");
+    }
+}
+
+/// Makes it too long for the interface.
+fn too_big(packet: &mut Packet) {
+    packet.payload = Payload::Tcp {
+        ports: (40000, 80),
+        data: vec![0x5a; 1600],
+    };
+}
+
+#[test]
 fn an_interface_that_is_not_there_is_refused_in_words() {
     let scratch = scratch("explain-nowhere");
     let bench = bench(&scratch);
@@ -307,6 +333,8 @@ fn packet(random: &mut Random) -> (Packet, Option<u8>) {
         5..10 if vip == WEB => packet.payload = Payload::Udp { ports, data },
         10 => packet.payload = Payload::Raw(47, data),
         11 if vip != SIX => packet.destination = address("198.51.100.99"),
+        // No more than a processor answers within a tick.
+        12 if vip == DSR => too_big(&mut packet),
         _ => {}
     }
     // SYN, ACK, SYN+ACK, FIN+ACK, RST, none.

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use etherparse::{
-    EtherType, Ethernet2Header, IpFragOffset, IpNumber, Ipv4Header, Ipv4Options, Ipv6FlowLabel,
-    Ipv6Header, TcpHeader, UdpHeader,
+    EtherType, Ethernet2Header, IpFragOffset, IpNumber, Ipv4Header, Ipv4Options, Ipv6Header,
+    TcpHeader, UdpHeader,
 };
 
 /// The router that sends to the balancer.
@@ -15,7 +15,7 @@ pub const LB_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x11];
 pub const BACKEND_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0x21];
 
 /// A packet that can still be changed.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Packet {
     pub from: [u8; 6],
     pub to: [u8; 6],
@@ -23,6 +23,10 @@ pub struct Packet {
     pub destination: IpAddr,
     pub ttl: u8,
     pub tos: u8,
+    /// Flow label, of IPv6.
+    pub label: u32,
+    /// TCP flags, the low byte.
+    pub flags: u8,
     pub options: Vec<u8>,
     pub fragment: bool,
     /// Of IPv4: identification, and where a fragment belongs, in eight bytes.
@@ -33,7 +37,7 @@ pub struct Packet {
     pub padding: usize,
 }
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub enum Payload {
     Tcp {
         ports: (u16, u16),
@@ -47,6 +51,11 @@ pub enum Payload {
     Raw(u8, Vec<u8>),
 }
 
+/// TCP flags.
+pub const FIN: u8 = 0x11;
+pub const SYN: u8 = 0x02;
+pub const ACK: u8 = 0x10;
+
 /// A TCP packet from the router to port 80 of a VIP.
 pub fn tcp(source: &str, vip: &str) -> Packet {
     Packet {
@@ -56,6 +65,8 @@ pub fn tcp(source: &str, vip: &str) -> Packet {
         destination: vip.parse().expect("an address"),
         ttl: 64,
         tos: 0,
+        label: 0,
+        flags: ACK,
         options: Vec::new(),
         fragment: false,
         id: 0,
@@ -102,6 +113,8 @@ impl Packet {
             destination: destination.parse().expect("an address"),
             ttl: 64,
             tos: self.tos,
+            label: self.label,
+            flags: ACK,
             options: Vec::new(),
             fragment: false,
             id: 0,
@@ -168,6 +181,14 @@ impl Packet {
         }
     }
 
+    fn tcp(&self, (source, destination): (u16, u16)) -> TcpHeader {
+        let mut tcp = TcpHeader::new(source, destination, 1000, 512);
+        let is_set = |flag| self.flags & flag != 0;
+        (tcp.fin, tcp.syn, tcp.rst) = (is_set(1), is_set(2), is_set(4));
+        tcp.ack = is_set(ACK);
+        tcp
+    }
+
     fn ipv4(&self, source: Ipv4Addr, destination: Ipv4Addr) -> Vec<u8> {
         let mut header = Ipv4Header::new(
             0,
@@ -185,8 +206,7 @@ impl Packet {
         header.dont_fragment = !self.may_fragment;
         let (protocol, payload) = match &self.payload {
             Payload::Tcp { ports, data } => {
-                let mut tcp = TcpHeader::new(ports.0, ports.1, 1000, 512);
-                tcp.ack = true;
+                let mut tcp = self.tcp(*ports);
                 tcp.checksum = tcp.calc_checksum_ipv4(&header, data).expect("short enough");
                 (6, [&tcp.to_bytes()[..], data].concat())
             }
@@ -209,7 +229,7 @@ impl Packet {
     fn ipv6(&self, source: Ipv6Addr, destination: Ipv6Addr) -> Vec<u8> {
         let mut header = Ipv6Header {
             traffic_class: self.tos,
-            flow_label: Ipv6FlowLabel::ZERO,
+            flow_label: self.label.try_into().expect("twenty bits"),
             payload_length: 0,
             next_header: IpNumber::TCP,
             hop_limit: self.ttl,
@@ -218,8 +238,7 @@ impl Packet {
         };
         let (protocol, payload) = match &self.payload {
             Payload::Tcp { ports, data } => {
-                let mut tcp = TcpHeader::new(ports.0, ports.1, 1000, 512);
-                tcp.ack = true;
+                let mut tcp = self.tcp(*ports);
                 tcp.checksum = tcp.calc_checksum_ipv6(&header, data).expect("short enough");
                 (6, [&tcp.to_bytes()[..], data].concat())
             }

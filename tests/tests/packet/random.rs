@@ -7,17 +7,16 @@ use etherparse::{Icmpv4Type, Icmpv6Type, NetSlice, SlicedPacket, TransportSlice}
 use vipd_abi::Verdict;
 
 use crate::{
-    bench::{XDP_DROP, XDP_PASS, XDP_TX},
+    bench::{XDP_DROP, XDP_PASS, XDP_TX, address},
+    carry::TAGS,
     frames::{BACKEND_MAC, LB_MAC, Packet, Payload, checksum, icmp, tcp, udp},
     world::{
-        BACKEND, BACKEND6, GUE_PORT, MANY, NARROW, PREFIX, PREFIX6, RANGES, RANGES6, SOURCE,
-        SOURCE6, VIPS, World,
+        BACKEND, BACKEND6, CLIENT, CLIENT6, CURRENT, GUE_PORT, LEARNING, LEARNING6, MANY, NARROW,
+        PREFIX, PREFIX6, PREVIOUS, RANGES, RANGES6, SOURCE, SOURCE6, VIPS, World,
     },
 };
 
 const PACKETS: u32 = 1_000_000;
-const CLIENT: &str = "203.0.113.7";
-const CLIENT6: &str = "2001:db8:c::7";
 
 #[test]
 fn a_million_packets_are_each_counted_once_and_nothing_malformed_leaves() {
@@ -75,6 +74,7 @@ fn a_million_packets_are_each_counted_once_and_nothing_malformed_leaves() {
         Verdict::FragmentWithoutFirst,
         Verdict::IcmpUnrelated,
         Verdict::ExtensionHeaders,
+        Verdict::SourceRouted,
         Verdict::Malformed,
         Verdict::TtlExpired,
     ];
@@ -107,7 +107,7 @@ fn seeds() -> Vec<Vec<u8>> {
         .map(|vip| vip.2)
         .filter(|v| !v.is_empty())
         .collect();
-    for vip in v4.iter().chain(&[MANY, RANGES, PREFIX, NARROW]) {
+    for vip in v4.iter().chain(&[MANY, LEARNING, RANGES, PREFIX, NARROW]) {
         let back = tcp(vip, CLIENT).with(|p| {
             p.payload = Payload::Tcp {
                 ports: (80, 40000),
@@ -125,6 +125,7 @@ fn seeds() -> Vec<Vec<u8>> {
             tcp(CLIENT, vip),
             udp(CLIENT, vip),
             tcp(CLIENT, vip).with(|p| p.options = vec![1; 12]),
+            tcp(CLIENT, vip).with(|p| p.options = vec![1, 131, 11, 4, 1, 1, 1, 1, 2, 2, 2, 2]),
             udp(CLIENT, vip).with(|p| (p.fragment, p.may_fragment) = (true, true)),
             udp(CLIENT, vip).with(|p| (p.offset, p.may_fragment) = (2, true)),
             tcp(CLIENT, vip).with(long),
@@ -132,7 +133,7 @@ fn seeds() -> Vec<Vec<u8>> {
             icmp(CLIENT, vip, &[8, 0, 0, 0, 1, 2, 3, 4]),
         ]);
     }
-    for vip in v6.iter().chain(&[RANGES6, PREFIX6]) {
+    for vip in v6.iter().chain(&[LEARNING6, RANGES6, PREFIX6]) {
         let back = tcp(vip, CLIENT6).with(|p| {
             p.payload = Payload::Tcp {
                 ports: (80, 40000),
@@ -159,8 +160,7 @@ fn seeds() -> Vec<Vec<u8>> {
         ]);
     }
     packets.extend([tcp(CLIENT, SOURCE), tcp(CLIENT6, SOURCE6)]);
-    let tags = [&[][..], &[(0x8100, 100)], &[(0x88a8, 10), (0x8100, 7)]];
-    let tagged = |packet: &Packet| tags.map(|tags| packet.tagged(tags));
+    let tagged = |packet: &Packet| TAGS.map(|tags| packet.tagged(tags));
     packets.iter().flat_map(tagged).collect()
 }
 
@@ -248,12 +248,12 @@ fn outer(ip: &[u8]) -> Result<(&[u8], bool), String> {
             && (100..116).contains(&a.octets()[3]))
         };
         let (from, to) = if v4 {
-            (SOURCE, BACKEND)
+            (SOURCE, &[BACKEND][..])
         } else {
-            (SOURCE6, BACKEND6)
+            (SOURCE6, &[BACKEND6, CURRENT, PREVIOUS][..])
         };
-        source == from.parse::<IpAddr>().expect("an address")
-            && (destination == to.parse::<IpAddr>().expect("an address") || many(destination))
+        let is_one = to.iter().any(|to| address(to) == destination);
+        source == address(from) && (is_one || many(destination))
     };
     match ip[0] >> 4 {
         4 if ip[12..16] == [192, 0, 2, 11] => {
@@ -311,7 +311,7 @@ fn forwarded(before: &[u8], after: &[u8], is_inside: bool) -> Result<(), String>
         let length = usize::from(u16::from_be_bytes([before[2], before[3]]));
         let header = usize::from(before[0] & 15) * 4;
         expected.truncate(if is_inside { length } else { before.len() });
-        expected[8] -= 1;
+        expected[8] = hop(expected[8])?;
         // The checksum stays as right or wrong as it was.
         if checksum(&before[..header]) == 0 && checksum(&after[..header]) != 0 {
             return Err("the checksum of the IPv4 header".to_owned());
@@ -320,13 +320,18 @@ fn forwarded(before: &[u8], after: &[u8], is_inside: bool) -> Result<(), String>
     } else {
         let length = 40 + usize::from(u16::from_be_bytes([before[4], before[5]]));
         expected.truncate(if is_inside { length } else { before.len() });
-        expected[7] -= 1;
+        expected[7] = hop(expected[7])?;
     }
     if after == expected {
         Ok(())
     } else {
         Err("not the packet that came".to_owned())
     }
+}
+
+/// What is left of a time to live. A packet with none left is not forwarded.
+fn hop(ttl: u8) -> Result<u8, String> {
+    ttl.checked_sub(1).ok_or("no hop left".to_owned())
 }
 
 /// An echo reply or too big, to whom the frame came from.

@@ -10,22 +10,65 @@ use vipd::dataplane::{
     vip_table::Half,
 };
 use vipd_abi::{
-    BackendKind, BackendRecord, Counter, EntryKind, Head, NextHop, Slot, Uplink, VipEntry, mac_bits,
+    BackendKind, BackendRecord, Counter, EntryKind, Head, NextHop, Slot, Uplink, Verdict, VipEntry,
+    mac_bits,
 };
 use vipd_control::model::{Ports, Protocol, Vip};
 
 use crate::{
-    bench::{self, INGRESS, Outcome, address, settings},
+    bench::{self, ELSEWHERE, INGRESS, Outcome, XDP_REDIRECT, XDP_TX, address, settings},
     frames::{BACKEND_MAC, LB_MAC, checksum},
 };
 
+/// Who sends to virtual addresses.
+pub const CLIENT: &str = "203.0.113.7";
+pub const CLIENT6: &str = "2001:db8:c::7";
+/// The balancer's and a backend's own addresses.
 pub const SOURCE: &str = "192.0.2.11";
 pub const SOURCE6: &str = "2001:db8:1::11";
 pub const BACKEND: &str = "192.0.2.21";
 pub const BACKEND6: &str = "2001:db8:1::21";
 pub const GUE_PORT: u16 = 6080;
-/// Largest packet that the uplink takes.
-pub const MTU: u32 = 1500;
+
+/// A next hop, with what becomes of packets that leave by it.
+#[derive(Debug)]
+pub struct Exit {
+    pub hop: u32,
+    uplink: u16,
+    ifindex: u32,
+    /// Addresses on the link.
+    pub from: [u8; 6],
+    pub to: [u8; 6],
+    /// Largest packet that fits.
+    pub mtu: u32,
+    pub verdict: Verdict,
+    pub action: u32,
+}
+
+/// Out of the interface that packets come by, where all leave at first, and out
+/// of a narrower one.
+pub const EXITS: [Exit; 2] = [
+    Exit {
+        hop: 1,
+        uplink: 1,
+        ifindex: INGRESS,
+        from: LB_MAC,
+        to: BACKEND_MAC,
+        mtu: 1500,
+        verdict: Verdict::Forwarded,
+        action: XDP_TX,
+    },
+    Exit {
+        hop: 7,
+        uplink: 2,
+        ifindex: ELSEWHERE,
+        from: [2, 0, 0, 0, 0, 0x12],
+        to: [2, 0, 0, 0, 0, 0x22],
+        mtu: 1400,
+        verdict: Verdict::Redirected,
+        action: XDP_REDIRECT,
+    },
+];
 
 /// Virtual addresses with port 80 in TCP and UDP, by how packets are carried.
 pub const VIPS: [(BackendKind, &str, &str); 5] = [
@@ -35,6 +78,10 @@ pub const VIPS: [(BackendKind, &str, &str); 5] = [
     (BackendKind::Gue4, "198.51.100.14", "2001:db8:100::14"),
     (BackendKind::Gue6, "198.51.100.15", "2001:db8:100::15"),
 ];
+pub const L2: &str = VIPS[0].1;
+pub const L2_6: &str = VIPS[0].2;
+pub const IPIP: &str = VIPS[1].1;
+pub const IPIP6: &str = VIPS[2].2;
 /// TCP 80 of its own on the link; UDP 1000 to 1999 by IPIP, 1500 to 1509 of
 /// them by GUE; TCP else by IPIP over IPv6.
 pub const RANGES: &str = "198.51.100.30";
@@ -45,10 +92,29 @@ pub const PREFIX: &str = "198.51.100.130";
 pub const NARROW: &str = "198.51.100.200";
 /// 2001:db8:200::/48: any TCP port by IPIP over IPv6.
 pub const PREFIX6: &str = "2001:db8:200:7::99";
+/// Some of what they serve, by a range, by any port and by prefixes.
+pub const RANGED: [(BackendKind, Protocol, &str, u16); 6] = [
+    (BackendKind::Ipip4, Protocol::Udp, RANGES, 1700),
+    (BackendKind::Gue4, Protocol::Udp, RANGES, 1505),
+    (BackendKind::Ipip6, Protocol::Tcp, RANGES6, 443),
+    (BackendKind::Ipip4, Protocol::Tcp, PREFIX, 443),
+    (BackendKind::Gue4, Protocol::Udp, NARROW, 53),
+    (BackendKind::Ipip6, Protocol::Tcp, PREFIX6, 443),
+];
 /// TCP 80 with a ring of sixteen slots and as many backends by IPIP.
 pub const MANY: &str = "198.51.100.16";
 pub const MANY_BACKENDS: u32 = 16;
 const MANY_FIRST: u32 = 100;
+/// TCP and UDP 80 with one slot that learns, from one backend by IPIP over IPv6
+/// to another.
+pub const LEARNING: &str = "198.51.100.17";
+pub const LEARNING6: &str = "2001:db8:100::17";
+/// The backends of its new flows and of its old ones.
+pub const CURRENT: &str = "2001:db8:1::22";
+pub const PREVIOUS: &str = "2001:db8:1::23";
+const LEARNING_FIRST: u32 = 200;
+/// For which flows are remembered, in ticks: more than four minutes.
+const IDLE: u32 = 2000;
 
 /// The program and its maps.
 pub struct World {
@@ -63,13 +129,16 @@ impl World {
         let (kernel, tables) = Kernel::load(None, false).unwrap_or_else(|error| {
             panic!("{error}\nthe packet tier needs root and `cargo xtask build`")
         });
-        let uplink = Uplink {
-            mac_bits: mac_bits(LB_MAC),
-            ifindex: INGRESS,
-            mtu: MTU,
-        };
-        tables.uplinks.store(1, uplink);
-        tables.hops.store(1, NextHop::new(BACKEND_MAC, 1));
+        for exit in &EXITS {
+            let uplink = Uplink {
+                mac_bits: mac_bits(exit.from),
+                ifindex: exit.ifindex,
+                mtu: exit.mtu,
+            };
+            tables.uplinks.store(exit.uplink.into(), uplink);
+            let hop = NextHop::new(exit.to, exit.uplink);
+            tables.hops.store(exit.hop, hop);
+        }
         let mut listing = Listing::default();
         let mut on_80 = |vip: &str, service| {
             for protocol in [Tcp, Udp] {
@@ -78,7 +147,10 @@ impl World {
         };
         for (kind, v4, v6) in VIPS {
             let index = kind as u32;
-            tables.records.store(index, record(kind, BACKEND, index));
+            let (_, backend) = ends(kind);
+            tables
+                .records
+                .store(index, record(kind, backend, index, index));
             tables.ring.store(index, Slot::stable(index));
             for vip in [v4, v6].into_iter().filter(|vip| !vip.is_empty()) {
                 on_80(vip, index);
@@ -86,13 +158,20 @@ impl World {
         }
         for i in 0..MANY_BACKENDS {
             let backend = format!("192.0.2.{}", 100 + i);
-            let record = record(Ipip4, &backend, MANY_FIRST + i);
-            tables.records.store(MANY_FIRST + i, record);
-            tables
-                .ring
-                .store(MANY_FIRST + i, Slot::stable(MANY_FIRST + i));
+            let index = MANY_FIRST + i;
+            let record = record(Ipip4, &backend, index, MANY_FIRST);
+            tables.records.store(index, record);
+            tables.ring.store(index, Slot::stable(index));
         }
         on_80(MANY, MANY_FIRST);
+        let (current, previous) = (LEARNING_FIRST, LEARNING_FIRST + 1);
+        for (index, backend) in [(current, CURRENT), (previous, PREVIOUS)] {
+            let record = record(Ipip6, backend, index, LEARNING_FIRST);
+            tables.records.store(index, record);
+        }
+        tables.ring.store(current, Slot::learn(previous, current));
+        on_80(LEARNING, LEARNING_FIRST);
+        on_80(LEARNING6, LEARNING_FIRST);
         let any = (0, u16::MAX);
         for (vip, protocol, ports, kind) in [
             (RANGES, Tcp, (80, 80), L2),
@@ -110,11 +189,24 @@ impl World {
         let head = Head {
             flow_key: settings().flow_key,
             macs: settings().macs,
+            longest_idle: IDLE,
             ..Head::default()
         };
         let half = Half::build(&listing, head).expect("few entries");
         half.publish(&tables);
         Self { kernel, tables }
+    }
+
+    /// From now on all backends are reached by this next hop.
+    pub fn leave_by(&self, exit: &Exit) {
+        let records = &self.tables.records;
+        for index in 0..=LEARNING_FIRST + 1 {
+            let record = records.load(index);
+            if record.next_hop != 0 {
+                let next_hop = exit.hop;
+                records.store(index, BackendRecord { next_hop, ..record });
+            }
+        }
     }
 
     pub fn run(&mut self, frame: &[u8]) -> Outcome {
@@ -143,14 +235,19 @@ impl World {
     }
 }
 
-/// A record of a service that has the same number.
-fn record(kind: BackendKind, v4: &str, index: u32) -> BackendRecord {
-    let (source, destination) = match kind {
+/// The ends of a tunnel of that kind.
+pub fn ends(kind: BackendKind) -> (&'static str, &'static str) {
+    match kind {
         BackendKind::Ipip6 | BackendKind::Gue6 => (SOURCE6, BACKEND6),
-        _ => (SOURCE, v4),
-    };
+        _ => (SOURCE, BACKEND),
+    }
+}
+
+/// The record of a backend, at that index.
+fn record(kind: BackendKind, backend: &str, index: u32, service: u32) -> BackendRecord {
+    let (source, _) = ends(kind);
     let protocol = if kind == BackendKind::Gue4 { 17 } else { 4 };
-    let (source, destination) = (mapped(address(source)), mapped(address(destination)));
+    let (source, destination) = (mapped(address(source)), mapped(address(backend)));
     let header = [
         &[0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, protocol, 0, 0],
         &source[12..],
@@ -160,13 +257,9 @@ fn record(kind: BackendKind, v4: &str, index: u32) -> BackendRecord {
         source,
         destination,
         kind: kind as u32,
-        next_hop: 1,
+        next_hop: EXITS[0].hop,
         counter: Counter::FIRST_BACKEND + index,
-        service: if index < MANY_FIRST {
-            index
-        } else {
-            MANY_FIRST
-        },
+        service,
         checksum: u32::from(!checksum(&header.concat())),
         port: u32::from(GUE_PORT.to_be()),
         ..BackendRecord::default()
@@ -184,7 +277,7 @@ fn entry(service: u32) -> VipEntry {
         } else {
             0
         },
-        idle: 2000,
+        idle: IDLE,
         ..VipEntry::default()
     }
 }

@@ -24,6 +24,7 @@ impl Walk {
     const FIRST: u64 = 1 << 24;
     const LATER: u64 = 1 << 25;
     /// There are no such headers: all bits that no walk has.
+    const ROUTED_ON: u64 = 1 << 29;
     const MALFORMED: u64 = 1 << 30;
     const TOO_MANY: u64 = 1 << 31;
 
@@ -82,6 +83,8 @@ pub fn walk(frame: &Frame, start: usize, protocol: u8, room: u32) -> Result<Walk
         Err(Verdict::Malformed)
     } else if word & Walk::TOO_MANY != 0 {
         Err(Verdict::ExtensionHeaders)
+    } else if word & Walk::ROUTED_ON != 0 {
+        Err(Verdict::SourceRouted)
     } else {
         Ok(Walk(word))
     }
@@ -99,11 +102,16 @@ fn through(ctx: *mut xdp_md, start: u32, protocol: u32, room: u32) -> u64 {
             return Walk::TOO_MANY;
         }
         count += 1;
-        // Two words: next header, length, and what a fragment header has.
+        // Two words: next header, length, and what a fragment or routing header
+        // has.
         let Some([first, second]) = frame.read_variable::<[u32; 2]>((start + length) as usize)
         else {
             return Walk::MALFORMED;
         };
+        if protocol == IPV6_ROUTING && first >> 24 != 0 {
+            // Segments are left, so this is not where it is to end.
+            return Walk::ROUTED_ON;
+        }
         let mut bytes = 8;
         if protocol == IPV6_FRAGMENT {
             let offset_more = u16::from_be((first >> 16) as u16);

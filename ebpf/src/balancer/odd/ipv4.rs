@@ -1,5 +1,6 @@
 //! IPv4 headers with options and of fragments.
 
+use aya_ebpf::bindings::xdp_md;
 use vipd_abi::Verdict;
 use vipd_ebpf::{
     frame::Frame,
@@ -43,4 +44,50 @@ pub fn look(frame: &Frame, network: usize, sight: &mut Sight) -> Result<(), Verd
     sight.room = length - header_length;
     sight.id = u32::from(header.id);
     Ok(())
+}
+
+/// Looks at the options of a header, if it has any.
+#[inline(always)]
+pub fn options(frame: &Frame, sight: &Sight) -> Result<(), Verdict> {
+    let start = sight.network() as u32 + IPV4_HEADER;
+    let length = sight.transport() as u32 - start;
+    if leads_on(frame.context(), start, length) == 0 {
+        Ok(())
+    } else {
+        Err(Verdict::SourceRouted)
+    }
+}
+
+/// Most bytes that options take.
+const MOST_OPTIONS: u32 = 40;
+/// Option types of loose and strict source routes (RFC 791, section 3.1), and
+/// those that are one byte each.
+const LOOSE_ROUTE: u8 = 131;
+const STRICT_ROUTE: u8 = 137;
+const END: u8 = 0;
+const NO_OPERATION: u8 = 1;
+
+/// Whether a source route among so many bytes of options leads on from here. A
+/// function of its own, for its stack.
+#[inline(never)]
+fn leads_on(ctx: *mut xdp_md, options: u32, length: u32) -> u32 {
+    let frame = Frame::new(ctx);
+    let mut at = 0;
+    while at < length && at < MOST_OPTIONS {
+        // Four bytes, since of fewer the verifier loses track. Where the frame
+        // ends before, there is no address to lead on to.
+        let place = (options + at) as usize & 0x7f;
+        let Some([kind, size, pointer, _]) = frame.read_variable::<[u8; 4]>(place) else {
+            return 0;
+        };
+        match kind {
+            END => return 0,
+            NO_OPERATION => at += 1,
+            LOOSE_ROUTE | STRICT_ROUTE if pointer <= size => return 1,
+            // It would not end.
+            _ if size < 2 => return 0,
+            _ => at += u32::from(size),
+        }
+    }
+    0
 }

@@ -77,13 +77,18 @@ fn network(ctx: *mut xdp_md, sight: &mut Sight) -> u32 {
     0
 }
 
-/// The second: extension headers.
+/// The second: options or extension headers.
 #[inline(never)]
 fn extensions(ctx: *mut xdp_md, sight: &mut Sight) -> u32 {
-    if sight.finding == Sight::FINE
-        && sight.family == Family::V6
-        && let Err(verdict) = extension::skip(&Frame::new(ctx), sight)
-    {
+    if sight.finding != Sight::FINE {
+        return 0;
+    }
+    let frame = Frame::new(ctx);
+    let found = match sight.family {
+        Family::V4 => ipv4::options(&frame, sight),
+        Family::V6 => extension::skip(&frame, sight),
+    };
+    if let Err(verdict) = found {
         sight.finding = verdict as u32;
     }
     0
@@ -167,11 +172,13 @@ fn reason(finding: u32) -> Verdict {
     const MALFORMED: u32 = Verdict::Malformed as u32;
     const PROTOCOL: u32 = Verdict::UnservedProtocol as u32;
     const EXTENSIONS: u32 = Verdict::ExtensionHeaders as u32;
+    const ROUTED: u32 = Verdict::SourceRouted as u32;
     const UNRELATED: u32 = Verdict::IcmpUnrelated as u32;
     match finding {
         MALFORMED => Verdict::Malformed,
         PROTOCOL => Verdict::UnservedProtocol,
         EXTENSIONS => Verdict::ExtensionHeaders,
+        ROUTED => Verdict::SourceRouted,
         UNRELATED => Verdict::IcmpUnrelated,
         _ => Verdict::Inconsistent,
     }

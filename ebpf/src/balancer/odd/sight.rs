@@ -73,6 +73,7 @@ impl Sight {
             family: self.family,
             network: self.network(),
             transport: self.transport(),
+            answerable: self.is_answerable(),
             source: self.source,
             destination: self.destination,
             ports: self.ports,
@@ -81,6 +82,13 @@ impl Sight {
             ttl: self.ttl,
             length: self.length,
         }
+    }
+
+    /// No error answers an error, nor a later IPv4 fragment (RFC 1122, section
+    /// 3.2.2); IPv6 makes no such difference (RFC 4443, section 2.4).
+    #[inline(always)]
+    fn is_answerable(&self) -> bool {
+        self.transport != 0 || self.piece == Piece::Later && self.family == Family::V6
     }
 
     /// The destination as in a key of the VIP table.

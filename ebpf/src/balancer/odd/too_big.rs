@@ -34,10 +34,8 @@ type Message4 = [u8; ICMP_HEADER as usize + CARRIED_4];
 type Message6 = [u8; ICMP_HEADER as usize + CARRIED_6];
 
 /// Answers a packet that starts at `network` and of which no more than `mtu`
-/// bytes would fit. A function of its own: hardly a packet comes here.
-///
-/// Without `answerable` nothing is sent: for errors and for later fragments
-/// there is no answer (RFC 1122, section 3.2.2).
+/// bytes would fit, if it is answerable. A function of its own: hardly a packet
+/// comes here.
 #[inline(never)]
 pub fn packet(ctx: *mut xdp_md, network: u32, mtu: u32, answerable: bool) -> Verdict {
     let mut frame = Frame::new(ctx);
@@ -111,7 +109,10 @@ fn ipv6(frame: &mut Frame, network: usize, mtu: u32) -> Result<(), Verdict> {
     let cause = frame
         .read_variable::<Ipv6>(network)
         .ok_or(Verdict::TooBig)?;
-    if !link::is_host(Family::V6, cause.source) {
+    // Who sends no more than every link takes cannot be told to send less.
+    let told = if mtu < LEAST_MTU_6 { LEAST_MTU_6 } else { mtu };
+    let length = IPV6_HEADER + u32::from(u16::from_be(cause.payload));
+    if length <= told || !link::is_host(Family::V6, cause.source) {
         return Err(Verdict::TooBig);
     }
     permit()?;
@@ -140,9 +141,8 @@ fn ipv6(frame: &mut Frame, network: usize, mtu: u32) -> Result<(), Verdict> {
     let sum = u32::from((length + u16::from(ICMPV6)).to_be());
     // SAFETY: `at` has checked the bounds.
     let sum = unsafe { checksum::add(addresses, sum) };
-    let mtu = if mtu < LEAST_MTU_6 { LEAST_MTU_6 } else { mtu };
     let at = network + IPV6_HEADER as usize;
-    finish::<Message6>(frame, at, u32::from_ne_bytes([2, 0, 0, 0]), mtu, sum)
+    finish::<Message6>(frame, at, u32::from_ne_bytes([2, 0, 0, 0]), told, sum)
 }
 
 /// Writes the header of a message `T`; `sum` is that of what else its checksum

@@ -42,6 +42,7 @@ fn path(last: u8) -> Path {
         mtu: 1600,
         link_mtu: 1600,
         overhead: 20,
+        carries_ipv6: false,
         on_link: true,
     }
 }
@@ -226,6 +227,27 @@ fn a_tunnelled_packet_of_a_client_fits() {
         "a link that can be widened",
         mtu(1500, 20),
         &[(Warning, "eth0", "try `ip link set eth0 mtu 1600`")],
+    );
+    let narrow = |mtu, carries_ipv6| {
+        move |facts: &mut Facts| {
+            let path = &mut facts.paths[0];
+            (path.mtu, path.link_mtu, path.carries_ipv6) = (mtu, mtu, carries_ipv6);
+        }
+    };
+    check(
+        "just enough for what every IPv6 sender may send",
+        narrow(1300, true),
+        &[(Warning, "eth0", "advmss 1240`); try")],
+    );
+    check(
+        "one byte too little for that",
+        narrow(1299, true),
+        &[(Warning, "eth0", "its packets are lost without a word; try")],
+    );
+    check(
+        "the same without IPv6",
+        narrow(1299, false),
+        &[(Warning, "eth0", "advmss 1239`); try")],
     );
     let mut facts = host();
     facts.paths[0].mtu = 1400;

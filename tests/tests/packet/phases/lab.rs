@@ -33,10 +33,7 @@ use crate::{
 
 const VIP: &str = "198.51.100.10";
 pub const BACKENDS: [&str; 4] = ["192.0.2.21", "192.0.2.22", "192.0.2.23", "192.0.2.24"];
-/// TCP flags.
-pub const FIN: u8 = 0x11;
-pub const SYN: u8 = 0x02;
-pub const ACK: u8 = 0x10;
+pub use crate::frames::{ACK, FIN, SYN};
 
 /// One service, a program, and an agent that can be replaced.
 pub struct Lab {
@@ -178,20 +175,19 @@ impl Lab {
     /// Sends a segment of the flow from this port; says where it went.
     pub fn send(&mut self, port: u16, flags: u8) -> IpAddr {
         let packet = tcp("203.0.113.7", VIP).with(|p| {
+            p.flags = flags;
             p.payload = Payload::Tcp {
                 ports: (port, 80),
                 data: Vec::new(),
             }
         });
-        let mut frame = packet.frame();
-        frame[47] = flags;
         let now = self.tick();
         self.sent.insert(port, now);
         let mut out = vec![0; 256];
         let (kernel, ..) = self.plane.as_mut().expect("an agent");
         let program = kernel.program().expect("the program is there");
         let options = TestRunOptions {
-            data_in: Some(&frame),
+            data_in: Some(&packet.frame()),
             data_out: Some(&mut out),
             ..TestRunOptions::default()
         };
