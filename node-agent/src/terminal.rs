@@ -41,7 +41,7 @@ pub fn print(text: impl Display) -> Result<(), PrintError> {
 ///
 /// # Errors
 ///
-/// As [`print`].
+/// As [`print()`].
 pub fn line(text: impl Display) -> Result<(), PrintError> {
     print(format_args!("{text}\n"))
 }

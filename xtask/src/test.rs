@@ -1,4 +1,5 @@
-//! `cargo xtask test`: formatting, lints, tidiness, then three tiers of tests.
+//! `cargo xtask test`: formatting, lints, tidiness, documentation, then three tiers
+//! of tests.
 
 use std::{
     io::{BufRead as _, BufReader, pipe},
@@ -19,7 +20,7 @@ use crate::{
 /// Arguments of `cargo xtask test`.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Only this tier's tests, without formatting, lints and tidiness
+    /// Only this tier's tests, without formatting, lints, tidiness and documentation
     tier: Option<Tier>,
     /// Only the tests whose names contain this
     #[arg(requires = "tier")]
@@ -127,6 +128,7 @@ fn prepare(tiers: &[Tier], everything: bool) -> Result<()> {
     build::ebpf(&toolchain)?;
     if everything {
         shell::step("linting", lint)?;
+        shell::step("checking the documentation", document)?;
     }
     if tiers.contains(&Tier::Lab) {
         build::agent()?;
@@ -157,6 +159,15 @@ fn lint() -> Result<()> {
     // without the standard library must not unwind.
     let mut ebpf = clippy(&["--package", "vipd-ebpf"]);
     shell::run(ebpf.env("CARGO_PROFILE_DEV_PANIC", "abort"), hint)
+}
+
+/// Links in comments lead somewhere.
+fn document() -> Result<()> {
+    let mut cargo = shell::cargo(["doc", "--workspace", "--no-deps"]);
+    shell::run(
+        cargo.env("RUSTDOCFLAGS", "-D warnings"),
+        "The words of rustdoc are above.",
+    )
 }
 
 /// The pure tier keeps one core busy, the labs mostly wait: they share the

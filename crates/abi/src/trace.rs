@@ -11,7 +11,7 @@ pub struct Trace {
     pub hash: u64,
     /// The slot as it was read.
     pub slot: Slot,
-    /// Place of the slot in [`crate::map::RING`].
+    /// Place of the slot in [`crate::Plane::ring`].
     pub place: u32,
     /// Number of slots of the service's ring, less one.
     pub ring_mask: u32,

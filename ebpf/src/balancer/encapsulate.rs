@@ -21,6 +21,9 @@ const TTL: u8 = 64;
 /// ports); the flow's hash says which.
 const FIRST_PORT: u16 = 0xc000;
 
+/// The flow label in [`Packet::class_label`].
+const LABEL: u32 = 0xf_ffff;
+
 /// Outer IPv4 header in words.
 type Outer4 = [u32; IPV4_HEADER as usize / 4];
 
@@ -178,7 +181,9 @@ fn outer_ipv4(
     ]
 }
 
-/// Traffic class, ECN and flow label of the packet (RFC 6040, RFC 6438).
+/// Traffic class and ECN of the packet (RFC 6040, normal mode), and its flow
+/// label. Where it has none, as with IPv4, one from the flow's hash, so that
+/// routers can spread tunnel packets by it (RFC 6438, section 3).
 #[inline(always)]
 fn outer_ipv6(
     packet: &Packet,
@@ -189,8 +194,13 @@ fn outer_ipv6(
 ) -> Ipv6 {
     let [upper, lower]: [u64; 2] = words(&backend.source);
     let entropy = u64::from(hash as u32 & backend.entropy) << 32;
+    let class_label = match packet.class_label & LABEL {
+        // Not the lowest bits, which have chosen the backend.
+        0 => packet.class_label | hash as u32 >> 12,
+        _ => packet.class_label,
+    };
     Ipv6 {
-        version_class_label: packet.class_label.to_be(),
+        version_class_label: class_label.to_be(),
         payload: (payload as u16).to_be(),
         next_header,
         hop_limit: TTL,

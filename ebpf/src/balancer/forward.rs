@@ -7,7 +7,7 @@ use vipd_abi::{
 use vipd_ebpf::{
     anchor::{anchor, within},
     frame::{Addresses, Frame},
-    header::{IPV4_HEADER, IPV6_HEADER, UDP_HEADER},
+    header::{ETHERNET, IPV4_HEADER, IPV6_HEADER, UDP_HEADER, VLAN_TAG},
 };
 
 use crate::{
@@ -133,16 +133,30 @@ impl<'a> Way<'a> {
         Ok(Self { hop, uplink })
     }
 
+    /// Bytes that stay free. To another interface the kernel hands no frame that
+    /// is longer than that one's MTU with a link header and one tag
+    /// (`xdp_ok_fwd_dev`), so a second tag is at the packet's expense.
+    #[inline(always)]
+    fn spare(&self, frame: &Frame, packet: &Packet) -> u32 {
+        // A plain packet's network is known, so it is not asked.
+        if packet.network > ETHERNET + VLAN_TAG && self.uplink.ifindex != frame.ingress() {
+            VLAN_TAG as u32
+        } else {
+            0
+        }
+    }
+
     /// Makes a packet ready to go, with so many bytes in front of it. If it does
     /// not fit, its sender is told.
     #[inline(always)]
     fn ready(&self, frame: &Frame, packet: &Packet, outer: u32) -> Result<Link, Verdict> {
         let uplink = self.uplink;
-        if packet.length + outer > uplink.mtu {
+        let spare = self.spare(frame, packet);
+        if packet.length + outer + spare > uplink.mtu {
             return Err(too_big::packet(
                 frame.context(),
                 packet.network as u32,
-                uplink.mtu.saturating_sub(outer),
+                uplink.mtu.saturating_sub(outer + spare),
                 packet.answerable,
             ));
         }

@@ -39,6 +39,8 @@ pub struct Facts {
     /// How many neighbours the kernel keeps; `None` where it does not tell, as
     /// in all network namespaces but the first.
     pub neighbour_limit: Option<usize>,
+    /// Processors that there may be; 0 if the kernel does not tell.
+    pub processors: usize,
 }
 
 /// An interface of the configuration.
@@ -102,6 +104,7 @@ impl Facts {
             paths: paths(&loads, &ways, &links),
             problems,
             neighbour_limit: read_number("/proc/sys/net/ipv4/neigh/default/gc_thresh3"),
+            processors: aya::util::nr_cpus().unwrap_or(0),
         })
     }
 
@@ -112,6 +115,7 @@ impl Facts {
             paths: Vec::new(),
             problems: Problems::new(),
             neighbour_limit: None,
+            processors: 0,
         }
     }
 }

@@ -87,6 +87,7 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
     findings.extend(mtu(facts));
     findings.extend(other_interfaces(facts));
     findings.extend(neighbour_limit(facts));
+    findings.extend(processors(facts));
     findings.extend(unreached(facts));
     findings
 }
@@ -335,6 +336,20 @@ fn neighbour_limit(facts: &Facts) -> Option<Finding> {
             "sysctl -w net.ipv4.neigh.default.gc_thresh3={0} net.ipv6.neigh.default.gc_thresh3={0}",
             (2 * count).next_power_of_two()
         )),
+    })
+}
+
+fn processors(facts: &Facts) -> Option<Finding> {
+    let count = facts.processors;
+    (count > vipd_abi::CPUS as usize).then(|| Finding {
+        severity: Severity::Warning,
+        subject: "processors".to_owned(),
+        message: format!(
+            "there may be {count} processors, and vipd counts packets of the first {} only: \
+             let no interrupts of the interfaces' queues go to the others",
+            vipd_abi::CPUS
+        ),
+        fix: None,
     })
 }
 

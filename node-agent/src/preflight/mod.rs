@@ -1,6 +1,6 @@
 //! What an operator should know about this host before traffic comes.
 //!
-//! [`facts`] gathers, [`judge`] judges what was gathered and nothing else;
+//! [`facts`] gathers, [`mod@judge`] judges what was gathered and nothing else;
 //! `ethtool` asks a driver what it is and does.
 
 mod ethtool;

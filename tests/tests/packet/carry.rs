@@ -4,15 +4,16 @@ use vipd_abi::BackendKind;
 
 use crate::{
     balancer::hex,
-    frames::Packet,
+    frames::{Packet, Payload},
     world::{EXITS, GUE_PORT, World, ends},
 };
 
 /// No tag, one, and two, each an EtherType and what follows it.
 pub const TAGS: [&[(u16, u16)]; 3] = [&[], &[(0x8100, 0x2064)], &[(0x88a8, 0xe00a), (0x8100, 7)]];
 
-/// The packet as it goes to the backend; the port that a flow has chosen for
-/// GUE is taken over from what came out.
+/// The packet as it goes to the backend; what a flow has chosen is taken over
+/// from what came out: the port for GUE, and the flow label where the packet has
+/// none.
 fn carried(packet: &Packet, kind: BackendKind, out: &[u8], tags: usize) -> Packet {
     let packet = packet.clone().forwarded();
     let (source, backend) = ends(kind);
@@ -24,11 +25,26 @@ fn carried(packet: &Packet, kind: BackendKind, out: &[u8], tags: usize) -> Packe
     };
     match kind {
         BackendKind::L2 => packet,
-        BackendKind::Ipip4 | BackendKind::Ipip6 => packet.inside(source, backend),
+        BackendKind::Ipip4 => packet.inside(source, backend),
+        BackendKind::Ipip6 => labelled(packet.inside(source, backend), out, tags),
         BackendKind::Gue4 => in_udp(20),
-        BackendKind::Gue6 => in_udp(40),
+        BackendKind::Gue6 => labelled(in_udp(40), out, tags),
         BackendKind::Unset => panic!("no backend"),
     }
+}
+
+/// A packet in a tunnel over IPv6, with the flow label that came out if the
+/// packet inside has none; any other packet as it is.
+pub fn labelled(packet: Packet, out: &[u8], tags: usize) -> Packet {
+    let is_tunnel = matches!(packet.payload, Payload::Raw(4 | 17 | 41, _));
+    if packet.source.is_ipv4() || packet.label != 0 || !is_tunnel {
+        return packet;
+    }
+    let at = 14 + 4 * tags;
+    let word = u32::from_be_bytes(out[at..at + 4].try_into().expect("four"));
+    let label = word & 0xf_ffff;
+    assert_ne!(label, 0, "every flow has one");
+    packet.with(|p| p.label = label)
 }
 
 /// Expects that the packet is carried so by every exit, whatever tags it has.

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use fastrand::Rng;
 use vipd::{
     dataplane::{
         explainer::{Answer, Explainer},
@@ -35,7 +36,7 @@ const SIX: &str = "2001:db8:100::10";
 fn what_is_explained_is_what_packets_get_in_every_phase() {
     let scratch = scratch("explain");
     let mut bench = bench(&scratch);
-    let mut random = Random(7);
+    let mut random = Rng::with_seed(7);
     unsettle(bench.applier.tables(), &mut random);
     let flows = flows(bench.applier.tables(), &mut random);
 
@@ -194,7 +195,7 @@ fn bench(scratch: &Scratch) -> Bench {
 
 /// Puts the slots of every service into all phases, some without an owner, and
 /// lets some backends die without anybody having moved their slots.
-fn unsettle(tables: &Tables, random: &mut Random) {
+fn unsettle(tables: &Tables, random: &mut Rng) {
     let mut of_service: BTreeMap<u32, Vec<u32>> = BTreeMap::new();
     for index in 1..BACKENDS {
         let record = tables.records.load(index);
@@ -202,7 +203,7 @@ fn unsettle(tables: &Tables, random: &mut Random) {
             continue;
         }
         of_service.entry(record.service).or_default().push(index);
-        if random.below(4) == 0 {
+        if random.u64(..4) == 0 {
             let state = BackendRecord::DEAD;
             tables
                 .records
@@ -219,12 +220,12 @@ fn unsettle(tables: &Tables, random: &mut Random) {
         tables.entries.store(place, VipEntry { idle, ..entry });
         let records = &of_service[&entry.service];
         for slot in entry.ring_offset..=entry.ring_offset + entry.ring_mask {
-            let mut one = || match random.below(64) {
+            let mut one = || match random.u64(..64) {
                 0 => 0,
                 n => records[n as usize % records.len()],
             };
             let (current, previous) = (one(), one());
-            let word = match random.below(3) {
+            let word = match random.u64(..3) {
                 0 => Slot::stable(current),
                 1 => Slot::learn(previous, current),
                 _ => Slot::track(current),
@@ -248,7 +249,7 @@ struct Flow {
 /// Flows in buckets of their own, so that none changes another's fate, and what
 /// the flow table knows of them: nothing, an owner, a dead one, a stranger, an
 /// old one, in buckets with and without room.
-fn flows(tables: &Tables, random: &mut Random) -> Vec<Flow> {
+fn flows(tables: &Tables, random: &mut Rng) -> Vec<Flow> {
     let records: Vec<u32> = (1..BACKENDS)
         .filter(|index| tables.records.load(*index) != BackendRecord::default())
         .collect();
@@ -263,8 +264,8 @@ fn flows(tables: &Tables, random: &mut Random) -> Vec<Flow> {
             continue;
         }
         let mut entry = |hash| {
-            let age = [0, 5, IDLE / 2, 2 * IDLE][random.below(4) as usize];
-            let backend = records[random.below(records.len() as u64) as usize];
+            let age = [0, 5, IDLE / 2, 2 * IDLE][random.usize(..4)];
+            let backend = records[random.usize(..records.len())];
             let entry = FlowEntry::new(hash, backend, Tick(now.0.wrapping_sub(age.into())));
             let seen = Tick(entry.seen().into());
             entry.refreshed(seen, backend.is_multiple_of(3))
@@ -272,17 +273,17 @@ fn flows(tables: &Tables, random: &mut Random) -> Vec<Flow> {
         let others = [entry(!hash), entry(hash ^ 1 << 63), entry(hash ^ 1 << 50)];
         let own = entry(hash);
         let mut content = FlowBucket::default();
-        let full = random.below(2) == 0;
+        let full = random.u64(..2) == 0;
         for (place, others) in content.0.iter_mut().zip(others.iter().cycle()) {
-            *place = match (full, random.below(3)) {
+            *place = match (full, random.u64(..3)) {
                 // Young and somebody else's.
                 (true, _) => FlowEntry::new(!hash, records[0], now),
                 (false, 0) => *others,
                 (false, _) => FlowEntry::FREE,
             };
         }
-        if random.below(2) == 0 {
-            content.0[random.below(8) as usize] = own;
+        if random.u64(..2) == 0 {
+            content.0[random.usize(..8)] = own;
         }
         tables.flows.store(bucket, content);
         let mut frame = packet.frame();
@@ -304,22 +305,22 @@ fn flows(tables: &Tables, random: &mut Random) -> Vec<Flow> {
 }
 
 /// Mostly segments of flows, with any flags; some that nobody serves.
-fn packet(random: &mut Random) -> (Packet, Option<u8>) {
-    let vip = [WEB, WEB, DSR, SIX][random.below(4) as usize];
+fn packet(random: &mut Rng) -> (Packet, Option<u8>) {
+    let vip = [WEB, WEB, DSR, SIX][random.usize(..4)];
     let source = if vip == SIX {
-        format!("2001:db8:c::{:x}", random.below(0xffff))
+        format!("2001:db8:c::{:x}", random.u64(..0xffff))
     } else {
-        format!("203.0.113.{}", random.below(255))
+        format!("203.0.113.{}", random.u64(..255))
     };
-    let ports = (random.below(0xffff) as u16, 80);
-    let data = vec![0x5a; random.below(600) as usize];
+    let ports = (random.u16(..0xffff), 80);
+    let data = vec![0x5a; random.usize(..600)];
     let mut packet = tcp(&source, vip).with(|p| {
         p.payload = Payload::Tcp {
             ports,
             data: data.clone(),
         };
     });
-    match random.below(64) {
+    match random.u64(..64) {
         0 => packet.ttl = 1,
         1 => {
             packet.payload = Payload::Tcp {
@@ -338,7 +339,7 @@ fn packet(random: &mut Random) -> (Packet, Option<u8>) {
         _ => {}
     }
     // SYN, ACK, SYN+ACK, FIN+ACK, RST, none.
-    let flags = [0x02, 0x10, 0x10, 0x12, 0x11, 0x04, 0x00][random.below(7) as usize];
+    let flags = [0x02, 0x10, 0x10, 0x12, 0x11, 0x04, 0x00][random.usize(..7)];
     (packet, Some(flags))
 }
 
@@ -404,18 +405,5 @@ impl Snapshot {
         .filter_map(|(name, same)| (!same).then_some(name))
         .collect::<Vec<_>>()
         .join(", ")
-    }
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ z >> 31) % bound
     }
 }

@@ -50,15 +50,11 @@ fn a_million_packets_are_each_counted_once_and_nothing_malformed_leaves() {
             _ => panic!("action {action}: {}", describe()),
         }
     }
-    let counters = Verdict::ALL.map_counters(&world);
+    let counters = counted(&world);
     let packets: u64 = counters.iter().map(|(_, packets, _)| packets).sum();
-    let counted: u64 = counters.iter().map(|(_, _, bytes)| bytes).sum();
+    let sum: u64 = counters.iter().map(|(_, _, bytes)| bytes).sum();
     println!("{:?}\n{actions:?}\n{counters:?}", start.elapsed());
-    assert_eq!(
-        (packets, counted),
-        (PACKETS.into(), bytes),
-        "each counted once"
-    );
+    assert_eq!((packets, sum), (PACKETS.into(), bytes), "each counted once");
     let of = |verdict: Verdict| counters[verdict as usize].1;
     assert_eq!(of(Verdict::Inconsistent), 0, "SEED={seed}");
     assert_eq!(of(Verdict::NoHeadroom), 0, "SEED={seed}");
@@ -86,16 +82,11 @@ fn a_million_packets_are_each_counted_once_and_nothing_malformed_leaves() {
     }
 }
 
-trait MapCounters {
-    fn map_counters(&self, world: &World) -> Vec<(&'static str, u64, u64)>;
-}
-
-impl MapCounters for [Verdict] {
-    fn map_counters(&self, world: &World) -> Vec<(&'static str, u64, u64)> {
-        let counter = |v: &Verdict| world.tables.counters.sum(*v as u32);
-        let all = self.iter().map(|v| (v, counter(v)));
-        all.map(|(v, c)| (v.label(), c.packets, c.bytes)).collect()
-    }
+/// Every verdict's label, packets and bytes.
+fn counted(world: &World) -> Vec<(&'static str, u64, u64)> {
+    let counter = |v: &Verdict| world.tables.counters.sum(*v as u32);
+    let all = Verdict::ALL.iter().map(|v| (v, counter(v)));
+    all.map(|(v, c)| (v.label(), c.packets, c.bytes)).collect()
 }
 
 /// Whole packets of every kind, to be mutated.

@@ -200,7 +200,7 @@ fn a_service_that_finds_no_room_keeps_what_it_had_and_gets_it_later() {
 }
 
 #[test]
-fn tunnels_spread_by_source_port_and_by_the_prefix_of_their_source() {
+fn tunnels_spread_by_source_port_by_flow_label_and_by_the_prefix_of_their_source() {
     let gue = Mode::Gue(NonZeroU16::new(6080).expect("not zero"));
     let (v4, v6) = ("192.0.2.21", "2001:db8:1::21");
     let ways = Ways::from([v4, v6].map(|a| (address(a), way(INGRESS, "192.0.2.11"))));
@@ -219,6 +219,7 @@ fn tunnels_spread_by_source_port_and_by_the_prefix_of_their_source() {
         bench.applier.configure(settings);
         bench.apply(vec![service], &ways, |_| true);
         let (mut sources, mut ports) = (BTreeSet::new(), BTreeSet::new());
+        let mut labels = BTreeSet::new();
         for port in 10_000..10_100 {
             let packet = tcp("203.0.113.7", VIP).with(|p| {
                 p.payload = Payload::Tcp {
@@ -237,6 +238,7 @@ fn tunnels_spread_by_source_port_and_by_the_prefix_of_their_source() {
             let expected = if backend == v4 { 0xcb00_7130 } else { 0 };
             assert_eq!(fixed, expected, "{mode:?} {frame:02x?}");
             sources.insert(word(at));
+            labels.insert(word(14));
             let udp = if backend == v4 { 34 } else { 54 };
             ports.insert(word(udp) >> 16);
             if mode == gue {
@@ -245,6 +247,9 @@ fn tunnels_spread_by_source_port_and_by_the_prefix_of_their_source() {
         }
         let enough = if free == 4 { 12 } else { 90 };
         assert!(sources.len() >= enough, "{mode:?} {backend}: {sources:x?}");
+        // Of IPv4, which has no flow label.
+        let spread = backend == v4 || labels.len() >= 90;
+        assert!(spread, "{mode:?} {backend}: {labels:x?}");
         if mode == gue {
             assert!(ports.len() >= 90, "{backend}: {ports:x?}");
         }

@@ -52,13 +52,15 @@ fn senders_are_told_how_much_fits_byte_by_byte() {
     for exit in &EXITS {
         world.leave_by(exit);
         for (kind, v4, v6) in VIPS {
-            let fits = exit.mtu - outer(kind);
             let mut packets = vec![tcp(CLIENT, v4), tcp(CLIENT, v4).with(|p| p.tos = 0xbb)];
             if !v6.is_empty() {
                 packets.push(tcp(CLIENT6, v6));
             }
             for packet in packets {
                 for tags in TAGS {
+                    // Of two tags the kernel lets one pass for nothing.
+                    let second = exit.verdict == Verdict::Redirected && tags.len() == 2;
+                    let fits = exit.mtu - outer(kind) - if second { 4 } else { 0 };
                     let sentence = format!("{kind:?}, {exit:?}, {}, {tags:?}", packet.source);
                     let fitting = sized(packet.clone(), fits).tagged(tags);
                     assert_eq!(world.run(&fitting).verdict, exit.verdict, "{sentence}");

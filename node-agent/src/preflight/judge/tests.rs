@@ -55,6 +55,7 @@ fn host() -> Facts {
         paths: vec![path(21), path(22)],
         problems: Problems::new(),
         neighbour_limit: Some(1024),
+        processors: 256,
     }
 }
 
@@ -269,6 +270,20 @@ fn a_tunnelled_packet_of_a_client_fits() {
                 .collect();
         },
         &[(Warning, "eth0", "192.0.2.1 and 8 more")],
+    );
+}
+
+#[test]
+fn there_are_no_more_processors_than_are_counted() {
+    check(
+        "one too many",
+        |facts| facts.processors = 257,
+        &[(Warning, "processors", "the first 256 only")],
+    );
+    check(
+        "a kernel that does not tell",
+        |facts| facts.processors = 0,
+        &[],
     );
 }
 

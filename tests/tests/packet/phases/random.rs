@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use fastrand::Rng;
 use vipd_abi::Tick;
 use vipd_control::standing::Standing;
 
@@ -21,11 +22,11 @@ struct Flow {
 
 #[test]
 fn under_random_changes_no_flow_leaves_a_backend_that_can_serve_it() {
-    const FLOWS: u64 = 24;
+    const FLOWS: u16 = 24;
     let idle = Duration::from_millis(402);
     let ticks = Tick::covering(idle.as_nanos() as u64) as u32;
     let mut lab = Lab::new("random", 4, idle);
-    let mut random = Random(7);
+    let mut random = Rng::with_seed(7);
     let mut flows: BTreeMap<u16, Flow> = BTreeMap::new();
     let mut deaths = [0; 4];
     let mut history = Vec::new();
@@ -33,7 +34,7 @@ fn under_random_changes_no_flow_leaves_a_backend_that_can_serve_it() {
     let end = Instant::now() + Duration::from_secs(8);
     while Instant::now() < end {
         for _ in 0..16 {
-            let port = 10_000 + random.below(FLOWS) as u16;
+            let port = 10_000 + random.u16(..FLOWS);
             let known = flows.get(&port).copied();
             let known = known.filter(|flow| {
                 let standing = lab.standing[&address(BACKENDS[flow.backend])];
@@ -60,12 +61,12 @@ fn under_random_changes_no_flow_leaves_a_backend_that_can_serve_it() {
                 flows.insert(port, flow);
             }
         }
-        for _ in 0..random.below(8) {
+        for _ in 0..random.u64(..8) {
             stranger = stranger.wrapping_add(1);
             lab.send(20_000 + stranger % 40_000, SYN);
         }
-        let backend = random.below(4) as usize;
-        let what = random.below(24);
+        let backend = random.usize(..4);
+        let what = random.u64(..24);
         match what {
             0 | 1 => lab.set(backend, Standing::Draining),
             2 => lab.set(backend, Standing::Failing),
@@ -80,7 +81,7 @@ fn under_random_changes_no_flow_leaves_a_backend_that_can_serve_it() {
             }),
             10 => {
                 for way in lab.ways.values_mut() {
-                    let last = 11 + random.below(4);
+                    let last = 11 + random.u64(..4);
                     way.source = Some(address(&format!("192.0.2.{last}")));
                 }
                 lab.apply();
@@ -97,17 +98,4 @@ fn under_random_changes_no_flow_leaves_a_backend_that_can_serve_it() {
         history.push(format!("{left:?}: {what} {backend} {:?}", lab.phases()));
     }
     assert!(held > 20, "only {held} packets of live flows: {history:#?}");
-}
-
-/// Numbers without a pattern, the same in each run (SplitMix64).
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ z >> 31) % limit
-    }
 }
