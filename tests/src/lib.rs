@@ -33,7 +33,7 @@ mod udp_echo;
 mod vipd;
 mod wait;
 
-pub use agent_config::AgentConfig;
+pub use agent_config::{AgentConfig, QUICK};
 pub use bird::{Bird, BirdRoute, BirdSession};
 pub use client::{Attempt, Held, HeldConnection, HeldReport, ProbeReport, Probes, ask, ask_udp};
 pub use emulator::{Emulator, Guest, Ran};
