@@ -98,8 +98,7 @@ pub async fn attach(
     let mut new: Vec<&Link> = Vec::new();
     for link in &links {
         let Link { name, ifindex, .. } = link;
-        let fresh = attached(link).is_some_and(|found| found != mode);
-        match kernel.attach(name, *ifindex, mode, fresh) {
+        match kernel.attach(name, *ifindex, mode, attached(link)) {
             Ok(Attachment::New) => {
                 info!("XDP attached to {name} in {} mode", mode.name());
                 new.push(link);
@@ -110,7 +109,7 @@ pub async fn attach(
             Ok(Attachment::Kept) => {}
             Err(error) => {
                 for link in new {
-                    kernel.detach(&link.name, link.ifindex);
+                    kernel.detach(link.ifindex);
                 }
                 return Err(error.into());
             }
@@ -133,7 +132,7 @@ pub async fn detach_others(
     let wanted: Vec<_> = links
         .into_iter()
         .flatten()
-        .map(|link| (link.name, link.ifindex))
+        .map(|link| link.ifindex)
         .collect();
     for gone in kernel.detach_others(&wanted) {
         info!("XDP detached: {}", gone.display());
@@ -302,11 +301,13 @@ fn find_fault(links: &[Option<Link>], config: &Dataplane, ours: &[u32]) -> Optio
         .zip(links)
         .find_map(|(name, link)| {
             let Some(link) = link else {
-                return Some(format!("the interface {name} is gone"));
+                return Some(format!(
+                    "the interface {name} is gone; when it is back, `vipd reload` attaches to it"
+                ));
             };
             match link.xdp {
                 Xdp::None => Some(format!(
-                    "the XDP program has been detached from {name}; restart vipd to attach it"
+                    "the XDP program has been detached from {name}; `vipd reload` attaches it"
                 )),
                 found if !wanted(found) => Some(format!(
                     "{name} runs {found:?}, another XDP program or mode than ours: {} mode, {ours:?}",

@@ -101,14 +101,11 @@ impl Pins {
         self.directory().join("program")
     }
 
-    /// Where the link to an interface is pinned. An interface made anew has
-    /// another index, and thus another pin.
+    /// Where the link to an interface is pinned. By its index: the name may
+    /// change, and an interface made anew has another index.
     #[must_use]
-    pub fn link(&self, interface: &str, ifindex: u32) -> PathBuf {
-        // The BPF file system takes no dots in names; interfaces may have
-        // them (eth0.100).
-        let interface = interface.replace('.', "_");
-        self.directory().join(format!("link-{interface}-{ifindex}"))
+    pub fn link(&self, ifindex: u32) -> PathBuf {
+        self.directory().join(format!("link-{ifindex}"))
     }
 
     /// Pins of links found.

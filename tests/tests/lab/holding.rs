@@ -76,55 +76,6 @@ fn no_other_vipd_touches_the_data_plane_of_a_running_agent() {
 }
 
 #[test]
-fn interfaces_come_and_go_with_a_reload_and_a_refused_one_changes_nothing() {
-    in_lab(|lab| {
-        let site = site(lab)?;
-        let balancer = &site.rack.balancers[0];
-        balancer
-            .host
-            .ip("link add extra0 type veth peer name extra1\n\
-             link set extra0 up\nlink set extra1 up\n")?;
-        let with = |interfaces: &str| {
-            let text = config(&site.rack).text(balancer);
-            text.replace(
-                "interfaces = [\"eth0\"]",
-                &format!("interfaces = [{interfaces}]"),
-            )
-        };
-        let has_xdp = |name: &str| -> Result<bool> {
-            let link = balancer
-                .host
-                .run("ip", &["-details", "link", "show", name])?;
-            Ok(link.contains("prog/xdp"))
-        };
-
-        site.agents[0].reload(&with("\"eth0\", \"extra0\""))?;
-        ensure!(
-            has_xdp("eth0")? && has_xdp("extra0")?,
-            "both carry the program"
-        );
-
-        let refused = site.agents[0].reload(&with("\"eth0\", \"extra1\", \"nowhere0\""));
-        let words = format!("{:#}", refused.expect_err("it is refused"));
-        ensure!(words.contains("nowhere0"), "{words}");
-        ensure!(!has_xdp("extra1")?, "nothing was attached");
-        ensure!(has_xdp("extra0")?, "nothing was taken off");
-
-        site.agents[0].reload(&with("\"eth0\""))?;
-        vipd_tests::wait_until("the program is off extra0", Duration::from_secs(20), || {
-            ensure!(!has_xdp("extra0")?, "it is still attached");
-            Ok(())
-        })?;
-        site.agents[0].reload(&with("\"extra0\", \"eth0\""))?;
-        ensure!(has_xdp("extra0")?, "it came back");
-        let status = site.agents[0].status()?;
-        ensure!(status["dataplane"]["fault"].is_null(), "{status}");
-        ensure!(status["vips"][0]["announced"] == true, "{status}");
-        Ok(())
-    });
-}
-
-#[test]
 fn load_refuses_to_touch_a_filled_data_plane_that_no_agent_runs() {
     in_lab(|lab| {
         let mut site = site(lab)?;

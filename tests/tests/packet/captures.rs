@@ -152,7 +152,7 @@ impl Host {
         };
         spoil("link-first");
         for name in INTERFACES {
-            let attached = kernel.attach(name, index(name), Mode::Native, false);
+            let attached = kernel.attach(name, index(name), Mode::Native, None);
             attached.unwrap_or_else(|error| panic!("{error}"));
         }
         spoil("link-last");
