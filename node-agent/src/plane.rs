@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use vipd_abi::{MACS, mac_bits};
 
 use crate::{
+    announce,
     config::{Dataplane, XdpMode},
     dataplane::{
         apply::Settings,
@@ -353,19 +354,26 @@ pub async fn wait_detached(config: &Dataplane, netlink: &Netlink) {
     }
 }
 
-/// Takes a data plane away that no agent runs.
+/// Takes a data plane away that no agent runs, and the routes that hold its
+/// addresses. Says which pins were removed.
 ///
 /// # Errors
 ///
 /// When an agent runs, or a pin cannot be removed.
-pub fn unload(config: &Dataplane) -> anyhow::Result<Vec<PathBuf>> {
+pub async fn unload(config: &Dataplane, netlink: &Netlink) -> anyhow::Result<Vec<PathBuf>> {
     let pins = Pins::new(&config.pin_path);
-    if !pins.directory().exists() {
+    // Only who has the lock knows that no agent needs the routes.
+    let Some(_lock) = pins.take_existing()? else {
         return Ok(Vec::new());
+    };
+    announce::release_all(netlink).await;
+    let removed = pins
+        .remove()
+        .with_context(|| format!("cannot remove the pins at {}", config.pin_path.display()))?;
+    if !removed.is_empty() {
+        wait_detached(config, netlink).await;
     }
-    let _lock = pins.lock()?;
-    pins.remove()
-        .with_context(|| format!("cannot remove the pins at {}", config.pin_path.display()))
+    Ok(removed)
 }
 
 #[cfg(test)]

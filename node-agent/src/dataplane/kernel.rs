@@ -168,8 +168,7 @@ impl Kernel {
         let mut lock = None;
         let mut fresh = true;
         if let Some(pins) = &pins {
-            pins.prepare()?;
-            lock = Some(pins.lock()?);
+            lock = Some(pins.take()?);
             pins.verify(processors)?;
             fresh = pins.is_empty();
             for name in map::ALL {

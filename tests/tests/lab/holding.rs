@@ -1,9 +1,10 @@
 //! One vipd at a time holds a data plane, and keeps it through whatever
 //! happens to the vipd.
 
-use std::{thread::sleep, time::Duration};
+use std::{fs, thread::sleep, time::Duration};
 
 use anyhow::{Result, ensure};
+use vipd::dataplane::pins::Pins;
 use vipd_tests::{AgentConfig, Probes, Rack, Site, Size, Vipd};
 
 use crate::support::{VIP, in_lab};
@@ -71,6 +72,42 @@ fn no_other_vipd_touches_the_data_plane_of_a_running_agent() {
         }
         let answered = vipd_tests::ask(&site.rack.client, (VIP, 80).into())?;
         ensure!(answered.starts_with('b'), "still forwarded: {answered}");
+        Ok(())
+    });
+}
+
+#[test]
+fn unload_leaves_the_routes_of_a_running_agent_and_lost_ones_come_back() {
+    in_lab(|lab| {
+        let site = site(lab)?;
+        let balancer = &site.rack.balancers[0];
+        let held = || -> Result<bool> {
+            let arguments = ["route", "show", "proto", "86"];
+            let routes = balancer.host.run("ip", &arguments)?;
+            Ok(routes.contains(&format!("unreachable {VIP}")))
+        };
+        ensure!(held()?, "the VIP is announced and held");
+
+        // Of the agent's own layout nothing is to be seen any more.
+        let pins = Pins::new(&balancer.host.pins().join("vipd")).directory();
+        fs::remove_dir_all(&pins)?;
+        let file = balancer.host.dir().join("vipd.toml");
+        let arguments = ["unload", "--config", &file.to_string_lossy()];
+        let refused = balancer
+            .host
+            .run(&Vipd::binary()?.to_string_lossy(), &arguments);
+        ensure!(held()?, "the route is gone: {refused:?}");
+        let words = format!("{:#}", refused.expect_err("it is refused"));
+        ensure!(words.contains("another vipd uses"), "{words}");
+
+        balancer.host.ip("route flush proto 86\n")?;
+        ensure!(!held()?, "somebody has removed the route");
+        vipd_tests::wait_until("the route is there again", Duration::from_secs(40), || {
+            ensure!(held()?, "there is none");
+            Ok(())
+        })?;
+        let status = site.agents[0].status()?;
+        ensure!(status["vips"][0]["announced"] == true, "{status}");
         Ok(())
     });
 }
