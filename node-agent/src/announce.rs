@@ -11,14 +11,18 @@ mod holds;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    pin::pin,
     sync::Arc,
     time::Duration,
 };
 
-use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use futures_util::{
+    Stream, StreamExt as _,
+    stream::{FuturesUnordered, unfold},
+};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep_until},
+    time::{Instant, interval_at, sleep_until},
 };
 use tracing::{info, warn};
 use vipd_control::{
@@ -58,6 +62,7 @@ pub async fn run(mut inputs: Inputs, netlink: Netlink) {
     let left = left_behind(&netlink).await;
     let mut holds = Holds::inherited(left, Instant::now() + INHERITED);
     let mut jobs = FuturesUnordered::new();
+    let mut listings = pin!(listings(&netlink));
     loop {
         let changes = judge(&mut gate, &mut inputs);
         for change in &changes {
@@ -82,6 +87,14 @@ pub async fn run(mut inputs: Inputs, netlink: Netlink) {
             changed = inputs.closing.changed() => changed.is_ok(),
             Some(job) = jobs.next() => {
                 holds.done(job);
+                true
+            }
+            Some(kernel) = listings.next() => {
+                let lost = holds.found(&kernel);
+                for Job::Hold(vip) | Job::Release(vip) in &lost {
+                    warn!("the unreachable route of {vip} is not there any more; it is made anew");
+                }
+                jobs.extend(lost.into_iter().map(|job| carry_out(&netlink, job)));
                 true
             }
             () = async { match next {
@@ -157,12 +170,27 @@ fn log(change: &GateChange) {
 
 /// How long what a previous agent holds is kept without being announced.
 const INHERITED: Duration = Duration::from_secs(60);
+/// Between two looks at whether what is held is still there.
+const LOOK: Duration = Duration::from_secs(10);
 
 async fn left_behind(netlink: &Netlink) -> BTreeSet<Vip> {
-    netlink.held().await.unwrap_or_else(|error| {
-        warn!("cannot list unreachable routes of a previous agent: {error}");
-        BTreeSet::new()
-    })
+    list(netlink).await.unwrap_or_default()
+}
+
+/// What the kernel holds, again and again.
+fn listings(netlink: &Netlink) -> impl Stream<Item = BTreeSet<Vip>> {
+    let ticks = interval_at(Instant::now() + LOOK, LOOK);
+    let lists = unfold(ticks, async |mut ticks| {
+        ticks.tick().await;
+        Some((list(netlink).await, ticks))
+    });
+    lists.filter_map(async |list| list)
+}
+
+async fn list(netlink: &Netlink) -> Option<BTreeSet<Vip>> {
+    let held = netlink.held().await;
+    held.inspect_err(|error| warn!("cannot list the unreachable routes: {error}"))
+        .ok()
 }
 
 /// Lets go of every address that is held.

@@ -16,7 +16,7 @@ use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
 use crate::{
-    agent, announce,
+    agent,
     api::Client,
     capture::client as capture,
     config::{Config, Dataplane, Finding, InterfaceName, LogLevel, XdpMode},
@@ -341,12 +341,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::Unload { config } => {
             let dataplane = dataplane(&config, &read(&config)?)?;
-            let removed = plane::unload(&dataplane)?;
-            let netlink = Netlink::connect()?;
-            if !removed.is_empty() {
-                plane::wait_detached(&dataplane, &netlink).await;
-            }
-            announce::release_all(&netlink).await;
+            let removed = plane::unload(&dataplane, &Netlink::connect()?).await?;
             if removed.is_empty() {
                 terminal::line(format_args!(
                     "nothing is pinned at {}",

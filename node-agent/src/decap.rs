@@ -43,7 +43,7 @@ pub fn attach(
     }
     let pins = Pins::new(pin_path);
     pins.prepare()?;
-    let pin = pins.link(interface, ifindex);
+    let pin = pins.link(ifindex);
     if pin.exists() {
         bail!(
             "the decapsulator is attached to {interface} already ({}); take it off with `vipd \
@@ -107,7 +107,7 @@ pub fn detach(pin_path: &Path, interface: Option<(&str, u32)>) -> anyhow::Result
     let Some((name, ifindex)) = interface else {
         return Ok(pins.remove()?);
     };
-    let pin = pins.link(name, ifindex);
+    let pin = pins.link(ifindex);
     fs::remove_file(&pin).with_context(|| {
         format!(
             "the decapsulator is not attached to {name} (no {})",

@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use vipd_abi::{MACS, mac_bits};
 
 use crate::{
+    announce,
     config::{Dataplane, XdpMode},
     dataplane::{
         apply::Settings,
@@ -98,8 +99,7 @@ pub async fn attach(
     let mut new: Vec<&Link> = Vec::new();
     for link in &links {
         let Link { name, ifindex, .. } = link;
-        let fresh = attached(link).is_some_and(|found| found != mode);
-        match kernel.attach(name, *ifindex, mode, fresh) {
+        match kernel.attach(name, *ifindex, mode, attached(link)) {
             Ok(Attachment::New) => {
                 info!("XDP attached to {name} in {} mode", mode.name());
                 new.push(link);
@@ -110,7 +110,7 @@ pub async fn attach(
             Ok(Attachment::Kept) => {}
             Err(error) => {
                 for link in new {
-                    kernel.detach(&link.name, link.ifindex);
+                    kernel.detach(link.ifindex);
                 }
                 return Err(error.into());
             }
@@ -133,7 +133,7 @@ pub async fn detach_others(
     let wanted: Vec<_> = links
         .into_iter()
         .flatten()
-        .map(|link| (link.name, link.ifindex))
+        .map(|link| link.ifindex)
         .collect();
     for gone in kernel.detach_others(&wanted) {
         info!("XDP detached: {}", gone.display());
@@ -302,11 +302,13 @@ fn find_fault(links: &[Option<Link>], config: &Dataplane, ours: &[u32]) -> Optio
         .zip(links)
         .find_map(|(name, link)| {
             let Some(link) = link else {
-                return Some(format!("the interface {name} is gone"));
+                return Some(format!(
+                    "the interface {name} is gone; when it is back, `vipd reload` attaches to it"
+                ));
             };
             match link.xdp {
                 Xdp::None => Some(format!(
-                    "the XDP program has been detached from {name}; restart vipd to attach it"
+                    "the XDP program has been detached from {name}; `vipd reload` attaches it"
                 )),
                 found if !wanted(found) => Some(format!(
                     "{name} runs {found:?}, another XDP program or mode than ours: {} mode, {ours:?}",
@@ -352,19 +354,26 @@ pub async fn wait_detached(config: &Dataplane, netlink: &Netlink) {
     }
 }
 
-/// Takes a data plane away that no agent runs.
+/// Takes a data plane away that no agent runs, and the routes that hold its
+/// addresses. Says which pins were removed.
 ///
 /// # Errors
 ///
 /// When an agent runs, or a pin cannot be removed.
-pub fn unload(config: &Dataplane) -> anyhow::Result<Vec<PathBuf>> {
+pub async fn unload(config: &Dataplane, netlink: &Netlink) -> anyhow::Result<Vec<PathBuf>> {
     let pins = Pins::new(&config.pin_path);
-    if !pins.directory().exists() {
+    // Only who has the lock knows that no agent needs the routes.
+    let Some(_lock) = pins.take_existing()? else {
         return Ok(Vec::new());
+    };
+    announce::release_all(netlink).await;
+    let removed = pins
+        .remove()
+        .with_context(|| format!("cannot remove the pins at {}", config.pin_path.display()))?;
+    if !removed.is_empty() {
+        wait_detached(config, netlink).await;
     }
-    let _lock = pins.lock()?;
-    pins.remove()
-        .with_context(|| format!("cannot remove the pins at {}", config.pin_path.display()))
+    Ok(removed)
 }
 
 #[cfg(test)]

@@ -4,6 +4,13 @@ use std::net::IpAddr;
 
 use crate::rack::{Machine, ROUTER_IPV4};
 
+/// Checks that find a dead backend within half a second: where that is the
+/// subject.
+pub const QUICK: &str = "interval = \"150ms\"\ntimeout = \"150ms\"\nrise = 2\nfall = 3\n";
+
+/// Busy processors answer late now and then; that is no death.
+const PATIENT: &str = "interval = \"700ms\"\ntimeout = \"700ms\"\nrise = 1\nfall = 3\n";
+
 /// What differs from test to test; each text is lines of TOML.
 #[derive(Clone, Debug)]
 pub struct AgentConfig {
@@ -24,8 +31,7 @@ pub struct AgentConfig {
 }
 
 impl Default for AgentConfig {
-    /// No service yet, and an eBGP session with the rack's router. Checks find
-    /// a dead backend within half a second.
+    /// No service yet, and an eBGP session with the rack's router.
     fn default() -> Self {
         Self {
             dataplane: String::new(),
@@ -33,7 +39,7 @@ impl Default for AgentConfig {
             router_as: 64501,
             peer: "hold_time = \"3s\"\nconnect_retry = \"1s\"\n".to_owned(),
             service: String::new(),
-            check: "interval = \"150ms\"\ntimeout = \"150ms\"\nrise = 2\nfall = 3\n".to_owned(),
+            check: PATIENT.to_owned(),
             services: String::new(),
         }
     }

@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-use crate::{host::Host, interrupt, removal};
+use crate::{host::Host, interrupt, owner::Owner, removal};
 
 /// `f_type` of a mounted BPF file system (linux/magic.h: `BPF_FS_MAGIC`).
 const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
@@ -38,7 +38,7 @@ impl Lab {
         allow_connections()?;
 
         let _creating = interrupt::creating();
-        let id = LabId::next();
+        let id = LabId::next()?;
         fs::create_dir(id.dir()).with_context(|| format!("create {}", id.dir().display()))?;
         fs::create_dir(id.pins()).with_context(|| format!("create {}", id.pins().display()))?;
         Ok(Self(Arc::new(Inner {
@@ -95,36 +95,34 @@ impl Drop for Inner {
     }
 }
 
-/// The name of a lab: `vipd-lab-<pid of its owner>-<number>`.
+/// The name of a lab: `vipd-lab-<pid of its owner>-<its start>-<number>`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LabId {
-    pid: u32,
+    owner: Owner,
     number: u32,
 }
 
 impl LabId {
     const PREFIX: &str = "vipd-lab-";
 
-    fn next() -> Self {
+    fn next() -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
-        Self {
-            pid: std::process::id(),
+        Ok(Self {
+            owner: Owner::this()?,
             number: NUMBER.fetch_add(1, Ordering::Relaxed),
-        }
+        })
     }
 
     /// Reads the name of a lab; `None` when it is none.
     pub(crate) fn parse(name: &str) -> Option<Self> {
-        let (pid, number) = name.strip_prefix(Self::PREFIX)?.split_once('-')?;
-        Some(Self {
-            pid: pid.parse().ok()?,
-            number: number.parse().ok()?,
-        })
+        let (owner, number) = Owner::parse(name.strip_prefix(Self::PREFIX)?)?;
+        let number = number.parse().ok()?;
+        Some(Self { owner, number })
     }
 
     /// The process that made the lab.
-    pub(crate) fn owner(&self) -> u32 {
-        self.pid
+    pub(crate) fn owner(&self) -> Owner {
+        self.owner
     }
 
     /// The lab's directory. FRR wants to pass through it: mode 0755.
@@ -142,7 +140,7 @@ impl LabId {
         format!("{self}-{host}")
     }
 
-    /// One line "pid start-time" for each process started in the lab.
+    /// A line for each process started in the lab: `PID-START-NAME`.
     pub(crate) fn process_list(&self) -> PathBuf {
         self.dir().join("processes")
     }
@@ -155,7 +153,7 @@ impl LabId {
 
 impl fmt::Display for LabId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}-{}", Self::PREFIX, self.pid, self.number)
+        write!(f, "{}{}-{}", Self::PREFIX, self.owner, self.number)
     }
 }
 

@@ -10,7 +10,8 @@
 //! Start at [`Lab::new`], build a [`Rack`], start processes on its machines.
 //! Everything a lab makes carries its [`LabId`] in its name and is taken away
 //! by one function (`removal::remove`): when the lab is dropped, at Ctrl-C, or
-//! by the next lab after the owner was killed.
+//! by the next lab after the owner was killed. Pins of tests without a lab are
+//! a [`Scratch`].
 
 mod agent_config;
 pub mod bench;
@@ -25,15 +26,17 @@ mod host;
 mod interrupt;
 mod lab;
 mod nginx;
+mod owner;
 mod process;
 mod rack;
 mod removal;
+mod scratch;
 mod site;
 mod udp_echo;
 mod vipd;
 mod wait;
 
-pub use agent_config::AgentConfig;
+pub use agent_config::{AgentConfig, QUICK};
 pub use bird::{Bird, BirdRoute, BirdSession};
 pub use client::{Attempt, Held, HeldConnection, HeldReport, ProbeReport, Probes, ask, ask_udp};
 pub use emulator::{Emulator, Guest, Ran};
@@ -47,6 +50,7 @@ pub use nginx::Nginx;
 pub use process::Process;
 pub use rack::{CLIENT_IPV4, CLIENT_IPV6, Machine, ROUTER_IPV4, ROUTER_IPV6, Rack, Size, connect};
 pub use removal::remove_leftovers;
+pub use scratch::Scratch;
 pub use site::{Configure, Site, host_prefix};
 pub use udp_echo::UdpEcho;
 pub use vipd::{Decapsulator, Vipd};

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{host::Host, removal::start_time_if_running};
+use crate::{host::Host, owner::Owner};
 
 /// A running program on a host. Dropping it kills it, and nothing else: it is
 /// signalled by the number of the child that was started here.
@@ -123,12 +123,12 @@ impl Process {
     /// Puts it on the lab's process list, by which a later lab ends it if
     /// this process is killed.
     fn enlist(&self) -> Result<()> {
-        if let Some(start_time) = start_time_if_running(self.pid()) {
+        if let Some(process) = Owner::of(self.pid()) {
             OpenOptions::new()
                 .create(true)
                 .append(true)
                 .open(self.host.lab().id().process_list())?
-                .write_all(format!("{} {start_time}\n", self.pid()).as_bytes())?;
+                .write_all(format!("{process}-{}\n", self.name).as_bytes())?;
         }
         Ok(())
     }

@@ -12,22 +12,23 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::lab::LabId;
+use crate::{lab::LabId, owner::Owner};
 
 /// Removes the labs whose owner is dead, those kept on purpose too.
 /// Returns how many there were.
 pub fn remove_leftovers() -> Result<usize> {
-    remove_where(|id| !is_alive(id.owner()))
+    remove_where(|id| !id.owner().is_alive())
 }
 
 /// Removes the labs whose owner is dead, except those kept on purpose.
 pub(crate) fn remove_dead() -> Result<usize> {
-    remove_where(|id| !is_alive(id.owner()) && !id.kept_mark().exists())
+    remove_where(|id| !id.owner().is_alive() && !id.kept_mark().exists())
 }
 
 /// Removes all labs of this process.
 pub(crate) fn remove_own() -> Result<usize> {
-    remove_where(|id| id.owner() == std::process::id())
+    let this = Owner::this()?;
+    remove_where(|id| id.owner() == this)
 }
 
 /// Takes one lab away: processes, namespaces, pins, directory; in this order,
@@ -58,10 +59,9 @@ fn end_processes(id: &LabId) -> Result<()> {
     let list = fs::read_to_string(id.process_list()).unwrap_or_default();
     let still_running = || {
         list.lines()
-            .filter_map(|line| line.split_once(' '))
-            .filter_map(|(pid, start_time)| Some((pid.parse().ok()?, start_time)))
-            .filter(|(pid, start_time)| start_time_if_running(*pid).as_deref() == Some(*start_time))
-            .filter_map(|(pid, _)| Pid::from_raw(pid.cast_signed()))
+            .filter_map(|line| Some(Owner::parse(line)?.0))
+            .filter(|process| process.is_alive())
+            .filter_map(|process| Pid::from_raw(process.pid().cast_signed()))
             .collect::<Vec<_>>()
     };
     for pid in still_running() {
@@ -105,7 +105,7 @@ fn delete_namespaces(id: &LabId) -> Result<()> {
 
 /// `remove_dir_all` that is content when the tree is gone, or is being removed
 /// by somebody else at the same time.
-fn remove_tree(path: &Path) -> Result<()> {
+pub(crate) fn remove_tree(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("remove {}", path.display()))
@@ -123,21 +123,4 @@ fn names_in(dir: &Path) -> Result<Vec<String>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
         Err(error) => Err(error).with_context(|| format!("list {}", dir.display())),
     }
-}
-
-fn is_alive(pid: u32) -> bool {
-    start_time_if_running(pid).is_some()
-}
-
-/// The start time of a process in clock ticks since boot, which with the
-/// number tells it from any other; `None` when it is gone or a zombie.
-pub(crate) fn start_time_if_running(pid: u32) -> Option<String> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name, in parentheses, may hold anything; after it come the state
-    // (field 3) and the start time (field 22) of proc_pid_stat(5).
-    let (_, after_name) = stat.rsplit_once(") ")?;
-    let mut fields = after_name.split(' ');
-    let state = fields.next()?;
-    let start_time = fields.nth(18)?;
-    (state != "Z" && state != "X").then(|| start_time.to_owned())
 }

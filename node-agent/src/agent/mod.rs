@@ -247,6 +247,8 @@ impl Agent {
         }
         self.speaker.stop("vipd stops").await;
         self.tasks.abort_all();
+        // While the pins are locked: later these routes may be another agent's.
+        announce::release_all(&self.netlink).await;
         if let Some(plane) = self.plane {
             let _none = plane.captures.stop().await;
             plane.stop.send_replace(true);
@@ -273,7 +275,6 @@ impl Agent {
                 }
             }
         }
-        announce::release_all(&self.netlink).await;
         if let Err(error) = std::fs::remove_file(&config.control_socket) {
             warn!("{}: {error}", config.control_socket.display());
         }

@@ -17,7 +17,7 @@ pub struct Holds {
     vips: BTreeMap<Vip, Hold>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Hold {
     /// The kernel has been asked to hold it.
     Taking,
@@ -25,6 +25,8 @@ enum Hold {
     Held {
         /// When it is let go; `None` while it is wanted.
         until: Option<Instant>,
+        /// Somebody has removed the route, and the kernel has been asked anew.
+        anew: bool,
     },
     /// The kernel has been asked to let go of it.
     Releasing,
@@ -43,9 +45,12 @@ impl Holds {
     /// What a previous agent holds: let go at `until`, unless wanted before.
     #[must_use]
     pub fn inherited(vips: impl IntoIterator<Item = Vip>, until: Instant) -> Self {
-        let held = |vip| (vip, Hold::Held { until: Some(until) });
+        let held = Hold::Held {
+            until: Some(until),
+            anew: false,
+        };
         Self {
-            vips: vips.into_iter().map(held).collect(),
+            vips: vips.into_iter().map(|vip| (vip, held)).collect(),
         }
     }
 
@@ -55,10 +60,10 @@ impl Holds {
     pub fn follow(&mut self, wanted: &BTreeSet<Vip>, linger: Duration, now: Instant) -> Vec<Job> {
         let mut jobs = Vec::new();
         for (&vip, hold) in &mut self.vips {
-            if let Hold::Held { until } = hold {
+            if let Hold::Held { until, anew } = hold {
                 if wanted.contains(&vip) {
                     *until = None;
-                } else if *until.get_or_insert(now + linger) <= now {
+                } else if *until.get_or_insert(now + linger) <= now && !*anew {
                     *hold = Hold::Releasing;
                     jobs.push(Job::Release(vip));
                 }
@@ -73,13 +78,38 @@ impl Holds {
         jobs
     }
 
+    /// Compares with what the kernel has, and says what is to be held anew.
+    #[must_use]
+    pub fn found(&mut self, kernel: &BTreeSet<Vip>) -> Vec<Job> {
+        let mut jobs = Vec::new();
+        for (&vip, hold) in &mut self.vips {
+            if let Hold::Held { anew, .. } = hold
+                && !*anew
+                && !kernel.contains(&vip)
+            {
+                *anew = true;
+                jobs.push(Job::Hold(vip));
+            }
+        }
+        jobs
+    }
+
     /// A job has been done, well or not: an address that cannot be held is
     /// taken for held, since it is announced all the same.
     pub fn done(&mut self, job: Job) {
         match job {
-            Job::Hold(vip) => self.vips.insert(vip, Hold::Held { until: None }),
-            Job::Release(vip) => self.vips.remove(&vip),
-        };
+            Job::Hold(vip) => {
+                let until = match self.vips.get(&vip) {
+                    Some(Hold::Held { until, .. }) => *until,
+                    _ => None,
+                };
+                let anew = false;
+                self.vips.insert(vip, Hold::Held { until, anew });
+            }
+            Job::Release(vip) => {
+                self.vips.remove(&vip);
+            }
+        }
     }
 
     /// Those of `wanted` that are held.
@@ -89,12 +119,13 @@ impl Holds {
         wanted.iter().filter(is_held).copied().collect()
     }
 
-    /// When [`Holds::follow`] has something to let go.
+    /// When [`Holds::follow`] has something to let go, unless a job is done
+    /// before.
     #[must_use]
     pub fn next(&self) -> Option<Instant> {
         let until = |hold: &Hold| match hold {
-            Hold::Held { until } => *until,
-            Hold::Taking | Hold::Releasing => None,
+            Hold::Held { until, anew: false } => *until,
+            Hold::Held { anew: true, .. } | Hold::Taking | Hold::Releasing => None,
         };
         self.vips.values().filter_map(until).min()
     }
@@ -115,9 +146,11 @@ mod tests {
     /// What happens at one moment.
     enum Step {
         Wanted(&'static [u8]),
+        /// What the kernel has.
+        Found(&'static [u8]),
         Done(Job),
     }
-    use Step::{Done, Wanted};
+    use Step::{Done, Found, Wanted};
 
     /// Each step: at which second, what happens, which jobs it gives, and
     /// which of the wanted are then held.
@@ -127,13 +160,16 @@ mod tests {
         let mut holds = Holds::inherited([vip(9)], start + LINGER);
         let mut wanted = BTreeSet::new();
         for (i, (second, step, jobs, held)) in steps.into_iter().enumerate() {
+            let set = |vips: &[u8]| vips.iter().copied().map(vip).collect();
+            let mut asked = Vec::new();
             match step {
-                Wanted(vips) => wanted = vips.iter().copied().map(vip).collect(),
+                Wanted(vips) => wanted = set(vips),
+                Found(vips) => asked = holds.found(&set(vips)),
                 Done(job) => holds.done(job),
             }
             let now = start + Duration::from_secs(second);
-            let found = holds.follow(&wanted, LINGER, now);
-            assert_eq!(found, jobs, "{sentence}, step {i}: {holds:#?}");
+            asked.extend(holds.follow(&wanted, LINGER, now));
+            assert_eq!(asked, jobs, "{sentence}, step {i}: {holds:#?}");
             let held: BTreeSet<_> = held.iter().copied().map(vip).collect();
             assert_eq!(
                 holds.held(&wanted),
@@ -176,6 +212,30 @@ mod tests {
                 (1, Wanted(&[9]), vec![], &[9]),
                 (2, Done(hold), vec![], &[9]),
                 (12, Wanted(&[9]), vec![release], &[9]),
+            ],
+        );
+        check(
+            "removed by somebody, it stays announced and is held anew, once",
+            vec![
+                (0, Wanted(&[1, 9]), vec![hold], &[9]),
+                (1, Found(&[9]), vec![], &[9]),
+                (2, Done(hold), vec![], &[1, 9]),
+                (3, Found(&[1, 9]), vec![], &[1, 9]),
+                (4, Found(&[9]), vec![hold], &[1, 9]),
+                (5, Found(&[9]), vec![], &[1, 9]),
+                (6, Done(hold), vec![], &[1, 9]),
+                (7, Found(&[9]), vec![hold], &[1, 9]),
+            ],
+        );
+        check(
+            "removed while it lingers, it is held anew and let go in its time",
+            vec![
+                (0, Found(&[]), vec![Job::Hold(vip(9))], &[]),
+                (10, Wanted(&[]), vec![], &[]),
+                (11, Done(Job::Hold(vip(9))), vec![inherited], &[]),
+                (12, Found(&[]), vec![], &[]),
+                (13, Done(inherited), vec![], &[]),
+                (14, Found(&[]), vec![], &[]),
             ],
         );
         check(

@@ -168,8 +168,7 @@ impl Kernel {
         let mut lock = None;
         let mut fresh = true;
         if let Some(pins) = &pins {
-            pins.prepare()?;
-            lock = Some(pins.lock()?);
+            lock = Some(pins.take()?);
             pins.verify(processors)?;
             fresh = pins.is_empty();
             for name in map::ALL {
@@ -217,8 +216,8 @@ impl Kernel {
     /// Attaches the program to an interface, or replaces the program that a
     /// previous agent has attached there.
     ///
-    /// With `fresh`, an attachment left behind is given up first: its mode is
-    /// not the one wanted.
+    /// `found` is the mode in which the interface runs a program now. If it is
+    /// not the one wanted, the attachment left behind is given up first.
     ///
     /// # Errors
     ///
@@ -228,12 +227,14 @@ impl Kernel {
         interface: &str,
         ifindex: u32,
         mode: Mode,
-        fresh: bool,
+        found: Option<Mode>,
     ) -> Result<Attachment, KernelError> {
-        if self.links.contains_key(&ifindex) {
+        if found.is_some() && self.links.contains_key(&ifindex) {
             return Ok(Attachment::Kept);
         }
-        let pin = self.pins.as_ref().map(|pins| pins.link(interface, ifindex));
+        // Somebody may have taken it off.
+        self.links.remove(&ifindex);
+        let pin = self.pins.as_ref().map(|pins| pins.link(ifindex));
         let failed = |error: &ProgramError| KernelError::Attach {
             interface: interface.to_owned(),
             message: chain(error),
@@ -243,7 +244,9 @@ impl Kernel {
         if let Some(pin) = &pin
             && pin.exists()
         {
-            if !fresh && let Some(link) = self.replace(pin).map_err(|e| failed(&e))? {
+            if found.is_none_or(|found| found == mode)
+                && let Some(link) = self.replace(pin).map_err(|e| failed(&e))?
+            {
                 self.links.insert(ifindex, link);
                 return Ok(Attachment::Replaced);
             }
@@ -310,22 +313,21 @@ impl Kernel {
     }
 
     /// Takes the program off one interface.
-    pub fn detach(&mut self, interface: &str, ifindex: u32) {
+    pub fn detach(&mut self, ifindex: u32) {
         self.links.remove(&ifindex);
         if let Some(pins) = &self.pins {
-            let _ = fs::remove_file(pins.link(interface, ifindex));
+            let _ = fs::remove_file(pins.link(ifindex));
         }
     }
 
-    /// Takes the program off all interfaces that are not `wanted`, given as
-    /// (name, index). Says which pins were removed.
-    pub fn detach_others(&mut self, wanted: &[(String, u32)]) -> Vec<PathBuf> {
-        self.links
-            .retain(|ifindex, _| wanted.iter().any(|(_, index)| index == ifindex));
+    /// Takes the program off all interfaces that are not `wanted`, given by
+    /// their indices. Says which pins were removed.
+    pub fn detach_others(&mut self, wanted: &[u32]) -> Vec<PathBuf> {
+        self.links.retain(|ifindex, _| wanted.contains(ifindex));
         let Some(pins) = &self.pins else {
             return Vec::new();
         };
-        let keep: Vec<PathBuf> = wanted.iter().map(|(name, i)| pins.link(name, *i)).collect();
+        let keep: Vec<PathBuf> = wanted.iter().map(|ifindex| pins.link(*ifindex)).collect();
         pins.links()
             .into_iter()
             .filter(|path| !keep.contains(path))

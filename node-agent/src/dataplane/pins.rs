@@ -3,7 +3,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
@@ -101,14 +101,11 @@ impl Pins {
         self.directory().join("program")
     }
 
-    /// Where the link to an interface is pinned. An interface made anew has
-    /// another index, and thus another pin.
+    /// Where the link to an interface is pinned. By its index: the name may
+    /// change, and an interface made anew has another index.
     #[must_use]
-    pub fn link(&self, interface: &str, ifindex: u32) -> PathBuf {
-        // The BPF file system takes no dots in names; interfaces may have
-        // them (eth0.100).
-        let interface = interface.replace('.', "_");
-        self.directory().join(format!("link-{interface}-{ifindex}"))
+    pub fn link(&self, ifindex: u32) -> PathBuf {
+        self.directory().join(format!("link-{ifindex}"))
     }
 
     /// Pins of links found.
@@ -141,51 +138,71 @@ impl Pins {
     ///
     /// When it is not on a BPF file system, or holds another layout.
     pub fn prepare(&self) -> Result<(), PinsError> {
-        let fail = |path: &Path| {
-            let path = path.to_owned();
-            move |source| PinsError::Directory { path, source }
-        };
         let existing = self
             .root
             .ancestors()
             .find(|path| path.exists())
             .unwrap_or(Path::new("/"));
-        if !is_bpffs(existing).map_err(fail(existing))? {
-            return Err(PinsError::NotBpffs(self.root.clone()));
-        }
+        self.require_bpffs(existing)?;
         let directory = self.directory();
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(&directory)
-            .map_err(fail(&directory))?;
-        let siblings = fs::read_dir(&self.root).map_err(fail(&self.root))?;
+            .map_err(in_directory(&directory))?;
+        self.inspect()
+    }
+
+    /// As [`Pins::prepare`], and keeps every other vipd, of whatever layout,
+    /// away while the lock lives; the kernel lets go of it when the process ends,
+    /// however it ends.
+    ///
+    /// # Errors
+    ///
+    /// The same, and when another has it.
+    pub fn take(&self) -> Result<Lock, PinsError> {
+        self.prepare()?;
+        self.lock()
+    }
+
+    /// As [`Pins::take`], but makes nothing: `None` when there is no such place.
+    ///
+    /// # Errors
+    ///
+    /// The same.
+    pub fn take_existing(&self) -> Result<Option<Lock>, PinsError> {
+        if !self.root.exists() {
+            return Ok(None);
+        }
+        self.require_bpffs(&self.root)?;
+        self.inspect()?;
+        self.lock().map(Some)
+    }
+
+    fn lock(&self) -> Result<Lock, PinsError> {
+        let file = fs::File::open(&self.root).map_err(in_directory(&self.root))?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Lock(file)),
+            Err(rustix::io::Errno::WOULDBLOCK) => Err(PinsError::Busy(self.root.clone())),
+            Err(error) => Err(in_directory(&self.root)(error.into())),
+        }
+    }
+
+    fn require_bpffs(&self, existing: &Path) -> Result<(), PinsError> {
+        if is_bpffs(existing).map_err(in_directory(existing))? {
+            return Ok(());
+        }
+        Err(PinsError::NotBpffs(self.root.clone()))
+    }
+
+    fn inspect(&self) -> Result<(), PinsError> {
+        let siblings = fs::read_dir(&self.root).map_err(in_directory(&self.root))?;
         for sibling in siblings.flatten() {
-            if sibling.path() != directory {
+            if sibling.path() != self.directory() {
                 return Err(PinsError::OtherLayout(sibling.path()));
             }
         }
         Ok(())
-    }
-
-    /// Keeps every other vipd away from these pins while the lock lives; the
-    /// kernel lets go of it when the process ends, however it ends.
-    ///
-    /// # Errors
-    ///
-    /// When another has it.
-    pub fn lock(&self) -> Result<Lock, PinsError> {
-        let directory = self.directory();
-        let fail = |source| PinsError::Directory {
-            path: directory.clone(),
-            source,
-        };
-        let file = fs::File::open(&directory).map_err(fail)?;
-        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Lock(file)),
-            Err(rustix::io::Errno::WOULDBLOCK) => Err(PinsError::Busy(directory)),
-            Err(error) => Err(fail(error.into())),
-        }
     }
 
     /// Compares every map that is already pinned with what this version
@@ -260,6 +277,12 @@ impl Pins {
         }
         Ok(removed)
     }
+}
+
+/// What to say of a directory that cannot be used.
+fn in_directory(path: &Path) -> impl FnOnce(io::Error) -> PinsError + use<> {
+    let path = path.to_owned();
+    move |source| PinsError::Directory { path, source }
 }
 
 fn is_bpffs(path: &Path) -> io::Result<bool> {

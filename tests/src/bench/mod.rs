@@ -18,7 +18,7 @@ pub use self::service::service;
 pub struct Machine {
     /// Name of the processor and how many of them there are.
     pub processor: String,
-    /// The kernel's release.
+    /// The kernel's version, without the name of its build.
     pub kernel: String,
     /// In UTC, as `date` writes it.
     pub date: String,
@@ -45,7 +45,7 @@ impl Machine {
                 field("model"),
                 all("processor").count(),
             ),
-            kernel: format!("Linux {}", kernel.trim()),
+            kernel: format!("Linux {}", version(&kernel)),
             date: today(),
         }
     }
@@ -97,6 +97,13 @@ pub fn write_docs(name: &str, text: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The numbers that a kernel's release begins with.
+fn version(release: &str) -> &str {
+    let end = release.find(|c: char| !c.is_ascii_digit() && c != '.');
+    let numbers = &release[..end.unwrap_or(release.len())];
+    numbers.trim_end_matches('.')
+}
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
@@ -109,4 +116,21 @@ fn today() -> String {
         |_| "?".to_owned(),
         |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::version;
+
+    #[test]
+    fn of_a_kernels_release_the_numbers_are_told() {
+        for (release, told) in [
+            ("6.1.0-37-amd64\n", "6.1.0"),
+            ("6.12.9+bpo-cloud-amd64", "6.12.9"),
+            ("6.18.5.abc", "6.18.5"),
+            ("6.18\n", "6.18"),
+        ] {
+            assert_eq!(version(release), told, "{release}");
+        }
+    }
 }

@@ -144,7 +144,6 @@ fn memory(pid: u32) -> Result<u64> {
 fn config(rack: &Rack) -> AgentConfig {
     AgentConfig {
         service: "flow_idle = \"8s\"\n".to_owned(),
-        check: "interval = \"1s\"\ntimeout = \"1s\"\nrise = 1\nfall = 3\n".to_owned(),
         ..AgentConfig::default()
     }
     .service("web", VIP6.into(), "ipip", &rack.backends)

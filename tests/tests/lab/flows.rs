@@ -22,8 +22,6 @@ const RENEWED: usize = 100;
 /// Longer than any connection is silent.
 const MEMORY: &str = "flow_idle = \"8s\"\n";
 const PAUSE: Duration = Duration::from_millis(1200);
-/// Two busy processors answer late now and then; that is no death.
-const PATIENT: &str = "interval = \"700ms\"\ntimeout = \"700ms\"\nrise = 1\nfall = 3\n";
 
 #[test]
 fn ten_thousand_connections_outlive_twenty_changes_a_restart_and_a_move() {
@@ -344,7 +342,6 @@ fn sources() -> impl Iterator<Item = Ipv4Addr> {
 fn config(backends: &[vipd_tests::Machine], memory: &str, weights: &[u16]) -> AgentConfig {
     let config = AgentConfig {
         service: memory.to_owned(),
-        check: PATIENT.to_owned(),
         ..AgentConfig::default()
     };
     let config = config.service("web", VIP.into(), "ipip", &[]);

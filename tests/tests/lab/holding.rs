@@ -1,9 +1,10 @@
 //! One vipd at a time holds a data plane, and keeps it through whatever
 //! happens to the vipd.
 
-use std::{thread::sleep, time::Duration};
+use std::{fs, thread::sleep, time::Duration};
 
 use anyhow::{Result, ensure};
+use vipd::dataplane::pins::Pins;
 use vipd_tests::{AgentConfig, Probes, Rack, Site, Size, Vipd};
 
 use crate::support::{VIP, in_lab};
@@ -76,49 +77,36 @@ fn no_other_vipd_touches_the_data_plane_of_a_running_agent() {
 }
 
 #[test]
-fn interfaces_come_and_go_with_a_reload_and_a_refused_one_changes_nothing() {
+fn unload_leaves_the_routes_of_a_running_agent_and_lost_ones_come_back() {
     in_lab(|lab| {
         let site = site(lab)?;
         let balancer = &site.rack.balancers[0];
-        balancer
+        let held = || -> Result<bool> {
+            let arguments = ["route", "show", "proto", "86"];
+            let routes = balancer.host.run("ip", &arguments)?;
+            Ok(routes.contains(&format!("unreachable {VIP}")))
+        };
+        ensure!(held()?, "the VIP is announced and held");
+
+        // Of the agent's own layout nothing is to be seen any more.
+        let pins = Pins::new(&balancer.host.pins().join("vipd")).directory();
+        fs::remove_dir_all(&pins)?;
+        let file = balancer.host.dir().join("vipd.toml");
+        let arguments = ["unload", "--config", &file.to_string_lossy()];
+        let refused = balancer
             .host
-            .ip("link add extra0 type veth peer name extra1\n\
-             link set extra0 up\nlink set extra1 up\n")?;
-        let with = |interfaces: &str| {
-            let text = config(&site.rack).text(balancer);
-            text.replace(
-                "interfaces = [\"eth0\"]",
-                &format!("interfaces = [{interfaces}]"),
-            )
-        };
-        let has_xdp = |name: &str| -> Result<bool> {
-            let link = balancer
-                .host
-                .run("ip", &["-details", "link", "show", name])?;
-            Ok(link.contains("prog/xdp"))
-        };
-
-        site.agents[0].reload(&with("\"eth0\", \"extra0\""))?;
-        ensure!(
-            has_xdp("eth0")? && has_xdp("extra0")?,
-            "both carry the program"
-        );
-
-        let refused = site.agents[0].reload(&with("\"eth0\", \"extra1\", \"nowhere0\""));
+            .run(&Vipd::binary()?.to_string_lossy(), &arguments);
+        ensure!(held()?, "the route is gone: {refused:?}");
         let words = format!("{:#}", refused.expect_err("it is refused"));
-        ensure!(words.contains("nowhere0"), "{words}");
-        ensure!(!has_xdp("extra1")?, "nothing was attached");
-        ensure!(has_xdp("extra0")?, "nothing was taken off");
+        ensure!(words.contains("another vipd uses"), "{words}");
 
-        site.agents[0].reload(&with("\"eth0\""))?;
-        vipd_tests::wait_until("the program is off extra0", Duration::from_secs(20), || {
-            ensure!(!has_xdp("extra0")?, "it is still attached");
+        balancer.host.ip("route flush proto 86\n")?;
+        ensure!(!held()?, "somebody has removed the route");
+        vipd_tests::wait_until("the route is there again", Duration::from_secs(40), || {
+            ensure!(held()?, "there is none");
             Ok(())
         })?;
-        site.agents[0].reload(&with("\"extra0\", \"eth0\""))?;
-        ensure!(has_xdp("extra0")?, "it came back");
         let status = site.agents[0].status()?;
-        ensure!(status["dataplane"]["fault"].is_null(), "{status}");
         ensure!(status["vips"][0]["announced"] == true, "{status}");
         Ok(())
     });

@@ -7,6 +7,7 @@ mod flooding;
 mod flows;
 mod forwarding;
 mod holding;
+mod interfaces;
 mod loading;
 mod looking;
 mod old_kernel;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use vipd_tests::{AgentConfig, Held, Lab, Probes, Site, Size};
+use vipd_tests::{AgentConfig, Held, Lab, Probes, QUICK, Site, Size};
 
 use crate::support::{VIP, in_lab};
 
@@ -16,7 +16,7 @@ const HELD: usize = 60;
 #[test]
 fn a_killed_backend_takes_only_its_own_connections_along() {
     in_lab(|lab| {
-        let mut site = site(lab)?;
+        let mut site = site_checked(lab, QUICK)?;
         let (held, probes) = begin(&site)?;
         let event = Instant::now();
         site.servers[1].kill()?;
@@ -95,12 +95,20 @@ fn established_connections_outlive_the_silent_death_of_a_balancer() {
 }
 
 fn site(lab: &Lab) -> Result<Site> {
+    site_checked(lab, &AgentConfig::default().check)
+}
+
+fn site_checked(lab: &Lab, check: &str) -> Result<Site> {
     let size = Size {
         balancers: 2,
         backends: 3,
     };
     Site::build(lab, size, &[VIP.into()], &|rack| {
-        AgentConfig::default().service("web", VIP.into(), "ipip", &rack.backends)
+        let config = AgentConfig {
+            check: check.to_owned(),
+            ..AgentConfig::default()
+        };
+        config.service("web", VIP.into(), "ipip", &rack.backends)
     })
 }
 

@@ -11,28 +11,16 @@ use vipd_control::{
     standing::Standing,
 };
 
+use vipd_tests::Scratch;
+
 use crate::bench::{INGRESS, address, count, reach, service, settings, way};
 
 const VIP: &str = "198.51.100.10";
 const UP: &str = "192.0.2.21";
 const DOWN: &str = "192.0.2.22";
 
-/// Pins of this test, removed whatever happens.
-pub struct Scratch(pub std::path::PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = Pins::new(&self.0).remove();
-    }
-}
-
-pub fn scratch(name: &str) -> Scratch {
-    let path = format!("/sys/fs/bpf/vipd-test-{}-{name}", std::process::id());
-    Scratch(path.into())
-}
-
 fn load(scratch: &Scratch) -> (Kernel, Applier) {
-    let (kernel, tables) = Kernel::load(Some(&scratch.0), false).unwrap_or_else(|error| {
+    let (kernel, tables) = Kernel::load(Some(scratch.path()), false).unwrap_or_else(|error| {
         panic!("{error}\nthe packet tier needs root and `cargo xtask setup`")
     });
     (kernel, Applier::new(tables, settings()))
@@ -54,7 +42,7 @@ fn ways() -> Ways {
 
 #[test]
 fn a_new_agent_knows_who_was_available_and_changes_nothing() {
-    let scratch = scratch("adoption");
+    let scratch = Scratch::new("adoption");
     let service = service("web", VIP, Protocol::Tcp, Mode::Ipip, &[(UP, 1), (DOWN, 1)]);
     let desired = desired(&service);
     let now = std::time::Instant::now();
@@ -96,7 +84,7 @@ fn a_new_agent_knows_who_was_available_and_changes_nothing() {
 
 #[test]
 fn what_the_configuration_no_longer_names_is_taken_away() {
-    let scratch = scratch("leftover");
+    let scratch = Scratch::new("leftover");
     let service = service("web", VIP, Protocol::Tcp, Mode::Ipip, &[(UP, 1), (DOWN, 1)]);
     let now = std::time::Instant::now();
     let (kernel, mut old) = load(&scratch);
@@ -125,15 +113,15 @@ fn what_the_configuration_no_longer_names_is_taken_away() {
 #[test]
 fn a_map_of_another_shape_is_refused_before_it_is_used() {
     use aya::maps::MapData;
-    let scratch = scratch("mismatch");
+    let scratch = Scratch::new("mismatch");
     drop(load(&scratch));
-    let pins = Pins::new(&scratch.0);
+    let pins = Pins::new(scratch.path());
     let plane = pins.map(vipd_abi::map::PLANE);
     // Somebody puts the counters where the tables should be.
     std::fs::remove_file(&plane).expect("the tables were pinned");
     let counts = MapData::from_pin(pins.map(vipd_abi::map::COUNTS)).expect("they are pinned");
     counts.pin(&plane).expect("can be pinned");
-    let error = Kernel::load(Some(&scratch.0), false)
+    let error = Kernel::load(Some(scratch.path()), false)
         .err()
         .expect("is refused")
         .to_string();
@@ -154,7 +142,7 @@ fn pins_go_only_onto_a_bpf_file_system() {
 
 #[test]
 fn until_the_ways_are_known_packets_take_the_ones_they_took() {
-    let scratch = scratch("unknown-ways");
+    let scratch = Scratch::new("unknown-ways");
     let service = service("web", VIP, Protocol::Tcp, Mode::Ipip, &[(UP, 1), (DOWN, 1)]);
     let desired = desired(&service);
     let now = std::time::Instant::now();
@@ -180,7 +168,7 @@ fn until_the_ways_are_known_packets_take_the_ones_they_took() {
 
 #[test]
 fn an_agent_killed_while_it_moved_slots_leaves_no_index_to_be_used_twice() {
-    let scratch = scratch("half-moved");
+    let scratch = Scratch::new("half-moved");
     let service = service("web", VIP, Protocol::Tcp, Mode::Ipip, &[(UP, 1)]);
     let desired = desired(&service);
     let now = std::time::Instant::now();
@@ -239,7 +227,7 @@ fn an_agent_killed_while_it_moved_slots_leaves_no_index_to_be_used_twice() {
 
 #[test]
 fn a_farm_that_was_wholly_down_is_not_taken_for_healthy() {
-    let scratch = scratch("forsaken");
+    let scratch = Scratch::new("forsaken");
     let service = service("web", VIP, Protocol::Tcp, Mode::Ipip, &[(UP, 1), (DOWN, 1)]);
     let now = std::time::Instant::now();
     let (kernel, mut old) = load(&scratch);
@@ -270,9 +258,9 @@ fn a_farm_that_was_wholly_down_is_not_taken_for_healthy() {
 
 #[test]
 fn two_agents_cannot_have_the_same_pins() {
-    let scratch = scratch("lock");
+    let scratch = Scratch::new("lock");
     let (_kernel, _applier) = load(&scratch);
-    let error = Kernel::load(Some(&scratch.0), false)
+    let error = Kernel::load(Some(scratch.path()), false)
         .err()
         .expect("is refused")
         .to_string();

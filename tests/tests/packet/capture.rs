@@ -17,9 +17,9 @@ use vipd::{
 };
 use vipd_abi::{CaptureFilter, Captured, Verdict};
 use vipd_control::model::{Mode, Protocol};
+use vipd_tests::Scratch;
 
 use crate::{
-    adoption::{Scratch, scratch},
     bench::{Bench, INGRESS, address, service, way},
     frames::{Payload, tcp, udp},
 };
@@ -33,7 +33,7 @@ const CLIENT6: &str = "2001:db8:c::7";
 
 #[test]
 fn a_filter_lets_through_what_it_names_and_nothing_else() {
-    let scratch = scratch("capture-filter");
+    let scratch = Scratch::new("capture-filter");
     let mut tapped = Tapped::new(&scratch);
     let net = |text: &str| Some(text.parse::<IpNet>().expect("a prefix"));
     let any = Request::default;
@@ -169,7 +169,7 @@ fn a_filter_lets_through_what_it_names_and_nothing_else() {
 
 #[test]
 fn a_captured_packet_is_what_came_and_what_leaves() {
-    let scratch = scratch("capture-content");
+    let scratch = Scratch::new("capture-content");
     let mut tapped = Tapped::new(&scratch);
     tapped.ask_for(&Request::default());
     let long = |length| {
@@ -234,7 +234,7 @@ fn a_capture_is_bounded_by_sample_rate_copies_and_deadline() {
     let mut here = CpuSet::new();
     here.set(sched_getcpu());
     sched_setaffinity(None, &here).expect("a thread may stay where it is");
-    let scratch = scratch("capture-bounds");
+    let scratch = Scratch::new("capture-bounds");
     let mut tapped = Tapped::new(&scratch);
     let frame = tcp(CLIENT, WEB).frame();
     let of = |tapped: &mut Tapped, number| {
@@ -297,7 +297,7 @@ fn a_capture_is_bounded_by_sample_rate_copies_and_deadline() {
 
 #[test]
 fn what_nobody_reads_is_lost_and_counted_while_packets_are_forwarded() {
-    let scratch = scratch("capture-lost");
+    let scratch = Scratch::new("capture-lost");
     let mut tapped = Tapped::new(&scratch);
     tapped.ask_for(&Request {
         rate: Some(100_000),
@@ -331,8 +331,8 @@ impl Tapped {
             (address(BACKEND), way(INGRESS, "192.0.2.11")),
             (address(BACKEND6), way(INGRESS, "2001:db8:1::11")),
         ]);
-        let bench = Bench::load(Some(&scratch.0), services, &ways, |_| true);
-        let mut tap = Tap::load(&Pins::new(&scratch.0)).expect("the program is taken");
+        let bench = Bench::load(Some(scratch.path()), services, &ways, |_| true);
+        let mut tap = Tap::load(&Pins::new(scratch.path())).expect("the program is taken");
         let packets = tap.packets().expect("a ring buffer");
         let names = Names::of(&bench.applied);
         Self {

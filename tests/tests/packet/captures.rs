@@ -26,8 +26,7 @@ use vipd::{
     },
 };
 use vipd_abi::map;
-
-use crate::adoption::{Scratch, scratch};
+use vipd_tests::Scratch;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -136,12 +135,12 @@ impl Host {
         // SAFETY: the thread keeps its table of open files.
         unsafe { rustix::thread::unshare_unsafe(network) }.expect("the packet tier needs root");
         ip("link add left type veth peer name right");
-        let scratch = scratch(name);
-        let (mut kernel, _) = Kernel::load(Some(&scratch.0), false).unwrap_or_else(|error| {
+        let scratch = Scratch::new(name);
+        let (mut kernel, _) = Kernel::load(Some(scratch.path()), false).unwrap_or_else(|error| {
             panic!("{error}\nthe packet tier needs root and `cargo xtask build`")
         });
         let ours = kernel.program_id().expect("an id");
-        let pins = Pins::new(&scratch.0);
+        let pins = Pins::new(scratch.path());
         let mut bad = Vec::new();
         let mut spoil = |name: &str| {
             if with_bad_pins {
@@ -153,7 +152,7 @@ impl Host {
         };
         spoil("link-first");
         for name in INTERFACES {
-            let attached = kernel.attach(name, index(name), Mode::Native, false);
+            let attached = kernel.attach(name, index(name), Mode::Native, None);
             attached.unwrap_or_else(|error| panic!("{error}"));
         }
         spoil("link-last");
@@ -166,7 +165,7 @@ impl Host {
     }
 
     fn pins(&self) -> Pins {
-        Pins::new(&self.scratch.0)
+        Pins::new(self.scratch.path())
     }
 
     /// Captures, and what keeps them going.

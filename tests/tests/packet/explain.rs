@@ -17,9 +17,9 @@ use vipd_abi::{
     flow_bucket, flow_hash,
 };
 use vipd_control::model::{Mode, Protocol};
+use vipd_tests::Scratch;
 
 use crate::{
-    adoption::{Scratch, scratch},
     bench::{Bench, ELSEWHERE, INGRESS, address, service, settings, way},
     frames::{Packet, Payload, tcp},
 };
@@ -34,14 +34,14 @@ const SIX: &str = "2001:db8:100::10";
 
 #[test]
 fn what_is_explained_is_what_packets_get_in_every_phase() {
-    let scratch = scratch("explain");
+    let scratch = Scratch::new("explain");
     let mut bench = bench(&scratch);
     let mut random = Rng::with_seed(7);
     unsettle(bench.applier.tables(), &mut random);
     let flows = flows(bench.applier.tables(), &mut random);
 
     let before = Snapshot::of(bench.applier.tables());
-    let mut explainer = Explainer::load(&Pins::new(&scratch.0)).expect("the program is taken");
+    let mut explainer = Explainer::load(&Pins::new(scratch.path())).expect("the program is taken");
     let answers: Vec<Answer> = flows
         .iter()
         .map(|flow| explainer.ask(&flow.frame, INGRESS).expect("an answer"))
@@ -109,9 +109,9 @@ fn what_is_explained_is_what_packets_get_in_every_phase() {
 
 #[test]
 fn asking_uses_up_none_of_the_answers_to_what_is_too_big() {
-    let scratch = scratch("explain-too-big");
+    let scratch = Scratch::new("explain-too-big");
     let mut bench = bench(&scratch);
-    let mut explainer = Explainer::load(&Pins::new(&scratch.0)).expect("the program is taken");
+    let mut explainer = Explainer::load(&Pins::new(scratch.path())).expect("the program is taken");
     for packet in [tcp("203.0.113.7", WEB), tcp("2001:db8:c::7", SIX)] {
         let frame = packet.with(too_big).frame();
         for n in 0..2000 {
@@ -135,9 +135,9 @@ fn too_big(packet: &mut Packet) {
 
 #[test]
 fn an_interface_that_is_not_there_is_refused_in_words() {
-    let scratch = scratch("explain-nowhere");
+    let scratch = Scratch::new("explain-nowhere");
     let bench = bench(&scratch);
-    let mut explainer = Explainer::load(&Pins::new(&scratch.0)).expect("the program is taken");
+    let mut explainer = Explainer::load(&Pins::new(scratch.path())).expect("the program is taken");
     let error = explainer.ask(&tcp("203.0.113.7", WEB).frame(), 0x7fff_ffff);
     let error = error.expect_err("no such interface").to_string();
     assert!(error.contains("does not run the program"), "{error}");
@@ -146,8 +146,8 @@ fn an_interface_that_is_not_there_is_refused_in_words() {
 
 #[test]
 fn nothing_is_explained_where_nothing_is_loaded() {
-    let scratch = scratch("explain-nothing");
-    let Err(error) = Explainer::load(&Pins::new(&scratch.0)) else {
+    let scratch = Scratch::new("explain-nothing");
+    let Err(error) = Explainer::load(&Pins::new(scratch.path())) else {
         panic!("there is nothing to explain");
     };
     assert!(
@@ -190,7 +190,7 @@ fn bench(scratch: &Scratch) -> Bench {
         way.mac[5] = number;
         ways.insert(address(backend), way);
     }
-    Bench::load(Some(&scratch.0), services, &ways, |_| true)
+    Bench::load(Some(scratch.path()), services, &ways, |_| true)
 }
 
 /// Puts the slots of every service into all phases, some without an owner, and

@@ -8,7 +8,7 @@ use std::{
 };
 
 use fastrand::Rng;
-use vipd::dataplane::pins::Pins;
+use vipd_tests::Scratch;
 
 /// Agents killed, one after the other, over the same pinned maps.
 const KILLS: usize = 200;
@@ -21,10 +21,7 @@ fn two_hundred_agents_killed_while_they_change_the_maps_leave_them_consistent() 
     let seed = Rng::new().u64(..);
     println!("seed {seed}");
     let mut random = Rng::with_seed(seed);
-    let pins = Scratch(format!(
-        "/sys/fs/bpf/vipd-test-{}-killed",
-        std::process::id()
-    ));
+    let pins = Scratch::new("killed");
     let mut unfinished = 0;
     for kill in 0..KILLS {
         let mut agent = Agent::start(&pins, random.u64(..));
@@ -42,15 +39,6 @@ fn two_hundred_agents_killed_while_they_change_the_maps_leave_them_consistent() 
     assert!(unfinished > 0, "no agent was killed at work");
 }
 
-/// Pins, removed whatever happens.
-struct Scratch(String);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = Pins::new(self.0.as_ref()).remove();
-    }
-}
-
 /// A process that is killed when it is dropped.
 struct Agent(Child, BufReader<ChildStdout>);
 
@@ -61,7 +49,8 @@ impl Agent {
 
     fn spawn(pins: &Scratch, seed: u64, further: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_killed_agent"))
-            .args([&pins.0, &seed.to_string()])
+            .arg(pins.path())
+            .arg(seed.to_string())
             .args(further)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

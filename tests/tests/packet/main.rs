@@ -20,6 +20,7 @@ mod killed;
 mod kinds;
 mod learning;
 mod phases;
+mod pinning;
 mod random;
 mod spread;
 mod too_big;

@@ -47,19 +47,9 @@ pub const LAB: &[Package] = &[
         why: "labs turn checksum offload off on veth, where XDP would send unfinished sums",
     },
     Package {
-        name: "nftables",
-        provides: "nft",
-        why: "labs let a host fall silent by dropping its packets",
-    },
-    Package {
         name: "iputils-ping",
         provides: "ping",
         why: "labs ask whether a host answers",
-    },
-    Package {
-        name: "tcpdump",
-        provides: "tcpdump",
-        why: "labs record the packets of a test that fails",
     },
     Package {
         name: "tshark",
@@ -75,11 +65,6 @@ pub const LAB: &[Package] = &[
         name: "frr",
         provides: "/usr/lib/frr/bgpd",
         why: "a second, independent router for the BGP labs",
-    },
-    Package {
-        name: "gobgpd",
-        provides: "gobgpd",
-        why: "a third router for the BGP labs",
     },
     Package {
         name: "nginx-light",

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use vipd_tests::{AgentConfig, Lab, Nginx, Probes, Rack, Site, Size, Vipd, host_prefix};
+use vipd_tests::{AgentConfig, Lab, Nginx, Probes, QUICK, Rack, Site, Size, Vipd, host_prefix};
 
 use crate::{
     scene::{self, HELD},
@@ -77,6 +77,7 @@ impl<'a> Stage<'a> {
         let config = AgentConfig {
             // Short, so that the ring is at rest soon after b2 is back.
             service: "flow_idle = \"2s\"\n".to_owned(),
+            check: QUICK.to_owned(),
             ..AgentConfig::default()
         };
         let config = config.service("web", VIP.into(), "ipip", &site.rack.backends);

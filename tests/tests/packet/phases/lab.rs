@@ -15,7 +15,6 @@ use vipd::{
         apply::{Applied, Applier, PhaseCount},
         clock::Ticker,
         kernel::Kernel,
-        pins::Pins,
     },
     netlink::way::Ways,
 };
@@ -25,6 +24,8 @@ use vipd_control::{
     model::{Mode, Model, Protocol, Service},
     standing::Standing,
 };
+
+use vipd_tests::Scratch;
 
 use crate::{
     bench::{INGRESS, XDP_TX, address, count, reach, service, settings, way},
@@ -51,15 +52,6 @@ pub struct Lab {
 /// Flows by their ports, and where they are to stay.
 pub type Flows = BTreeMap<u16, IpAddr>;
 
-/// Pins of one test, removed whatever happens.
-struct Scratch(std::path::PathBuf);
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        let _ = Pins::new(&self.0).remove();
-    }
-}
-
 struct View<'a>(&'a BTreeMap<IpAddr, Standing>);
 
 impl HealthView for View<'_> {
@@ -81,14 +73,13 @@ impl Lab {
 
     /// The same, with backends that are all like this.
     pub fn start(name: &str, backends: usize, idle: Duration, standing: Standing) -> Self {
-        let path = format!("/sys/fs/bpf/vipd-test-{}-{name}", std::process::id());
         let backends: Vec<_> = BACKENDS[..backends].iter().map(|b| (*b, 1)).collect();
         let service = service("web", VIP, Protocol::Tcp, Mode::Ipip, &backends);
         let mut service = Service::clone(&service);
         (service.idle, service.ring_size) = (idle, 64);
         let standing = |b: &(&str, u16)| (address(b.0), standing);
         let mut lab = Self {
-            pins: Scratch(path.into()),
+            pins: Scratch::new(name),
             service: Arc::new(service),
             standing: backends.iter().map(standing).collect(),
             ways: BACKENDS
@@ -106,9 +97,10 @@ impl Lab {
 
     pub fn start_agent(&mut self) {
         self.plane = None;
-        let (kernel, tables) = Kernel::load(Some(&self.pins.0), false).unwrap_or_else(|error| {
-            panic!("{error}\nthe packet tier needs root and `cargo xtask setup`")
-        });
+        let (kernel, tables) =
+            Kernel::load(Some(self.pins.path()), false).unwrap_or_else(|error| {
+                panic!("{error}\nthe packet tier needs root and `cargo xtask setup`")
+            });
         let ticker = Ticker::start(Arc::clone(&tables.clock)).expect("a thread");
         self.plane = Some((kernel, Applier::new(tables, settings()), ticker));
         self.desired = Desired::default();

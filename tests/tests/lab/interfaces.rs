@@ -1,0 +1,118 @@
+//! Interfaces that come, go, and are not what they were: what a reload makes of
+//! them, and the next agent.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use vipd_tests::{AgentConfig, Lab, Site, wait_until};
+
+use crate::support::{SMALL, VIP, in_lab};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+#[test]
+fn interfaces_come_and_go_with_a_reload_and_a_refused_one_changes_nothing() {
+    in_lab(|lab| {
+        let site = site(lab)?;
+        site.agents[0].reload(&with(&site, &["eth0", "extra0"]))?;
+        ensure!(
+            has_xdp(&site, "eth0")? && has_xdp(&site, "extra0")?,
+            "both carry the program"
+        );
+
+        let refused = site.agents[0].reload(&with(&site, &["eth0", "extra1", "nowhere0"]));
+        let words = format!("{:#}", refused.expect_err("it is refused"));
+        ensure!(words.contains("nowhere0"), "{words}");
+        ensure!(!has_xdp(&site, "extra1")?, "nothing was attached");
+        ensure!(has_xdp(&site, "extra0")?, "nothing was taken off");
+
+        site.agents[0].reload(&with(&site, &["eth0"]))?;
+        wait_until("the program is off extra0", PATIENCE, || {
+            ensure!(!has_xdp(&site, "extra0")?, "it is still attached");
+            Ok(())
+        })?;
+        site.agents[0].reload(&with(&site, &["extra0", "eth0"]))?;
+        ensure!(has_xdp(&site, "extra0")?, "it came back");
+        ensure_forwarding(&site)
+    });
+}
+
+#[test]
+fn a_reload_attaches_to_an_interface_that_was_made_anew() {
+    in_lab(|lab| {
+        let site = site(lab)?;
+        let host = &site.rack.balancers[0].host;
+        let text = with(&site, &["eth0", "extra0"]);
+        site.agents[0].reload(&text)?;
+        ensure_forwarding(&site)?;
+        let fault = |words: &str| {
+            wait_until("the fault is seen", PATIENCE, || {
+                let fault = site.agents[0].status()?["dataplane"]["fault"].to_string();
+                ensure!(fault.contains(words), "no {words:?} in {fault}");
+                Ok(())
+            })
+        };
+        host.ip("link del extra0\n")?;
+        fault("extra0 is gone")?;
+        host.ip(EXTRA)?;
+        fault("detached from extra0; `vipd reload` attaches it")?;
+        site.agents[0].reload(&text)?;
+        ensure!(has_xdp(&site, "extra0")?, "it is not attached");
+        ensure_forwarding(&site)
+    });
+}
+
+#[test]
+fn an_interface_that_was_renamed_keeps_its_program_for_the_next_agent() {
+    in_lab(|lab| {
+        let mut site = site(lab)?;
+        site.agents[0].reload(&with(&site, &["eth0", "extra0"]))?;
+        ensure_forwarding(&site)?;
+        site.agents[0].process().kill()?;
+        let host = site.rack.balancers[0].host.clone();
+        host.ip("link set extra0 down\nlink set extra0 name wan.7\nlink set wan.7 up\n")?;
+        host.write("vipd.toml", &with(&site, &["eth0", "wan.7"]))?;
+        site.agents[0].start_again()?;
+        let log = site.agents[0].log();
+        ensure!(log.contains("XDP on wan.7 taken over"), "{log}");
+        ensure_forwarding(&site)
+    });
+}
+
+/// Two more interfaces, which nothing comes by.
+const EXTRA: &str = "link add extra0 type veth peer name extra1\n\
+                     link set extra0 up\nlink set extra1 up\n";
+
+/// One balancer with [`EXTRA`].
+fn site(lab: &Lab) -> Result<Site> {
+    let site = Site::build(lab, SMALL, &[VIP.into()], &|rack| {
+        AgentConfig::default().service("web", VIP.into(), "ipip", &rack.backends)
+    })?;
+    site.rack.balancers[0].host.ip(EXTRA)?;
+    Ok(site)
+}
+
+/// The balancer's configuration, with these interfaces.
+fn with(site: &Site, interfaces: &[&str]) -> String {
+    let config = AgentConfig::default().service("web", VIP.into(), "ipip", &site.rack.backends);
+    config.text(&site.rack.balancers[0]).replace(
+        "interfaces = [\"eth0\"]",
+        &format!("interfaces = {interfaces:?}"),
+    )
+}
+
+fn has_xdp(site: &Site, interface: &str) -> Result<bool> {
+    let host = &site.rack.balancers[0].host;
+    let link = host.run("ip", &["-details", "link", "show", interface])?;
+    Ok(link.contains("prog/xdp"))
+}
+
+/// The data plane is in order, and the VIP is announced.
+fn ensure_forwarding(site: &Site) -> Result<()> {
+    wait_until("all is well", PATIENCE, || {
+        let status = site.agents[0].status()?;
+        ensure!(status["dataplane"]["fault"].is_null(), "{status}");
+        ensure!(status["vips"][0]["announced"] == true, "{status}");
+        Ok(())
+    })
+}
