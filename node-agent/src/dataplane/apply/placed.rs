@@ -14,6 +14,8 @@ pub struct Placed {
     pub ring: (u32, u32),
     /// Whether the table in force names this ring.
     pub in_force: bool,
+    /// The ring that it names otherwise, if any.
+    pub outgoing_ring: Option<(u32, u32)>,
     /// Slots that are not stable.
     pub unsettled: Unsettled,
     pub backends: BTreeMap<IpAddr, PlacedBackend>,
@@ -46,6 +48,7 @@ impl Placed {
             number,
             ring: (0, 0),
             in_force: false,
+            outgoing_ring: None,
             unsettled: Unsettled::default(),
             backends: BTreeMap::new(),
             former: BTreeMap::new(),

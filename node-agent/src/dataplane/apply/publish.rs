@@ -115,6 +115,7 @@ impl Applier {
         for placed in self.services.values_mut() {
             if !placed.in_force && placed.plan.is_some() {
                 placed.in_force = true;
+                placed.outgoing_ring = None;
                 placed.unsettled.restart(now);
             }
         }

@@ -30,6 +30,9 @@ impl Applier {
         if placed.ring.1 != 0 {
             self.retired.rings.push(placed.ring);
         }
+        if placed.in_force {
+            placed.outgoing_ring = Some(placed.ring);
+        }
         placed.ring = (start, size);
         placed.in_force = false;
         placed.unsettled = Unsettled::default();
@@ -44,8 +47,28 @@ impl Applier {
         Ok(())
     }
 
-    /// Turns the slots that differ.
+    /// Turns the slots that differ, in the ring that packets still use too: the
+    /// table may have to wait.
     pub(super) fn write_slots(&self, placed: &mut Placed, plan: &Arc<ServicePlan>) {
+        if let Some(ring) = placed.outgoing_ring {
+            self.turn_slots(placed, ring, plan);
+        }
+        let turned = self.turn_slots(placed, placed.ring, plan);
+        // By now the last of them is stored.
+        let now = self.tables.clock.tick();
+        for (slot, old, new) in turned {
+            placed.unsettled.note(slot, old, new, now);
+        }
+    }
+
+    /// Turns the slots of a ring, which may be of another size than planned. Says
+    /// which were not or are not stable, with their words before and after.
+    fn turn_slots(
+        &self,
+        placed: &Placed,
+        ring: (u32, u32),
+        plan: &ServicePlan,
+    ) -> Vec<(u32, Slot, Slot)> {
         let backends = plan.service.backends.iter();
         let owners: Vec<u32> = backends
             .map(|backend| placed.backends.get(&backend.address).map_or(0, |b| b.index))
@@ -56,24 +79,22 @@ impl Applier {
         // What is in none of the records serves nobody.
         let fate = |index| fates.get(&index).copied().unwrap_or(Fate::Dead);
         let mut turned = Vec::new();
-        for slot in 0..placed.ring.1 {
-            let old = self.tables.ring.load(placed.ring.0 + slot);
-            let ordinal = planned.get(slot as usize).copied();
+        for slot in 0..ring.1 {
+            let old = self.tables.ring.load(ring.0 + slot);
+            // The low bits of a flow's hash say where it is in either.
+            let place = slot as usize % planned.len().max(1);
+            let ordinal = planned.get(place).copied();
             let wanted = ordinal.and_then(|o| owners.get(usize::from(o)).copied());
             if wanted.is_some_and(|wanted| old == Slot::stable(wanted)) {
                 continue;
             }
             let new = turn(old, wanted, learns, fate);
-            self.tables.ring.publish(placed.ring.0 + slot, new);
+            self.tables.ring.publish(ring.0 + slot, new);
             if !(old.is_stable() && new.is_stable()) {
                 turned.push((slot, old, new));
             }
         }
-        // By now the last of them is stored.
-        let now = self.tables.clock.tick();
-        for (slot, old, new) in turned {
-            placed.unsettled.note(slot, old, new, now);
-        }
+        turned
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::num::NonZeroU16;
 
+use ipnet::IpNet;
 use vipd_abi::{BackendRecord, NextHop, Slot, VIP_SLOTS, VipEntry};
 use vipd_control::{
     decide::{Decider, HealthView},
@@ -217,6 +218,42 @@ fn what_has_drifted_heals_part_by_part() {
                 "{sentence}, part {part}"
             );
         }
+    }
+}
+
+#[test]
+fn the_dead_leave_the_ring_in_force_while_a_larger_one_waits_for_the_table() {
+    for (sentence, size) in [("a larger ring", 256), ("a smaller one", 16)] {
+        let mut world = World::new(2, 64);
+        let vips = vip(1);
+        let lengths = 12..=28;
+        let too_many = lengths.map(|n| Vip::from(IpNet::new(vips, n).expect("a prefix")));
+        let served = world.services.get_mut(&1).expect("it is there");
+        served.vips.extend(too_many);
+        served.ring_size = size;
+        let refused = |applied: &Applied| applied.faults.contains_key("VIP table");
+        assert!(
+            refused(&world.pass()),
+            "{sentence}: 17 lengths are too many"
+        );
+        let dead = backends(1).next().expect("there are three");
+        world.standing.insert(dead, Standing::Dead);
+        assert!(refused(&world.pass()), "{sentence}");
+        let (entry, slots) = world.meets().remove(1);
+        assert_eq!(entry.ring_mask, 63, "{sentence}: what is in force");
+        let is_dead =
+            |(record, _): &&(BackendRecord, NextHop)| unmapped(record.destination) == dead;
+        assert_eq!(slots.iter().filter(is_dead).count(), 0, "{sentence}");
+        world
+            .services
+            .get_mut(&1)
+            .expect("it is there")
+            .vips
+            .truncate(1);
+        world.pass();
+        let (entry, slots) = world.meets().remove(1);
+        assert_eq!(entry.ring_mask, size - 1, "{sentence}: now in force");
+        assert_eq!(slots.iter().filter(is_dead).count(), 0, "{sentence}");
     }
 }
 
