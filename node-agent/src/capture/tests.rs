@@ -5,9 +5,10 @@ use vipd_abi::{CaptureFilter, Verdict};
 use super::*;
 
 fn names() -> Names {
-    let mut applied = Applied::default();
-    applied.numbers.insert("web".into(), 3);
-    applied.numbers.insert("dns".into(), 5);
+    let applied = Applied {
+        numbers: Arc::new([("web".into(), 3), ("dns".into(), 5)].into()),
+        ..Applied::default()
+    };
     Names::of(&applied)
 }
 

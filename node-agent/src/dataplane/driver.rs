@@ -1,5 +1,7 @@
 //! The thread that applies: waits for a change of what is desired, of the
-//! ways, or of its settings, and makes one pass.
+//! ways, or of its settings, and makes one pass. Now and then it has all
+//! compared that has not changed, in passes that are short enough for a change
+//! to wait for.
 //!
 //! An operating-system thread of its own, so that no amount of map writing
 //! delays a BGP keepalive. Waiting is the runtime's affair and cancel-safe;
@@ -12,20 +14,24 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::{runtime::Handle, sync::watch, time::sleep_until};
+use tokio::{
+    runtime::Handle,
+    sync::watch::{self, error::RecvError},
+    time::sleep_until,
+};
 use tracing::{debug, error};
 
 use super::{
     apply::{Applied, Applier, Reach, Settings},
-    census::{self, Census},
+    census::{self, Census, Count},
 };
 use crate::{
     engine::Decision,
     netlink::way::{Problems, Ways},
 };
 
-/// Between full comparisons with what the maps hold.
-const FULL: Duration = Duration::from_secs(10);
+/// Between two comparisons of all that is unchanged with what the maps hold.
+const REVIEW: Duration = Duration::from_secs(10);
 
 /// What the thread lives on.
 pub struct Inputs {
@@ -62,15 +68,19 @@ fn run(mut applier: Applier, mut inputs: Inputs, runtime: &Handle) {
     if let Err(error) = census::spawn(census, orders_out, counts_in, runtime.clone()) {
         error!("flows are not counted: {error}");
     }
-    let mut next_full = Instant::now();
+    // When the comparison begins or goes on, and whether it had to wait.
+    let (mut review_at, mut has_waited) = (Instant::now(), false);
+    let mut woken = Woken::ByNews;
     let mut reach = Reach::default();
     inputs.ways.mark_changed();
     inputs.problems.mark_changed();
     loop {
         let now = Instant::now();
-        let full = now >= next_full;
-        if full {
-            next_full = now + FULL;
+        // What is new goes first; if there is no end of it, every other time.
+        let reviews = now >= review_at && (woken == Woken::ByTime || has_waited);
+        has_waited = now >= review_at && !reviews;
+        if reviews && applier.review() {
+            review_at = now + REVIEW;
         }
         let settings = *inputs.settings.borrow_and_update();
         applier.configure(settings);
@@ -87,14 +97,8 @@ fn run(mut applier: Applier, mut inputs: Inputs, runtime: &Handle) {
         {
             applier.counted(count);
         }
-        let mut applied = applier.apply(&desired, &reach, full, now);
-        debug!(full, took = ?now.elapsed(), "applied");
-        orders.send_if_modified(|last| {
-            let new = applier.orders();
-            let changed = *last != new;
-            *last = new;
-            changed
-        });
+        let mut applied = applier.apply(&desired, &reach, false, now);
+        debug!(reviews, took = ?now.elapsed(), "applied");
         let retry_at = applied.retry_at;
         // Of no interest to anybody else.
         let look_at = applied.look_at.take();
@@ -110,30 +114,59 @@ fn run(mut applier: Applier, mut inputs: Inputs, runtime: &Handle) {
             }
             changed
         });
-        let again = [retry_at, look_at].into_iter().flatten().min();
-        let again = again.map_or(next_full, |at| at.min(next_full));
-        let go_on = runtime.block_on(async {
-            tokio::select! {
-                stop = inputs.stop.wait_for(|stop| *stop) => { drop(stop); false }
-                changed = inputs.decision.changed() => changed.is_ok(),
-                changed = inputs.ways.changed() => {
-                    inputs.ways.mark_changed();
-                    changed.is_ok()
-                }
-                changed = inputs.problems.changed() => {
-                    inputs.problems.mark_changed();
-                    changed.is_ok()
-                }
-                changed = inputs.settings.changed() => changed.is_ok(),
-                Ok(()) = counts.changed() => {
-                    counts.mark_changed();
-                    true
-                }
-                () = sleep_until(again.into()) => true,
-            }
+        orders.send_if_modified(|last| {
+            let new = applier.orders();
+            let changed = *last != new;
+            *last = new;
+            changed
         });
-        if !go_on {
-            return;
+        let again = [retry_at, look_at].into_iter().flatten().min();
+        let again = again.map_or(review_at, |at| at.min(review_at));
+        let waiting = inputs.wait(&mut counts, again);
+        woken = match runtime.block_on(waiting) {
+            Woken::Stopped => return,
+            woken => woken,
+        };
+    }
+}
+
+/// What the wait for the next pass has ended by.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Woken {
+    ByNews,
+    ByTime,
+    Stopped,
+}
+
+impl Inputs {
+    /// Waits for something new, until `again` at most.
+    async fn wait(
+        &mut self,
+        counts: &mut watch::Receiver<Option<Arc<Count>>>,
+        again: Instant,
+    ) -> Woken {
+        let news = |changed: Result<(), RecvError>| match changed {
+            Ok(()) => Woken::ByNews,
+            Err(_) => Woken::Stopped,
+        };
+        tokio::select! {
+            biased;
+            stop = self.stop.wait_for(|stop| *stop) => { drop(stop); Woken::Stopped }
+            changed = self.decision.changed() => news(changed),
+            changed = self.ways.changed() => {
+                self.ways.mark_changed();
+                news(changed)
+            }
+            changed = self.problems.changed() => {
+                self.problems.mark_changed();
+                news(changed)
+            }
+            changed = self.settings.changed() => news(changed),
+            Ok(()) = counts.changed() => {
+                counts.mark_changed();
+                Woken::ByNews
+            }
+            () = sleep_until(again.into()) => Woken::ByTime,
         }
     }
 }

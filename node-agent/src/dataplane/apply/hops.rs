@@ -1,49 +1,59 @@
 //! Next hops and uplinks: one word per backend address, so that a neighbour's
 //! new MAC address is one store.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Instant};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Instant};
 
-use vipd_abi::{NextHop, Uplink};
-use vipd_control::{decide::Desired, model::Mode};
+use vipd_abi::{NEXT_HOPS, NextHop, Uplink};
+use vipd_control::{decide::ServicePlan, model::Mode};
 
 use super::{Applier, HopKey, Look, Placed, Reach};
+use crate::netlink::way::Way;
 
 impl Applier {
-    /// Next hops first: the records will name them. Those of all services, or
-    /// of those whose plan has changed.
-    pub(super) fn write_hops(&mut self, desired: &Desired, reach: &Reach, all: bool, now: Instant) {
-        if all {
-            self.hop_faults.clear();
+    /// Next hops first: the records will name them. Those of these services, and
+    /// all there are if the ways are others.
+    pub(super) fn write_hops(&mut self, due: &[&Arc<ServicePlan>], moved: bool, now: Instant) {
+        let backends = due.iter().flat_map(|plan| {
+            let on_link = plan.service.mode == Mode::L2Dsr;
+            let backends = plan.service.backends.iter();
+            backends.map(move |backend| (backend.address, on_link))
+        });
+        let mut keys: BTreeSet<HopKey> = backends.collect();
+        if moved {
+            keys.extend(self.hops.keys());
         }
-        let plans = desired.services.iter();
-        let wanted: BTreeSet<HopKey> = plans
-            .filter(|plan| all || !self.holds(plan))
-            .flat_map(|plan| {
-                let on_link = plan.service.mode == Mode::L2Dsr;
-                let backends = plan.service.backends.iter();
-                backends.map(move |backend| (backend.address, on_link))
-            })
-            .collect();
-        for (address, on_link) in wanted {
-            if let Some(words) = wrong_mode(reach, address, on_link) {
-                self.hop_faults.insert(format!("backend {address}"), words);
-            }
-            let word = match reach.look(address, on_link) {
-                Look::Unknown if self.hops.contains_key(&(address, on_link)) => continue,
-                Look::Unknown | Look::None => NextHop::UNRESOLVED,
-                Look::Way(way) => match self.uplink(way.uplink, now) {
-                    Some(uplink) => NextHop::new(way.mac, uplink),
-                    None => {
-                        let words = "no more interfaces can be remembered".to_owned();
-                        self.hop_faults.insert(format!("backend {address}"), words);
-                        NextHop::UNRESOLVED
-                    }
-                },
-            };
-            if let Some(index) = self.hop((address, on_link), now) {
-                self.tables.hops.publish(index, word);
+        for key in keys {
+            match self.write_hop(key, now) {
+                Some(words) => drop(self.hop_faults.insert(key, words)),
+                None => drop(self.hop_faults.remove(&key)),
             }
         }
+    }
+
+    /// Says what is wrong with it.
+    fn write_hop(&mut self, (address, on_link): HopKey, now: Instant) -> Option<String> {
+        let mut fault = wrong_mode(&self.reach, address, on_link);
+        let word = match self.reach.look(address, on_link) {
+            Look::Unknown if self.hops.contains_key(&(address, on_link)) => return fault,
+            Look::Unknown | Look::None => NextHop::UNRESOLVED,
+            Look::Way(&Way { mac, uplink, .. }) => match self.uplink(uplink, now) {
+                Some(uplink) => NextHop::new(mac, uplink),
+                None => {
+                    fault = Some("no more interfaces can be remembered".to_owned());
+                    NextHop::UNRESOLVED
+                }
+            },
+        };
+        if let Some(index) = self.hop((address, on_link), now) {
+            self.tables.hops.publish(index, word);
+        }
+        fault
+    }
+
+    /// What is wrong with next hops, by backend.
+    pub(super) fn hop_faults(&self) -> impl Iterator<Item = (String, String)> {
+        let faults = self.hop_faults.iter();
+        faults.map(|((address, _), words)| (format!("backend {address}"), words.clone()))
     }
 
     /// The index of a next hop, given out when first asked for.
@@ -76,18 +86,25 @@ impl Applier {
     pub(super) fn retire_hops(&mut self) {
         let retired = [&self.retired, &self.outgoing.retired];
         let retired = retired.into_iter().flat_map(|retired| &retired.records);
-        let named: BTreeSet<u32> = self
+        let records = self
             .services
             .values()
             .flat_map(Placed::records)
             .chain(self.orphans.values().map(|former| &former.record))
-            .chain(retired.map(|(_, record)| record))
-            .map(|record| record.next_hop)
-            .collect();
+            .chain(retired.map(|(_, record)| record));
+        let mut is_named = vec![false; NEXT_HOPS as usize];
+        for record in records {
+            if let Some(is_named) = is_named.get_mut(record.next_hop as usize) {
+                *is_named = true;
+            }
+        }
         let retired = &mut self.retired;
-        self.hops.retain(|_, index| {
-            let keep = named.contains(index);
-            retired.hops.extend((!keep).then_some(*index));
+        self.hops.retain(|key, index| {
+            let keep = is_named[*index as usize];
+            if !keep {
+                retired.hops.push(*index);
+                self.hop_faults.remove(key);
+            }
             keep
         });
         let hops = &self.tables.hops;

@@ -1,18 +1,22 @@
 //! The data-plane applier: makes the maps what is desired.
 //!
-//! Every pass compares with what the maps really hold, slot by slot, so what
-//! drifted heals. The order keeps packets whole at any moment, also when the
-//! agent is killed in between: records and next hops first, then the slots
+//! A pass compares with what the maps really hold, slot by slot: what has
+//! changed, and of the rest a part, so that what has drifted heals. The order
+//! keeps packets whole at any moment, also when the agent is killed in between: records and next hops first, then the slots
 //! that name them, then the table that names the ring; only after that is
 //! anything taken away, and its place rests before it is used again.
 
 mod hops;
 mod place;
 mod placed;
+mod publish;
 mod reach;
 mod report;
+mod review;
 mod slots;
 mod tend;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,30 +27,32 @@ use std::{
 
 use thiserror::Error;
 use vipd_abi::{
-    BACKENDS, BackendKind, BackendRecord, COUNTERS, Counter, EntryKind, FlowKey, Head, MACS,
-    NEXT_HOPS, RING_SLOTS, Tick, UPLINKS, Uplink, VipEntry,
+    BACKENDS, BackendKind, COUNTERS, Counter, FlowKey, Head, MACS, NEXT_HOPS, RING_SLOTS, Tick,
+    UPLINKS, Uplink,
 };
 use vipd_control::{
     decide::{Desired, ServicePlan},
-    model::{Service, Vip},
+    model::Service,
 };
 
 use self::{
     placed::{Placed, PlacedBackend},
+    publish::{Outgoing, Retired, Unpublished, Wanted},
     reach::Look,
+    report::Touched,
+    review::Walk,
     tend::Former,
 };
 pub use self::{
     reach::Reach,
-    report::{Flows, FlowsByService, PhaseCount, Usage},
+    report::{Applied, Counters, Flows, FlowsByService, PhaseCount, Usage},
 };
 use super::{
     adopt::Adopted,
     census::Count,
-    clock,
     listing::Listing,
     record::TunnelSources,
-    space::{GRACE, Indices, Stretches},
+    space::{Indices, Stretches},
     tables::{Tables, unmapped},
     vip_table::Half,
 };
@@ -72,33 +78,6 @@ impl Settings {
     }
 }
 
-/// What a pass has achieved.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Applied {
-    /// Per virtual address, the fingerprint of what packets now get. Absent
-    /// while something of it is not in place.
-    pub vips: BTreeMap<Vip, u64>,
-    /// Index of the counter per service and backend.
-    pub counters: BTreeMap<Arc<str>, Counters>,
-    /// Number of each service.
-    pub numbers: BTreeMap<Arc<str>, u32>,
-    /// Slots per phase, by service.
-    pub phases: BTreeMap<Arc<str>, PhaseCount>,
-    /// Flows recorded per service and backend; who has none may be absent.
-    pub flows: Arc<FlowsByService>,
-    /// What could not be done, in words, by service or virtual address.
-    pub faults: BTreeMap<String, String>,
-    /// How full the maps are.
-    pub usage: Vec<Usage>,
-    /// When to come again since something could not be done yet.
-    pub retry_at: Option<Instant>,
-    /// When to come again since slots or records are not at rest.
-    pub look_at: Option<Instant>,
-}
-
-/// Index of the counter per backend of one service.
-pub type Counters = Arc<BTreeMap<Arc<str>, u32>>;
-
 /// How soon a pass that did not get through is repeated.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -121,8 +100,12 @@ pub struct Applier {
     indices: AllIndices,
     ring: Stretches,
     /// What the table in force says.
-    listing: Listing,
+    listing: Arc<Listing>,
+    /// What it is to say, until something changes that.
+    wanted: Option<Wanted>,
     half: Option<Half>,
+    /// Whether the maps are to be compared with `half` once more.
+    half_in_doubt: bool,
     /// When the table was published last, at the latest.
     published_at: Option<Instant>,
     /// What no longer has a name but may still be published.
@@ -135,14 +118,20 @@ pub struct Applier {
     orphans: BTreeMap<u32, Former>,
     /// The last word on the ways, and what was wrong with them.
     reach: Reach,
-    hop_faults: BTreeMap<String, String>,
+    hop_faults: BTreeMap<HopKey, String>,
     /// Whether there may be next hops that no record names.
     hops_changed: bool,
-    /// When slots and former records are to be looked at.
+    /// How far the comparison of what is unchanged has come.
+    reviewed: Walk,
+    /// When slots and former records are to be looked at, and how far that is.
     look_at: Option<Instant>,
+    tended: Walk,
     /// What the last census has found, and what that means for backends.
     count: Option<Arc<Count>>,
     flows: Arc<FlowsByService>,
+    /// What the last pass has told, and the services that may be another case.
+    told: Applied,
+    touched: Touched,
 }
 
 /// A destination and whether frames must go to it directly.
@@ -154,22 +143,6 @@ struct AllIndices {
     counters: Indices,
     hops: Indices,
     uplinks: Indices,
-}
-
-#[derive(Default)]
-struct Outgoing {
-    retired: Retired,
-    published: bool,
-}
-
-#[derive(Default)]
-struct Retired {
-    numbers: Vec<u32>,
-    rings: Vec<(u32, u32)>,
-    records: Vec<(u32, BackendRecord)>,
-    counters: Vec<u32>,
-    hops: Vec<u32>,
-    uplinks: Vec<u32>,
 }
 
 impl Applier {
@@ -211,7 +184,8 @@ impl Applier {
         let orphans = adopted.orphans.clone();
         let mut applier = Self {
             ring: Stretches::new(RING_SLOTS, &rings),
-            listing: adopted.listing.clone(),
+            listing: Arc::new(adopted.listing.clone()),
+            wanted: None,
             uplinks: adopted.uplinks.clone(),
             tables,
             settings,
@@ -219,6 +193,7 @@ impl Applier {
             hops,
             indices,
             half: None,
+            half_in_doubt: false,
             published_at: None,
             retired: Retired::default(),
             outgoing: Outgoing::default(),
@@ -227,9 +202,13 @@ impl Applier {
             reach: Reach::default(),
             hop_faults: BTreeMap::new(),
             hops_changed: false,
+            reviewed: Walk::default(),
             look_at: None,
+            tended: Walk::default(),
             count: None,
             flows: Arc::default(),
+            told: Applied::default(),
+            touched: Touched::All,
         };
         for (index, record) in orphans {
             applier.orphan(index, record, None);
@@ -263,41 +242,80 @@ impl Applier {
         self.settings = settings;
     }
 
-    /// One pass. With `full`, unchanged services are compared too.
+    /// One pass. With `full`, all that is unchanged is compared too; otherwise
+    /// what [`Applier::review`] has chosen.
     pub fn apply(&mut self, desired: &Desired, reach: &Reach, full: bool, now: Instant) -> Applied {
-        let mut applied = Applied::default();
+        let (mut faults, mut retry_at) = (BTreeMap::new(), None);
         self.give_back(now);
-        let all = full || !self.reach.is(reach);
-        self.reach = reach.clone();
-        self.write_hops(desired, reach, all, now);
-        applied.faults.clone_from(&self.hop_faults);
-        for plan in &desired.services {
-            if !all && self.holds(plan) {
-                continue;
-            }
-            if let Err(error) = self.place(plan, desired, reach, now) {
+        if full {
+            self.reviewed = Walk::default();
+            while !self.review() {}
+        }
+        let moved = self.follow(reach);
+        let due = self.due(desired);
+        self.write_hops(&due, moved, now);
+        for plan in due {
+            if let Err(error) = self.place(plan, desired, now) {
                 let name = &plan.service.name;
-                applied.faults.insert(
+                faults.insert(
                     format!("service {name}"),
                     format!("the data plane keeps its last state: {error}"),
                 );
-                applied.retry_at = Some(now + RETRY);
+                retry_at = Some(now + RETRY);
             }
         }
         self.retire_removed(desired);
-        let wanted = self.wanted_listing(desired);
         self.tend(now);
-        self.publish(&wanted, full, now, &mut applied);
-        self.acknowledge(desired, &wanted, &mut applied);
-        applied.usage = self.usage();
-        applied.look_at = self.look_at.filter(|_| self.is_restless());
-        applied
+        match self.publish(desired, now) {
+            Ok(()) => {}
+            Err(Unpublished::Rests(until)) => retry_at = Some(until),
+            Err(Unpublished::Refused(error)) => {
+                faults.insert("VIP table".to_owned(), format!("stays as it was: {error}"));
+                retry_at = Some(now + RETRY);
+            }
+        }
+        self.tell(desired);
+        faults.extend(self.hop_faults());
+        Applied {
+            flows: Arc::clone(&self.flows),
+            faults,
+            usage: self.usage(),
+            retry_at,
+            look_at: self.look_at.filter(|_| self.is_restless()),
+            ..self.told.clone()
+        }
     }
 
-    /// Whether the last pass got through with just this plan.
-    fn holds(&self, plan: &Arc<ServicePlan>) -> bool {
-        let placed = self.services.get(&plan.service.name);
-        placed.is_some_and(|placed| placed.holds(plan))
+    /// Takes over the word on the ways. Services that it changes more for than
+    /// next hops are placed again. Says whether it is another.
+    fn follow(&mut self, reach: &Reach) -> bool {
+        let before = std::mem::replace(&mut self.reach, reach.clone());
+        if before.is(reach) {
+            return false;
+        }
+        let addresses = self.hops.keys().map(|(address, _)| *address);
+        let moved = addresses.filter(|address| !before.is_alike(reach, *address));
+        let moved: BTreeSet<IpAddr> = moved.collect();
+        for placed in self.services.values_mut().filter(|_| !moved.is_empty()) {
+            let mut addresses = placed.backends.keys();
+            placed.settled &= !addresses.any(|address| moved.contains(address));
+        }
+        true
+    }
+
+    /// The plans that the last pass did not get through with, or whose outcome
+    /// is in doubt.
+    fn due<'a>(&self, desired: &'a Desired) -> Vec<&'a Arc<ServicePlan>> {
+        // Both are in the order of their names.
+        let mut services = self.services.iter().peekable();
+        let plans = desired.services.iter();
+        let is_due = |plan: &&Arc<ServicePlan>| {
+            let name = &plan.service.name;
+            while services.next_if(|(other, _)| *other < name).is_some() {}
+            let placed = services.next_if(|(other, _)| *other == name);
+            !placed.is_some_and(|(_, placed)| placed.holds(plan))
+        };
+        plans.filter(is_due).collect()
     }
 
     /// Services no longer wanted leave the table with the next publication.
@@ -312,6 +330,9 @@ impl Applier {
             .into_iter()
             .partition(|(name, _)| wanted.contains(&**name));
         self.services = kept;
+        if !gone.is_empty() || !self.adopted.services.is_empty() {
+            self.wanted = None;
+        }
         for placed in gone.into_values() {
             self.retired.retire(placed);
         }
@@ -321,165 +342,6 @@ impl Applier {
             self.retired.retire(placed);
         }
     }
-
-    /// Puts the table in force if it differs from the one that is.
-    fn publish(&mut self, wanted: &Listing, full: bool, now: Instant, applied: &mut Applied) {
-        let stands = self.listing == *wanted
-            && self
-                .half
-                .as_ref()
-                .is_some_and(|half| !full || half.is_published(&self.tables));
-        if stands {
-            self.take_away(full);
-            return;
-        }
-        let longest_idle = wanted.entries.values().map(|entry| entry.idle).max();
-        let head = Head {
-            longest_idle: longest_idle.unwrap_or(0),
-            ..self.settings.head()
-        };
-        let half = match Half::build(wanted, head) {
-            Ok(half) => half,
-            Err(error) => {
-                let fault = format!("stays as it was: {error}");
-                applied.faults.insert("VIP table".to_owned(), fault);
-                applied.retry_at = Some(now + RETRY);
-                return;
-            }
-        };
-        if !half.is_published(&self.tables) {
-            let ready = self.published_at.map_or(now, |last| last + GRACE);
-            if now < ready {
-                applied.retry_at = Some(ready);
-                return;
-            }
-            half.publish(&self.tables);
-            self.outgoing.published = true;
-        }
-        self.listing.clone_from(wanted);
-        self.half = Some(half);
-        self.take_away(full);
-    }
-
-    /// What the table is to say.
-    fn wanted_listing(&self, desired: &Desired) -> Listing {
-        let mut listing = Listing::default();
-        for vip in desired.vips.keys() {
-            listing.cover(*vip);
-        }
-        for placed in self.services.values() {
-            let Some(plan) = &placed.plan else { continue };
-            let service = &plan.service;
-            let entry = VipEntry {
-                kind: EntryKind::Service as u32,
-                service: placed.number,
-                ring_offset: placed.ring.0,
-                ring_mask: placed.ring.1 - 1,
-                forsaken: u32::from(!plan.available.contains(&true)),
-                idle: u32::from(idle(service)),
-                ..VipEntry::default()
-            };
-            for vip in &service.vips {
-                listing.serve(*vip, service.protocol, service.ports, entry);
-            }
-        }
-        for placed in self.services.values().filter(|p| p.plan.is_none()) {
-            // What a previous agent had in force stays in force.
-            listing.keep(&self.listing, placed.number);
-        }
-        listing
-    }
-
-    /// Nothing published names the retired any more, and it names every ring.
-    fn take_away(&mut self, full: bool) {
-        let now = clock::tick();
-        for placed in self.services.values_mut() {
-            if !placed.in_force && placed.plan.is_some() {
-                placed.in_force = true;
-                placed.unsettled.restart(now);
-            }
-        }
-        if full || std::mem::take(&mut self.hops_changed) {
-            self.retire_hops();
-        }
-        self.outgoing.retired.append(&mut self.retired);
-    }
-
-    /// Gives back what the pass before has taken out of force.
-    fn give_back(&mut self, now: Instant) {
-        let outgoing = std::mem::take(&mut self.outgoing);
-        if outgoing.published {
-            self.published_at = Some(now);
-        }
-        let Retired {
-            numbers,
-            rings,
-            records,
-            counters,
-            hops,
-            uplinks,
-        } = outgoing.retired;
-        for (start, length) in rings {
-            self.ring.give_back(start, length, now);
-        }
-        // Before another service can have their number.
-        for (index, record) in records {
-            self.orphan(index, record, Some(now));
-        }
-        let indices = &mut self.indices;
-        for (gone, indices) in [
-            (numbers, &mut indices.numbers),
-            (counters, &mut indices.counters),
-            (hops, &mut indices.hops),
-            (uplinks, &mut indices.uplinks),
-        ] {
-            for index in gone {
-                indices.give_back(index, now);
-            }
-        }
-    }
-
-    /// Says which virtual addresses are in place, with a way to enough of
-    /// their backends.
-    fn acknowledge(&self, desired: &Desired, wanted: &Listing, applied: &mut Applied) {
-        for (vip, vip_plan) in &desired.vips {
-            let mut published = wanted.covers(*vip) && self.listing.covers(*vip);
-            let mut carried = false;
-            let plans = vip_plan.services.iter();
-            for plan in plans.filter_map(|plan| desired.service(&plan.service.name)) {
-                let service = &plan.service;
-                let placed = self.services.get(&service.name);
-                let led = |listing: &Listing| {
-                    listing
-                        .service(*vip, service.protocol, service.ports)
-                        .copied()
-                };
-                published &= led(wanted).is_some()
-                    && led(wanted) == led(&self.listing)
-                    && placed.is_some_and(|placed| placed.holds(plan));
-                carried |= placed.is_some_and(|placed| placed.reachable);
-            }
-            if published && carried {
-                applied.vips.insert(*vip, vip_plan.fingerprint);
-            }
-        }
-        for (name, placed) in &self.services {
-            applied.numbers.insert(name.clone(), placed.number);
-            if placed.plan.is_none() {
-                continue;
-            }
-            let (learn, track) = placed.unsettled.counts();
-            let phases = PhaseCount {
-                stable: placed.ring.1 - learn - track,
-                learn,
-                track,
-            };
-            applied.phases.insert(name.clone(), phases);
-            let counters = Arc::clone(&placed.counters);
-            applied.counters.insert(name.clone(), counters);
-        }
-        applied.flows = Arc::clone(&self.flows);
-    }
 }
 
 /// How long a flow of the service is remembered, in ticks.
@@ -487,15 +349,4 @@ fn idle(service: &Service) -> u16 {
     let nanos = u64::try_from(service.idle.as_nanos()).unwrap_or(u64::MAX);
     let ticks = u16::try_from(Tick::covering(nanos)).unwrap_or(u16::MAX);
     ticks.min(Tick::LONGEST_IDLE)
-}
-
-impl Retired {
-    fn append(&mut self, other: &mut Self) {
-        self.numbers.append(&mut other.numbers);
-        self.rings.append(&mut other.rings);
-        self.records.append(&mut other.records);
-        self.counters.append(&mut other.counters);
-        self.hops.append(&mut other.hops);
-        self.uplinks.append(&mut other.uplinks);
-    }
 }

@@ -11,7 +11,7 @@ use vipd_control::{
 };
 
 use super::{
-    Applier, Look, PlaceError, Placed, PlacedBackend, Reach,
+    Applier, Look, PlaceError, Placed, PlacedBackend,
     tend::{Former, is_dead},
 };
 use crate::dataplane::{adopt::AdoptedService, clock, record::record};
@@ -22,18 +22,22 @@ impl Applier {
         &mut self,
         plan: &Arc<ServicePlan>,
         desired: &Desired,
-        reach: &Reach,
         now: Instant,
     ) -> Result<(), PlaceError> {
         let service = &plan.service;
+        self.touched.add(&service.name);
         let mut placed = match self.services.remove(&service.name) {
             Some(placed) => placed,
             None => self.first_place(service, desired, now)?,
         };
-        let result = self.update(&mut placed, plan, reach, now);
+        let listed = placed.listed();
+        let result = self.update(&mut placed, plan, now);
         // After a failure what was in force stays in force.
         placed.settled = result.is_ok();
         placed.reachable = placed.count_reachable(&self.tables);
+        if listed.is_none() || listed != placed.listed() {
+            self.wanted = None;
+        }
         self.services.insert(service.name.clone(), placed);
         result
     }
@@ -102,7 +106,6 @@ impl Applier {
         &mut self,
         placed: &mut Placed,
         plan: &Arc<ServicePlan>,
-        reach: &Reach,
         now: Instant,
     ) -> Result<(), PlaceError> {
         if plan.service.backends.len() > usize::from(u16::MAX) {
@@ -110,13 +113,17 @@ impl Applier {
         }
         // Records are whole, and say who is dead or drained, before a slot is
         // moved for it: a later agent that finds this half done goes on.
-        self.write_records(placed, plan, reach, now)?;
+        self.write_records(placed, plan, now)?;
         self.drop_unused(placed, &plan.service);
         if placed.ring.1 != plan.service.ring_size {
             self.resize(placed, plan.service.ring_size, now)?;
         }
         self.write_slots(placed, plan);
-        placed.counters = counters(placed, plan);
+        let counters = counters(placed, plan);
+        if placed.counters != counters {
+            placed.counters = counters;
+        }
+        placed.has_new_names = true;
         placed.plan = Some(plan.clone());
         Ok(())
     }
@@ -127,9 +134,9 @@ impl Applier {
         &mut self,
         placed: &mut Placed,
         plan: &ServicePlan,
-        reach: &Reach,
         now: Instant,
     ) -> Result<(), PlaceError> {
+        let reach = self.reach.clone();
         let states = plan.standing.iter().zip(&plan.drained);
         for (backend, (standing, drained)) in plan.service.backends.iter().zip(states) {
             let drained = if *drained { BackendRecord::DRAINED } else { 0 };

@@ -19,6 +19,8 @@ pub struct Placed {
     pub backends: BTreeMap<IpAddr, PlacedBackend>,
     /// Records that slots or flows may still name besides.
     pub former: BTreeMap<u32, Former>,
+    /// Whether slots may name other records than when that was looked at.
+    pub has_new_names: bool,
     /// What the slots and the table say; `None` before the first success.
     pub plan: Option<Arc<ServicePlan>>,
     /// Whether the last pass got through with it.
@@ -47,6 +49,7 @@ impl Placed {
             unsettled: Unsettled::default(),
             backends: BTreeMap::new(),
             former: BTreeMap::new(),
+            has_new_names: true,
             plan: None,
             settled: false,
             reachable: false,

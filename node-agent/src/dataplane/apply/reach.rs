@@ -30,6 +30,17 @@ impl Reach {
         Arc::ptr_eq(&self.ways, &other.ways) && Arc::ptr_eq(&self.problems, &other.problems)
     }
 
+    /// Whether records for `address` come out alike by another word. Next hops
+    /// have a table of their own.
+    pub fn is_alike(&self, other: &Self, address: IpAddr) -> bool {
+        let seen = |reach: &Self| {
+            let way = reach.ways.get(&address);
+            let way = way.map(|way| (way.source, way.gateway.is_some()));
+            (way, reach.problems.contains_key(&address))
+        };
+        seen(self) == seen(other)
+    }
+
     /// The way to `address`; with `on_link`, without a gateway.
     pub fn look(&self, address: IpAddr, on_link: bool) -> Look<'_> {
         match self.ways.get(&address) {

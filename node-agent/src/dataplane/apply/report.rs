@@ -1,14 +1,44 @@
-//! What a pass tells: flows, slots that change hands, and how full the maps are.
+//! What a pass tells: which addresses are in place, slots that change hands,
+//! flows, and how full the maps are.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Instant,
 };
 
 use vipd_abi::{BACKENDS, COUNTERS, Counter, NEXT_HOPS, PORT_RANGES, Phase, RING_SLOTS, UPLINKS};
+use vipd_control::{decide::Desired, model::Vip};
 
-use super::Applier;
-use crate::dataplane::vip_table::MOST_ENTRIES;
+use super::{Applier, Placed};
+use crate::dataplane::{listing::Listing, vip_table::MOST_ENTRIES};
+
+/// What a pass has achieved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Per virtual address, the fingerprint of what packets now get. Absent
+    /// while something of it is not in place.
+    pub vips: Arc<BTreeMap<Vip, u64>>,
+    /// Index of the counter per service and backend.
+    pub counters: Arc<BTreeMap<Arc<str>, Counters>>,
+    /// Number of each service.
+    pub numbers: Arc<BTreeMap<Arc<str>, u32>>,
+    /// Slots per phase, by service.
+    pub phases: Arc<BTreeMap<Arc<str>, PhaseCount>>,
+    /// Flows recorded per service and backend; who has none may be absent.
+    pub flows: Arc<FlowsByService>,
+    /// What could not be done, in words, by service or virtual address.
+    pub faults: BTreeMap<String, String>,
+    /// How full the maps are.
+    pub usage: Vec<Usage>,
+    /// When to come again since something could not be done yet.
+    pub retry_at: Option<Instant>,
+    /// When to come again since slots or records are not at rest.
+    pub look_at: Option<Instant>,
+}
+
+/// Index of the counter per backend of one service.
+pub type Counters = Arc<BTreeMap<Arc<str>, u32>>;
 
 /// Flows recorded for one backend of one service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,7 +92,80 @@ pub struct Usage {
     pub capacity: u32,
 }
 
+/// The services that may be another case than the last pass has told.
+pub enum Touched {
+    /// All, and what was told of others does not hold any more.
+    All,
+    /// These.
+    These(BTreeSet<Arc<str>>),
+}
+
+impl Touched {
+    pub fn add(&mut self, name: &Arc<str>) {
+        if let Self::These(names) = self {
+            names.insert(Arc::clone(name));
+        }
+    }
+}
+
 impl Applier {
+    /// Brings what is told of services and addresses up to date.
+    pub(super) fn tell(&mut self, desired: &Desired) {
+        let none = Touched::These(BTreeSet::new());
+        let (names, vips): (BTreeSet<_>, BTreeSet<_>) =
+            match std::mem::replace(&mut self.touched, none) {
+                Touched::All => {
+                    self.told = Applied::default();
+                    let names = self.services.keys().cloned();
+                    (names.collect(), desired.vips.keys().copied().collect())
+                }
+                Touched::These(names) => {
+                    let plans = names.iter().filter_map(|name| desired.service(name));
+                    let vips = plans.flat_map(|plan| plan.service.vips.iter().copied());
+                    let vips = vips.collect();
+                    (names, vips)
+                }
+            };
+        for vip in vips {
+            let fingerprint = self.acknowledge(desired, vip);
+            set(&mut self.told.vips, vip, fingerprint);
+        }
+        for name in names {
+            let placed = self.services.get(&name);
+            let number = placed.map(|placed| placed.number);
+            let placed = placed.filter(|placed| placed.plan.is_some());
+            let phases = placed.map(Placed::phases);
+            let counters = placed.map(|placed| Arc::clone(&placed.counters));
+            set(&mut self.told.numbers, Arc::clone(&name), number);
+            set(&mut self.told.phases, Arc::clone(&name), phases);
+            set(&mut self.told.counters, name, counters);
+        }
+    }
+
+    /// The fingerprint of a virtual address that is in place, with a way to
+    /// enough of its backends.
+    fn acknowledge(&self, desired: &Desired, vip: Vip) -> Option<u64> {
+        let vip_plan = desired.vips.get(&vip)?;
+        let wanted = &self.wanted.as_ref()?.listing;
+        let mut published = wanted.covers(vip) && self.listing.covers(vip);
+        let mut carried = false;
+        let plans = vip_plan.services.iter();
+        for plan in plans.filter_map(|plan| desired.service(&plan.service.name)) {
+            let service = &plan.service;
+            let placed = self.services.get(&service.name);
+            let led = |listing: &Listing| {
+                listing
+                    .service(vip, service.protocol, service.ports)
+                    .copied()
+            };
+            published &= led(wanted).is_some()
+                && led(wanted) == led(&self.listing)
+                && placed.is_some_and(|placed| placed.holds(plan));
+            carried |= placed.is_some_and(|placed| placed.reachable);
+        }
+        (published && carried).then_some(vip_plan.fingerprint)
+    }
+
     /// How full each map is.
     pub(super) fn usage(&self) -> Vec<Usage> {
         let entries = u32::try_from(self.listing.entries.len()).unwrap_or(u32::MAX);
@@ -92,5 +195,32 @@ impl Applier {
                 COUNTERS - Counter::FIRST_BACKEND,
             ),
         ]
+    }
+}
+
+impl Placed {
+    fn phases(&self) -> PhaseCount {
+        let (learn, track) = self.unsettled.counts();
+        PhaseCount {
+            stable: self.ring.1 - learn - track,
+            learn,
+            track,
+        }
+    }
+}
+
+/// Puts a value into a map that others may still be reading, or takes it out.
+fn set<K: Ord + Clone, V: PartialEq + Clone>(
+    map: &mut Arc<BTreeMap<K, V>>,
+    key: K,
+    value: Option<V>,
+) {
+    if map.get(&key) == value.as_ref() {
+        return;
+    }
+    let map = Arc::make_mut(map);
+    match value {
+        Some(value) => drop(map.insert(key, value)),
+        None => drop(map.remove(&key)),
     }
 }

@@ -20,7 +20,7 @@ use crate::dataplane::{
     tables::{Tables, unmapped},
 };
 
-/// How often slots that are not stable are looked at.
+/// How often slots that are not stable are looked at, all in all.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// A record that no backend of the configuration has any more, and that slots
@@ -74,14 +74,20 @@ impl Applier {
         if self.look_at.is_some_and(|at| now < at) {
             return;
         }
-        self.look_at = Some(now + LOOK);
         let (tables, count) = (&self.tables, self.count.as_deref());
         let mut free = Vec::new();
         // Records of one backend share a counter, and may go together.
         let mut counters = BTreeSet::new();
-        for placed in self.services.values_mut().filter(|p| p.in_force) {
-            placed.advance(tables, count);
-            placed.look_for_names(tables, now);
+        let all = self.tended.go_on(&mut self.services, |name, placed| {
+            if !placed.in_force || !placed.is_restless() {
+                return 1;
+            }
+            let (learn, track) = placed.unsettled.counts();
+            if placed.advance(tables, count) {
+                self.touched.add(name);
+                placed.has_new_names = true;
+            }
+            let looked = placed.look_for_names(tables, now);
             let gone = take_free(&mut placed.former, count);
             for (index, former) in gone {
                 let counter = former.record.counter;
@@ -89,7 +95,9 @@ impl Applier {
                 free.push(index);
                 counters.extend((!kept).then_some(counter));
             }
-        }
+            (learn + track) as usize + looked
+        });
+        self.look_at = Some(if all { now + LOOK } else { now });
         for former in self.orphans.values_mut() {
             former.unnamed.get_or_insert(now);
         }
@@ -183,10 +191,10 @@ impl Placed {
         !self.unsettled.is_empty() || !self.former.is_empty()
     }
 
-    /// Moves slots on to their next phases.
-    fn advance(&mut self, tables: &Tables, count: Option<&Count>) {
+    /// Moves slots on to their next phases; says whether there were any.
+    fn advance(&mut self, tables: &Tables, count: Option<&Count>) -> bool {
         let (Some(plan), false) = (&self.plan, self.unsettled.is_empty()) else {
-            return;
+            return false;
         };
         let now = clock::tick();
         let records = self.numbered_records();
@@ -209,15 +217,17 @@ impl Placed {
         }
         // By now the last of them is stored.
         let now = clock::tick();
-        for (slot, old, new) in due {
-            self.unsettled.note(slot, old, new, now);
+        for (slot, old, new) in &due {
+            self.unsettled.note(*slot, *old, *new, now);
         }
+        !due.is_empty()
     }
 
-    /// Finds out which former records no slot names any more.
-    fn look_for_names(&mut self, tables: &Tables, now: Instant) {
-        if self.former.is_empty() {
-            return;
+    /// Finds out which former records no slot names any more. Says how many
+    /// slots it has looked at.
+    fn look_for_names(&mut self, tables: &Tables, now: Instant) -> usize {
+        if self.former.is_empty() || !std::mem::take(&mut self.has_new_names) {
+            return 0;
         }
         let (start, length) = self.ring;
         let mut named = BTreeSet::new();
@@ -235,6 +245,7 @@ impl Placed {
                 false => former.unnamed.or(Some(now)),
             };
         }
+        length as usize
     }
 
     /// The flows recorded for each backend that has any.

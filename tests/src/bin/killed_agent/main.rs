@@ -75,6 +75,7 @@ impl Agent {
         let view = |_: &_, backend: &_| world.is_up(backend);
         self.desired = self.decider.decide(&world.model(), &view, &self.desired);
         self.now += STEP;
+        self.applier.review();
         self.applier
             .apply(&self.desired, &world.reach(), false, self.now)
     }

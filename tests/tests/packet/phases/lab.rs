@@ -134,11 +134,10 @@ impl Lab {
         assert!(self.applied.faults.is_empty(), "{:?}", self.applied.faults);
     }
 
+    /// One pass, which looks at what is unchanged too.
     pub fn pass(&mut self) {
         let (desired, reach) = (self.desired.clone(), reach(&self.ways));
-        self.applied = self
-            .applier()
-            .apply(&desired, &reach, false, Instant::now());
+        self.applied = self.applier().apply(&desired, &reach, true, Instant::now());
     }
 
     /// What the census and the agent do from time to time.
