@@ -11,7 +11,10 @@ use aya_ebpf::{
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
-use vipd_abi::{CPUS, Counter, DecapVerdict};
+use vipd_abi::{
+    CPUS, Counter, DecapVerdict,
+    address::{mapped, words},
+};
 use vipd_ebpf::{
     checksum,
     frame::Frame,
@@ -114,7 +117,7 @@ fn outer_ipv4(frame: &Frame) -> Result<Outer, DecapVerdict> {
         _ => return Err(DecapVerdict::NotTunnel),
     };
     Ok(Outer {
-        source: [0, 0, 0xffff_u32.to_be(), header.source],
+        source: mapped(header.source),
         header: length,
         protocol: header.protocol,
         tos: header.tos,
@@ -137,12 +140,6 @@ fn outer_ipv6(frame: &Frame) -> Result<Outer, DecapVerdict> {
         protocol: header.next_header,
         tos: (u32::from_be(header.version_class_label) >> 20) as u8,
     })
-}
-
-/// An address as the keys of the list have it.
-#[inline(always)]
-fn words([a, b]: [u64; 2]) -> [u32; 4] {
-    [a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32]
 }
 
 /// Length of an IP header and the UDP header behind it, if that is of GUE. Its

@@ -5,7 +5,7 @@ use aya_ebpf::{
     helpers::{bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_load_bytes},
 };
 
-use crate::header::{ETHERNET, ETHERTYPE, VLAN_TAG};
+use crate::header::{ETHERNET, ETHERTYPE, ETHERTYPE_PROVIDER, ETHERTYPE_VLAN, VLAN_TAG};
 
 /// Destination and source as the first twelve bytes of a frame.
 #[derive(Clone, Copy)]
@@ -113,6 +113,21 @@ impl Frame {
         self.read::<u64>(offset).unwrap_or(0) & 0xffff_ffff_ffff
     }
 
+    /// Where the packet starts, behind at most two VLAN tags, and its EtherType.
+    #[inline(always)]
+    pub fn network(&self) -> Option<(usize, u16)> {
+        let kind = self.read_variable(ETHERTYPE)?;
+        if !is_tag(kind) {
+            return Some((ETHERNET, kind));
+        }
+        let kind = self.read_variable(ETHERTYPE + VLAN_TAG)?;
+        if !is_tag(kind) {
+            return Some((ETHERNET + VLAN_TAG, kind));
+        }
+        let kind = self.read_variable(ETHERTYPE + 2 * VLAN_TAG)?;
+        Some((ETHERNET + 2 * VLAN_TAG, kind))
+    }
+
     /// The VLAN tags between the Ethernet addresses and the EtherType of a
     /// packet that starts at `network`: at most two (IEEE 802.1Q).
     #[inline(always)]
@@ -201,6 +216,11 @@ impl Frame {
         // SAFETY: the helper has no preconditions.
         unsafe { bpf_redirect(ifindex, 0) };
     }
+}
+
+#[inline(always)]
+fn is_tag(ethertype: u16) -> bool {
+    ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_PROVIDER
 }
 
 /// A number that the compiler takes as it is: what it was made of is hidden.

@@ -18,6 +18,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod address;
 mod backend;
 mod counter;
 mod decap;

@@ -5,7 +5,11 @@
 //! reads and one comparison. There are two halves; one word says which is in
 //! force.
 
-use crate::{FILTER_WORDS, FlowKey, MACS, Plain, VIP_BUCKETS, VIP_SLOTS, hash::mix};
+use crate::{
+    FILTER_WORDS, FlowKey, MACS, Plain, VIP_BUCKETS, VIP_SLOTS,
+    address::{halves, is_mapped, mapped, words},
+    hash::mix,
+};
 
 /// Odd factors without a pattern: the fractional parts of the square roots of
 /// 2, 3 and 5, as 64 bits, made odd.
@@ -35,7 +39,7 @@ impl VipKey {
     #[must_use]
     #[inline(always)]
     pub const fn v4(address: u32, protocol: u8, port: u16) -> Self {
-        Self::v6([0, 0, 0xffff_u32.to_be(), address], protocol, port)
+        Self::v6(mapped(address), protocol, port)
     }
 
     /// An IPv6 destination, its words as read from memory.
@@ -52,9 +56,8 @@ impl VipKey {
     /// machine.
     #[must_use]
     #[inline(always)]
-    pub const fn words([a, b]: [u64; 2], protocol: u8, port: u16) -> Self {
-        let address = [a as u32, (a >> 32) as u32, b as u32, (b >> 32) as u32];
-        Self::v6(address, protocol, port)
+    pub const fn words(address: [u64; 2], protocol: u8, port: u16) -> Self {
+        Self::v6(words(address), protocol, port)
     }
 
     /// A prefix of `length` bits; the address's other bits are zero.
@@ -90,8 +93,7 @@ impl VipKey {
     /// Whether its address is of IPv4.
     #[must_use]
     pub const fn is_ipv4(&self) -> bool {
-        let [a, b, c, _] = self.address;
-        a | b == 0 && c == 0xffff_u32.to_be()
+        is_mapped(halves(self.address))
     }
 
     /// The key that stands for the address alone.
@@ -118,9 +120,7 @@ impl VipKey {
     #[must_use]
     #[inline(always)]
     pub const fn address_hash(&self, seed: u64) -> u64 {
-        let [a, b, c, d] = self.address;
-        let upper = (a as u64) | (b as u64) << 32;
-        let lower = (c as u64) | (d as u64) << 32;
+        let [upper, lower] = halves(self.address);
         // What varies most goes to the low end, since a product spreads upwards.
         (seed ^ lower.rotate_left(32))
             .wrapping_mul(SPREAD_1)

@@ -2,7 +2,9 @@
 
 use core::ptr::addr_of;
 
-use vipd_abi::{EntryKind, FILTER_WORDS, Head, Plane, VIP_BUCKETS, VIP_SLOTS, VipEntry, VipKey};
+use vipd_abi::{
+    EntryKind, FILTER_WORDS, Head, Plane, VIP_BUCKETS, VIP_SLOTS, VipEntry, VipKey, address::halves,
+};
 
 use vipd_ebpf::anchor::{anchor, within};
 
@@ -108,10 +110,6 @@ impl Table {
 /// Compares word by word: the derived comparison calls `memcmp`.
 #[inline(always)]
 pub fn same(a: &VipKey, b: &VipKey) -> bool {
-    let halves = |key: &VipKey| -> [u64; 2] {
-        let [a, b, c, d] = key.address.map(u64::from);
-        [a | b << 32, c | d << 32]
-    };
-    let ([a_0, a_1], [b_0, b_1]) = (halves(a), halves(b));
+    let ([a_0, a_1], [b_0, b_1]) = (halves(a.address), halves(b.address));
     a_1 == b_1 && a.service == b.service && a_0 == b_0
 }

@@ -4,7 +4,7 @@
 //! Nearly all packets are plain, so this path is short; whatever is not, is
 //! left to [`crate::odd`], which looks closer.
 
-use vipd_abi::{Plane, VipEntry, VipKey};
+use vipd_abi::{Plane, VipEntry, VipKey, address::is_mapped};
 use vipd_ebpf::{
     frame::Frame,
     header::{
@@ -111,6 +111,7 @@ pub fn ipv6(frame: &Frame, plane: &'static Plane) -> Result<Option<Served>, Odd>
     let class_label = u32::from_be(header.version_class_label);
     let length = IPV6_HEADER + u32::from(u16::from_be(header.payload));
     if class_label >> 28 != 6
+        // Keys hold IPv4 addresses in this form; no packet may have it.
         || is_mapped(header.destination)
         || !is_whole(frame, header.next_header, length, IPV6_HEADER)
     {
@@ -161,11 +162,4 @@ fn served(
         Found::NotVip => Ok(None),
         Found::Unclear => Err(Odd),
     }
-}
-
-/// Whether it is an IPv4-mapped IPv6 address (RFC 4291, section 2.5.5.2). Keys
-/// hold IPv4 addresses in this form; no packet on a network may have it.
-#[inline(always)]
-pub fn is_mapped([a, b]: [u64; 2]) -> bool {
-    a == 0 && b as u32 == 0xffff_u32.to_be()
 }

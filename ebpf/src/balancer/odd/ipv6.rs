@@ -1,13 +1,13 @@
 //! IPv6 headers.
 
-use vipd_abi::Verdict;
+use vipd_abi::{Verdict, address::is_mapped};
 use vipd_ebpf::{
     frame::Frame,
     header::{IPV6_HEADER, Ipv6},
 };
 
 use super::{fragment::Piece, sight::Sight};
-use crate::parse::{Family, is_mapped};
+use crate::parse::Family;
 
 /// Takes down what the header says, the destination even if the rest is wrong.
 #[inline(always)]

@@ -1,31 +1,8 @@
-//! The link: VLAN tags, which are looked behind and kept, and the way back.
+//! The link: the way back, and whom there is no way back to.
 
-use vipd_ebpf::{
-    frame::{Addresses, Frame},
-    header::{ETHERNET, ETHERTYPE, ETHERTYPE_PROVIDER, ETHERTYPE_VLAN, VLAN_TAG},
-};
+use vipd_ebpf::frame::{Addresses, Frame};
 
 use crate::{forward::Link, parse::Family};
-
-/// Where the packet starts, behind at most two tags, and its EtherType.
-#[inline(always)]
-pub fn network(frame: &Frame) -> Option<(usize, u16)> {
-    let kind = frame.read_variable(ETHERTYPE)?;
-    if !is_tag(kind) {
-        return Some((ETHERNET, kind));
-    }
-    let kind = frame.read_variable(ETHERTYPE + VLAN_TAG)?;
-    if !is_tag(kind) {
-        return Some((ETHERNET + VLAN_TAG, kind));
-    }
-    let kind = frame.read_variable(ETHERTYPE + 2 * VLAN_TAG)?;
-    Some((ETHERNET + 2 * VLAN_TAG, kind))
-}
-
-#[inline(always)]
-fn is_tag(ethertype: u16) -> bool {
-    ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_PROVIDER
-}
 
 /// The Ethernet addresses exchanged: back to where the frame came from.
 #[inline(always)]

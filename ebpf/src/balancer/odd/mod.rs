@@ -68,7 +68,7 @@ pub fn packet(ctx: *mut xdp_md) -> Outcome {
 fn network(ctx: *mut xdp_md, sight: &mut Sight) -> u32 {
     let frame = Frame::new(ctx);
     sight.service = 0;
-    sight.finding = match link::network(&frame) {
+    sight.finding = match frame.network() {
         Some((network, ETHERTYPE_IPV4)) => ipv4::look(&frame, network, sight),
         Some((network, ETHERTYPE_IPV6)) => ipv6::look(&frame, network, sight),
         _ => Err(Verdict::NotIp),

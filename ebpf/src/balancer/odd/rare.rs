@@ -1,6 +1,9 @@
 //! The closer look into the VIP table: port ranges and prefixes.
 
-use vipd_abi::{EntryKind, MOST_LENGTHS, MOST_RANGES, PORT_RANGES, VIP_SLOTS, VipEntry, VipKey};
+use vipd_abi::{
+    EntryKind, MOST_LENGTHS, MOST_RANGES, PORT_RANGES, VIP_SLOTS, VipEntry, VipKey,
+    address::{is_mapped, words},
+};
 use vipd_ebpf::anchor::within;
 
 use super::sight::Sight;
@@ -51,7 +54,7 @@ fn covering(half: u32, upper: u64, lower: u64) -> u32 {
         return NOWHERE;
     };
     let table = Table::of_half(plane, half);
-    let is_v4 = upper == 0 && lower as u32 == 0xffff_u32.to_be();
+    let is_v4 = is_mapped([upper, lower]);
     // No length for the address itself.
     let mut length = 0;
     let mut i = 0;
@@ -74,12 +77,7 @@ fn covering(half: u32, upper: u64, lower: u64) -> u32 {
 
 #[inline(always)]
 fn find(table: &Table, upper: u64, lower: u64, service: u32, kind: EntryKind) -> u32 {
-    let address = [
-        upper as u32,
-        (upper >> 32) as u32,
-        lower as u32,
-        (lower >> 32) as u32,
-    ];
+    let address = words([upper, lower]);
     let key = VipKey { address, service };
     let place = table.place(&key);
     let entry = table.entry(place);

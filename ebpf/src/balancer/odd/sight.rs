@@ -5,6 +5,7 @@
 //! otherwise it would follow each of them through all that comes after.
 
 use aya_ebpf::{btf_maps::PerCpuArray, macros::btf_map};
+use vipd_abi::address::{halves, mapped};
 use vipd_ebpf::header::{ICMP, ICMPV6};
 
 use super::fragment::Piece;
@@ -94,10 +95,9 @@ impl Sight {
     /// The destination as in a key of the VIP table.
     #[inline(always)]
     pub fn address(&self) -> [u64; 2] {
-        let [first, second] = self.destination;
         match self.family {
-            Family::V4 => [0, u64::from(0xffff_u32.to_be()) | first << 32],
-            Family::V6 => [first, second],
+            Family::V4 => halves(mapped(self.destination[0] as u32)),
+            Family::V6 => self.destination,
         }
     }
 

@@ -12,13 +12,13 @@ use aya_ebpf::{
     },
     macros::btf_map,
 };
-use vipd_abi::{Action, CPUS, CaptureCount, CaptureFilter, Captured, Trace, Verdict};
+use vipd_abi::{
+    Action, CPUS, CaptureCount, CaptureFilter, Captured, Trace, Verdict,
+    address::{mapped, words},
+};
 use vipd_ebpf::{
     frame::Frame,
-    header::{
-        ETHERTYPE, ETHERTYPE_IPV4, ETHERTYPE_IPV6, FRAGMENT, IPV6_HEADER, Ipv4, Ipv6, TCP, UDP,
-        VLAN_TAG,
-    },
+    header::{ETHERTYPE_IPV4, ETHERTYPE_IPV6, FRAGMENT_OFFSET, IPV6_HEADER, Ipv4, Ipv6, TCP, UDP},
 };
 
 const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
@@ -35,9 +35,6 @@ static CAPTURE_COUNTS: Array<CaptureCount, { CPUS as usize }, MMAPABLE> = Array:
 static CAPTURES: RingBuf<Captured, { 1 << 20 }> = RingBuf::new();
 
 const NANOS: u64 = 1_000_000_000;
-
-/// Service VLAN tag (IEEE 802.1ad) and customer VLAN tag (IEEE 802.1Q).
-const TAGS: [u16; 2] = [0x88a8_u16.to_be(), 0x8100_u16.to_be()];
 
 #[inline(always)]
 pub fn begin(frame: &Frame) {
@@ -195,17 +192,6 @@ fn within(address: [u32; 4], prefix: [u32; 4], mask: [u32; 4]) -> bool {
         == 0
 }
 
-/// An address as the filter has it.
-#[inline(always)]
-fn words([upper, lower]: [u64; 2]) -> [u32; 4] {
-    [
-        upper as u32,
-        (upper >> 32) as u32,
-        lower as u32,
-        (lower >> 32) as u32,
-    ]
-}
-
 /// What a filter may ask for: of the packet's own headers, tags or not, and
 /// ports only where they follow the IP header.
 struct Seen {
@@ -217,19 +203,10 @@ struct Seen {
 
 #[inline(always)]
 fn look(frame: &Frame) -> Option<Seen> {
-    let mut at = ETHERTYPE;
-    let mut ethertype = frame.read::<u16>(at)?;
-    let mut tags = 0;
-    while tags < 2 && TAGS.contains(&ethertype) {
-        at += VLAN_TAG;
-        ethertype = frame.read::<u16>(at)?;
-        tags += 1;
-    }
-    let network = at + 2;
+    let (network, ethertype) = frame.network()?;
     let (mut seen, transport) = match ethertype {
         ETHERTYPE_IPV4 => {
-            let header = frame.read::<Ipv4>(network)?;
-            let mapped = |address| [0, 0, 0xffff_u32.to_be(), address];
+            let header = frame.read_variable::<Ipv4>(network)?;
             let seen = Seen {
                 source: mapped(header.source),
                 destination: mapped(header.destination),
@@ -237,12 +214,12 @@ fn look(frame: &Frame) -> Option<Seen> {
                 ports: 0,
             };
             // Later fragments have none.
-            let first = header.fragment & FRAGMENT & !0x2000_u16.to_be() == 0;
+            let first = header.fragment & FRAGMENT_OFFSET == 0;
             let length = usize::from(header.version_ihl & 0x0f) * 4;
             (seen, first.then_some(network + length))
         }
         ETHERTYPE_IPV6 => {
-            let header = frame.read::<Ipv6>(network)?;
+            let header = frame.read_variable::<Ipv6>(network)?;
             let seen = Seen {
                 source: words(header.source),
                 destination: words(header.destination),
