@@ -45,7 +45,8 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// When something is not to be had; then nothing is left behind.
+    /// When something is not to be had; then nothing is left behind that was not
+    /// there before.
     pub(super) async fn start(
         path: &Path,
         config: Config,
@@ -231,6 +232,9 @@ impl Agent {
             spawn(&mut tasks, "metrics", async {
                 let _ = page.await;
             });
+        }
+        if let Some(plane) = &mut running {
+            plane.kernel.settle();
         }
         info!(
             "running with {}: {}",

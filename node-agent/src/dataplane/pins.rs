@@ -10,6 +10,7 @@ use std::{
 use aya::maps::{MapData, MapType};
 use rustix::{fs::FlockOperation, process::geteuid};
 use thiserror::Error;
+use tracing::warn;
 use vipd_abi::{Counts, LAYOUT, Plane, map};
 
 /// `BPF_F_MMAPABLE` (include/uapi/linux/bpf.h).
@@ -27,6 +28,15 @@ pub struct Pins {
 /// The pins are this process's alone while this lives.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "held, not used")] fs::File);
+
+/// Takes away again what has been pinned since this was made, unless it is
+/// kept.
+#[derive(Debug)]
+pub struct Attempt {
+    pins: Pins,
+    before: Vec<PathBuf>,
+    kept: bool,
+}
 
 /// Why the pins cannot be used.
 #[derive(Debug, Error)]
@@ -131,12 +141,6 @@ impl Pins {
                     .is_some_and(|name| name.to_string_lossy().starts_with("link-"))
             })
             .collect()
-    }
-
-    /// Whether nothing is pinned.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.files().is_empty()
     }
 
     fn files(&self) -> Vec<PathBuf> {
@@ -244,6 +248,16 @@ impl Pins {
         Ok(())
     }
 
+    /// From now on what is pinned is taken away again, unless it is kept.
+    #[must_use]
+    pub fn attempt(&self) -> Attempt {
+        Attempt {
+            pins: self.clone(),
+            before: self.files(),
+            kept: false,
+        }
+    }
+
     /// Compares every map that is already pinned with what this version
     /// makes. Using a map of other sizes would corrupt memory.
     ///
@@ -294,9 +308,14 @@ impl Pins {
     ///
     /// When a pin cannot be removed.
     pub fn remove(&self) -> io::Result<Vec<PathBuf>> {
+        self.remove_but(&[])
+    }
+
+    fn remove_but(&self, kept: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
         let mut removed = Vec::new();
         // Links first: no packet then finds a program without its maps.
         let mut files = self.files();
+        files.retain(|path| !kept.contains(path));
         files.sort_by_key(|path| !path.to_string_lossy().contains("/link-"));
         for path in files {
             fs::remove_file(&path)?;
@@ -305,7 +324,7 @@ impl Pins {
         for directory in [self.directory(), self.root.clone()] {
             match fs::remove_dir(&directory) {
                 Ok(()) => {}
-                // Somebody else's pins may be beside ours.
+                // Other pins may be beside those.
                 Err(error)
                     if matches!(
                         error.kind(),
@@ -315,6 +334,23 @@ impl Pins {
             }
         }
         Ok(removed)
+    }
+}
+
+impl Attempt {
+    /// What has been pinned stays.
+    pub fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if !self.kept
+            && let Err(error) = self.pins.remove_but(&self.before)
+        {
+            warn!("{} stays behind: {error}", self.pins.directory().display());
+        }
     }
 }
 

@@ -1,13 +1,15 @@
-//! Who may use the pins.
+//! Who may use the pins, and what a start that fails leaves of them.
 
 use std::{
     fs,
     os::unix::fs::{PermissionsExt as _, chown, symlink},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
+    thread,
 };
 
-use vipd::dataplane::pins::Pins;
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+use vipd::dataplane::{kernel::Kernel, pins::Pins};
 use vipd_tests::Scratch;
 
 /// No user of this machine.
@@ -109,4 +111,49 @@ fn whoever_has_the_pins_has_them_whatever_becomes_of_their_directory() {
         told.contains("v0 holds a data plane of another layout"),
         "{told}"
     );
+}
+
+#[test]
+fn a_start_that_fails_leaves_what_it_has_found_and_no_more() {
+    let scratch = Scratch::new("failed");
+    let load = || {
+        let loaded = Kernel::load(Some(scratch.path()), false);
+        loaded.unwrap_or_else(|error| {
+            panic!("{error}\nthe packet tier needs root and `cargo xtask setup`")
+        })
+    };
+    // It may make maps, but not load a program of this type.
+    let refused = thread::scope(|scope| {
+        let start = || {
+            let mut sets = capabilities(None).expect("the kernel says");
+            sets.effective -= CapabilitySet::NET_ADMIN | CapabilitySet::SYS_ADMIN;
+            set_capabilities(None, sets).expect("fewer are allowed");
+            let refused = Kernel::load(Some(scratch.path()), false).err();
+            refused.map(|error| error.to_string())
+        };
+        scope.spawn(start).join().expect("it does not panic")
+    });
+    let told = refused.expect("it is refused");
+    assert!(told.contains("does not take the XDP program"), "{told}");
+    assert!(!scratch.path().exists(), "maps are left");
+
+    drop(load());
+    assert!(!scratch.path().exists(), "a start that went no further");
+
+    let (mut kernel, tables) = load();
+    kernel.settle();
+    drop((kernel, tables));
+    let found = pinned(scratch.path());
+    assert_eq!(found.len(), 3, "two maps and a program: {found:?}");
+    fs::remove_file(&found[0]).expect("it was pinned");
+    drop(load());
+    assert_eq!(pinned(scratch.path()), found[1..], "what was there before");
+}
+
+fn pinned(root: &Path) -> Vec<PathBuf> {
+    let directory = Pins::new(root).directory();
+    let entries = fs::read_dir(directory).expect("it is there").flatten();
+    let mut found: Vec<_> = entries.map(|entry| entry.path()).collect();
+    found.sort();
+    found
 }
