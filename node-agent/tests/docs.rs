@@ -10,7 +10,7 @@ use vipd::{
     metrics,
     status::{Backend, Check, Dataplane, Interface, MapUse, Peer, Phases, Service, Status, Vip},
 };
-use vipd_abi::{Action, DecapVerdict, Verdict};
+use vipd_abi::{Action, DecapVerdict, LAYOUT, Verdict};
 
 #[test]
 fn every_verdict_is_explained_in_its_own_words() {
@@ -63,6 +63,17 @@ fn every_metric_is_in_the_openmetrics_text_too() {
         });
         assert!(has_it, "no {name} in {page}");
     }
+}
+
+#[test]
+fn the_place_of_the_pins_is_told() {
+    let text = fs::read_to_string(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../docs/operations.md"
+    ));
+    let text = text.expect("it is there");
+    let place = format!("/sys/fs/bpf/vipd/{LAYOUT}/");
+    assert!(text.contains(&place), "docs/operations.md lacks {place}");
 }
 
 #[test]
