@@ -7,12 +7,15 @@
 //! Packets and bytes are counted per service and backend and never summed up
 //! here: a sum falls when a backend leaves, which a reader takes for a restart
 //! from zero and counts all of it anew.
+//!
+//! What changes is in values and not in labels, but for the result of the last
+//! check: so the series are those of the configuration. Services that leave are
+//! not on the page, and whatever has a state has a 0 for each that it is not in.
 
 use std::fmt;
 
 use axum::{
-    Router,
-    extract::State,
+    Router, extract,
     http::{HeaderMap, header},
     response::IntoResponse,
     routing::get,
@@ -23,8 +26,13 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge, info::Info},
     registry::{Registry, Unit},
 };
+use vipd_bgp::State;
+use vipd_control::standing::Standing;
 
-use crate::{status::Status, views::Views};
+use crate::{
+    status::{BACKEND_STATES, INTERFACE_MODES, SESSION_FAILED, Status},
+    views::Views,
+};
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -34,7 +42,10 @@ pub fn router(views: Views) -> Router {
     Router::new().route("/metrics", get(page)).with_state(views)
 }
 
-async fn page(State(views): State<Views>, headers: HeaderMap) -> impl IntoResponse {
+async fn page(
+    extract::State(views): extract::State<Views>,
+    headers: HeaderMap,
+) -> impl IntoResponse {
     let accepted = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
     let openmetrics =
         accepted.is_some_and(|accept| accept.contains("application/openmetrics-text"));
@@ -45,7 +56,8 @@ async fn page(State(views): State<Views>, headers: HeaderMap) -> impl IntoRespon
 
 /// The whole page.
 #[must_use]
-pub fn render(status: Status, openmetrics: bool) -> String {
+pub fn render(mut status: Status, openmetrics: bool) -> String {
+    status.services.retain(|service| !service.leaving);
     let mut registry = Registry::with_prefix("vipd");
     registry.register_collector(Box::new(Page(status)));
     let mut out = String::new();
@@ -119,6 +131,32 @@ impl Family<'_> {
     fn counter(&mut self, labels: &Labels<'_>, value: u64) -> fmt::Result {
         ConstCounter::new(value).encode(self.0.encode_family(&labels)?)
     }
+
+    /// 1 for the present state, 0 for all others.
+    fn states(&mut self, labels: &Labels<'_>, states: &States, present: &str) -> fmt::Result {
+        let unknown = !states.all.iter().any(|state| state == present);
+        let all = states.all.iter().map(String::as_str);
+        for state in all.chain(unknown.then_some(present)) {
+            let labels = [labels, &[(states.label, state)]].concat();
+            self.gauge(&labels, flag(state == present))?;
+        }
+        Ok(())
+    }
+}
+
+/// What something can be.
+struct States {
+    label: &'static str,
+    all: Vec<String>,
+}
+
+impl States {
+    fn new(label: &'static str, all: impl IntoIterator<Item: ToString>) -> Self {
+        Self {
+            label,
+            all: all.into_iter().map(|state| state.to_string()).collect(),
+        }
+    }
 }
 
 fn gauges<'a>(
@@ -140,7 +178,7 @@ fn counters<'a>(
         .map(Family)
 }
 
-/// Exact up to 2^53, which no table of flows holds.
+/// Exact up to 2^53, which no table of flows holds and no fingerprint has here.
 fn count(value: u64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "see above")]
     let value = value as f64;
@@ -161,13 +199,9 @@ impl Collector for Page {
             None,
             MetricType::Info,
         )?)?;
-        gauges(
-            &mut page,
-            "uptime",
-            "How long the agent has been running.",
-            Some(&Unit::Seconds),
-        )?
-        .single(status.uptime_seconds)?;
+        let help = "When the agent started, in seconds since 1970.";
+        gauges(&mut page, "start_time", help, Some(&Unit::Seconds))?
+            .single(status.start_time_seconds)?;
         encode_services(status, &mut page)?;
         encode_backends(status, &mut page)?;
         encode_dataplane(status, &mut page)?;
@@ -224,19 +258,19 @@ fn encode_services(status: &Status, page: &mut DescriptorEncoder<'_>) -> fmt::Re
             }
         }
     }
-    let help = "Always 1; the fingerprint is the same on every node that sees the same backends and \
-                has the same secret.";
-    let mut ring = gauges(page, "service_ring_fingerprint_info", help, None)?;
+    let help = "48 bits of the ring's fingerprint, the same on every node that sees the same backends \
+                and has the same secret; 0 while nobody owns a slot.";
+    let mut ring = gauges(page, "service_ring_fingerprint", help, None)?;
     for service in &status.services {
-        if let Some(fingerprint) = &service.ring_fingerprint {
-            let labels = [
-                ("service", service.name.as_str()),
-                ("fingerprint", fingerprint),
-            ];
-            ring.gauge(&labels, 1.0)?;
-        }
+        let fingerprint = service.ring_fingerprint.as_deref().map_or(0, low_bits);
+        ring.gauge(&[("service", &service.name)], count(fingerprint))?;
     }
     Ok(())
+}
+
+/// As much of a fingerprint in hexadecimal as a value can hold.
+fn low_bits(fingerprint: &str) -> u64 {
+    u64::from_str_radix(fingerprint, 16).unwrap_or(0) & ((1 << 48) - 1)
 }
 
 fn encode_backends(status: &Status, page: &mut DescriptorEncoder<'_>) -> fmt::Result {
@@ -263,21 +297,16 @@ fn encode_backends(status: &Status, page: &mut DescriptorEncoder<'_>) -> fmt::Re
     let mut state = gauges(
         page,
         "backend_state",
-        "1 for the state the backend is in.",
+        "1 for the state the backend is in, 0 for all others.",
         None,
     )?;
-    each(&mut |labels, backend| {
-        let mut labels = labels.to_vec();
-        labels.push(("state", &backend.state));
-        state.gauge(&labels, 1.0)
-    })?;
-    let help = "1 for what the state means for flows: up, draining, failing or down.";
+    let states = States::new("state", BACKEND_STATES);
+    each(&mut |labels, backend| state.states(labels, &states, &backend.state))?;
+    let help =
+        "1 for what the state means for flows: up, draining, failing or down; 0 for the others.";
     let mut standing = gauges(page, "backend_standing", help, None)?;
-    each(&mut |labels, backend| {
-        let mut labels = labels.to_vec();
-        labels.push(("standing", &backend.standing));
-        standing.gauge(&labels, 1.0)
-    })?;
+    let states = States::new("standing", Standing::ALL.map(Standing::label));
+    each(&mut |labels, backend| standing.states(labels, &states, &backend.standing))?;
     let help = "Whether the operator has drained the backend.";
     let mut drained = gauges(page, "backend_drained", help, None)?;
     each(&mut |labels, backend| drained.gauge(labels, flag(backend.drained)))?;
@@ -339,12 +368,15 @@ fn encode_dataplane(status: &Status, page: &mut DescriptorEncoder<'_>) -> fmt::R
         None,
     )?;
     for interface in &dataplane.interfaces {
-        let labels = [
-            ("interface", interface.name.as_str()),
-            ("mode", &interface.mode),
-        ];
         let carries = ["native", "generic"].contains(&interface.mode.as_str());
-        attached.gauge(&labels, flag(carries))?;
+        attached.gauge(&[("interface", &interface.name)], flag(carries))?;
+    }
+    let help =
+        "1 for how the interface carries the XDP program, or why it does not; 0 for all others.";
+    let mut state = gauges(page, "xdp_state", help, None)?;
+    let states = States::new("state", INTERFACE_MODES);
+    for interface in &dataplane.interfaces {
+        state.states(&[("interface", &interface.name)], &states, &interface.mode)?;
     }
     let help = "Whether the data plane forwards; 0 withdraws everything.";
     gauges(page, "dataplane_up", help, None)?.single(flag(dataplane.fault.is_none()))?;
@@ -357,12 +389,13 @@ fn encode_peers(status: &Status, page: &mut DescriptorEncoder<'_>) -> fmt::Resul
     let mut state = gauges(
         page,
         "bgp_session_state",
-        "1 for the state the session is in (RFC 4271).",
+        "1 for the state the session is in (RFC 4271, or `failed`), 0 for all others.",
         None,
     )?;
+    let mut states = States::new("state", State::ALL);
+    states.all.push(SESSION_FAILED.to_owned());
     for peer in &status.peers {
-        let labels = [("peer", peer.name.as_str()), ("state", &peer.state)];
-        state.gauge(&labels, 1.0)?;
+        state.states(&[("peer", &peer.name)], &states, &peer.state)?;
     }
     let mut up = gauges(
         page,
@@ -373,10 +406,12 @@ fn encode_peers(status: &Status, page: &mut DescriptorEncoder<'_>) -> fmt::Resul
     for peer in &status.peers {
         up.gauge(&[("peer", &peer.name)], flag(peer.uptime_seconds.is_some()))?;
     }
-    let help = "How long the session has been established.";
-    let mut uptime = gauges(page, "bgp_session_uptime", help, Some(&Unit::Seconds))?;
+    let help = "When the session was established, in seconds since 1970; absent while it is not.";
+    let mut start = gauges(page, "bgp_session_start_time", help, Some(&Unit::Seconds))?;
     for peer in &status.peers {
-        uptime.gauge(&[("peer", &peer.name)], peer.uptime_seconds.unwrap_or(0.0))?;
+        if let Some(time) = peer.start_time_seconds {
+            start.gauge(&[("peer", &peer.name)], time)?;
+        }
     }
     let mut established = counters(
         page,

@@ -35,18 +35,19 @@ const LOOK: Duration = Duration::from_millis(500);
 const SILENT_LOOKS: u32 = 6;
 
 /// Loads the program, or takes over what a previous agent left, and attaches
-/// it to the interfaces of the configuration.
+/// it to the interfaces of the configuration. What this has pinned stays only
+/// when the kernel's side is settled.
 ///
 /// # Errors
 ///
-/// When the kernel or a driver refuses, in words.
+/// When the kernel or a driver refuses, in words. What was there before stays.
 pub async fn load(
     config: &Dataplane,
     netlink: &Netlink,
     debug: bool,
 ) -> anyhow::Result<(Kernel, Tables, [u64; MACS])> {
-    let (kernel, tables) = Kernel::load(Some(&config.pin_path), debug)?;
-    let (kernel, macs) = attach_first(kernel, config, netlink).await?;
+    let (mut kernel, tables) = Kernel::load(Some(&config.pin_path), debug)?;
+    let macs = attach_first(&mut kernel, config, netlink).await?;
     Ok((kernel, tables, macs))
 }
 
@@ -55,24 +56,15 @@ pub async fn load(
 ///
 /// # Errors
 ///
-/// As [`attach`]. What was there before stays; a data plane that this start has
-/// made goes.
+/// As [`attach`].
 pub async fn attach_first(
-    mut kernel: Kernel,
+    kernel: &mut Kernel,
     config: &Dataplane,
     netlink: &Netlink,
-) -> anyhow::Result<(Kernel, [u64; MACS])> {
-    match attach(&mut kernel, config, netlink).await {
-        Ok(macs) => {
-            detach_others(&mut kernel, config, netlink).await?;
-            Ok((kernel, macs))
-        }
-        Err(error) if kernel.is_fresh() => {
-            let _ = kernel.unload();
-            Err(error)
-        }
-        Err(error) => Err(error),
-    }
+) -> anyhow::Result<[u64; MACS]> {
+    let macs = attach(kernel, config, netlink).await?;
+    detach_others(kernel, config, netlink).await?;
+    Ok(macs)
 }
 
 /// Attaches the loaded program to the interfaces of the configuration. Gives

@@ -46,7 +46,7 @@ pub async fn load(path: &Path, config: &Config, dataplane: &Dataplane) -> anyhow
     let mut report = String::new();
     let netlink = Netlink::connect()?;
     let secret = agent::secret(config)?;
-    let (kernel, tables) = Kernel::load(Some(&dataplane.pin_path), false)?;
+    let (mut kernel, tables) = Kernel::load(Some(&dataplane.pin_path), false)?;
     let mut applier = Applier::new(tables, Settings::default());
     if !applier.adopted().services.is_empty() {
         bail!(
@@ -54,7 +54,7 @@ pub async fn load(path: &Path, config: &Config, dataplane: &Dataplane) -> anyhow
              over, `vipd unload --config {file}` takes it away"
         );
     }
-    let (kernel, macs) = plane::attach_first(kernel, dataplane, &netlink).await?;
+    let macs = plane::attach_first(&mut kernel, dataplane, &netlink).await?;
     applier.configure(agent::settings(config, secret, macs));
     for name in &dataplane.interfaces {
         let link = plane::interface(&netlink, name.as_str()).await?;
@@ -93,7 +93,7 @@ pub async fn load(path: &Path, config: &Config, dataplane: &Dataplane) -> anyhow
          undo with      vipd unload --config {file}\n",
         config.summary()
     )?;
-    drop(kernel);
+    kernel.settle();
     Ok(report)
 }
 

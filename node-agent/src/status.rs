@@ -5,6 +5,13 @@ use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr, path::PathBuf, ti
 
 use serde::{Deserialize, Serialize};
 
+/// What [`Interface::mode`] can be.
+pub const INTERFACE_MODES: [&str; 5] = ["native", "generic", "detached", "another program", "gone"];
+/// What [`Backend::state`] can be for a backend that is checked.
+pub const BACKEND_STATES: [&str; 5] = ["unknown", "up", "going down", "down", "going up"];
+/// What [`Peer::state`] can be besides the states of RFC 4271.
+pub const SESSION_FAILED: &str = "failed";
+
 /// A node as a whole.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Status {
@@ -14,6 +21,9 @@ pub struct Status {
     pub version: String,
     /// How long the agent has been running.
     pub uptime_seconds: f64,
+    /// When it started, in seconds since 1970.
+    #[serde(default)]
+    pub start_time_seconds: f64,
     /// The configuration file in force.
     pub config: PathBuf,
     /// The data plane.
@@ -82,6 +92,10 @@ pub struct Vip {
 pub struct Service {
     /// Name.
     pub name: String,
+    /// Whether it was taken out of the configuration, and lives on for a while
+    /// under a name of its own for packets that still come.
+    #[serde(default)]
+    pub leaving: bool,
     /// Virtual addresses and prefixes.
     pub vips: Vec<String>,
     /// `tcp` or `udp`.
@@ -139,7 +153,8 @@ pub struct Backend {
     pub address: IpAddr,
     /// Weight.
     pub weight: u16,
-    /// What checks say: `unknown`, `up`, `going down`, `down`, `going up`.
+    /// What checks say: `unknown`, `up`, `going down`, `down`, `going up`; or
+    /// `leaving`, when nobody checks any more.
     pub state: String,
     /// What it means for flows: `up`, `draining` or `failing` (no new flows,
     /// old ones stay), `down`.
@@ -192,6 +207,8 @@ pub struct Peer {
     pub state: String,
     /// How long it has been established, if it is.
     pub uptime_seconds: Option<f64>,
+    /// Since when, in seconds since 1970.
+    pub start_time_seconds: Option<f64>,
     /// How often it has been established.
     pub established_count: u64,
     /// Prefixes it has been told of, by family.

@@ -4,7 +4,7 @@
 use std::{
     path::PathBuf,
     sync::{Arc, PoisonError},
-    time::Instant,
+    time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
 use tokio::sync::watch;
@@ -34,7 +34,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Views {
     /// When the agent started.
-    pub started: Instant,
+    pub started: Start,
     /// The configuration file.
     pub path: PathBuf,
     /// The configuration in force.
@@ -51,6 +51,31 @@ pub struct Views {
     pub dataplane: Option<DataplaneViews>,
     /// What was found at start.
     pub findings: Arc<[String]>,
+}
+
+/// A moment by both clocks, so that others can be told in seconds since 1970: the
+/// same each time, also when the clock of the day has been set meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub struct Start {
+    instant: Instant,
+    unix: f64,
+}
+
+impl Start {
+    /// This moment.
+    #[must_use]
+    pub fn now() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        Self {
+            instant: Instant::now(),
+            unix: since.unwrap_or_default().as_secs_f64(),
+        }
+    }
+
+    /// A moment since then, in seconds since 1970.
+    fn unix(&self, moment: Instant) -> f64 {
+        self.unix + seconds(self.instant, moment)
+    }
 }
 
 /// What the data plane publishes.
@@ -81,7 +106,8 @@ impl Views {
         Status {
             node: config.node.name().to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            uptime_seconds: seconds(self.started, now),
+            uptime_seconds: seconds(self.started.instant, now),
+            start_time_seconds: self.started.unix,
             config: self.path.clone(),
             dataplane: self.dataplane.as_ref().map(DataplaneViews::status),
             vips: self.vips(&decision),
@@ -93,7 +119,7 @@ impl Views {
                 .collect(),
             peers: peers
                 .values()
-                .map(|status| peer(&status.borrow(), now))
+                .map(|status| peer(&status.borrow(), now, &self.started))
                 .collect(),
             findings: self.findings.to_vec(),
         }
@@ -160,8 +186,10 @@ impl Views {
                 }
             })
             .collect();
+        let mut vips = service.vips.iter();
         status::Service {
             name: service.name.to_string(),
+            leaving: vips.any(|vip| decision.leaving.contains(vip)),
             vips: service.vips.iter().map(ToString::to_string).collect(),
             protocol: service.protocol.to_string(),
             port: service.ports.to_string(),
@@ -240,7 +268,7 @@ fn phases(count: Option<&PhaseCount>) -> status::Phases {
     }
 }
 
-fn peer(status: &PeerStatus, now: Instant) -> status::Peer {
+fn peer(status: &PeerStatus, now: Instant, start: &Start) -> status::Peer {
     let session = &status.session;
     let error = session.last_error.as_ref();
     status::Peer {
@@ -248,11 +276,12 @@ fn peer(status: &PeerStatus, now: Instant) -> status::Peer {
         address: status.peer.address.to_string(),
         remote_as: status.peer.remote_as.number(),
         state: if status.failed {
-            "failed".to_owned()
+            status::SESSION_FAILED.to_owned()
         } else {
             session.state.to_string()
         },
         uptime_seconds: session.established_at.map(|at| seconds(at, now)),
+        start_time_seconds: session.established_at.map(|at| start.unix(at)),
         established_count: session.established_count,
         advertised: session
             .advertised

@@ -10,7 +10,7 @@ use vipd::{
     metrics,
     status::{Backend, Check, Dataplane, Interface, MapUse, Peer, Phases, Service, Status, Vip},
 };
-use vipd_abi::{Action, DecapVerdict, Verdict};
+use vipd_abi::{Action, DecapVerdict, LAYOUT, Verdict};
 
 #[test]
 fn every_verdict_is_explained_in_its_own_words() {
@@ -63,6 +63,99 @@ fn every_metric_is_in_the_openmetrics_text_too() {
         });
         assert!(has_it, "no {name} in {page}");
     }
+}
+
+#[test]
+fn the_place_of_the_pins_is_told() {
+    let text = fs::read_to_string(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../docs/operations.md"
+    ));
+    let text = text.expect("it is there");
+    let place = format!("/sys/fs/bpf/vipd/{LAYOUT}/");
+    assert!(text.contains(&place), "docs/operations.md lacks {place}");
+}
+
+#[test]
+fn whatever_happens_the_page_has_the_series_of_the_configuration() {
+    type Change = fn(&mut Status);
+    let changes: [(&str, Change); 8] = [
+        ("a backend is down", |status| {
+            let backend = &mut status.services[0].backends[0];
+            (backend.state, backend.standing) = ("down".into(), "down".into());
+        }),
+        ("nobody owns a slot", |status| {
+            status.services[0].ring_fingerprint = None;
+        }),
+        ("others own the slots", |status| {
+            status.services[0].ring_fingerprint = Some("fedcba9876543210".into());
+        }),
+        ("a service leaves", |status| {
+            let mut gone = status.services[0].clone();
+            (gone.name, gone.leaving) = ("web (leaving 7)".into(), true);
+            status.services.push(gone);
+        }),
+        ("a session is being opened", |status| {
+            status.peers[0].state = "OpenSent".into();
+        }),
+        ("a session has failed", |status| {
+            status.peers[0].state = "failed".into();
+        }),
+        ("an interface is gone", |status| {
+            let dataplane = status.dataplane.as_mut().expect("there is one");
+            dataplane.interfaces[0].mode = "gone".into();
+        }),
+        ("it was started at another time", |status| {
+            (status.uptime_seconds, status.start_time_seconds) = (0.0, 1_900_000_000.0);
+        }),
+    ];
+    let before = metrics::render(status(), false);
+    for (sentence, change) in changes {
+        let mut status = status();
+        change(&mut status);
+        let page = metrics::render(status, false);
+        let added = &series(&page) - &series(&before);
+        let removed = &series(&before) - &series(&page);
+        assert!(
+            added.is_empty() && removed.is_empty(),
+            "{sentence}: added {added:#?}, removed {removed:#?}"
+        );
+        assert!(
+            page != before || sentence == "a service leaves",
+            "{sentence}: and is not seen"
+        );
+    }
+}
+
+#[test]
+fn a_state_is_1_and_all_others_are_0() {
+    let page = metrics::render(status(), false);
+    for line in [
+        r#"vipd_backend_state{service="web",backend="b1",state="up"} 1"#,
+        r#"vipd_backend_state{service="web",backend="b1",state="going down"} 0"#,
+        r#"vipd_backend_standing{service="web",backend="b1",standing="up"} 1"#,
+        r#"vipd_backend_standing{service="web",backend="b1",standing="failing"} 0"#,
+        r#"vipd_bgp_session_state{peer="tor1",state="Established"} 1"#,
+        r#"vipd_bgp_session_state{peer="tor1",state="failed"} 0"#,
+        r#"vipd_xdp_state{interface="eth0",state="native"} 1"#,
+        r#"vipd_xdp_state{interface="eth0",state="another program"} 0"#,
+        // 0x456789abcdef.
+        r#"vipd_service_ring_fingerprint{service="web"} 76310993685999"#,
+        "vipd_start_time_seconds 1800000000.25",
+    ] {
+        let has_it = page
+            .lines()
+            .any(|found| found.trim_end_matches(".0") == line);
+        assert!(has_it, "no {line} in\n{page}");
+    }
+}
+
+/// What stands before the values.
+fn series(page: &str) -> BTreeSet<&str> {
+    let lines = page.lines().filter(|line| !line.starts_with('#'));
+    lines
+        .filter_map(|line| Some(line.rsplit_once(' ')?.0))
+        .collect()
 }
 
 type Row = Vec<String>;
@@ -163,6 +256,7 @@ fn status() -> Status {
         node: "lb1".into(),
         version: "0.1.0".into(),
         uptime_seconds: 1.5,
+        start_time_seconds: 1_800_000_000.25,
         config: "/etc/vipd/vipd.toml".into(),
         dataplane: Some(Dataplane {
             pin_path: "/sys/fs/bpf/vipd".into(),
@@ -186,6 +280,7 @@ fn status() -> Status {
         }],
         services: vec![Service {
             name: "web".into(),
+            leaving: false,
             vips: vec!["198.51.100.10".into()],
             protocol: "tcp".into(),
             port: "80".into(),
@@ -229,6 +324,7 @@ fn status() -> Status {
             remote_as: 64501,
             state: "Established".into(),
             uptime_seconds: Some(10.0),
+            start_time_seconds: Some(1_800_000_000.5),
             established_count: 1,
             advertised: [("IPv4 unicast".into(), 1)].into(),
             pending: 0,

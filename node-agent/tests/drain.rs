@@ -6,7 +6,6 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::Arc,
-    time::Instant,
 };
 
 use axum::{Json, Router, routing::post};
@@ -20,7 +19,7 @@ use vipd::{
     drain::{Answer, Order},
     engine::{Belief, Decision, Engine, Plan},
     status::Backend,
-    views::Views,
+    views::{Start, Views},
 };
 use vipd_control::{health::Initial, standing::Standing};
 
@@ -76,7 +75,7 @@ impl Node {
         let decision = engine.decision();
         let (config_in, config) = watch::channel(Arc::new(config));
         let views = Views {
-            started: Instant::now(),
+            started: Start::now(),
             path: "vipd.toml".into(),
             config,
             decision: decision.clone(),

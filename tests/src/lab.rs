@@ -184,7 +184,7 @@ fn preflight() -> Result<()> {
     ensure!(
         magic == BPF_FS_MAGIC,
         "no BPF file system is mounted at /sys/fs/bpf: run `cargo xtask setup`, \
-         or `mount -t bpf bpf /sys/fs/bpf`"
+         or `mount -t bpf -o mode=0700 bpf /sys/fs/bpf`"
     );
     for tool in ["ip", "ethtool", "bird", "nginx"] {
         let found = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"]

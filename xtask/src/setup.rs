@@ -178,7 +178,8 @@ fn ensure_bpffs() -> Result<()> {
     if is_bpffs_mounted() {
         return Ok(());
     }
-    let mount = ["-t", "bpf", "bpf", BPFFS];
+    // Without a mode, everybody may make directories in it.
+    let mount = ["-t", "bpf", "-o", "mode=0700", "bpf", BPFFS];
     if !shell::is_root() {
         bail!(
             "bpffs is not mounted at {BPFFS}, where programs and maps are pinned. Run:\n    {}\n\

@@ -1,7 +1,7 @@
 //! The start: every room is opened and connected, in the order that loses
 //! nothing when one of them cannot be.
 
-use std::{path::Path, sync::Arc, time::Instant};
+use std::{path::Path, sync::Arc};
 
 use anyhow::{Context as _, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -37,7 +37,7 @@ use crate::{
     preflight::{self, Severity},
     probe::Probes,
     speaker::Speaker,
-    views::{DataplaneViews, Views},
+    views::{DataplaneViews, Start, Views},
 };
 
 impl Agent {
@@ -45,7 +45,8 @@ impl Agent {
     ///
     /// # Errors
     ///
-    /// When something is not to be had; then nothing is left behind.
+    /// When something is not to be had; then nothing is left behind that was not
+    /// there before.
     pub(super) async fn start(
         path: &Path,
         config: Config,
@@ -203,7 +204,7 @@ impl Agent {
 
         let (config_in, config_out) = watch::channel(config);
         let views = Views {
-            started: Instant::now(),
+            started: Start::now(),
             path: path.to_owned(),
             config: config_out.clone(),
             decision: decision.clone(),
@@ -231,6 +232,9 @@ impl Agent {
             spawn(&mut tasks, "metrics", async {
                 let _ = page.await;
             });
+        }
+        if let Some(plane) = &mut running {
+            plane.kernel.settle();
         }
         info!(
             "running with {}: {}",

@@ -23,7 +23,7 @@ use tracing::{debug, error};
 
 use super::{
     apply::{Applied, Applier, Reach, Settings},
-    census::{self, Census, Count},
+    census::{self, Census, Count, Orders},
     clock::Ticker,
 };
 use crate::{
@@ -50,29 +50,33 @@ pub struct Inputs {
     pub stop: watch::Receiver<bool>,
 }
 
-/// Starts the thread.
+/// Starts the thread, and the census that it lives on.
 ///
 /// # Errors
 ///
 /// When the system has no more threads.
 pub fn spawn(applier: Applier, inputs: Inputs, runtime: Handle) -> io::Result<JoinHandle<()>> {
     let ticker = Ticker::start(Arc::clone(&applier.tables().clock))?;
+    let (orders, orders_out) = watch::channel(applier.orders());
+    let (counts_in, counts) = watch::channel(None);
+    let census = Census::new(applier.tables());
+    census::spawn(census, orders_out, counts_in, runtime.clone())?;
     thread::Builder::new()
         .name("dataplane".to_owned())
         .spawn(move || {
-            run(applier, inputs, &runtime);
+            run(applier, inputs, &orders, counts, &runtime);
             drop(ticker);
         })
 }
 
-fn run(mut applier: Applier, mut inputs: Inputs, runtime: &Handle) {
-    let (orders, orders_out) = watch::channel(applier.orders());
-    let (counts_in, mut counts) = watch::channel(None);
-    let census = Census::new(applier.tables());
-    // Without it, nothing is given back and no slot waits for it.
-    if let Err(error) = census::spawn(census, orders_out, counts_in, runtime.clone()) {
-        error!("flows are not counted: {error}");
-    }
+/// Ends when it is told to, and when nobody is left to live on or to tell.
+fn run(
+    mut applier: Applier,
+    mut inputs: Inputs,
+    orders: &watch::Sender<Orders>,
+    mut counts: watch::Receiver<Option<Arc<Count>>>,
+    runtime: &Handle,
+) {
     // When the comparison begins or goes on, and whether it had to wait.
     let (mut review_at, mut has_waited) = (Instant::now(), false);
     let mut woken = Woken::ByNews;
@@ -167,11 +171,85 @@ impl Inputs {
                 news(changed)
             }
             changed = self.settings.changed() => news(changed),
-            Ok(()) = counts.changed() => {
+            changed = counts.changed() => {
                 counts.mark_changed();
-                Woken::ByNews
+                if changed.is_err() {
+                    error!("the census has ended; this is a defect of vipd");
+                }
+                news(changed)
             }
             () = sleep_until(again.into()) => Woken::ByTime,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataplane::tables::Tables;
+
+    /// Ends one of those that the thread lives on, and waits for the thread.
+    #[track_caller]
+    fn check(sentence: &str, end: impl FnOnce(&mut Others)) {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let tables = Tables::anonymous().expect("memory");
+        let applier = Applier::new(tables, Settings::default());
+        let (orders, _orders_out) = watch::channel(Orders::default());
+        let (counts_in, counts) = watch::channel(None);
+        let (decision_in, decision) = watch::channel(Decision::default());
+        let (ways_in, ways) = watch::channel(Ways::default());
+        let (problems_in, problems) = watch::channel(Problems::default());
+        let (settings_in, settings) = watch::channel(Settings::default());
+        let (applied, mut applied_out) = watch::channel(Arc::default());
+        let (stop_in, stop) = watch::channel(false);
+        let mut others = Others {
+            counts: Some(counts_in),
+            decision: Some(decision_in),
+            ways: Some(ways_in),
+            problems: Some(problems_in),
+            settings: Some(settings_in),
+            stop: Some(stop_in),
+        };
+        let inputs = Inputs {
+            decision,
+            ways,
+            problems,
+            settings,
+            applied,
+            stop,
+        };
+        let handle = runtime.handle().clone();
+        let thread = thread::spawn(move || run(applier, inputs, &orders, counts, &handle));
+        runtime.block_on(applied_out.changed()).expect("one pass");
+        assert!(!thread.is_finished(), "{sentence}: it has ended before");
+        end(&mut others);
+        let gone = async { while applied_out.changed().await.is_ok() {} };
+        let patience = Duration::from_secs(20);
+        let gone = runtime.block_on(async { tokio::time::timeout(patience, gone).await });
+        assert!(gone.is_ok(), "{sentence}: it goes on");
+        thread.join().expect("it did not panic");
+    }
+
+    /// Those that the thread lives on.
+    struct Others {
+        counts: Option<watch::Sender<Option<Arc<Count>>>>,
+        decision: Option<watch::Sender<Decision>>,
+        ways: Option<watch::Sender<Ways>>,
+        problems: Option<watch::Sender<Problems>>,
+        settings: Option<watch::Sender<Settings>>,
+        stop: Option<watch::Sender<bool>>,
+    }
+
+    #[test]
+    fn the_thread_ends_with_each_of_those_it_lives_on() {
+        check("the census has died", |others| others.counts = None);
+        check("nobody decides", |others| others.decision = None);
+        check("nobody finds ways", |others| others.ways = None);
+        check("nobody tells why not", |others| others.problems = None);
+        check("nobody configures", |others| others.settings = None);
+        check("nobody could stop it", |others| others.stop = None);
+        check("it is stopped", |others| {
+            others.stop.as_ref().unwrap().send_replace(true);
+        });
     }
 }

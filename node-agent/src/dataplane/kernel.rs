@@ -34,19 +34,19 @@ use super::{
     clock::Clock,
     mapped::Mapped,
     object,
-    pins::{Lock, Pins, PinsError},
+    pins::{Attempt, Lock, Pins, PinsError},
     tables::{Counters, Tables},
 };
 
-/// A loaded data plane. Dropping it leaves everything that is pinned.
+/// A loaded data plane. Dropping it leaves everything that was pinned before,
+/// and once it is settled also what it has pinned itself.
 pub struct Kernel {
     ebpf: Ebpf,
     pins: Option<Pins>,
     /// By interface index. A link without a pin ends when this is dropped.
     links: BTreeMap<u32, FdLink>,
-    /// Whether nothing was pinned before.
-    fresh: bool,
-    /// Held for as long as this lives.
+    attempt: Option<Attempt>,
+    /// Held for as long as this lives, also while an attempt is undone.
     _lock: Option<Lock>,
 }
 
@@ -147,8 +147,9 @@ pub enum KernelError {
 
 impl Kernel {
     /// Loads maps and program; with `pins`, maps that are pinned already are
-    /// verified and taken over. Without, nothing outlives this value. With
-    /// `debug`, the program logs rare events.
+    /// verified and taken over, and what is pinned now stays only after
+    /// [`Kernel::settle`]. Without, nothing outlives this value. With `debug`, the
+    /// program logs rare events.
     ///
     /// # Errors
     ///
@@ -166,11 +167,11 @@ impl Kernel {
             .override_global(aya_log::LEVEL, &level, true)
             .map_max_entries(map::COUNTS, processors);
         let mut lock = None;
-        let mut fresh = true;
+        let mut attempt = None;
         if let Some(pins) = &pins {
             lock = Some(pins.take()?);
             pins.verify(processors)?;
-            fresh = pins.is_empty();
+            attempt = Some(pins.attempt());
             for name in map::ALL {
                 loader.map_pin_path(name, pins.map(name));
             }
@@ -190,16 +191,17 @@ impl Kernel {
             ebpf,
             pins,
             links: BTreeMap::new(),
-            fresh,
+            attempt,
             _lock: lock,
         };
         Ok((kernel, tables))
     }
 
-    /// Whether no previous agent had left anything.
-    #[must_use]
-    pub fn is_fresh(&self) -> bool {
-        self.fresh
+    /// The start has succeeded: what is pinned stays when this is dropped.
+    pub fn settle(&mut self) {
+        if let Some(attempt) = self.attempt.take() {
+            attempt.keep();
+        }
     }
 
     /// The kernel's id of the program.

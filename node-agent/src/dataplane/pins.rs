@@ -3,17 +3,21 @@
 
 use std::{
     fs, io,
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
 
 use aya::maps::{MapData, MapType};
-use rustix::fs::FlockOperation;
+use rustix::{fs::FlockOperation, process::geteuid};
 use thiserror::Error;
+use tracing::warn;
 use vipd_abi::{Counts, LAYOUT, Plane, map};
 
 /// `BPF_F_MMAPABLE` (include/uapi/linux/bpf.h).
 const MMAPABLE: u32 = 1 << 10;
+/// Mode bits: group or others may write; only owners remove from a directory.
+const WRITABLE: u32 = 0o022;
+const STICKY: u32 = 0o1000;
 
 /// The directory of one data plane of this layout.
 #[derive(Clone, Debug)]
@@ -25,15 +29,34 @@ pub struct Pins {
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "held, not used")] fs::File);
 
+/// Takes away again what has been pinned since this was made, unless it is
+/// kept.
+#[derive(Debug)]
+pub struct Attempt {
+    pins: Pins,
+    before: Vec<PathBuf>,
+    kept: bool,
+}
+
 /// Why the pins cannot be used.
 #[derive(Debug, Error)]
 pub enum PinsError {
     /// The directory is not on a BPF file system.
     #[error(
         "{0} is not on a BPF file system, so nothing can be pinned there; \
-         mount one with `mount -t bpf bpf /sys/fs/bpf`"
+         mount one with `mount -t bpf -o mode=0700 bpf /sys/fs/bpf`"
     )]
     NotBpffs(PathBuf),
+    /// Others than this process's user could change the pins.
+    #[error("{path} {trouble}, who could change or remove what is pinned: `{remedy}` mends that")]
+    Exposed {
+        /// The directory or pin.
+        path: PathBuf,
+        /// Who may write it.
+        trouble: String,
+        /// The command that mends it.
+        remedy: String,
+    },
     /// The directory could not be made or read.
     #[error("cannot use {path}: {source}")]
     Directory {
@@ -120,12 +143,6 @@ impl Pins {
             .collect()
     }
 
-    /// Whether nothing is pinned.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.files().is_empty()
-    }
-
     fn files(&self) -> Vec<PathBuf> {
         fs::read_dir(self.directory())
             .map(|entries| entries.flatten().map(|entry| entry.path()).collect())
@@ -136,7 +153,8 @@ impl Pins {
     ///
     /// # Errors
     ///
-    /// When it is not on a BPF file system, or holds another layout.
+    /// When it is not on a BPF file system, others may write it, or it holds
+    /// another layout.
     pub fn prepare(&self) -> Result<(), PinsError> {
         let existing = self
             .root
@@ -144,6 +162,7 @@ impl Pins {
             .find(|path| path.exists())
             .unwrap_or(Path::new("/"));
         self.require_bpffs(existing)?;
+        self.require_ours()?;
         let directory = self.directory();
         fs::DirBuilder::new()
             .recursive(true)
@@ -196,6 +215,7 @@ impl Pins {
     }
 
     fn inspect(&self) -> Result<(), PinsError> {
+        self.require_ours()?;
         let siblings = fs::read_dir(&self.root).map_err(in_directory(&self.root))?;
         for sibling in siblings.flatten() {
             if sibling.path() != self.directory() {
@@ -203,6 +223,39 @@ impl Pins {
             }
         }
         Ok(())
+    }
+
+    /// Whoever may write a directory can put other pins into it, or take ours
+    /// away.
+    fn require_ours(&self) -> Result<(), PinsError> {
+        let user = geteuid().as_raw();
+        let own = [self.root.clone(), self.directory()];
+        for path in own.into_iter().chain(self.files()) {
+            // Not of what a symbolic link leads to.
+            match fs::symlink_metadata(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                found => require_safe(&path, &found.map_err(in_directory(&path))?, &[user], 0)?,
+            }
+        }
+        let above = self.root.ancestors().skip(1);
+        for path in above.filter(|path| path.exists()) {
+            if !is_bpffs(path).map_err(in_directory(path))? {
+                break;
+            }
+            let found = fs::metadata(path).map_err(in_directory(path))?;
+            require_safe(path, &found, &[user, 0], STICKY)?;
+        }
+        Ok(())
+    }
+
+    /// From now on what is pinned is taken away again, unless it is kept.
+    #[must_use]
+    pub fn attempt(&self) -> Attempt {
+        Attempt {
+            pins: self.clone(),
+            before: self.files(),
+            kept: false,
+        }
     }
 
     /// Compares every map that is already pinned with what this version
@@ -255,9 +308,14 @@ impl Pins {
     ///
     /// When a pin cannot be removed.
     pub fn remove(&self) -> io::Result<Vec<PathBuf>> {
+        self.remove_but(&[])
+    }
+
+    fn remove_but(&self, kept: &[PathBuf]) -> io::Result<Vec<PathBuf>> {
         let mut removed = Vec::new();
         // Links first: no packet then finds a program without its maps.
         let mut files = self.files();
+        files.retain(|path| !kept.contains(path));
         files.sort_by_key(|path| !path.to_string_lossy().contains("/link-"));
         for path in files {
             fs::remove_file(&path)?;
@@ -266,7 +324,7 @@ impl Pins {
         for directory in [self.directory(), self.root.clone()] {
             match fs::remove_dir(&directory) {
                 Ok(()) => {}
-                // Somebody else's pins may be beside ours.
+                // Other pins may be beside those.
                 Err(error)
                     if matches!(
                         error.kind(),
@@ -279,10 +337,55 @@ impl Pins {
     }
 }
 
+impl Attempt {
+    /// What has been pinned stays.
+    pub fn keep(mut self) {
+        self.kept = true;
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if !self.kept
+            && let Err(error) = self.pins.remove_but(&self.before)
+        {
+            warn!("{} stays behind: {error}", self.pins.directory().display());
+        }
+    }
+}
+
 /// What to say of a directory that cannot be used.
 fn in_directory(path: &Path) -> impl FnOnce(io::Error) -> PinsError + use<> {
     let path = path.to_owned();
     move |source| PinsError::Directory { path, source }
+}
+
+/// Fails if others than `owners` may write there and none of the bits `but`
+/// is set.
+fn require_safe(
+    path: &Path,
+    found: &fs::Metadata,
+    owners: &[u32],
+    but: u32,
+) -> Result<(), PinsError> {
+    let mode = found.mode();
+    let writable = mode & WRITABLE != 0 && mode & but == 0 && !found.is_symlink();
+    let (trouble, remedy) = if !owners.contains(&found.uid()) {
+        (format!("belongs to user {}", found.uid()), "rm -r")
+    } else if writable {
+        let mode = mode & 0o7777;
+        (
+            format!("is writable by others (mode {mode:04o})"),
+            "chmod go-w",
+        )
+    } else {
+        return Ok(());
+    };
+    Err(PinsError::Exposed {
+        path: path.to_owned(),
+        trouble,
+        remedy: format!("{remedy} {}", path.display()),
+    })
 }
 
 fn is_bpffs(path: &Path) -> io::Result<bool> {

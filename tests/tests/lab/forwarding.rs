@@ -138,7 +138,7 @@ fn ensure_metrics(site: &Site) -> Result<()> {
     const FAMILIES: &[&str] = &[
         "vipd_build_info",
         "vipd_packets_total",
-        "vipd_service_ring_fingerprint_info",
+        "vipd_service_ring_fingerprint",
         "vipd_backend_packets_total",
         "vipd_backend_bytes_total",
         "vipd_backend_available",

@@ -62,13 +62,23 @@ fn a_good_configuration_adds_and_removes_a_vip_and_flaps_nothing() {
             .clone()
             .service("web6", VIP6.into(), "l2-dsr", &site.rack.backends);
 
-        site.agents[0].reload(&two.text(balancer))?;
+        // Long enough to see the service leave.
+        let text = |config: &AgentConfig| config.text(balancer) + "[stop]\nlinger = \"20s\"\n";
+        site.agents[0].reload(&text(&two))?;
         site.wait_for_routes(VIP6.into(), &site.rack.balancers)?;
         wait_until("the new VIP answers", PATIENCE, || {
             ensure_spread(&site, VIP6.into(), 5)
         })?;
 
-        site.agents[0].reload_by_signal(&one.text(balancer))?;
+        site.agents[0].reload_by_signal(&text(&one))?;
+        wait_until("the service is leaving", PATIENCE, || {
+            let status = site.agents[0].status()?;
+            let leaving = &status["services"][1]["leaving"];
+            ensure!(*leaving == true, "{status}");
+            Ok(())
+        })?;
+        let page = site.agents[0].metrics("text/plain")?;
+        ensure!(!page.contains("web6"), "a series for a moment: {page}");
         site.wait_for_routes(VIP6.into(), &[])?;
         ensure_unchanged(&before, &witness(&site)?)?;
         ensure_spread(&site, VIP.into(), 5)

@@ -20,9 +20,10 @@ const UP: &str = "192.0.2.21";
 const DOWN: &str = "192.0.2.22";
 
 fn load(scratch: &Scratch) -> (Kernel, Applier) {
-    let (kernel, tables) = Kernel::load(Some(scratch.path()), false).unwrap_or_else(|error| {
+    let (mut kernel, tables) = Kernel::load(Some(scratch.path()), false).unwrap_or_else(|error| {
         panic!("{error}\nthe packet tier needs root and `cargo xtask setup`")
     });
+    kernel.settle();
     (kernel, Applier::new(tables, settings()))
 }
 

@@ -154,9 +154,10 @@ impl Bench {
         ways: &Ways,
         healthy: impl Fn(IpAddr) -> bool,
     ) -> Self {
-        let (kernel, tables) = Kernel::load(pins, false).unwrap_or_else(|error| {
+        let (mut kernel, tables) = Kernel::load(pins, false).unwrap_or_else(|error| {
             panic!("{error}\nthe packet tier needs root and `cargo xtask build`")
         });
+        kernel.settle();
         services.sort_by(|a, b| a.name.cmp(&b.name));
         let mut bench = Self {
             kernel,

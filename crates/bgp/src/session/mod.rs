@@ -335,6 +335,18 @@ impl Session {
     }
 }
 
+impl State {
+    /// Every state.
+    pub const ALL: [Self; 6] = [
+        Self::Idle,
+        Self::Active,
+        Self::Connect,
+        Self::OpenSent,
+        Self::OpenConfirm,
+        Self::Established,
+    ];
+}
+
 impl fmt::Display for State {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)

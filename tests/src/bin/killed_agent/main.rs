@@ -34,6 +34,7 @@ fn main() -> Result<()> {
     let seed = arguments.next().context("no seed")?.parse()?;
 
     let (mut kernel, tables) = Kernel::load(Some(Path::new(&pins)), false)?;
+    kernel.settle();
     let found = check::tables(&tables).context("as the last agent left it")?;
     check::packets(&mut kernel, &found).context("as the last agent left it")?;
 

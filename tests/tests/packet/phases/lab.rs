@@ -97,10 +97,11 @@ impl Lab {
 
     pub fn start_agent(&mut self) {
         self.plane = None;
-        let (kernel, tables) =
+        let (mut kernel, tables) =
             Kernel::load(Some(self.pins.path()), false).unwrap_or_else(|error| {
                 panic!("{error}\nthe packet tier needs root and `cargo xtask setup`")
             });
+        kernel.settle();
         let ticker = Ticker::start(Arc::clone(&tables.clock)).expect("a thread");
         self.plane = Some((kernel, Applier::new(tables, settings()), ticker));
         self.desired = Desired::default();
