@@ -181,9 +181,9 @@ fn outer_ipv4(
     ]
 }
 
-/// Traffic class and ECN of the packet (RFC 6040, normal mode), and its flow
-/// label. Where it has none, as with IPv4, one from the flow's hash, so that
-/// routers can spread tunnel packets by it (RFC 6438, section 3).
+/// Traffic class and ECN of the packet (RFC 6040, normal mode), and a flow label
+/// from the flow's hash, so that routers can spread tunnel packets by it (RFC
+/// 6438, section 3).
 #[inline(always)]
 fn outer_ipv6(
     packet: &Packet,
@@ -194,11 +194,8 @@ fn outer_ipv6(
 ) -> Ipv6 {
     let [upper, lower]: [u64; 2] = words(&backend.source);
     let entropy = u64::from(hash as u32 & backend.entropy) << 32;
-    let class_label = match packet.class_label & LABEL {
-        // Not the lowest bits, which have chosen the backend.
-        0 => packet.class_label | hash as u32 >> 12,
-        _ => packet.class_label,
-    };
+    // Not the lowest bits, which have chosen the backend.
+    let class_label = packet.class_label & !LABEL | hash as u32 >> 12;
     Ipv6 {
         version_class_label: class_label.to_be(),
         payload: (payload as u16).to_be(),

@@ -12,8 +12,7 @@ use crate::{
 pub const TAGS: [&[(u16, u16)]; 3] = [&[], &[(0x8100, 0x2064)], &[(0x88a8, 0xe00a), (0x8100, 7)]];
 
 /// The packet as it goes to the backend; what a flow has chosen is taken over
-/// from what came out: the port for GUE, and the flow label where the packet has
-/// none.
+/// from what came out: the port for GUE, and the flow label over IPv6.
 fn carried(packet: &Packet, kind: BackendKind, out: &[u8], tags: usize) -> Packet {
     let packet = packet.clone().forwarded();
     let (source, backend) = ends(kind);
@@ -33,11 +32,11 @@ fn carried(packet: &Packet, kind: BackendKind, out: &[u8], tags: usize) -> Packe
     }
 }
 
-/// A packet in a tunnel over IPv6, with the flow label that came out if the
-/// packet inside has none; any other packet as it is.
+/// A packet in a tunnel over IPv6, with the flow label that came out; any other
+/// packet as it is.
 pub fn labelled(packet: Packet, out: &[u8], tags: usize) -> Packet {
     let is_tunnel = matches!(packet.payload, Payload::Raw(4 | 17 | 41, _));
-    if packet.source.is_ipv4() || packet.label != 0 || !is_tunnel {
+    if packet.source.is_ipv4() || !is_tunnel {
         return packet;
     }
     let at = 14 + 4 * tags;
