@@ -16,6 +16,12 @@ use crate::{
     plane,
 };
 
+/// Why another cluster secret is refused.
+const REKEYED: &str = "node.cluster_secret_file gives another secret than the one in force, with \
+    which nearly every established connection would change its backend and break; it can change \
+    only with a restart of the agent, which breaks them too: see \"The cluster secret\" in \
+    docs/operations.md";
+
 impl Agent {
     /// Loads the configuration anew. A bad one changes nothing.
     pub(super) async fn reload(&mut self) -> ReloadAnswer {
@@ -51,6 +57,9 @@ impl Agent {
             )]);
         }
         let secret = secret(&new).map_err(|error| vec![format!("{error:#}")])?;
+        if secret != self.plans.borrow().secret {
+            return Err(vec![REKEYED.to_owned()]);
+        }
         new.share_with(&old);
         let mut messages: Vec<_> = warnings.iter().map(ToString::to_string).collect();
         let Findings { errors, warnings } = findings::look(&new, &self.netlink).await;
@@ -88,7 +97,7 @@ impl Agent {
         let known = self.findings.send_replace(Arc::clone(&found));
         messages.extend(found.iter().filter(|f| !known.contains(f)).cloned());
         messages.push(if new == old {
-            "the file has not changed; secrets were read anew".to_owned()
+            "the file has not changed; passwords were read anew".to_owned()
         } else {
             format!("in force: {}", new.summary())
         });
