@@ -34,7 +34,7 @@ pub struct Status {
     pub services: Vec<Service>,
     /// BGP sessions.
     pub peers: Vec<Peer>,
-    /// What was found at start, or hampers the node now.
+    /// What was found at the start or the last reload.
     pub findings: Vec<String>,
 }
 

@@ -49,8 +49,8 @@ pub struct Views {
     pub peers: watch::Receiver<Peers>,
     /// The data plane, if there is one.
     pub dataplane: Option<DataplaneViews>,
-    /// What was found at start.
-    pub findings: Arc<[String]>,
+    /// What was found at the start or the last reload.
+    pub findings: watch::Receiver<Arc<[String]>>,
 }
 
 /// A moment by both clocks, so that others can be told in seconds since 1970: the
@@ -121,7 +121,7 @@ impl Views {
                 .values()
                 .map(|status| peer(&status.borrow(), now, &self.started))
                 .collect(),
-            findings: self.findings.to_vec(),
+            findings: self.findings.borrow().to_vec(),
         }
     }
 

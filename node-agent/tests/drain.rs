@@ -83,7 +83,7 @@ impl Node {
             admissions: watch::channel(Default::default()).1,
             peers: watch::channel(Default::default()).1,
             dataplane: None,
-            findings: Arc::new([]),
+            findings: watch::channel(Arc::from([])).1,
         };
         let (observations, observed) = mpsc::channel(1);
         let (plans, plans_out) = watch::channel(plan.clone());

@@ -10,6 +10,8 @@
 //! Arrows are watch channels: each holds the latest state, and nobody waits
 //! for a slow reader.
 
+mod findings;
+mod reload;
 mod settings;
 mod start;
 
@@ -31,11 +33,10 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use self::settings::plan;
 pub(crate) use self::settings::{backends, secret, settings};
 use crate::{
     announce,
-    api::{self, Reload, ReloadAnswer},
+    api::{self, Reload},
     capture::Captures,
     config::{Config, Dataplane, OnStop},
     dataplane::{
@@ -101,6 +102,7 @@ struct Agent {
     _idle: Option<Idle>,
     probes: Probes,
     speaker: Speaker,
+    findings: watch::Sender<Arc<[String]>>,
     reloads: mpsc::Receiver<Reload>,
     tasks: JoinSet<&'static str>,
     terminate: Signal,
@@ -149,77 +151,6 @@ impl Agent {
                 }
             }
         }
-    }
-
-    /// Loads the configuration anew. A bad one changes nothing.
-    async fn reload(&mut self) -> ReloadAnswer {
-        let answer = match self.try_reload().await {
-            Ok(messages) => ReloadAnswer {
-                applied: true,
-                messages,
-            },
-            Err(messages) => ReloadAnswer {
-                applied: false,
-                messages,
-            },
-        };
-        for message in &answer.messages {
-            if answer.applied {
-                info!("reload: {message}");
-            } else {
-                error!("reload refused, the old configuration stays in force: {message}");
-            }
-        }
-        answer
-    }
-
-    async fn try_reload(&mut self) -> Result<Vec<String>, Vec<String>> {
-        let (mut new, warnings) = Config::load(&self.path).map_err(|error| {
-            let findings = error.findings.iter();
-            findings.map(ToString::to_string).collect::<Vec<_>>()
-        })?;
-        let old = Arc::clone(&self.config.borrow());
-        if let Some(needs) = needs_restart(&old, &new) {
-            return Err(vec![format!(
-                "{needs} can change only with a restart of the agent"
-            )]);
-        }
-        let secret = secret(&new).map_err(|error| vec![format!("{error:#}")])?;
-        new.share_with(&old);
-        let mut messages: Vec<_> = warnings.iter().map(ToString::to_string).collect();
-        // What can fail comes first, so that a refusal changes nothing.
-        let mut macs = self.settings.borrow().macs;
-        let moved = old.dataplane != new.dataplane;
-        if let (Some(plane), Some(dataplane)) = (&mut self.plane, &new.dataplane) {
-            // Also when nothing has moved: an interface may have been made anew.
-            match plane::attach(&mut plane.kernel, dataplane, &self.netlink).await {
-                Ok(found) => macs = found,
-                Err(error) if moved => return Err(vec![format!("{error:#}")]),
-                Err(error) => messages.push(format!("{error:#}")),
-            }
-        }
-        let new = Arc::new(new);
-        self.linger.send_replace(new.linger);
-        self.guarded.send_replace(new.dataplane.clone());
-        if moved
-            && let (Some(plane), Some(dataplane)) = (&mut self.plane, &new.dataplane)
-            && let Err(error) =
-                plane::detach_others(&mut plane.kernel, dataplane, &self.netlink).await
-        {
-            messages.push(format!("XDP may still be on other interfaces: {error:#}"));
-        }
-        self.settings.send_replace(settings(&new, secret, macs));
-        self.wanted.send_replace(backends(&new));
-        self.plans.send_replace(plan(&new, secret));
-        self.probes.configure(&new.model);
-        self.speaker.configure(new.bgp.as_ref()).await;
-        messages.push(if new == old {
-            "the file has not changed; secrets were read anew".to_owned()
-        } else {
-            format!("in force: {}", new.summary())
-        });
-        self.config.send_replace(new);
-        Ok(messages)
     }
 
     /// The ordered stop: withdraw, linger while still forwarding, Cease, and
@@ -288,25 +219,4 @@ fn ended_words(ended: Result<&'static str, JoinError>) -> String {
         Ok(name) => format!("the task `{name}` has ended; this is a defect of vipd"),
         Err(error) => format!("a task has failed: {error}; this is a defect of vipd"),
     }
-}
-
-/// What cannot change while the agent runs, if it does change.
-fn needs_restart(old: &Config, new: &Config) -> Option<&'static str> {
-    let pins = |config: &Config| config.dataplane.as_ref().map(|d| d.pin_path.clone());
-    let mode = |config: &Config| config.dataplane.as_ref().map(|d| d.xdp_mode);
-    let checks = [
-        (
-            old.dataplane.is_some() != new.dataplane.is_some(),
-            "whether there is a [dataplane]",
-        ),
-        (pins(old) != pins(new), "dataplane.pin_path"),
-        (mode(old) != mode(new), "dataplane.xdp_mode"),
-        (old.control_socket != new.control_socket, "control.socket"),
-        (old.metrics != new.metrics, "[metrics]"),
-        (old.log_level != new.log_level, "log.level"),
-    ];
-    checks
-        .into_iter()
-        .find(|(changed, _)| *changed)
-        .map(|(_, what)| what)
 }

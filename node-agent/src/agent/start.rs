@@ -17,6 +17,7 @@ use vipd_control::{health::Initial, standing::Standing};
 
 use super::{
     Agent, Plane,
+    findings::{self, Findings},
     settings::{backends, plan, secret, settings},
 };
 use crate::{
@@ -34,7 +35,6 @@ use crate::{
     metrics,
     netlink::{Netlink, watch::watch_ways},
     plane,
-    preflight::{self, Severity},
     probe::Probes,
     speaker::Speaker,
     views::{DataplaneViews, Start, Views},
@@ -66,7 +66,14 @@ impl Agent {
             None => None,
         };
         let netlink = Netlink::connect()?;
-        let findings = findings(&config, &netlink).await?;
+        let Findings { errors, warnings } = findings::look(&config, &netlink).await;
+        if !errors.is_empty() {
+            bail!("{}", errors.join("\n"));
+        }
+        for warning in &warnings {
+            warn!("{warning}");
+        }
+        let (findings, findings_out) = watch::channel(warnings.into());
         let secret = secret(&config)?;
         let config = Arc::new(config);
         let mut tasks = JoinSet::new();
@@ -212,7 +219,7 @@ impl Agent {
             admissions,
             peers: speaker.peers(),
             dataplane: dataplane_views,
-            findings: findings.into(),
+            findings: findings_out,
         };
         let (reload, reloads) = mpsc::channel(1);
         let inquiry = captures.map(|(captures, applied)| Inquiry {
@@ -256,6 +263,7 @@ impl Agent {
             _idle: idle,
             probes,
             speaker,
+            findings,
             reloads,
             tasks,
             terminate,
@@ -291,31 +299,4 @@ fn spawn(
         task.await;
         name
     });
-}
-
-/// What an operator should know before traffic comes.
-///
-/// # Errors
-///
-/// When traffic would be lost, so that the agent must not start.
-async fn findings(config: &Config, netlink: &Netlink) -> anyhow::Result<Vec<String>> {
-    let mut found = Vec::new();
-    if config.node.cluster_secret.is_none() {
-        found.push(
-            "no node.cluster_secret_file: the flow hash is keyed with a value that everybody \
-             knows, so flows can be aimed at one backend"
-                .to_owned(),
-        );
-    }
-    for finding in preflight::inspect(config, netlink).await {
-        match finding.severity {
-            Severity::Error => bail!("{finding}"),
-            Severity::Warning => found.push(finding.to_string()),
-            Severity::Info => info!("{finding}"),
-        }
-    }
-    for finding in &found {
-        warn!("{finding}");
-    }
-    Ok(found)
 }

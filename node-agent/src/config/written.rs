@@ -55,7 +55,8 @@ table! {
         name: Name, optional "the host name";
         /// File with the secret that keys the flow hash, so that nobody can
         /// aim all flows at one backend. The same on every node that announces
-        /// the same addresses, or they spread flows differently.
+        /// the same addresses, or they spread flows differently. Another one
+        /// breaks established connections; a reload refuses it.
         cluster_secret_file: PathBuf, optional "a key that everybody knows";
     }
 }

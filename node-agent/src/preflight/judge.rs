@@ -365,13 +365,13 @@ fn unreached(facts: &Facts) -> Vec<Finding> {
         .map(|(backend, problem)| {
             warn(
                 format!("backend {backend}"),
-                format!("cannot be reached at the start: {problem}"),
+                format!("could not be reached: {problem}"),
             )
         })
         .collect();
     if facts.problems.len() > NAMED {
         let more = facts.problems.len() - NAMED;
-        let message = format!("{more} more cannot be reached at the start");
+        let message = format!("{more} more could not be reached");
         findings.push(warn("backends".to_owned(), message));
     }
     findings

@@ -38,6 +38,44 @@ fn interfaces_come_and_go_with_a_reload_and_a_refused_one_changes_nothing() {
 }
 
 #[test]
+fn a_reload_is_refused_for_an_interface_that_a_start_would_refuse() {
+    in_lab(|lab| {
+        let site = site(lab)?;
+        let host = &site.rack.balancers[0].host;
+        host.ip("tuntap add dev tun0 mode tun\nlink set tun0 up\n")?;
+        let refused = site.agents[0].reload(&with(&site, &["eth0", "tun0"]));
+        let words = format!("{:#}", refused.expect_err("it is refused"));
+        ensure!(words.contains("tun0: this is no Ethernet"), "{words}");
+        ensure!(!has_xdp(&site, "tun0")?, "nothing was attached");
+        let status = site.agents[0].status()?;
+        ensure!(!status["findings"].to_string().contains("tun0"), "{status}");
+        ensure_forwarding(&site)
+    });
+}
+
+#[test]
+fn a_reload_tells_what_hampers_the_node_and_the_next_one_that_it_is_gone() {
+    in_lab(|lab| {
+        let site = site(lab)?;
+        let host = &site.rack.balancers[0].host;
+        let text = with(&site, &["eth0", "extra0"]);
+        let shown = || anyhow::Ok(site.agents[0].status()?["findings"].to_string());
+        host.ip("link set extra0 down\n")?;
+        let words = "extra0: the interface is down";
+        for sentence in ["found", "found again"] {
+            let answer = site.agents[0].reload(&text)?;
+            let is_new = sentence == "found";
+            ensure!(answer.contains(words) == is_new, "{sentence}: {answer}");
+            ensure!(shown()?.contains(words), "{sentence}: {}", shown()?);
+        }
+        host.ip("link set extra0 up\n")?;
+        site.agents[0].reload(&text)?;
+        ensure!(!shown()?.contains(words), "{}", shown()?);
+        Ok(())
+    });
+}
+
+#[test]
 fn a_reload_attaches_to_an_interface_that_was_made_anew() {
     in_lab(|lab| {
         let site = site(lab)?;
@@ -54,6 +92,9 @@ fn a_reload_attaches_to_an_interface_that_was_made_anew() {
         };
         host.ip("link del extra0\n")?;
         fault("extra0 is gone")?;
+        // What else there is to change can be changed meanwhile.
+        let answer = site.agents[0].reload(&text)?;
+        ensure!(answer.contains("no such interface"), "{answer}");
         host.ip(EXTRA)?;
         fault("detached from extra0; `vipd reload` attaches it")?;
         site.agents[0].reload(&text)?;

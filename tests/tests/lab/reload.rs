@@ -85,6 +85,53 @@ fn a_good_configuration_adds_and_removes_a_vip_and_flaps_nothing() {
     });
 }
 
+#[test]
+fn another_cluster_secret_is_refused_and_changes_nothing() {
+    in_lab(|lab| {
+        let mut site = Site::build(lab, SMALL, &[VIP.into()], &|rack| {
+            AgentConfig::default().service("web", VIP.into(), "ipip", &rack.backends)
+        })?;
+        let balancer = site.rack.balancers[0].clone();
+        let write = |secret: &str| balancer.host.write_secret("cluster.secret", secret);
+        let without = good_config(&site).text(&balancer);
+        let with = without.replace(
+            "[node]\n",
+            "[node]\ncluster_secret_file = \"cluster.secret\"\n",
+        );
+        let refused = |site: &Site, sentence: &str, text: &str| {
+            let before = fingerprint(site)?;
+            let answer = site.agents[0].reload(text);
+            ensure!(
+                fingerprint(site)? == before,
+                "{sentence}: the ring has changed"
+            );
+            let told = format!("{:#}", answer.err().context("it was accepted")?);
+            ensure!(told.contains("another secret than"), "{sentence}: {told}");
+            anyhow::Ok(())
+        };
+        write("one\n")?;
+        refused(&site, "a first secret", &with)?;
+
+        site.agents[0].process().kill()?;
+        balancer.host.write("vipd.toml", &with)?;
+        site.agents[0].start_again()?;
+        site.wait_for_routes(VIP.into(), &site.rack.balancers)?;
+        refused(&site, "no secret any more", &without)?;
+        write("two\n")?;
+        refused(&site, "another one in the same file", &with)?;
+        write("one")?;
+        let answer = site.agents[0].reload(&with)?;
+        ensure!(answer.contains("has not changed"), "{answer}");
+        ensure_spread(&site, VIP.into(), 5)
+    });
+}
+
+/// That of the only service's ring.
+fn fingerprint(site: &Site) -> Result<String> {
+    let status = site.agents[0].status()?;
+    Ok(status["services"][0]["ring_fingerprint"].to_string())
+}
+
 fn good_config(site: &Site) -> AgentConfig {
     AgentConfig::default().service("web", VIP.into(), "ipip", &site.rack.backends)
 }

@@ -312,7 +312,11 @@ fn backends_are_reached_as_they_should_be() {
                 .collect();
         }
     };
-    let one = (Warning, "backend 198.51.100.1", "at the start: no route");
+    let one = (
+        Warning,
+        "backend 198.51.100.1",
+        "could not be reached: no route",
+    );
     check("one not at all", problems(1), &[one]);
     check(
         "many not at all",
