@@ -151,6 +151,9 @@ fn a_stop_forgets_a_drain_unless_the_data_plane_stays() {
             let mut config = config(&site.rack.backends);
             config.dataplane = format!("on_stop = \"{on_stop}\"\n");
             site.agents[0].reload(&config.text(&balancer))?;
+            for backend in &site.rack.backends {
+                site.wait_for_backend(backend.host.name(), true)?;
+            }
             let answer = site.agents[0].drain("web/b2", &[])?;
             ensure!(answer.contains(forgets) != kept, "{on_stop}: {answer}");
             site.agents[0].process().terminate(PATIENCE)?;
