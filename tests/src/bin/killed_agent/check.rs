@@ -11,7 +11,7 @@ use vipd::dataplane::{
     kernel::Kernel,
     tables::{Tables, unmapped},
 };
-use vipd_abi::{EntryKind, NextHop, VipEntry};
+use vipd_abi::{BackendRecord, EntryKind, FLOW_BUCKETS, FlowEntry, NextHop, VipEntry};
 
 use crate::world::{LB_MAC, SERVICES, owner, owner_by_mac, vip};
 
@@ -28,7 +28,8 @@ const FLOWS: u16 = 64;
 pub struct Findings {
     /// Services in force, by the last octet of their addresses.
     services: BTreeSet<u8>,
-    /// Backends that slots name, as service and number.
+    /// Backends that slots name, as service and number, or flows that are
+    /// recorded: the clock of flows stands still between two agents.
     backends: BTreeSet<(u8, u8)>,
     /// Backends that slots name with more than one record: the agent was
     /// killed while it moved slots.
@@ -41,6 +42,7 @@ pub fn tables(tables: &Tables) -> Result<Findings> {
     let mut found = Findings::default();
     let mut users = Users::default();
     let mut rings: BTreeMap<u32, u32> = BTreeMap::new();
+    let recorded = recorded(tables);
     for entry in entries.values() {
         if entry.kind != EntryKind::Service as u32 {
             continue;
@@ -53,12 +55,30 @@ pub fn tables(tables: &Tables) -> Result<Findings> {
         found.services.insert(service);
         ring(tables, entry, service, &mut users, &mut found)
             .with_context(|| format!("service {service}, {entry:?}"))?;
+        let own = recorded
+            .iter()
+            .filter(|record| record.service == entry.service);
+        let backends = own.filter_map(|record| owner(unmapped(record.destination)));
+        found.backends.extend(backends);
     }
     let ends = rings.iter().map(|(start, length)| start + length);
     for (end, next) in ends.zip(rings.keys().skip(1)) {
         ensure!(end <= *next, "rings overlap: {rings:?}");
     }
     Ok(found)
+}
+
+/// The records of backends that flows are recorded for.
+fn recorded(tables: &Tables) -> Vec<BackendRecord> {
+    let places = (0..FLOW_BUCKETS).flat_map(|bucket| tables.flows.load(bucket).0);
+    let named: BTreeSet<u32> = places
+        .map(FlowEntry::backend)
+        .filter(|index| *index != 0)
+        .collect();
+    let records = named.into_iter().map(|index| tables.records.load(index));
+    records
+        .filter(|record| record.state & BackendRecord::DEAD == 0)
+        .collect()
 }
 
 fn ring(
