@@ -124,7 +124,7 @@ impl VipKey {
         // What varies most goes to the low end, since a product spreads upwards.
         (seed ^ lower.rotate_left(32))
             .wrapping_mul(SPREAD_1)
-            .wrapping_add((seed.rotate_left(32) ^ upper.rotate_left(32)).wrapping_mul(SPREAD_2))
+            .wrapping_add((seed ^ upper.rotate_left(32)).wrapping_mul(SPREAD_2))
     }
 
     /// Word within one half of the filter, and bit in it, for that hash of an

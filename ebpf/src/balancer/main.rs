@@ -47,6 +47,10 @@ fn balancer(ctx: XdpContext) -> u32 {
     let verdict = outcome.verdict();
     trace::end(&frame, verdict);
     let seen = maps::count(verdict as u32, outcome.counter(), bytes);
+    if matches!(verdict, Verdict::Forwarded) {
+        // Nearly always: nothing else is to be asked.
+        return xdp_action::XDP_TX;
+    }
     // The 1st, 2nd, 4th, 8th ... on a processor: never a line per packet.
     if verdict.is_odd() && seen.is_power_of_two() {
         debug!(

@@ -109,7 +109,7 @@ impl Plane {
         services.sort_by(|a, b| a.name.cmp(&b.name));
         let (kernel, tables) = Kernel::load(None, false)?;
         let mut macs = [0; MACS];
-        macs[1] = mac_bits(LB_MAC);
+        macs[0] = mac_bits(LB_MAC);
         let settings = Settings {
             flow_key: FLOW_KEY,
             macs,
