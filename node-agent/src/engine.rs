@@ -1,9 +1,9 @@
 //! The engine: observations, configuration and the operator's orders in, what
 //! is desired out.
 //!
-//! One task. It owns the health table and asks the decision after every
-//! observation or order that changed something; what is desired is published as a
-//! state, only when it differs.
+//! One task. It owns the health table and asks the decision when an order, or one
+//! of the observations that have come, changed something; what is desired is
+//! published as a state, only when it differs.
 
 use std::{
     collections::BTreeSet,
@@ -67,6 +67,9 @@ pub struct Belief {
 /// What is believed of each backend at the start.
 pub type Beliefs<'a> = &'a dyn Fn(&Service, &Backend) -> Belief;
 
+/// The most results that are taken in before a decision.
+const BATCH: usize = 1024;
+
 /// Observes, decides, publishes.
 pub struct Engine {
     plan: Plan,
@@ -118,12 +121,13 @@ impl Engine {
         mut plans: watch::Receiver<Plan>,
         mut orders: mpsc::Receiver<drain::Request>,
     ) {
+        let mut batch = Vec::new();
         loop {
             let leave = self.leaving.next();
             tokio::select! {
-                observation = observations.recv() => match observation {
-                    Some(observation) => self.observe(observation),
-                    None => return,
+                count = observations.recv_many(&mut batch, BATCH) => match count {
+                    0 => return,
+                    _ => self.observe(batch.drain(..)),
                 },
                 changed = plans.changed() => match changed {
                     Ok(()) => {
@@ -147,17 +151,23 @@ impl Engine {
         }
     }
 
-    fn observe(&mut self, observation: Observation) {
-        let (service, backend) = (Arc::clone(&observation.service), observation.backend);
-        let detail = observation.result.to_string();
-        let Change {
-            transition,
-            standing,
-        } = self.table().observe(observation, Instant::now());
-        if let Some(transition) = transition {
-            self.log(&service, backend, &transition, &detail);
+    /// Takes in what was found, and decides once about all of it: while a large
+    /// farm comes up, results come faster than decisions could be made.
+    fn observe(&mut self, observations: impl Iterator<Item = Observation>) {
+        let mut decide = false;
+        for observation in observations {
+            let (service, backend) = (Arc::clone(&observation.service), observation.backend);
+            let detail = observation.result.to_string();
+            let Change {
+                transition,
+                standing,
+            } = self.table().observe(observation, Instant::now());
+            if let Some(transition) = transition {
+                self.log(&service, backend, &transition, &detail);
+            }
+            decide |= standing.is_some();
         }
-        if standing.is_some() {
+        if decide {
             self.decide();
         }
     }

@@ -8,7 +8,10 @@ use std::{
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use vipd_control::check::CheckCode;
 
-use super::{Outcome, Reached, tcp};
+use super::{
+    check::{Outcome, Reached},
+    tcp,
+};
 
 /// What is asked, and which answers are good.
 pub struct Request<'a> {

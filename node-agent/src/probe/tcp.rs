@@ -9,7 +9,7 @@ use std::{
 use tokio::net::{TcpSocket, TcpStream};
 use vipd_control::check::CheckCode;
 
-use super::Outcome;
+use super::check::Outcome;
 
 /// Connects, or says why not. The connection is reset when dropped, so that
 /// thousands of checks leave no sockets waiting.

@@ -1,0 +1,393 @@
+//! Who is asked when: one task that keeps the times, and one more for each check
+//! that is under way. Between two checks a backend is a few words of memory.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
+    net::IpAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{Sleep, sleep_until},
+};
+use tracing::{error, warn};
+use vipd_control::{
+    check::{CheckCode, Observation},
+    model::{CheckKind, Service},
+    schedule::{first_check, next_check},
+};
+
+use super::check::{check, guarded};
+
+/// Checks under way together. Backends that answer take none of it for long; so
+/// many that do not answer can be asked once per time-out.
+const MOST_AT_ONCE: usize = 16_384;
+
+/// Between two lines about checks that are not possible.
+const TOLD_AGAIN: Duration = Duration::from_secs(60);
+
+/// Asks the backends of these services, until nobody wants to know any more.
+pub async fn run(
+    mut services: watch::Receiver<Vec<Arc<Service>>>,
+    observations: mpsc::Sender<Observation>,
+) {
+    let mut rounds = Rounds::default();
+    let mut checks = JoinSet::new();
+    let mut alarm: Pin<Box<Sleep>> = Box::pin(sleep_until(Instant::now().into()));
+    loop {
+        let now = Instant::now();
+        while checks.len() < MOST_AT_ONCE
+            && let Some(target) = rounds.due(now)
+        {
+            checks.spawn(ask(target, observations.clone()));
+        }
+        // Whoever is due but finds no room waits until a check ends.
+        let next = rounds.next().filter(|_| checks.len() < MOST_AT_ONCE);
+        if let Some(next) = next {
+            alarm.as_mut().reset(next.into());
+        }
+        tokio::select! {
+            changed = services.changed() => match changed {
+                Ok(()) => {
+                    let services = services.borrow_and_update().clone();
+                    rounds.configure(&services, Instant::now());
+                }
+                Err(_) => return,
+            },
+            Some(asked) = checks.join_next(), if !checks.is_empty() => match asked {
+                Ok(Some(asked)) => rounds.asked(asked),
+                Ok(None) => return,
+                Err(error) => error!("a check is lost: {error}"),
+            },
+            () = &mut alarm, if next.is_some() => {}
+        }
+    }
+}
+
+/// A backend of a service.
+#[derive(Debug)]
+struct Target {
+    service: Arc<Service>,
+    backend: IpAddr,
+    /// It is not in the configuration any more, or is checked otherwise.
+    retired: AtomicBool,
+}
+
+/// A check has come to its end.
+struct Asked {
+    target: Arc<Target>,
+    started: Instant,
+    /// Why it was not possible, if so.
+    unable: Option<String>,
+}
+
+/// Checks once, and hands over what was found; nothing when nobody wants it.
+async fn ask(target: Arc<Target>, observations: mpsc::Sender<Observation>) -> Option<Asked> {
+    let started = Instant::now();
+    let result = guarded(check(&target.service.check, target.backend)).await;
+    let unable = (result.code == CheckCode::SockErr).then(|| result.detail.clone());
+    if !target.retired.load(Ordering::Relaxed) {
+        let observation = Observation {
+            service: Arc::clone(&target.service.name),
+            backend: target.backend,
+            result,
+        };
+        observations.send(observation).await.ok()?;
+    }
+    Some(Asked {
+        target,
+        started,
+        unable,
+    })
+}
+
+/// The times of all backends.
+#[derive(Default)]
+struct Rounds {
+    /// Every backend that is checked.
+    targets: Vec<Arc<Target>>,
+    /// Those that wait for their next check, and some that are retired.
+    waiting: BinaryHeap<Reverse<Due>>,
+    unable: Unable,
+}
+
+/// The next check of a backend.
+struct Due {
+    at: Instant,
+    target: Arc<Target>,
+}
+
+impl PartialEq for Due {
+    fn eq(&self, other: &Self) -> bool {
+        self.at == other.at
+    }
+}
+
+impl Eq for Due {}
+
+impl PartialOrd for Due {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Due {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.at.cmp(&other.at)
+    }
+}
+
+impl Rounds {
+    /// Follows a configuration. Who is checked as before keeps its rhythm.
+    fn configure(&mut self, services: &[Arc<Service>], now: Instant) {
+        let before = std::mem::take(&mut self.targets);
+        let name = |service: &Arc<Service>| Arc::clone(&service.name);
+        let mut before: HashMap<_, _> = before
+            .into_iter()
+            .map(|target| ((name(&target.service), target.backend), target))
+            .collect();
+        let checked = services
+            .iter()
+            .filter(|service| service.check.kind != CheckKind::None);
+        for service in checked {
+            for backend in &service.backends {
+                let old = before.remove(&(name(service), backend.address));
+                let same = |old: &Arc<Target>| old.service.check == service.check;
+                let target = match old {
+                    Some(old) if same(&old) => old,
+                    other => {
+                        retire(other);
+                        self.add(service, backend.address, now)
+                    }
+                };
+                self.targets.push(target);
+            }
+        }
+        retire(before.into_values());
+        self.waiting
+            .retain(|Reverse(due)| !due.target.retired.load(Ordering::Relaxed));
+    }
+
+    fn add(&mut self, service: &Arc<Service>, backend: IpAddr, now: Instant) -> Arc<Target> {
+        let target = Arc::new(Target {
+            service: Arc::clone(service),
+            backend,
+            retired: AtomicBool::new(false),
+        });
+        self.wait(
+            first_check(now, &service.check.timing, fastrand::f64()),
+            Arc::clone(&target),
+        );
+        target
+    }
+
+    fn wait(&mut self, at: Instant, target: Arc<Target>) {
+        self.waiting.push(Reverse(Due { at, target }));
+    }
+
+    /// When the next check is due.
+    fn next(&self) -> Option<Instant> {
+        self.waiting.peek().map(|Reverse(due)| due.at)
+    }
+
+    /// A backend that is to be checked now.
+    fn due(&mut self, now: Instant) -> Option<Arc<Target>> {
+        self.next().filter(|at| *at <= now)?;
+        self.waiting.pop().map(|Reverse(due)| due.target)
+    }
+
+    /// Times the check after one that has ended.
+    fn asked(&mut self, asked: Asked) {
+        let Asked {
+            target,
+            started,
+            unable,
+        } = asked;
+        if let Some(detail) = unable {
+            self.unable.tell(&target, &detail, Instant::now());
+        }
+        if !target.retired.load(Ordering::Relaxed) {
+            let timing = &target.service.check.timing;
+            self.wait(next_check(started, timing, fastrand::f64()), target);
+        }
+    }
+}
+
+fn retire(targets: impl IntoIterator<Item = Arc<Target>>) {
+    for target in targets {
+        target.retired.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Tells of checks that are not possible, our own fault, without a flood.
+#[derive(Default)]
+struct Unable {
+    told: Option<Instant>,
+    /// Since then.
+    others: u64,
+}
+
+impl Unable {
+    fn tell(&mut self, target: &Target, detail: &str, now: Instant) {
+        if self.told.is_some_and(|told| now - told < TOLD_AGAIN) {
+            self.others += 1;
+            return;
+        }
+        let others = match std::mem::take(&mut self.others) {
+            0 => String::new(),
+            others => format!(" ({others} more checks since the last such line)"),
+        };
+        warn!(
+            "no check of {} in {} is possible: {detail}; it stays in the state it is in{others}",
+            target.backend, target.service.name
+        );
+        self.told = Some(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::slice;
+
+    use super::*;
+    use crate::config::Config;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A service whose backends are checked each second at this port.
+    fn service(name: &str, port: u16, backends: &[u8]) -> Arc<Service> {
+        let backends: String = backends
+            .iter()
+            .map(|last| {
+                format!("[[service.backend]]\nname = \"b{last}\"\naddress = \"192.0.2.{last}\"\n")
+            })
+            .collect();
+        let text = format!(
+            r#"
+            [dataplane]
+            interfaces = ["eth0"]
+            [[service]]
+            name = "{name}"
+            vips = ["198.51.100.10"]
+            protocol = "tcp"
+            port = {port}
+            mode = "ipip"
+            check = {{ type = "tcp", jitter = 0.0 }}
+            {backends}"#
+        );
+        let (config, _) = Config::parse(&text, "vipd.toml").expect("a good configuration");
+        Arc::clone(&config.model.services[0])
+    }
+
+    /// Backends that are due at `now`, each asked for no time at all.
+    fn ask_all(rounds: &mut Rounds, now: Instant) -> Vec<String> {
+        let due: Vec<_> = std::iter::from_fn(|| rounds.due(now)).collect();
+        let mut names: Vec<_> = due
+            .iter()
+            .map(|target| format!("{}/{}", target.service.name, target.backend))
+            .collect();
+        names.sort();
+        for target in due {
+            rounds.asked(Asked {
+                target,
+                started: now,
+                unable: None,
+            });
+        }
+        names
+    }
+
+    #[test]
+    fn every_backend_is_asked_at_once_and_then_each_interval() {
+        let now = Instant::now();
+        let mut rounds = Rounds::default();
+        rounds.configure(&[service("web", 80, &[1, 2])], now);
+        assert_eq!(
+            ask_all(&mut rounds, now),
+            ["web/192.0.2.1", "web/192.0.2.2"]
+        );
+        assert_eq!(rounds.next(), Some(now + SECOND));
+        assert_eq!(ask_all(&mut rounds, now + SECOND / 2), [""; 0]);
+        assert_eq!(ask_all(&mut rounds, now + SECOND).len(), 2);
+    }
+
+    #[test]
+    fn a_reload_keeps_the_rhythm_of_who_is_checked_as_before() {
+        let now = Instant::now();
+        let mut rounds = Rounds::default();
+        rounds.configure(
+            &[service("web", 80, &[1, 2]), service("dns", 53, &[1])],
+            now,
+        );
+        assert_eq!(ask_all(&mut rounds, now).len(), 3);
+        let later = now + SECOND / 2;
+        rounds.configure(
+            &[service("web", 80, &[2, 3]), service("dns", 54, &[1])],
+            later,
+        );
+        let new = ["dns/192.0.2.1", "web/192.0.2.3"];
+        assert_eq!(ask_all(&mut rounds, later), new, "new or otherwise checked");
+        assert_eq!(ask_all(&mut rounds, now + SECOND), ["web/192.0.2.2"]);
+        assert_eq!(ask_all(&mut rounds, later + SECOND), new);
+    }
+
+    #[test]
+    fn who_leaves_during_a_check_is_not_asked_again() {
+        let now = Instant::now();
+        let web = service("web", 80, &[1]);
+        let mut rounds = Rounds::default();
+        rounds.configure(slice::from_ref(&web), now);
+        let target = rounds.due(now).unwrap();
+        rounds.configure(&[], now);
+        rounds.asked(Asked {
+            target,
+            started: now,
+            unable: None,
+        });
+        assert_eq!(rounds.next(), None);
+        rounds.configure(&[web], now);
+        assert_eq!(ask_all(&mut rounds, now), ["web/192.0.2.1"], "it came back");
+    }
+
+    #[tokio::test]
+    async fn a_result_of_who_has_left_is_not_handed_over() {
+        let target = |retired| {
+            Arc::new(Target {
+                service: service("web", 9, &[1]),
+                backend: [127, 0, 0, 1].into(),
+                retired: AtomicBool::new(retired),
+            })
+        };
+        for retired in [false, true] {
+            let (observations, mut observed) = mpsc::channel(1);
+            let asked = ask(target(retired), observations).await;
+            assert!(asked.is_some());
+            assert_eq!(observed.recv().await.is_none(), retired);
+        }
+    }
+
+    #[test]
+    fn checks_that_are_not_possible_are_told_once_a_minute_and_counted() {
+        let target = Target {
+            service: service("web", 80, &[1]),
+            backend: [127, 0, 0, 1].into(),
+            retired: AtomicBool::new(false),
+        };
+        let now = Instant::now();
+        let mut unable = Unable::default();
+        for _ in 0..5 {
+            unable.tell(&target, "too many open files", now);
+        }
+        assert_eq!((unable.told, unable.others), (Some(now), 4));
+        unable.tell(&target, "too many open files", now + TOLD_AGAIN);
+        assert_eq!((unable.told, unable.others), (Some(now + TOLD_AGAIN), 0));
+    }
+}
