@@ -25,8 +25,6 @@ mod evidence;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
-
 use vipd_abi::{Phase, Slot, Stamp, Tick};
 
 pub use self::evidence::Evidence;
@@ -167,12 +165,48 @@ pub fn inherit(slot: u32, size: u32, old: &[Slot]) -> Slot {
     }
 }
 
+/// Since when a slot is in its phase, or that it is stable. While a large farm
+/// comes up there are millions of them, so one takes four bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Since(u32);
+
+impl Since {
+    fn new(phase: Phase, tick: Tick) -> Self {
+        Self(match phase {
+            Phase::Stable => 0,
+            Phase::Learn => Self::code(tick),
+            Phase::Track => Self::code(tick) | 1,
+        })
+    }
+
+    /// A tick is never 0. The clock would have to run for nine years to need
+    /// the bit that is lost.
+    fn code(Tick(tick): Tick) -> u32 {
+        tick.saturating_mul(2) & !1
+    }
+
+    fn learns(self) -> bool {
+        self.0 != 0 && self.0 & 1 == 0
+    }
+
+    fn tracks(self) -> bool {
+        self.0 & 1 == 1
+    }
+
+    /// `None` stands for stable.
+    fn tick(self) -> Option<Tick> {
+        (self.0 != 0).then_some(Tick(self.0 / 2))
+    }
+}
+
 /// The slots of one ring that are not stable, and since when their phases
 /// count.
 #[derive(Clone, Debug, Default)]
 pub struct Unsettled {
-    since: BTreeMap<u32, (Tick, Phase)>,
+    /// By slot; as long as the last of them needs.
+    since: Vec<Since>,
     learning: u32,
+    tracking: u32,
 }
 
 impl Unsettled {
@@ -185,19 +219,33 @@ impl Unsettled {
         let learns_on = new.phase() == Phase::Learn
             && old.phase() == Phase::Learn
             && old.previous() == new.previous();
-        if (old == new || learns_on) && self.since.contains_key(&slot) {
+        let known = self.since.get(slot as usize).and_then(|s| s.tick());
+        if (old == new || learns_on) && known.is_some() {
             return;
         }
         self.set(slot, new.phase(), now);
     }
 
     fn set(&mut self, slot: u32, phase: Phase, now: Tick) {
-        let before = match phase {
-            Phase::Stable => self.since.remove(&slot),
-            _ => self.since.insert(slot, (now, phase)),
-        };
-        self.learning += u32::from(phase == Phase::Learn);
-        self.learning -= u32::from(before.is_some_and(|(_, phase)| phase == Phase::Learn));
+        let place = slot as usize;
+        if self.since.len() <= place {
+            if phase == Phase::Stable {
+                return;
+            }
+            self.since.resize(place + 1, Since::default());
+        }
+        let next = Since::new(phase, now);
+        let before = std::mem::replace(&mut self.since[place], next);
+        self.learning = self.learning + u32::from(next.learns()) - u32::from(before.learns());
+        self.tracking = self.tracking + u32::from(next.tracks()) - u32::from(before.tracks());
+        if self.is_empty() {
+            self.since = Vec::new();
+        }
+    }
+
+    fn entries(&self) -> impl Iterator<Item = (u32, Tick)> {
+        let entries = (0..).zip(&self.since);
+        entries.filter_map(|(slot, since)| Some((slot, since.tick()?)))
     }
 
     /// The slots that may move on, each with the word that `load` gives beside its
@@ -211,7 +259,7 @@ impl Unsettled {
         now: Tick,
         idle: u16,
     ) -> Vec<(u32, Slot, Slot)> {
-        let slots = self.since.iter().map(|(&slot, &(since, _))| {
+        let slots = self.entries().map(|(slot, since)| {
             let (word, stamp) = load(slot);
             (
                 slot,
@@ -224,26 +272,29 @@ impl Unsettled {
 
     /// Counts all phases from `now` on: what happened before does not count.
     pub fn restart(&mut self, now: Tick) {
-        for (since, _) in self.since.values_mut() {
-            *since = now;
+        for since in &mut self.since {
+            if since.learns() {
+                *since = Since::new(Phase::Learn, now);
+            } else if since.tracks() {
+                *since = Since::new(Phase::Track, now);
+            }
         }
     }
 
     /// Whether all slots are stable.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.since.is_empty()
+        self.learning == 0 && self.tracking == 0
     }
 
     /// Their numbers, in order.
     pub fn slots(&self) -> impl Iterator<Item = u32> {
-        self.since.keys().copied()
+        self.entries().map(|(slot, _)| slot)
     }
 
     /// How many slots learn, and how many track.
     #[must_use]
     pub fn counts(&self) -> (u32, u32) {
-        let all = u32::try_from(self.since.len()).unwrap_or(u32::MAX);
-        (self.learning, all - self.learning)
+        (self.learning, self.tracking)
     }
 }
