@@ -1,6 +1,8 @@
 //! The control socket: HTTP and JSON over a Unix socket, readable by the
 //! group, and its client for the command line.
 
+mod streamed;
+
 use std::{
     fs, io,
     os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt},
@@ -13,7 +15,7 @@ use axum::{
     Json, Router,
     body::Body,
     extract::State,
-    http::StatusCode,
+    http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
@@ -32,6 +34,7 @@ use tokio::{
     time::timeout,
 };
 
+use self::streamed::streamed;
 use crate::{
     capture::{self, CaptureError, Message},
     drain::{self, Answer, Order},
@@ -82,8 +85,12 @@ pub fn router(
         })
 }
 
-async fn status(State(api): State<Api>) -> Json<Status> {
-    Json(api.views.status())
+async fn status(State(api): State<Api>) -> Response {
+    let json = streamed(move |writer| {
+        // Who has asked may have gone meanwhile.
+        let _ = serde_json::to_writer(writer, &api.views.status_to_write());
+    });
+    ([(CONTENT_TYPE, "application/json")], json).into_response()
 }
 
 async fn reload_config(State(api): State<Api>) -> Result<Json<ReloadAnswer>, StatusCode> {

@@ -12,9 +12,9 @@ pub const BACKEND_STATES: [&str; 5] = ["unknown", "up", "going down", "down", "g
 /// What [`Peer::state`] can be besides the states of RFC 4271.
 pub const SESSION_FAILED: &str = "failed";
 
-/// A node as a whole.
+/// A node as a whole. The services may be anything that is written like them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Status {
+pub struct Status<S = Vec<Service>> {
     /// Name of the node.
     pub node: String,
     /// Version of the agent.
@@ -31,7 +31,7 @@ pub struct Status {
     /// Virtual addresses.
     pub vips: Vec<Vip>,
     /// Services.
-    pub services: Vec<Service>,
+    pub services: S,
     /// BGP sessions.
     pub peers: Vec<Peer>,
     /// What was found at the start or the last reload.

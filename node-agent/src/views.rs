@@ -7,6 +7,7 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
+use serde::{Serialize, Serializer};
 use tokio::sync::watch;
 use vipd_abi::Verdict;
 use vipd_control::{
@@ -99,6 +100,16 @@ impl Views {
     /// Everything as it is now.
     #[must_use]
     pub fn status(&self) -> Status {
+        self.status_with(|services| services.iter().collect())
+    }
+
+    /// The same to be written: each service is made when its turn comes, since
+    /// those of a large farm take tens of megabytes together.
+    pub fn status_to_write(&self) -> impl Serialize {
+        self.status_with(|services| services)
+    }
+
+    fn status_with<'a, S>(&'a self, services: impl FnOnce(Services<'a>) -> S) -> Status<S> {
         let now = Instant::now();
         let decision = self.decision.borrow().clone();
         let config = Arc::clone(&self.config.borrow());
@@ -111,12 +122,11 @@ impl Views {
             config: self.path.clone(),
             dataplane: self.dataplane.as_ref().map(DataplaneViews::status),
             vips: self.vips(&decision),
-            services: decision
-                .desired
-                .services
-                .iter()
-                .map(|plan| self.service(plan, &decision, now))
-                .collect(),
+            services: services(Services {
+                views: self,
+                decision,
+                now,
+            }),
             peers: peers
                 .values()
                 .map(|status| peer(&status.borrow(), now, &self.started))
@@ -218,6 +228,26 @@ impl Views {
             bytes: backends.iter().map(|b| b.bytes).sum(),
             backends,
         }
+    }
+}
+
+/// The services of a status.
+struct Services<'a> {
+    views: &'a Views,
+    decision: Decision,
+    now: Instant,
+}
+
+impl Services<'_> {
+    fn iter(&self) -> impl Iterator<Item = status::Service> {
+        let plans = self.decision.desired.services.iter();
+        plans.map(|plan| self.views.service(plan, &self.decision, self.now))
+    }
+}
+
+impl Serialize for Services<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
     }
 }
 
