@@ -24,6 +24,7 @@ use crate::{
     decap,
     drain::{self, Order, Target, Unfinished},
     explain::{self, Explanation, Question, Transport},
+    memory,
     netlink::Netlink,
     plane, preload,
     status::Status,
@@ -236,6 +237,7 @@ pub fn main() -> ExitCode {
 }
 
 fn in_runtime(command: Command) -> anyhow::Result<ExitCode> {
+    memory::share_one_heap();
     let runtime = tokio::runtime::Runtime::new()?;
     let result = runtime.block_on(run(command));
     // Tasks that still run have nothing to finish.

@@ -19,6 +19,7 @@ pub mod explain;
 pub mod headers;
 pub mod inquiry;
 mod leaving;
+mod memory;
 pub mod metrics;
 pub mod netlink;
 pub mod plane;

@@ -45,6 +45,7 @@ use crate::{
     },
     drain,
     engine::{Decision, Plan},
+    memory,
     netlink::Netlink,
     plane,
     probe::Probes,
@@ -64,6 +65,8 @@ const ANEW: Duration = Duration::from_secs(1);
 /// When it cannot start; once it runs, faults are shown and not fatal.
 pub async fn run(path: &Path, config: Config) -> anyhow::Result<()> {
     start::raise_file_limit();
+    // The file has been read.
+    memory::give_back();
     let socket = config.control_socket.clone();
     let control = api::listen(&socket)
         .with_context(|| format!("cannot serve the control socket {}", socket.display()))?;

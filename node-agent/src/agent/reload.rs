@@ -13,7 +13,7 @@ use super::{
 use crate::{
     api::ReloadAnswer,
     config::{Config, InterfaceName},
-    plane,
+    memory, plane,
 };
 
 /// Why another cluster secret is refused.
@@ -35,6 +35,7 @@ impl Agent {
                 messages,
             },
         };
+        memory::give_back();
         for message in &answer.messages {
             if answer.applied {
                 info!("reload: {message}");

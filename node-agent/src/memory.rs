@@ -1,0 +1,25 @@
+//! How the allocator of the C library is used: an agent that runs for months and
+//! reads a large configuration once is another program than those it is tuned
+//! for.
+
+/// Has all threads take their memory from one heap. With one for each, what one
+/// thread frees is of no use to the others, and an agent of a large farm holds
+/// three times what it needs. Must come before any thread is started.
+pub fn share_one_heap() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: no other thread runs yet that could allocate. A refusal is told by
+    // the result and costs memory only.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, 1);
+    }
+}
+
+/// Gives back to the system what is free: after a configuration has been read,
+/// which for a moment takes many times its size.
+pub fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it takes the heap's own locks and touches free memory only.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
