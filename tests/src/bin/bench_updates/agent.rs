@@ -22,9 +22,23 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const NEARLY_ALL: f64 = 0.99;
 /// How long it is watched then.
 const WATCHED: Duration = Duration::from_secs(20);
+/// In so long it has read its configuration, and filled the maps.
+const STARTING: Duration = Duration::from_secs(2);
+/// Between two looks at its memory.
+const LOOK: Duration = Duration::from_millis(100);
+/// Looks between two questions for its status.
+const ASK: u32 = 100;
 
-/// Runs one, and returns the most anonymous memory it had, in bytes.
-pub fn anonymous_memory() -> Result<u64> {
+/// The most anonymous memory that an agent had, in bytes.
+pub struct Most {
+    /// While it started.
+    pub starting: u64,
+    /// While all backends came up, and then.
+    pub running: u64,
+}
+
+/// Runs one.
+pub fn anonymous_memory() -> Result<Most> {
     let lab = Lab::new()?;
     let rack = Rack::build(
         &lab,
@@ -56,10 +70,18 @@ pub fn anonymous_memory() -> Result<u64> {
     let agent = balancer.spawn("vipd", command.arg("run").arg("--config").arg(config))?;
     let status = format!("/proc/{}/status", agent.pid());
     let start = Instant::now();
-    let mut most = 0;
+    let mut most = Most {
+        starting: 0,
+        running: 0,
+    };
     let mut up = None;
-    loop {
-        most = most.max(anonymous(&status)?);
+    for look in 1.. {
+        let now = anonymous(&status)?;
+        if start.elapsed() < STARTING {
+            most.starting = most.starting.max(now);
+        } else {
+            most.running = most.running.max(now);
+        }
         if up.is_none() && start.elapsed() > PATIENCE {
             bail!(
                 "the backends were not found up within {PATIENCE:?}: {:?}\n{}",
@@ -67,16 +89,17 @@ pub fn anonymous_memory() -> Result<u64> {
                 agent.log()
             );
         }
-        // Busy with its first checks, it may not answer in time. And it is not
-        // asked often, since an answer about so much takes memory too.
-        if up.is_none() && share_up(balancer).is_ok_and(|share| share > NEARLY_ALL) {
+        // Busy with its first checks, it may not answer in time.
+        let ask = up.is_none() && look % ASK == 0;
+        if ask && share_up(balancer).is_ok_and(|share| share > NEARLY_ALL) {
             up = Some(Instant::now());
         }
         if up.is_some_and(|up| up.elapsed() > WATCHED) {
-            return Ok(most);
+            break;
         }
-        thread::sleep(Duration::from_secs(10));
+        thread::sleep(LOOK);
     }
+    Ok(most)
 }
 
 /// Which part of the backends takes flows.

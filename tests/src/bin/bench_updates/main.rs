@@ -61,13 +61,19 @@ fn run() -> Result<ExitCode> {
     eprintln!("==> changes in {SERVICES} services of {HOSTS} backends each");
     let maps = changes(&mut lines)?;
     eprintln!("==> an agent that serves and checks them all");
-    let bytes = agent::anonymous_memory()?;
-    lines.push(Line {
-        what: "agent's anonymous memory",
+    let most = agent::anonymous_memory()?;
+    let memory = |what, bytes, goal| Line {
+        what,
         value: bytes as f64 / 1e6,
         unit: "MB",
-        goal: Some(150.0),
-    });
+        goal,
+    };
+    lines.push(memory(
+        "agent's anonymous memory",
+        most.running,
+        Some(150.0),
+    ));
+    lines.push(memory("  while it starts", most.starting, None));
     lines.push(Line {
         what: "maps",
         value: maps as f64 / 1e6,
