@@ -75,8 +75,7 @@
 //! # Not there yet
 //!
 //! Graceful restart and with it End-of-RIB (RFC 4724; without the capability
-//! no peer waits for the marker, so none is sent), extended messages,
-//! enhanced route refresh, the send hold timer, IPv4 routes with IPv6 next
+//! no peer waits for the marker, so none is sent), enhanced route refresh, the send hold timer, IPv4 routes with IPv6 next
 //! hops, and a change of configuration under a running session.
 
 mod rib;

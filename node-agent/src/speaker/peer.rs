@@ -549,6 +549,7 @@ mod tests {
                     Dialect {
                         four_octet_as: true,
                         internal: false,
+                        extended_messages: false,
                     },
                 )
                 .unwrap()

@@ -9,9 +9,7 @@ use ipnet::IpNet;
 use thiserror::Error;
 
 use super::Route;
-use crate::wire::{
-    AsPath, Attributes, Dialect, Family, MAX_MESSAGE_LEN, MpReach, MpUnreach, Update,
-};
+use crate::wire::{AsPath, Attributes, Dialect, Family, MpReach, MpUnreach, Update};
 
 /// LOCAL_PREF of a route that asks for none (the value other speakers assume).
 const DEFAULT_LOCAL_PREF: u32 = 100;
@@ -119,7 +117,8 @@ impl Outlet {
         take: impl FnOnce(usize) -> Vec<IpNet>,
         field: impl FnOnce(&mut Update) -> &mut Vec<IpNet>,
     ) -> (Bytes, Vec<IpNet>) {
-        let room = MAX_MESSAGE_LEN.saturating_sub(update.emit(self.dialect).len());
+        let max = self.dialect.max_message_len();
+        let room = max.saturating_sub(update.emit(self.dialect).len());
         let prefixes = take(room);
         field(&mut update).clone_from(&prefixes);
         (update.emit(self.dialect), prefixes)
@@ -129,6 +128,7 @@ impl Outlet {
         let Dialect {
             internal,
             four_octet_as,
+            extended_messages: _,
         } = self.dialect;
         let times = if internal {
             0

@@ -123,6 +123,7 @@ impl PeerConfig {
         families
             .chain([
                 Capability::RouteRefresh,
+                Capability::ExtendedMessages,
                 Capability::FourOctetAs(self.local_as),
             ])
             .collect()

@@ -50,14 +50,19 @@ impl Connection {
 
     /// The next whole message received. `internal`: of an iBGP peer.
     pub(super) fn next_message(&mut self, internal: bool) -> Result<Option<Message>, WireError> {
-        let before_open = Dialect {
-            four_octet_as: false,
-            internal,
+        let dialect = match self.stage.agreed() {
+            // Whoever offers extended messages must take them (RFC 8654
+            // section 4), and we do.
+            Some(agreed) => Dialect {
+                extended_messages: true,
+                ..agreed.dialect
+            },
+            None => Dialect {
+                four_octet_as: false,
+                internal,
+                extended_messages: false,
+            },
         };
-        let dialect = self
-            .stage
-            .agreed()
-            .map_or(before_open, |agreed| agreed.dialect);
         Message::take(&mut self.inbox, dialect)
     }
 

@@ -23,7 +23,8 @@ pub struct Agreed {
     pub keepalive: Duration,
     /// Families that both sides offer.
     pub families: BTreeSet<Family>,
-    /// How messages are read and written.
+    /// How messages are written. They are read in the same way, but that
+    /// extended ones are always taken, since we offer that.
     pub dialect: Dialect,
 }
 
@@ -35,6 +36,7 @@ pub(super) fn agree(config: &PeerConfig, open: &Open) -> Result<Agreed, WireErro
     let dialect = Dialect {
         four_octet_as: open.four_octet_as().is_some(),
         internal: config.is_internal(),
+        extended_messages: open.capabilities.contains(&Capability::ExtendedMessages),
     };
     Ok(Agreed {
         peer_router_id: open.router_id,
@@ -109,9 +111,7 @@ fn offered_families(open: &Open) -> BTreeSet<Family> {
         .iter()
         .filter_map(|capability| match capability {
             Capability::Multiprotocol { afi, safi } => Some(Family::from_numbers(*afi, *safi)),
-            Capability::RouteRefresh | Capability::FourOctetAs(_) | Capability::Other { .. } => {
-                None
-            }
+            _ => None,
         })
         .peekable();
     if multiprotocol.peek().is_none() {

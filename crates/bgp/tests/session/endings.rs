@@ -85,7 +85,7 @@ fn notifications_are_shown_in_words() {
         2,
         7,
         &[1, 4, 0, 1, 0, 1],
-        "OPEN Message Error / Unsupported Capability (2/7)",
+        "OPEN Message Error / Unsupported Capability (2/7): IPv4 unicast",
     );
     check(
         2,
@@ -126,6 +126,14 @@ fn notifications_are_shown_in_words() {
         &[3, b'a', b'\n', 0xff],
         "Cease / Administrative Shutdown (6/2): \"a\\n\u{fffd}\"",
     );
+    check(
+        6,
+        9,
+        &[6, 2, 2, b'h', b'i'],
+        r#"Cease / Hard Reset (6/9): Cease / Administrative Shutdown (6/2): "hi""#,
+    );
+    check(6, 9, &[6], "Cease / Hard Reset (6/9)");
+    check(6, 9, &[6, 9, 6, 9, 6, 2], "Cease / Hard Reset (6/9)");
     check(6, 10, &[], "Cease / BFD Down (6/10)");
     check(8, 0, &[], "Send Hold Timer Expired (8/0)");
     check(6, 99, &[], "Cease (6/99)");

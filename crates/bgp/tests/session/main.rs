@@ -8,6 +8,7 @@
 
 mod chaos;
 mod endings;
+mod extended;
 mod opening;
 mod routes;
 mod scripted;

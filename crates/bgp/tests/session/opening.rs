@@ -421,8 +421,8 @@ fn our_open_says_what_is_configured() {
             assert_eq!(open.capabilities.len(), capabilities);
         };
     let (plain, wide) = (ebgp().0, ibgp().0);
-    check("an AS of two octets", plain.clone(), 64496, 90, 4);
-    check("an AS of four octets", wide, 23456, 90, 4);
+    check("an AS of two octets", plain.clone(), 64496, 90, 5);
+    check("an AS of four octets", wide, 23456, 90, 5);
     check(
         "one family and no hold timer",
         PeerConfig {
@@ -432,7 +432,7 @@ fn our_open_says_what_is_configured() {
         },
         64496,
         0,
-        3,
+        4,
     );
 }
 

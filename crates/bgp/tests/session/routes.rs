@@ -12,7 +12,7 @@ use vipd_bgp::wire::{
 use vipd_bgp::{Direction, Input, PeerConfig, Route, Routes, Unsent};
 
 use crate::scripted::{Scripted, open_for};
-use crate::world::{A, B, World, ebgp, ibgp, routes};
+use crate::world::{A, B, World, ebgp, ibgp, many_routes, routes};
 
 const V4: &str = "203.0.113.1/32";
 const V6: &str = "2001:db8::1/128";
@@ -500,20 +500,6 @@ fn many_prefixes_share_few_messages() {
     });
     speaker.session.set_routes(distinct.collect());
     assert_eq!(speaker.updates().len(), 10_000);
-}
-
-fn many_routes(count: u32) -> Routes {
-    let route = Arc::new(Route::default());
-    let prefix = |n: u32| -> IpNet {
-        let text = match n % 2 {
-            0 => format!("10.{}.{}.{}/32", n >> 16 & 255, n >> 8 & 255, n & 255),
-            _ => format!("2001:db8::{n:x}/128"),
-        };
-        text.parse().unwrap()
-    };
-    (0..count)
-        .map(|n| (prefix(n), Arc::clone(&route)))
-        .collect()
 }
 
 #[test]

@@ -31,6 +31,7 @@ impl Scripted {
         let dialect = Dialect {
             four_octet_as: true,
             internal: config.is_internal(),
+            extended_messages: true,
         };
         let session = Session::new(config, 7).expect("the test's configuration is good");
         let now = Instant::now();

@@ -244,6 +244,7 @@ impl Speaker {
         let before_open = Dialect {
             four_octet_as: true,
             internal,
+            extended_messages: true,
         };
         self.session
             .status()
@@ -290,6 +291,21 @@ pub fn ibgp() -> (PeerConfig, PeerConfig) {
 pub fn routes(prefixes: &[&str]) -> Routes {
     let route = |prefix: &&str| (prefix.parse().unwrap(), Route::default().into());
     prefixes.iter().map(route).collect()
+}
+
+/// Plain routes, of both families in turn.
+pub fn many_routes(count: u32) -> Routes {
+    let route = std::sync::Arc::new(Route::default());
+    let prefix = |n: u32| -> ipnet::IpNet {
+        let text = match n % 2 {
+            0 => format!("10.{}.{}.{}/32", n >> 16 & 255, n >> 8 & 255, n & 255),
+            _ => format!("2001:db8::{n:x}/128"),
+        };
+        text.parse().unwrap()
+    };
+    (0..count)
+        .map(|n| (prefix(n), std::sync::Arc::clone(&route)))
+        .collect()
 }
 
 fn dialler(side: usize, direction: Direction) -> usize {
