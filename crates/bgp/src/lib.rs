@@ -38,6 +38,13 @@
 //!
 //! An accepted connection is handed in only if [`Session::admits_incoming`].
 //!
+//! Say by [`Session::set_complete`] when the routes are all there are: the peer
+//! is told their end (End-of-RIB), and after a restart drops what it has kept
+//! and was not sent again.
+//!
+//! To be replaced by another process, [`Input::Stop`] with
+//! [`StopReason::Restart`]: a peer of graceful restart keeps the routes.
+//!
 //! To stop in good order: set no routes, write until [`Session::is_flushed`]
 //! and the socket has taken everything, linger while packets still arrive,
 //! then [`Input::Stop`].
@@ -74,9 +81,8 @@
 //!
 //! # Not there yet
 //!
-//! Graceful restart and with it End-of-RIB (RFC 4724; without the capability
-//! no peer waits for the marker, so none is sent), enhanced route refresh, the send hold timer, IPv4 routes with IPv6 next
-//! hops, and a change of configuration under a running session.
+//! The send hold timer, IPv4 routes with IPv6 next hops, and a change of
+//! configuration under a running session.
 
 mod rib;
 mod session;
@@ -84,6 +90,6 @@ pub mod wire;
 
 pub use self::rib::{Route, Routes, Unsent};
 pub use self::session::{
-    Action, Agreed, ConfigError, Counters, Direction, Event, Input, LastError, Messages,
-    PeerConfig, Session, State, Status, StopReason,
+    Action, Agreed, AgreedRestart, ConfigError, Counters, Direction, Event, GracefulRestart, Input,
+    LastError, Messages, PeerConfig, Session, State, Status, StopReason,
 };

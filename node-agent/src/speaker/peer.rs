@@ -437,6 +437,7 @@ fn log(peer: &str, event: &Event) {
         Event::NotificationReceived { notification, .. } => {
             warn!(peer, "received NOTIFICATION: {notification}");
         }
+        Event::EndOfRib(family) => debug!(peer, ?family, "the peer has all routes"),
         Event::RefreshRequested(family) => {
             info!(peer, ?family, "the peer asks for all routes again");
         }

@@ -26,6 +26,10 @@ pub(crate) struct Outlet {
     pub(crate) families: BTreeSet<Family>,
     pub(crate) next_hop_v4: Option<Ipv4Addr>,
     pub(crate) next_hop_v6: Option<Ipv6Addr>,
+    /// Refreshes are marked (RFC 7313).
+    pub(crate) marks: bool,
+    /// We have offered graceful restart.
+    pub(crate) restarts: bool,
 }
 
 /// Why a route is not sent on an Established session.

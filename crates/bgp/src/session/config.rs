@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::wire::{AS_TRANS, Capability, Family, Open};
+use crate::wire::{
+    AS_TRANS, Capability, Family, MAX_RESTART_TIME, Open, RestartCapability, RestartFamily,
+};
 
 /// One peer. Addresses, ports, keys and other affairs of the socket are the
 /// driver's and not in here.
@@ -29,6 +31,9 @@ pub struct PeerConfig {
     /// Next hop of IPv6 routes that name none; a global address (RFC 2545).
     /// `None`: the local address of the connection, if that is one.
     pub next_hop_v6: Option<Ipv6Addr>,
+    /// What to offer for restarts (RFC 4724); `None`: routes end with the
+    /// session.
+    pub graceful_restart: Option<GracefulRestart>,
     /// Wait for the peer to connect, never dial.
     pub passive: bool,
     /// How long a dial may take before it counts as failed.
@@ -37,6 +42,24 @@ pub struct PeerConfig {
     pub retry_min: Duration,
     /// The longest pause.
     pub retry_max: Duration,
+}
+
+/// What we offer for our own restarts (RFC 4724). NOTIFICATIONs count as
+/// restarts too, if the peer agrees (RFC 8538).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GracefulRestart {
+    /// How long the peer is to keep our routes while we are away; whole
+    /// seconds, at most [`MAX_RESTART_TIME`].
+    pub restart_time: Duration,
+    /// This process follows one that was restarted (the R bit). It is said
+    /// until the End-of-RIB of all families has been sent once: so long the
+    /// restart goes on, even if a session breaks meanwhile.
+    pub restarting: bool,
+    /// Families whose packets are being forwarded as they were before this
+    /// session (the F bit). The peer drops what it has kept of the others as
+    /// soon as the session is back. To be set only when the data plane has
+    /// really survived.
+    pub forwarding: BTreeSet<Family>,
 }
 
 /// A peer's configuration that cannot work.
@@ -54,6 +77,9 @@ pub enum ConfigError {
     /// A session that carries nothing.
     #[error("no address family is offered")]
     NoFamily,
+    /// RFC 4724 section 3.
+    #[error("a restart time of {0:?} is not possible: up to {MAX_RESTART_TIME} whole seconds are")]
+    RestartTime(Duration),
     /// Dials that fail at once and come back at once would storm.
     #[error(
         "the time a dial may take and the pauses between dials must be above zero, the longest pause not below the shortest"
@@ -74,6 +100,7 @@ impl PeerConfig {
             families: Family::ALL.into(),
             next_hop_v4: None,
             next_hop_v6: None,
+            graceful_restart: None,
             passive: false,
             connect_timeout: Duration::from_secs(5),
             retry_min: Duration::from_secs(1),
@@ -94,9 +121,14 @@ impl PeerConfig {
         if self.router_id.is_unspecified() {
             return Err(ConfigError::NoRouterId);
         }
-        let whole = self.hold_time.subsec_nanos() == 0;
-        if !whole || !matches!(self.hold_time.as_secs(), 0 | 3..=65535) {
+        let whole = |time: Duration| time.subsec_nanos() == 0;
+        if !whole(self.hold_time) || !matches!(self.hold_time.as_secs(), 0 | 3..=65535) {
             return Err(ConfigError::HoldTime(self.hold_time));
+        }
+        if let Some(GracefulRestart { restart_time, .. }) = self.graceful_restart
+            && (!whole(restart_time) || restart_time.as_secs() > MAX_RESTART_TIME.into())
+        {
+            return Err(ConfigError::RestartTime(restart_time));
         }
         if self.families.is_empty() {
             return Err(ConfigError::NoFamily);
@@ -114,28 +146,44 @@ impl PeerConfig {
         self.local_as == self.peer_as
     }
 
-    /// The capabilities we offer.
-    pub(super) fn capabilities(&self) -> Vec<Capability> {
+    /// The capabilities we offer. `restarting`: a restart is not over yet.
+    pub(super) fn capabilities(&self, restarting: bool) -> Vec<Capability> {
         let families = self
             .families
             .iter()
             .map(|&family| Capability::family(family));
+        let restart = self.graceful_restart.as_ref().map(|restart| {
+            let families = self.families.iter().map(|family| RestartFamily {
+                afi: family.afi(),
+                safi: family.safi(),
+                forwarding: restart.forwarding.contains(family),
+            });
+            Capability::GracefulRestart(RestartCapability {
+                restarting: restarting && restart.restarting,
+                notification: true,
+                restart_time: u16::try_from(restart.restart_time.as_secs())
+                    .unwrap_or(MAX_RESTART_TIME),
+                families: families.collect(),
+            })
+        });
         families
             .chain([
                 Capability::RouteRefresh,
+                Capability::EnhancedRouteRefresh,
                 Capability::ExtendedMessages,
                 Capability::FourOctetAs(self.local_as),
             ])
+            .chain(restart)
             .collect()
     }
 
-    /// The OPEN we send.
-    pub(super) fn open(&self) -> Open {
+    /// The OPEN we send, with these capabilities.
+    pub(super) fn open(&self, capabilities: Vec<Capability>) -> Open {
         Open {
             my_as: u16::try_from(self.local_as).unwrap_or(AS_TRANS),
             hold_time: u16::try_from(self.hold_time.as_secs()).unwrap_or(u16::MAX),
             router_id: self.router_id,
-            capabilities: self.capabilities(),
+            capabilities,
         }
     }
 }

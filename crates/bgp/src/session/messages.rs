@@ -52,7 +52,7 @@ impl Session {
             }
             (Established(agreed), Message::Update(update, faults)) => {
                 self.restart_hold(direction, &agreed, now);
-                self.on_update(&update, faults);
+                self.on_update(&update, faults, &agreed);
             }
             (Established(agreed), Message::RouteRefresh(refresh)) => {
                 self.restart_hold(direction, &agreed, now);
@@ -139,7 +139,10 @@ impl Session {
     }
 
     /// Nothing is imported: prefixes are counted and dropped.
-    pub(super) fn on_update(&mut self, update: &Update, faults: Vec<Fault>) {
+    pub(super) fn on_update(&mut self, update: &Update, faults: Vec<Fault>, agreed: &Agreed) {
+        let ended = update.ended_family();
+        self.peer_ended
+            .extend(ended.filter(|family| agreed.families.contains(family)));
         let withdraw = faults
             .iter()
             .any(|f| f.handling == Handling::TreatAsWithdraw);
@@ -158,13 +161,14 @@ impl Session {
     }
 
     /// Requests for families not agreed on are ignored (RFC 2918 section 4),
-    /// and so are subtypes that were not offered (RFC 7313 section 5).
+    /// and so are subtypes nobody knows (RFC 7313 section 5). The marks of the
+    /// peer's own answers are for those who import routes.
     pub(super) fn on_refresh(&mut self, refresh: RouteRefresh, agreed: &Agreed) {
         let family = refresh
             .family()
             .filter(|family| agreed.families.contains(family));
-        if let (Some(family), 0) = (family, refresh.subtype) {
-            self.rib.resend(family);
+        if let (Some(family), RouteRefresh::REQUEST) = (family, refresh.subtype) {
+            self.rib.refresh(family);
             self.events.push_back(Event::RefreshRequested(family));
         }
     }
@@ -241,5 +245,7 @@ fn outlet(config: &PeerConfig, agreed: &Agreed, local: IpAddr) -> Outlet {
         families: agreed.families.clone(),
         next_hop_v4: config.next_hop_v4.or(own_v4),
         next_hop_v6: config.next_hop_v6.or(own_v6),
+        marks: agreed.enhanced_refresh,
+        restarts: config.graceful_restart.is_some(),
     }
 }

@@ -50,23 +50,23 @@ mod seek;
 mod status;
 mod timer;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::time::Instant;
 
 use bytes::Bytes;
 use ipnet::IpNet;
 
-pub use self::config::{ConfigError, PeerConfig};
+pub use self::config::{ConfigError, GracefulRestart, PeerConfig};
 pub use self::io::{Action, Direction, Event, Input, StopReason};
-pub use self::negotiate::Agreed;
+pub use self::negotiate::{Agreed, AgreedRestart};
 pub use self::status::{Counters, LastError, Messages, Status};
 
 use self::backoff::{Backoff, Jitter};
 use self::connection::{Connection, Stage};
 use self::timer::{Timer, Timers};
-use crate::rib::{AdjRibOut, Route, Routes};
-use crate::wire::Family;
+use crate::rib::{AdjRibOut, Output, Route, Routes};
+use crate::wire::{Capability, Family, Open};
 
 /// State of a session (RFC 4271 section 8.2.2), in the order of progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,6 +103,11 @@ pub struct Session {
     established_at: Option<Instant>,
     established_count: u64,
     last_error: Option<LastError>,
+    /// The End-of-RIB of all families has been sent once: if this process
+    /// follows a restart, that is over.
+    restarted: bool,
+    /// Families whose End-of-RIB the peer has sent on this session.
+    peer_ended: BTreeSet<Family>,
 }
 
 /// What is done to get a connection.
@@ -148,6 +153,8 @@ impl Session {
             established_at: None,
             established_count: 0,
             last_error: None,
+            restarted: false,
+            peer_ended: BTreeSet::new(),
             config,
         })
     }
@@ -217,6 +224,15 @@ impl Session {
         self.rib.set(routes);
     }
 
+    /// Says whether the routes set are all there is to know, as far as that can
+    /// be known: the state of every VIP is, or the time to wait for it is over.
+    /// A new session is told the end (End-of-RIB, RFC 4724) only then; a peer
+    /// of graceful restart drops what it has kept and was not sent again. It
+    /// holds for later sessions too, until it is taken back.
+    pub fn set_complete(&mut self, complete: bool) {
+        self.rib.set_complete(complete);
+    }
+
     /// When [`Session::handle_timeout`] is due. May be in the past.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
@@ -237,12 +253,28 @@ impl Session {
         }
         match connection.stage {
             Stage::OpenSent | Stage::OpenConfirm(_) => None,
-            Stage::Established(_) => {
-                let update = self.rib.poll_update()?;
-                self.counters.sent.update += 1;
-                Some(update)
-            }
+            Stage::Established(_) => self.poll_routes(),
         }
+    }
+
+    fn poll_routes(&mut self) -> Option<Bytes> {
+        let sent = &mut self.counters.sent;
+        Some(match self.rib.poll()? {
+            Output::Update(message) => {
+                sent.update += 1;
+                message
+            }
+            Output::Refresh(message) => {
+                sent.route_refresh += 1;
+                message
+            }
+            Output::EndOfRib(family, message) => {
+                sent.update += 1;
+                self.events.push_back(Event::EndOfRib(family));
+                self.restarted |= self.rib.is_ended();
+                message
+            }
+        })
     }
 
     /// The next thing worth a log line.
@@ -300,19 +332,32 @@ impl Session {
                 Dialler::Waiting => self.timers.deadline(Timer::ConnectRetry),
                 Dialler::Stopped | Dialler::Dialling { .. } => None,
             },
-            local_capabilities: self.config.capabilities(),
+            local_capabilities: self.capabilities(),
             agreed: furthest.and_then(|connection| connection.stage.agreed().cloned()),
             counters: self.counters,
             advertised: Family::ALL
                 .map(|family| (family, self.rib.written_count(family)))
                 .into(),
             pending: self.rib.pending(),
+            complete: self.rib.is_complete(),
+            end_of_rib_sent: self.rib.ended().clone(),
+            end_of_rib_received: self.peer_ended.clone(),
             unsent: self
                 .rib
                 .unsent()
                 .map(|(prefix, unsent)| (*prefix, unsent))
                 .collect(),
         }
+    }
+
+    /// The capabilities that we would offer now.
+    fn capabilities(&self) -> Vec<Capability> {
+        self.config.capabilities(!self.restarted)
+    }
+
+    /// The OPEN that we would send now.
+    fn open(&self) -> Open {
+        self.config.open(self.capabilities())
     }
 
     /// Brings the session's state in line with its connections and dialler.

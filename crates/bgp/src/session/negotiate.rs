@@ -6,7 +6,9 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::PeerConfig;
-use crate::wire::{Capability, Code, Dialect, Family, Notification, Open, WireError};
+use crate::wire::{
+    Capability, Code, Dialect, Family, Notification, Open, RestartCapability, WireError,
+};
 
 /// The terms of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,9 +25,26 @@ pub struct Agreed {
     pub keepalive: Duration,
     /// Families that both sides offer.
     pub families: BTreeSet<Family>,
+    /// What comes of restarts, if both sides offer graceful restart.
+    pub restart: Option<AgreedRestart>,
+    /// Begin and end of a refresh are marked (RFC 7313): both sides offer it.
+    pub enhanced_refresh: bool,
     /// How messages are written. They are read in the same way, but that
     /// extended ones are always taken, since we offer that.
     pub dialect: Dialect,
+}
+
+/// What both sides have agreed on restarts (RFC 4724, RFC 8538).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgreedRestart {
+    /// Families whose routes the peer keeps while we are away, for our restart
+    /// time.
+    pub kept: BTreeSet<Family>,
+    /// A NOTIFICATION is followed by a restart like a broken connection, unless
+    /// it is a Hard Reset.
+    pub notification: bool,
+    /// What the peer says of its own restarts.
+    pub peer: RestartCapability,
 }
 
 /// Judges the peer's OPEN against our configuration.
@@ -38,13 +57,18 @@ pub(super) fn agree(config: &PeerConfig, open: &Open) -> Result<Agreed, WireErro
         internal: config.is_internal(),
         extended_messages: open.capabilities.contains(&Capability::ExtendedMessages),
     };
+    let families = agree_families(config, open)?;
     Ok(Agreed {
         peer_router_id: open.router_id,
         peer_as: open.asn(),
         peer_capabilities: open.capabilities.clone(),
         hold_time,
         keepalive: hold_time / 3,
-        families: agree_families(config, open)?,
+        restart: agree_restart(config, open, &families),
+        enhanced_refresh: open
+            .capabilities
+            .contains(&Capability::EnhancedRouteRefresh),
+        families,
         dialect,
     })
 }
@@ -100,6 +124,21 @@ fn agree_families(config: &PeerConfig, open: &Open) -> Result<BTreeSet<Family>, 
     Err(WireError {
         notification,
         words,
+    })
+}
+
+/// We list all our families, and always offer to survive NOTIFICATIONs.
+fn agree_restart(
+    config: &PeerConfig,
+    open: &Open,
+    families: &BTreeSet<Family>,
+) -> Option<AgreedRestart> {
+    config.graceful_restart.as_ref()?;
+    let peer = open.graceful_restart()?.clone();
+    Some(AgreedRestart {
+        kept: families.clone(),
+        notification: peer.notification,
+        peer,
     })
 }
 

@@ -1,6 +1,6 @@
 //! How a session is doing: for `status`, metrics, and the operator who asks why.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -23,7 +23,8 @@ pub struct Status {
     pub last_error: Option<LastError>,
     /// When we dial again, or accept and dial again, if that is waited for.
     pub retry_at: Option<Instant>,
-    /// What we offer.
+    /// What we offer in the next OPEN, which is what we have offered unless
+    /// something was changed or a restart is over since.
     pub local_capabilities: Vec<Capability>,
     /// The terms of the session, once the peer's OPEN was accepted.
     pub agreed: Option<Arc<Agreed>>,
@@ -33,6 +34,12 @@ pub struct Status {
     pub advertised: BTreeMap<Family, usize>,
     /// Prefixes whose last state has not been handed out for sending.
     pub pending: usize,
+    /// Whether the routes were said to be complete.
+    pub complete: bool,
+    /// Families whose End-of-RIB the peer has been sent on this session.
+    pub end_of_rib_sent: BTreeSet<Family>,
+    /// Families whose End-of-RIB came from the peer on this session.
+    pub end_of_rib_received: BTreeSet<Family>,
     /// Routes that this session cannot carry.
     pub unsent: Vec<(IpNet, Unsent)>,
 }

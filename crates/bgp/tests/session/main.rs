@@ -10,6 +10,8 @@ mod chaos;
 mod endings;
 mod extended;
 mod opening;
+mod refresh;
+mod restart;
 mod routes;
 mod scripted;
 mod timers;

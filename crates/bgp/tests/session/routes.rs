@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use vipd_bgp::wire::{
     AsPath, Attributes, Capability, Community, Family, LargeCommunity, MAX_MESSAGE_LEN, MpReach,
-    Origin, RouteRefresh, Update,
+    Origin, Update,
 };
 use vipd_bgp::{Direction, Input, PeerConfig, Route, Routes, Unsent};
 
@@ -500,54 +500,6 @@ fn many_prefixes_share_few_messages() {
     });
     speaker.session.set_routes(distinct.collect());
     assert_eq!(speaker.updates().len(), 10_000);
-}
-
-#[test]
-fn a_route_refresh_brings_one_family_again() {
-    let mut speaker = Scripted::established(PeerConfig {
-        next_hop_v6: "2001:db8::a".parse().ok(),
-        ..ebgp().0
-    });
-    speaker.session.set_routes(routes(&[V4, V6]));
-    let first = speaker.updates();
-    assert_eq!(first.len(), 2);
-    let refresh = |family| RouteRefresh::new(family).emit();
-
-    speaker.receive(&refresh(Family::Ipv6Unicast));
-    assert_eq!(speaker.updates(), first[1..]);
-    speaker.receive(&refresh(Family::Ipv4Unicast));
-    assert_eq!(speaker.updates(), first[..1]);
-
-    println!("asked for twice before it could be sent: sent once");
-    speaker.receive(&refresh(Family::Ipv4Unicast));
-    speaker.receive(&refresh(Family::Ipv4Unicast));
-    assert_eq!(speaker.updates(), first[..1]);
-
-    println!("a prefix withdrawn meanwhile is withdrawn");
-    speaker.receive(&refresh(Family::Ipv4Unicast));
-    speaker.session.set_routes(routes(&[V6]));
-    let updates = speaker.updates();
-    assert_eq!(updates.len(), 1);
-    assert_eq!(updates[0].withdrawn, [V4.parse::<IpNet>().unwrap()]);
-
-    println!("other families and subtypes are ignored");
-    speaker.receive(
-        &RouteRefresh {
-            afi: 25,
-            subtype: 0,
-            safi: 65,
-        }
-        .emit(),
-    );
-    speaker.receive(
-        &RouteRefresh {
-            afi: 2,
-            subtype: 1,
-            safi: 1,
-        }
-        .emit(),
-    );
-    assert_eq!(speaker.updates(), []);
 }
 
 #[test]

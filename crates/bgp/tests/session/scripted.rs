@@ -119,7 +119,9 @@ impl Scripted {
     }
 
     pub fn sent_bytes(&mut self) -> Vec<Bytes> {
-        std::iter::from_fn(|| self.session.poll_transmit(OUT)).collect()
+        let sent = std::iter::from_fn(|| self.session.poll_transmit(OUT)).collect();
+        self.drain();
+        sent
     }
 
     /// The UPDATEs among all messages that are ready to be written.

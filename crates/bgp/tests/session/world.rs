@@ -4,8 +4,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use vipd_bgp::wire::{Dialect, Message, Notification};
-use vipd_bgp::{Action, Direction, Event, Input, PeerConfig, Route, Routes, Session, State};
+use vipd_bgp::wire::{Dialect, Family, Message, Notification};
+use vipd_bgp::{
+    Action, Direction, Event, GracefulRestart, Input, PeerConfig, Route, Routes, Session, State,
+};
 
 pub const A: usize = 0;
 pub const B: usize = 1;
@@ -285,6 +287,15 @@ pub fn ibgp() -> (PeerConfig, PeerConfig) {
             ..b
         },
     )
+}
+
+/// A restart of this process, whose forwarding survived.
+pub fn restart(restart_time: Duration) -> GracefulRestart {
+    GracefulRestart {
+        restart_time,
+        restarting: true,
+        forwarding: Family::ALL.into(),
+    }
 }
 
 /// Plain routes.
