@@ -26,8 +26,8 @@
 //!    and [`Session::handle_timeout`] when [`Session::poll_timeout`] is due
 //!    (bytes that wait in a socket first, time second).
 //! 2. After that, drain it: for each [`Direction`] whose socket is writable
-//!    write what [`Session::poll_transmit`] yields, do what
-//!    [`Session::poll_action`] asks for, log what [`Session::poll_event`]
+//!    write what [`Session::poll_transmit`] yields and say so by
+//!    [`Session::wrote`], do what [`Session::poll_action`] asks for, log what [`Session::poll_event`]
 //!    tells.
 //!
 //! What is not polled does not pile up: there is one pending state per prefix,
@@ -81,8 +81,8 @@
 //!
 //! # Not there yet
 //!
-//! The send hold timer, IPv4 routes with IPv6 next hops, and a change of
-//! configuration under a running session.
+//! IPv4 routes with IPv6 next hops, and a change of configuration under a
+//! running session.
 
 mod rib;
 mod session;

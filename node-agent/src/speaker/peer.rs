@@ -371,7 +371,12 @@ impl Driver {
             return false;
         };
         let result = loop {
-            match connection.write() {
+            let waiting = connection.out.len();
+            let written = connection.write();
+            if connection.out.len() < waiting {
+                self.session.wrote(direction, Instant::now());
+            }
+            match written {
                 Ok(true) => match self.session.poll_transmit(direction) {
                     Some(message) => connection.out.extend_from_slice(&message),
                     None => return false,

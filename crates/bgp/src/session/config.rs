@@ -23,6 +23,10 @@ pub struct PeerConfig {
     /// Hold time to propose, in whole seconds; zero turns the hold timer off,
     /// one and two seconds are not allowed (RFC 4271 section 4.2).
     pub hold_time: Duration,
+    /// How long the peer may take in nothing of what we send (RFC 9687), longer
+    /// than the hold time. `None`: eight minutes, or twice the agreed hold time
+    /// if that is longer.
+    pub send_hold_time: Option<Duration>,
     /// Families to offer.
     pub families: BTreeSet<Family>,
     /// Next hop of IPv4 routes that name none. `None`: the local address of
@@ -74,6 +78,9 @@ pub enum ConfigError {
     /// RFC 4271 section 4.2.
     #[error("a hold time of {0:?} is not possible: 0 or 3 to 65535 whole seconds are")]
     HoldTime(Duration),
+    /// RFC 9687 section 3.2.
+    #[error("a send hold time of {0:?} is not possible: it must be above the hold time")]
+    SendHoldTime(Duration),
     /// A session that carries nothing.
     #[error("no address family is offered")]
     NoFamily,
@@ -97,6 +104,7 @@ impl PeerConfig {
             peer_as,
             router_id,
             hold_time: Duration::from_secs(90),
+            send_hold_time: None,
             families: Family::ALL.into(),
             next_hop_v4: None,
             next_hop_v6: None,
@@ -124,6 +132,9 @@ impl PeerConfig {
         let whole = |time: Duration| time.subsec_nanos() == 0;
         if !whole(self.hold_time) || !matches!(self.hold_time.as_secs(), 0 | 3..=65535) {
             return Err(ConfigError::HoldTime(self.hold_time));
+        }
+        if let Some(time) = self.send_hold_time.filter(|&time| time <= self.hold_time) {
+            return Err(ConfigError::SendHoldTime(time));
         }
         if let Some(GracefulRestart { restart_time, .. }) = self.graceful_restart
             && (!whole(restart_time) || restart_time.as_secs() > MAX_RESTART_TIME.into())

@@ -103,6 +103,7 @@ impl Session {
         let connection = self.connections[direction as usize].take();
         self.timers.stop(Timer::Hold(direction));
         self.timers.stop(Timer::Keepalive(direction));
+        self.timers.stop(Timer::SendHold(direction));
         if let Some(Stage::Established(_)) = connection.map(|connection| connection.stage) {
             self.rib.close();
             self.peer_ended.clear();

@@ -134,6 +134,7 @@ impl Session {
         self.established_at = Some(now);
         self.established_count += 1;
         self.restart_hold(direction, &agreed, now);
+        self.restart_send_hold(direction, &agreed, now);
         self.settle("both sides agree");
         self.events.push_back(Event::Established(agreed));
     }

@@ -213,6 +213,7 @@ impl Session {
                     }
                 },
                 Timer::Hold(direction) => self.hold_timer_expired(direction, now),
+                Timer::SendHold(direction) => self.send_hold_timer_expired(direction, now),
                 Timer::Keepalive(direction) => self.send_keepalive(direction, now),
             }
         }

@@ -497,6 +497,11 @@ fn a_configuration_that_cannot_work_is_refused() {
         ConfigError::HoldTime(Duration::from_millis(3500)),
     );
     check(
+        "a send hold time as long as the hold time",
+        |c| c.send_hold_time = Some(Duration::from_secs(90)),
+        ConfigError::SendHoldTime(secs(90)),
+    );
+    check(
         "a restart time of more than twelve bits",
         |c| c.graceful_restart = Some(restart(Duration::from_secs(4096))),
         ConfigError::RestartTime(secs(4096)),

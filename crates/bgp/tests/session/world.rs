@@ -110,6 +110,8 @@ impl World {
                 for direction in Direction::ALL {
                     if let Some(bytes) = self.speakers[side].session.poll_transmit(direction) {
                         busy = true;
+                        let now = self.now;
+                        self.speakers[side].session.wrote(direction, now);
                         self.deliver(side, direction, &bytes);
                     }
                 }
