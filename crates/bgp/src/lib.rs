@@ -18,7 +18,8 @@
 //!   new.
 //!
 //! Nothing is imported. UPDATEs of the peer are checked by RFC 7606, counted
-//! and dropped, so a full table costs no memory.
+//! and dropped, so a full table costs no memory. Where its prefixes are limited
+//! they are remembered to be counted, up to the limit.
 //!
 //! # Driving a session
 //!
@@ -90,6 +91,6 @@ pub mod wire;
 
 pub use self::rib::{Route, Routes, Unsent};
 pub use self::session::{
-    Action, Agreed, AgreedRestart, ConfigError, Counters, Direction, Event, GracefulRestart, Input,
-    LastError, Messages, PeerConfig, Session, State, Status, StopReason,
+    Action, Agreed, AgreedRestart, Bfd, BfdMode, ConfigError, Counters, Direction, Event,
+    GracefulRestart, Input, LastError, Messages, PeerConfig, Session, State, Status, StopReason,
 };

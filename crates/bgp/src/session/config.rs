@@ -38,6 +38,16 @@ pub struct PeerConfig {
     /// What to offer for restarts (RFC 4724); `None`: routes end with the
     /// session.
     pub graceful_restart: Option<GracefulRestart>,
+    /// What BFD has to say about the session; [`Input::Bfd`](crate::Input::Bfd)
+    /// says it.
+    pub bfd: BfdMode,
+    /// Most prefixes of each family that the peer may have announced at a time.
+    /// They are not imported, but remembered to be counted exactly, never more
+    /// than this; a peer that goes beyond is told so and let go. `None`: no
+    /// limit, and nothing is remembered.
+    pub max_prefixes: Option<u32>,
+    /// How long to stay away from a peer that went beyond `max_prefixes`.
+    pub max_prefixes_pause: Duration,
     /// Wait for the peer to connect, never dial.
     pub passive: bool,
     /// How long a dial may take before it counts as failed.
@@ -66,6 +76,20 @@ pub struct GracefulRestart {
     pub forwarding: BTreeSet<Family>,
 }
 
+/// What BFD has to say about a session.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum BfdMode {
+    /// Nothing: there is no BFD.
+    #[default]
+    Off,
+    /// When it goes down, so does the session (RFC 5882 section 4).
+    On,
+    /// Also, the session does not get established before it is up
+    /// (draft-ietf-idr-bgp-bfd-strict-mode), whether or not the peer does the
+    /// same.
+    Strict,
+}
+
 /// A peer's configuration that cannot work.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum ConfigError {
@@ -89,7 +113,7 @@ pub enum ConfigError {
     RestartTime(Duration),
     /// Dials that fail at once and come back at once would storm.
     #[error(
-        "the time a dial may take and the pauses between dials must be above zero, the longest pause not below the shortest"
+        "the time a dial may take and all pauses must be above zero, the longest pause not below the shortest"
     )]
     Retry,
 }
@@ -109,6 +133,9 @@ impl PeerConfig {
             next_hop_v4: None,
             next_hop_v6: None,
             graceful_restart: None,
+            bfd: BfdMode::Off,
+            max_prefixes: None,
+            max_prefixes_pause: Duration::from_secs(300),
             passive: false,
             connect_timeout: Duration::from_secs(5),
             retry_min: Duration::from_secs(1),
@@ -144,7 +171,12 @@ impl PeerConfig {
         if self.families.is_empty() {
             return Err(ConfigError::NoFamily);
         }
-        let zero = self.retry_min.is_zero() || self.connect_timeout.is_zero();
+        let pauses = [
+            self.retry_min,
+            self.connect_timeout,
+            self.max_prefixes_pause,
+        ];
+        let zero = pauses.iter().any(Duration::is_zero);
         if zero || self.retry_max < self.retry_min {
             return Err(ConfigError::Retry);
         }
@@ -177,6 +209,7 @@ impl PeerConfig {
                 families: families.collect(),
             })
         });
+        let strict = (self.bfd == BfdMode::Strict).then_some(Capability::BfdStrict);
         families
             .chain([
                 Capability::RouteRefresh,
@@ -185,6 +218,7 @@ impl PeerConfig {
                 Capability::FourOctetAs(self.local_as),
             ])
             .chain(restart)
+            .chain(strict)
             .collect()
     }
 

@@ -20,6 +20,10 @@ pub(super) struct Connection {
     /// an OPEN is sent once, and of two keepalives one is enough.
     open: Option<Bytes>,
     keepalive: bool,
+    /// Our first KEEPALIVE is not sent, since BFD is waited for.
+    pub(super) withheld: bool,
+    /// The peer's first KEEPALIVE came meanwhile.
+    pub(super) consented: bool,
 }
 
 /// How far a connection got.
@@ -41,6 +45,8 @@ impl Connection {
             inbox: BytesMut::new(),
             open: Some(open.emit()),
             keepalive: false,
+            withheld: false,
+            consented: false,
         }
     }
 

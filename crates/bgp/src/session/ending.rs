@@ -107,6 +107,7 @@ impl Session {
         if let Some(Stage::Established(_)) = connection.map(|connection| connection.stage) {
             self.rib.close();
             self.peer_ended.clear();
+            self.heard.clear();
             let since = self.established_at.take();
             // A session that falls as soon as it stands must not be tried
             // again at the shortest pause.

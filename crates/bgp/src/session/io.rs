@@ -50,6 +50,9 @@ pub enum Input<'a> {
         /// Why, in words that fit behind "the connection ended: ".
         reason: String,
     },
+    /// BFD with the peer is in another state. Of no effect with
+    /// [`BfdMode::Off`](crate::BfdMode::Off), but remembered.
+    Bfd(Bfd),
     /// Bytes arrived, cut anywhere.
     Received {
         /// On which connection.
@@ -57,6 +60,18 @@ pub enum Input<'a> {
         /// The bytes.
         bytes: &'a [u8],
     },
+}
+
+/// State of the BFD session with the peer (RFC 5880), as far as BGP cares.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Bfd {
+    /// Not up, or not up any more. So it begins.
+    #[default]
+    Down,
+    /// Packets come through both ways.
+    Up,
+    /// One side has turned it off by hand, which says nothing about the way.
+    AdminDown,
 }
 
 /// Why we end a session (Cease, RFC 4486). Where both sides agreed that

@@ -91,20 +91,27 @@ impl Session {
         let Some(connection) = &self.connections[direction as usize] else {
             return;
         };
-        let words = match &connection.stage {
-            Stage::OpenSent => {
-                format!("the peer is connected but sent no OPEN for {OPEN_WAIT:?}")
-            }
-            Stage::OpenConfirm(agreed) | Stage::Established(agreed) => format!(
-                "hold timer expired: nothing heard from the peer for {:?}; it is down, or the way to it is",
-                agreed.hold_time
+        let (code, words) = match &connection.stage {
+            Stage::OpenSent => (
+                Code::HOLD_TIMER_EXPIRED,
+                format!("the peer is connected but sent no OPEN for {OPEN_WAIT:?}"),
+            ),
+            Stage::OpenConfirm(_) if connection.withheld => (
+                Code::BFD_DOWN,
+                "BFD with the peer does not come up, and the session must not be established \
+                 without it (strict mode): see that BFD runs on the peer, and what filters its packets"
+                    .to_owned(),
+            ),
+            Stage::OpenConfirm(agreed) | Stage::Established(agreed) => (
+                Code::HOLD_TIMER_EXPIRED,
+                format!(
+                    "hold timer expired: nothing heard from the peer for {:?}; \
+                     it is down, or the way to it is",
+                    agreed.hold_time
+                ),
             ),
         };
-        self.close_with(
-            direction,
-            Notification::new(Code::HOLD_TIMER_EXPIRED, []),
-            now,
-        );
+        self.close_with(direction, Notification::new(code, []), now);
         self.note_error(words.clone(), now);
         self.retreat(Retreat::Active, now, now, &words);
     }

@@ -12,7 +12,7 @@ use super::timer::Timer;
 use super::{Agreed, Dialler, Direction, Event, PeerConfig, Retreat, Session, negotiate};
 use crate::rib::Outlet;
 use crate::wire::{
-    Code, Fault, Handling, Message, Notification, Open, RouteRefresh, Update, WireError,
+    Code, Family, Fault, Handling, Message, Notification, Open, RouteRefresh, Update, WireError,
 };
 
 impl Session {
@@ -46,13 +46,13 @@ impl Session {
         self.count(&message);
         match (stage, message) {
             (OpenSent, Message::Open(open)) => self.on_open(direction, &open, now),
-            (OpenConfirm(agreed), Message::Keepalive) => self.establish(direction, agreed, now),
+            (OpenConfirm(agreed), Message::Keepalive) => self.on_consent(direction, agreed, now),
             (Established(agreed), Message::Keepalive) => {
                 self.restart_hold(direction, &agreed, now);
             }
             (Established(agreed), Message::Update(update, faults)) => {
                 self.restart_hold(direction, &agreed, now);
-                self.on_update(&update, faults, &agreed);
+                self.on_update(&update, faults, &agreed, now);
             }
             (Established(agreed), Message::RouteRefresh(refresh)) => {
                 self.restart_hold(direction, &agreed, now);
@@ -86,12 +86,26 @@ impl Session {
                 return self.settle("a second connection was not needed");
             }
         }
+        let waits = self.waits_for_bfd();
         if let Some(connection) = &mut self.connections[direction as usize] {
             connection.stage = Stage::OpenConfirm(Arc::clone(&agreed));
+            connection.withheld = waits;
+        }
+        if waits {
+            self.wait_for_bfd(direction, &agreed, now);
+            return self.settle("the peer's OPEN is good, BFD is waited for");
         }
         self.restart_hold(direction, &agreed, now);
         self.send_keepalive(direction, now);
         self.settle("the peer's OPEN is good");
+    }
+
+    /// The peer's first KEEPALIVE: it agrees.
+    pub(super) fn on_consent(&mut self, direction: Direction, agreed: Arc<Agreed>, now: Instant) {
+        match &mut self.connections[direction as usize] {
+            Some(connection) if connection.withheld => connection.consented = true,
+            Some(_) | None => self.establish(direction, agreed, now),
+        }
     }
 
     /// Which of two connections to close now that the peer's OPEN came in by
@@ -140,7 +154,13 @@ impl Session {
     }
 
     /// Nothing is imported: prefixes are counted and dropped.
-    pub(super) fn on_update(&mut self, update: &Update, faults: Vec<Fault>, agreed: &Agreed) {
+    pub(super) fn on_update(
+        &mut self,
+        update: &Update,
+        faults: Vec<Fault>,
+        agreed: &Agreed,
+        now: Instant,
+    ) {
         let ended = update.ended_family();
         self.peer_ended
             .extend(ended.filter(|family| agreed.families.contains(family)));
@@ -159,6 +179,22 @@ impl Session {
         if !faults.is_empty() {
             self.events.push_back(Event::UpdateFaults(faults));
         }
+        if let Some(limit) = self.config.max_prefixes
+            && let Some(family) = self.heard.update(update, withdraw, limit)
+        {
+            self.too_many_prefixes(family, limit, now);
+        }
+    }
+
+    fn too_many_prefixes(&mut self, family: Family, limit: u32, now: Instant) {
+        let pause = self.config.max_prefixes_pause;
+        let words = format!(
+            "the peer announces more than {limit} prefixes of {family}, which is the limit here: \
+             filter there, or raise it here; the next attempt is in {pause:?}"
+        );
+        self.cease_all(&Notification::maximum_prefixes(family, limit), false, now);
+        self.note_error(words.clone(), now);
+        self.retreat(Retreat::Pause(pause), now, now, &words);
     }
 
     /// Requests for families not agreed on are ignored (RFC 2918 section 4),

@@ -39,9 +39,11 @@
 //!   where a peer that is back is let in at once.
 
 mod backoff;
+mod bfd;
 mod config;
 mod connection;
 mod ending;
+mod heard;
 mod io;
 mod liveness;
 mod messages;
@@ -52,18 +54,19 @@ mod timer;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ipnet::IpNet;
 
-pub use self::config::{ConfigError, GracefulRestart, PeerConfig};
-pub use self::io::{Action, Direction, Event, Input, StopReason};
+pub use self::config::{BfdMode, ConfigError, GracefulRestart, PeerConfig};
+pub use self::io::{Action, Bfd, Direction, Event, Input, StopReason};
 pub use self::negotiate::{Agreed, AgreedRestart};
 pub use self::status::{Counters, LastError, Messages, Status};
 
 use self::backoff::{Backoff, Jitter};
 use self::connection::{Connection, Stage};
+use self::heard::Heard;
 use self::timer::{Timer, Timers};
 use crate::rib::{AdjRibOut, Output, Route, Routes};
 use crate::wire::{Capability, Family, Open};
@@ -108,6 +111,9 @@ pub struct Session {
     restarted: bool,
     /// Families whose End-of-RIB the peer has sent on this session.
     peer_ended: BTreeSet<Family>,
+    /// What the peer has announced on this session, if that is limited.
+    heard: Heard,
+    bfd: Bfd,
 }
 
 /// What is done to get a connection.
@@ -128,6 +134,8 @@ enum Dialler {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Retreat {
     Idle,
+    /// Like Idle, for a pause that is given.
+    Pause(Duration),
     Active,
 }
 
@@ -155,6 +163,8 @@ impl Session {
             last_error: None,
             restarted: false,
             peer_ended: BTreeSet::new(),
+            heard: Heard::default(),
+            bfd: Bfd::default(),
             config,
         })
     }
@@ -175,6 +185,10 @@ impl Session {
                 Idle | Connect | Active | OpenSent | OpenConfirm | Established,
                 Input::Stop { reason, text },
             ) => self.stop(reason, text.as_deref(), now),
+
+            (Idle | Connect | Active | OpenSent | OpenConfirm | Established, Input::Bfd(state)) => {
+                self.on_bfd(state, now);
+            }
 
             (Idle, Input::TcpConnected { direction, .. }) => self.close(direction, Bytes::new()),
             (
@@ -336,6 +350,8 @@ impl Session {
             local_capabilities: self.capabilities(),
             agreed: furthest.and_then(|connection| connection.stage.agreed().cloned()),
             counters: self.counters,
+            bfd: (self.config.bfd != BfdMode::Off).then_some(self.bfd),
+            heard: self.heard.counts(),
             advertised: Family::ALL
                 .map(|family| (family, self.rib.written_count(family)))
                 .into(),

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use super::PeerConfig;
+use super::{BfdMode, PeerConfig};
 use crate::wire::{
     Capability, Code, Dialect, Family, Notification, Open, RestartCapability, WireError,
 };
@@ -29,6 +29,8 @@ pub struct Agreed {
     pub restart: Option<AgreedRestart>,
     /// Begin and end of a refresh are marked (RFC 7313): both sides offer it.
     pub enhanced_refresh: bool,
+    /// Both sides wait for BFD (draft-ietf-idr-bgp-bfd-strict-mode).
+    pub bfd_strict: bool,
     /// How messages are written. They are read in the same way, but that
     /// extended ones are always taken, since we offer that.
     pub dialect: Dialect,
@@ -68,6 +70,8 @@ pub(super) fn agree(config: &PeerConfig, open: &Open) -> Result<Agreed, WireErro
         enhanced_refresh: open
             .capabilities
             .contains(&Capability::EnhancedRouteRefresh),
+        bfd_strict: config.bfd == BfdMode::Strict
+            && open.capabilities.contains(&Capability::BfdStrict),
         families,
         dialect,
     })

@@ -66,17 +66,15 @@ impl Session {
         if !dialling && self.connections.iter().all(Option::is_none) {
             let pause = self.jitter.shorten(self.backoff.fail());
             let deadline = now.max(since + pause);
+            self.dialler = match retreat {
+                Retreat::Idle | Retreat::Pause(_) => Dialler::Held,
+                Retreat::Active => Dialler::Waiting,
+            };
             match retreat {
-                Retreat::Idle => {
-                    self.dialler = Dialler::Held;
-                    self.timers.set(Timer::IdleHold, deadline);
-                }
-                Retreat::Active => {
-                    self.dialler = Dialler::Waiting;
-                    if !self.config.passive {
-                        self.timers.set(Timer::ConnectRetry, deadline);
-                    }
-                }
+                Retreat::Idle => self.timers.set(Timer::IdleHold, deadline),
+                Retreat::Pause(pause) => self.timers.set(Timer::IdleHold, since + pause),
+                Retreat::Active if self.config.passive => (),
+                Retreat::Active => self.timers.set(Timer::ConnectRetry, deadline),
             }
         }
         self.settle(why);

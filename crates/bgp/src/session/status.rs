@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use ipnet::IpNet;
 
-use super::{Agreed, State};
+use super::{Agreed, Bfd, State};
 use crate::rib::Unsent;
 use crate::wire::{Capability, Family};
 
@@ -30,6 +30,10 @@ pub struct Status {
     pub agreed: Option<Arc<Agreed>>,
     /// Messages, and prefixes in them.
     pub counters: Counters,
+    /// What BFD says, if there is BFD for this session.
+    pub bfd: Option<Bfd>,
+    /// Prefixes that the peer has announced, by family, if that is limited.
+    pub heard: BTreeMap<Family, usize>,
     /// Prefixes the peer has been told of, by family.
     pub advertised: BTreeMap<Family, usize>,
     /// Prefixes whose last state has not been handed out for sending.

@@ -6,9 +6,11 @@
     reason = "in a test a panic is the report"
 )]
 
+mod bfd;
 mod chaos;
 mod endings;
 mod extended;
+mod limits;
 mod opening;
 mod refresh;
 mod restart;

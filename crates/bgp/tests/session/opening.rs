@@ -518,6 +518,11 @@ fn a_configuration_that_cannot_work_is_refused() {
         ConfigError::Retry,
     );
     check(
+        "no pause after too many prefixes",
+        |c| c.max_prefixes_pause = Duration::ZERO,
+        ConfigError::Retry,
+    );
+    check(
         "no time to connect",
         |c| c.connect_timeout = Duration::ZERO,
         ConfigError::Retry,
