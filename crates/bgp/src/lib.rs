@@ -43,6 +43,8 @@
 //! is told their end (End-of-RIB), and after a restart drops what it has kept
 //! and was not sent again.
 //!
+//! [`Session::reconfigure`] says what can change under a running session.
+//!
 //! To be replaced by another process, [`Input::Stop`] with
 //! [`StopReason::Restart`]: a peer of graceful restart keeps the routes.
 //!
@@ -82,8 +84,7 @@
 //!
 //! # Not there yet
 //!
-//! IPv4 routes with IPv6 next hops, and a change of configuration under a
-//! running session.
+//! IPv4 routes with IPv6 next hops, ADD-PATH, roles.
 
 mod rib;
 mod session;
@@ -92,5 +93,6 @@ pub mod wire;
 pub use self::rib::{Route, Routes, Unsent};
 pub use self::session::{
     Action, Agreed, AgreedRestart, Bfd, BfdMode, ConfigError, Counters, Direction, Event,
-    GracefulRestart, Input, LastError, Messages, PeerConfig, Session, State, Status, StopReason,
+    GracefulRestart, Input, LastError, Messages, PeerConfig, Reconfigured, Session, State, Status,
+    StopReason,
 };

@@ -81,6 +81,31 @@ impl AdjRibOut {
         }
     }
 
+    /// The session goes on with other next hops of its own.
+    pub(crate) fn change(&mut self, outlet: Outlet) {
+        let Some(old) = self.outlet.replace(outlet) else {
+            self.outlet = None;
+            return;
+        };
+        let known: BTreeSet<IpNet> = self
+            .written
+            .keys()
+            .chain(self.desired.keys())
+            .copied()
+            .collect();
+        for prefix in known {
+            let family = Family::of(&prefix);
+            if let (Some(outlet), Some(written)) = (&self.outlet, self.written.get_mut(&prefix))
+                && written.as_ref().is_some_and(|route| {
+                    old.next_hop(family, route) != outlet.next_hop(family, route)
+                })
+            {
+                *written = None;
+            }
+            self.settle(prefix);
+        }
+    }
+
     /// The session is gone, and with it all that the peer knew.
     pub(crate) fn close(&mut self) {
         self.outlet = None;

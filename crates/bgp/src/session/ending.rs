@@ -22,9 +22,7 @@ impl Session {
         for direction in Direction::ALL {
             self.close_silently(direction, now);
         }
-        if let Dialler::Dialling { .. } = self.dialler {
-            self.close(Direction::Outgoing, Bytes::new());
-        }
+        self.stop_dialling();
         self.dialler = Dialler::Stopped;
         self.timers = Timers::default();
         self.settle(&format!("stopped: {words}"));

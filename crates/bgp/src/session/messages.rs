@@ -8,8 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::connection::Stage;
-use super::timer::Timer;
-use super::{Agreed, Dialler, Direction, Event, PeerConfig, Retreat, Session, negotiate};
+use super::{Agreed, Direction, Event, PeerConfig, Retreat, Session, negotiate};
 use crate::rib::Outlet;
 use crate::wire::{
     Code, Family, Fault, Handling, Message, Notification, Open, RouteRefresh, Update, WireError,
@@ -134,11 +133,7 @@ impl Session {
             Notification::new(Code::COLLISION, []),
             now,
         );
-        if let Dialler::Dialling { .. } = self.dialler {
-            self.dialler = Dialler::Waiting;
-            self.timers.stop(Timer::ConnectRetry);
-            self.close(Direction::Outgoing, Bytes::new());
-        }
+        self.stop_dialling();
         let Some(connection) = &mut self.connections[direction as usize] else {
             return;
         };
@@ -270,7 +265,7 @@ fn unexpected(stage: &Stage, message: &Message) -> WireError {
 }
 
 /// The terms on which routes are sent over a connection from `local`.
-fn outlet(config: &PeerConfig, agreed: &Agreed, local: IpAddr) -> Outlet {
+pub(super) fn outlet(config: &PeerConfig, agreed: &Agreed, local: IpAddr) -> Outlet {
     let (own_v4, own_v6) = match local {
         IpAddr::V4(address) => (Some(address), None),
         IpAddr::V6(address) if address.is_unicast_link_local() => (None, None),

@@ -48,6 +48,7 @@ mod io;
 mod liveness;
 mod messages;
 mod negotiate;
+mod reconfigure;
 mod seek;
 mod status;
 mod timer;
@@ -62,6 +63,7 @@ use ipnet::IpNet;
 pub use self::config::{BfdMode, ConfigError, GracefulRestart, PeerConfig};
 pub use self::io::{Action, Bfd, Direction, Event, Input, StopReason};
 pub use self::negotiate::{Agreed, AgreedRestart};
+pub use self::reconfigure::Reconfigured;
 pub use self::status::{Counters, LastError, Messages, Status};
 
 use self::backoff::{Backoff, Jitter};

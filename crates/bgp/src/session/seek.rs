@@ -16,6 +16,7 @@ impl Session {
     pub(super) fn seek(&mut self, now: Instant, why: &str) {
         if self.config.passive {
             self.dialler = Dialler::Waiting;
+            self.timers.stop(Timer::ConnectRetry);
         } else {
             self.dialler = Dialler::Dialling { since: now };
             self.timers
@@ -23,6 +24,15 @@ impl Session {
             self.actions.push_back(Action::Connect);
         }
         self.settle(why);
+    }
+
+    /// Gives up a dial, if there is one, and waits.
+    pub(super) fn stop_dialling(&mut self) {
+        if let Dialler::Dialling { .. } = self.dialler {
+            self.dialler = Dialler::Waiting;
+            self.timers.stop(Timer::ConnectRetry);
+            self.close(Direction::Outgoing, Bytes::new());
+        }
     }
 
     pub(super) fn dial_failed(&mut self, reason: &str, now: Instant) {

@@ -12,6 +12,7 @@ mod endings;
 mod extended;
 mod limits;
 mod opening;
+mod reconfigure;
 mod refresh;
 mod restart;
 mod routes;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use vipd_bgp::wire::{Capability, Dialect, Family, Message, Notification, Open, Update, keepalive};
-use vipd_bgp::{Action, Direction, Event, Input, PeerConfig, Session, State};
+use vipd_bgp::{Action, Direction, Event, Input, PeerConfig, Reconfigured, Session, State};
 
 use crate::world::decode;
 
@@ -91,6 +91,15 @@ impl Scripted {
 
     pub fn receive_by(&mut self, direction: Direction, bytes: &[u8]) {
         self.input(Input::Received { direction, bytes });
+    }
+
+    /// Changes the configuration by `edit`.
+    pub fn reconfigure(&mut self, edit: impl FnOnce(&mut PeerConfig)) -> Reconfigured {
+        let mut config = self.session.config().clone();
+        edit(&mut config);
+        let outcome = self.session.reconfigure(config, self.now);
+        self.drain();
+        outcome.expect("the test's configuration is good")
     }
 
     pub fn input(&mut self, input: Input<'_>) {
