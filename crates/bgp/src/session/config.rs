@@ -8,6 +8,7 @@ use thiserror::Error;
 
 use crate::wire::{
     AS_TRANS, Capability, Family, MAX_RESTART_TIME, Open, RestartCapability, RestartFamily,
+    is_reserved,
 };
 
 /// One peer. Addresses, ports, keys and other affairs of the socket are the
@@ -149,7 +150,7 @@ impl PeerConfig {
     /// The first thing found that cannot work.
     pub fn validate(&self) -> Result<(), ConfigError> {
         for asn in [self.local_as, self.peer_as] {
-            if [0, AS_TRANS.into(), 65535, u32::MAX].contains(&asn) {
+            if is_reserved(asn) {
                 return Err(ConfigError::ReservedAs(asn));
             }
         }

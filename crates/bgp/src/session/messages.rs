@@ -274,6 +274,7 @@ pub(super) fn outlet(config: &PeerConfig, agreed: &Agreed, local: IpAddr) -> Out
     Outlet {
         dialect: agreed.dialect,
         local_as: config.local_as,
+        peer_as: config.peer_as,
         families: agreed.families.clone(),
         next_hop_v4: config.next_hop_v4.or(own_v4),
         next_hop_v6: config.next_hop_v6.or(own_v6),

@@ -23,10 +23,12 @@ use thiserror::Error;
 pub use self::as_path::{AsPath, Segment, SegmentKind};
 pub use self::attribute::{Attributes, Fault, Handling, MpReach, MpUnreach, Origin};
 pub use self::capability::{Capability, MAX_RESTART_TIME, RestartCapability, RestartFamily};
-pub use self::community::{Community, CommunityError, ExtendedCommunity, LargeCommunity};
+pub use self::community::{
+    Administrator, Community, CommunityError, ExtendedCommunity, LargeCommunity,
+};
 pub use self::family::Family;
 pub use self::notification::{Code, MAX_SHUTDOWN_TEXT, Notification};
-pub use self::open::{AS_TRANS, Open};
+pub use self::open::{AS_TRANS, Open, is_reserved};
 pub use self::prefix::wire_len;
 pub use self::refresh::RouteRefresh;
 pub use self::update::Update;

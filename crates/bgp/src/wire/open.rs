@@ -11,6 +11,12 @@ use super::{
 /// Stands in two-octet fields for an AS number that needs four (RFC 6793).
 pub const AS_TRANS: u16 = 23456;
 
+/// Whether nobody can have this AS number (RFC 7607, RFC 6793, RFC 7300).
+#[must_use]
+pub fn is_reserved(asn: u32) -> bool {
+    [0, AS_TRANS.into(), 65535, u32::MAX].contains(&asn)
+}
+
 const VERSION: u8 = 4;
 const PARAMETER_CAPABILITIES: u8 = 2;
 

@@ -6,6 +6,7 @@
     reason = "in a test a panic is the report"
 )]
 
+mod attributes;
 mod bfd;
 mod chaos;
 mod endings;
