@@ -92,7 +92,7 @@ pub mod wire;
 
 pub use self::rib::{Route, Routes, Unsent};
 pub use self::session::{
-    Action, Agreed, AgreedRestart, Bfd, BfdMode, ConfigError, Counters, Direction, Event,
-    GracefulRestart, Input, LastError, Messages, PeerConfig, Reconfigured, Session, State, Status,
-    StopReason,
+    Action, Agreed, AgreedRestart, Bfd, BfdMode, ConfigError, Counters, Deadlines, Direction,
+    Event, GracefulRestart, Input, LastError, Messages, PeerConfig, Reconfigured, Session, State,
+    Status, StopReason,
 };

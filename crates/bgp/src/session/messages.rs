@@ -8,7 +8,7 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::connection::Stage;
-use super::{Agreed, Direction, Event, PeerConfig, Retreat, Session, negotiate};
+use super::{Agreed, Direction, Event, PeerConfig, Retreat, Session, negotiate, words};
 use crate::rib::Outlet;
 use crate::wire::{
     Code, Family, Fault, Handling, Message, Notification, Open, RouteRefresh, Update, WireError,
@@ -211,7 +211,7 @@ impl Session {
         notification: Notification,
         now: Instant,
     ) {
-        let words = format!("the peer ended the connection: {notification}");
+        let words = words::peer_ended(&self.config, &notification);
         let code = notification.code;
         self.close(direction, Bytes::new());
         self.forget(direction, now);

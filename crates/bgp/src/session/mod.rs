@@ -52,6 +52,7 @@ mod reconfigure;
 mod seek;
 mod status;
 mod timer;
+mod words;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
@@ -64,7 +65,7 @@ pub use self::config::{BfdMode, ConfigError, GracefulRestart, PeerConfig};
 pub use self::io::{Action, Bfd, Direction, Event, Input, StopReason};
 pub use self::negotiate::{Agreed, AgreedRestart};
 pub use self::reconfigure::Reconfigured;
-pub use self::status::{Counters, LastError, Messages, Status};
+pub use self::status::{Counters, Deadlines, LastError, Messages, Status};
 
 use self::backoff::{Backoff, Jitter};
 use self::connection::{Connection, Stage};
@@ -329,44 +330,6 @@ impl Session {
     /// The routes that were handed out for the peer, as they were.
     pub fn advertised(&self) -> impl Iterator<Item = (&IpNet, &Route)> {
         self.rib.written()
-    }
-
-    /// How the session is doing.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        let furthest = self
-            .connections
-            .iter()
-            .flatten()
-            .max_by_key(|c| c.stage.state());
-        Status {
-            state: self.state,
-            established_at: self.established_at,
-            established_count: self.established_count,
-            last_error: self.last_error.clone(),
-            retry_at: match self.dialler {
-                Dialler::Held => self.timers.deadline(Timer::IdleHold),
-                Dialler::Waiting => self.timers.deadline(Timer::ConnectRetry),
-                Dialler::Stopped | Dialler::Dialling { .. } => None,
-            },
-            local_capabilities: self.capabilities(),
-            agreed: furthest.and_then(|connection| connection.stage.agreed().cloned()),
-            counters: self.counters,
-            bfd: (self.config.bfd != BfdMode::Off).then_some(self.bfd),
-            heard: self.heard.counts(),
-            advertised: Family::ALL
-                .map(|family| (family, self.rib.written_count(family)))
-                .into(),
-            pending: self.rib.pending(),
-            complete: self.rib.is_complete(),
-            end_of_rib_sent: self.rib.ended().clone(),
-            end_of_rib_received: self.peer_ended.clone(),
-            unsent: self
-                .rib
-                .unsent()
-                .map(|(prefix, unsent)| (*prefix, unsent))
-                .collect(),
-        }
     }
 
     /// The capabilities that we would offer now.

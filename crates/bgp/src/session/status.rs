@@ -1,12 +1,14 @@
 //! How a session is doing: for `status`, metrics, and the operator who asks why.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use ipnet::IpNet;
 
-use super::{Agreed, Bfd, State};
+use super::timer::Timer;
+use super::{Agreed, Bfd, BfdMode, Dialler, Direction, Session, State, words};
 use crate::rib::Unsent;
 use crate::wire::{Capability, Family};
 
@@ -26,6 +28,13 @@ pub struct Status {
     /// What we offer in the next OPEN, which is what we have offered unless
     /// something was changed or a restart is over since.
     pub local_capabilities: Vec<Capability>,
+    /// Who opened the connection that got furthest, and our end of it.
+    pub connection: Option<(Direction, IpAddr)>,
+    /// When its timers expire.
+    pub deadlines: Deadlines,
+    /// What is dangerous about the terms of the session and what helps, in
+    /// plain words.
+    pub warnings: Vec<String>,
     /// The terms of the session, once the peer's OPEN was accepted.
     pub agreed: Option<Arc<Agreed>>,
     /// Messages, and prefixes in them.
@@ -46,6 +55,17 @@ pub struct Status {
     pub end_of_rib_received: BTreeSet<Family>,
     /// Routes that this session cannot carry.
     pub unsent: Vec<(IpNet, Unsent)>,
+}
+
+/// When the timers of a connection expire, as far as they run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Deadlines {
+    /// The peer must be heard before that: its OPEN, or what comes after it.
+    pub hold: Option<Instant>,
+    /// Our next KEEPALIVE.
+    pub keepalive: Option<Instant>,
+    /// The peer must have taken something in before that.
+    pub send_hold: Option<Instant>,
 }
 
 /// Something that went wrong.
@@ -87,4 +107,59 @@ pub struct Messages {
     pub keepalive: u64,
     /// ROUTE-REFRESH.
     pub route_refresh: u64,
+}
+
+impl Session {
+    /// How the session is doing.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let furthest = Direction::ALL
+            .into_iter()
+            .filter_map(|direction| {
+                Some((direction, self.connections[direction as usize].as_ref()?))
+            })
+            .max_by_key(|(_, connection)| connection.stage.state());
+        let agreed = furthest.and_then(|(_, connection)| connection.stage.agreed().cloned());
+        let deadline = |timer: fn(Direction) -> Timer| {
+            furthest.and_then(|(direction, _)| self.timers.deadline(timer(direction)))
+        };
+        Status {
+            state: self.state,
+            established_at: self.established_at,
+            established_count: self.established_count,
+            last_error: self.last_error.clone(),
+            retry_at: match self.dialler {
+                Dialler::Held => self.timers.deadline(Timer::IdleHold),
+                Dialler::Waiting => self.timers.deadline(Timer::ConnectRetry),
+                Dialler::Stopped | Dialler::Dialling { .. } => None,
+            },
+            local_capabilities: self.capabilities(),
+            connection: furthest.map(|(direction, connection)| (direction, connection.local)),
+            deadlines: Deadlines {
+                hold: deadline(Timer::Hold),
+                keepalive: deadline(Timer::Keepalive),
+                send_hold: deadline(Timer::SendHold),
+            },
+            warnings: agreed
+                .iter()
+                .flat_map(|agreed| words::warnings(&self.config, agreed))
+                .collect(),
+            agreed,
+            counters: self.counters,
+            bfd: (self.config.bfd != BfdMode::Off).then_some(self.bfd),
+            heard: self.heard.counts(),
+            advertised: Family::ALL
+                .map(|family| (family, self.rib.written_count(family)))
+                .into(),
+            pending: self.rib.pending(),
+            complete: self.rib.is_complete(),
+            end_of_rib_sent: self.rib.ended().clone(),
+            end_of_rib_received: self.peer_ended.clone(),
+            unsent: self
+                .rib
+                .unsent()
+                .map(|(prefix, unsent)| (*prefix, unsent))
+                .collect(),
+        }
+    }
 }

@@ -69,6 +69,16 @@ impl Notification {
         )
     }
 
+    /// The family, by name, and the limit of a
+    /// [`Code::MAXIMUM_PREFIXES`], if it carries them (RFC 4486 section 4).
+    #[must_use]
+    pub fn limit(&self) -> Option<(String, u32)> {
+        let mut reader = Reader::new(&self.data);
+        let (afi, safi, limit) = (reader.u16()?, reader.u8()?, reader.u32()?);
+        let says = self.code == Code::MAXIMUM_PREFIXES;
+        says.then(|| (Family::name(afi, safi), limit))
+    }
+
     /// The reason inside a Hard Reset, if it carries one.
     #[must_use]
     pub fn reset(&self) -> Option<Self> {
@@ -112,8 +122,7 @@ impl Notification {
         let mut reader = Reader::new(&self.data);
         match self.code {
             Code::MAXIMUM_PREFIXES => {
-                let (afi, safi, limit) = (reader.u16()?, reader.u8()?, reader.u32()?);
-                let family = Family::name(afi, safi);
+                let (family, limit) = self.limit()?;
                 Some(format!("the limit for {family} is {limit}"))
             }
             Code::UNSUPPORTED_CAPABILITY => {
