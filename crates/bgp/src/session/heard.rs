@@ -31,6 +31,13 @@ impl Heard {
         None
     }
 
+    /// A family of more than `limit` prefixes.
+    pub(super) fn beyond(&self, limit: u32) -> Option<Family> {
+        let mut families = self.0.iter();
+        let (family, _) = families.find(|(_, prefixes)| prefixes.len() > limit as usize)?;
+        Some(*family)
+    }
+
     pub(super) fn clear(&mut self) {
         self.0.clear();
     }

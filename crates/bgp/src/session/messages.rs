@@ -181,7 +181,7 @@ impl Session {
         }
     }
 
-    fn too_many_prefixes(&mut self, family: Family, limit: u32, now: Instant) {
+    pub(super) fn too_many_prefixes(&mut self, family: Family, limit: u32, now: Instant) {
         let pause = self.config.max_prefixes_pause;
         let words = format!(
             "the peer announces more than {limit} prefixes of {family}, which is the limit here: \

@@ -29,8 +29,8 @@ impl Session {
     ///
     /// All else changes under the session: next hops are sent as UPDATEs, and
     /// what belongs to an OPEN (the restart time and flags, strict BFD) or to a
-    /// timer counts from the next one on. Prefixes are limited from the next
-    /// UPDATE on; where there was no limit those that came before are not known.
+    /// timer counts from the next one on. A lower limit to prefixes is enforced
+    /// at once; where there was none, those that came before are not known.
     ///
     /// # Errors
     /// If the configuration cannot work. Nothing has changed then.
@@ -43,12 +43,17 @@ impl Session {
         let old = std::mem::replace(&mut self.config, config);
         let limits = (self.config.retry_min, self.config.retry_max);
         self.backoff.set_limits(limits.0, limits.1);
-        if self.config.max_prefixes.is_none() {
-            self.heard.clear();
-        }
         if needs_new_session(&old, &self.config) && self.dialler != Dialler::Stopped {
             self.start_anew(now);
             return Ok(Reconfigured::NewSession);
+        }
+        match self.config.max_prefixes {
+            None => self.heard.clear(),
+            Some(limit) => {
+                if let Some(family) = self.heard.beyond(limit) {
+                    self.too_many_prefixes(family, limit, now);
+                }
+            }
         }
         self.change_next_hops();
         self.change_seeking(now);

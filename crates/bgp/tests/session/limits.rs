@@ -175,3 +175,25 @@ fn what_is_remembered_is_no_more_than_the_limit_and_ends_with_the_session() {
     speaker.receive(&bytes);
     assert!(speaker.session.status().heard.is_empty());
 }
+
+#[test]
+fn a_limit_that_is_lowered_counts_at_once_and_one_that_is_gone_is_forgotten() {
+    let speaker = || {
+        let mut speaker = Scripted::established(PeerConfig {
+            max_prefixes: Some(3),
+            ..ebgp().0
+        });
+        let bytes = update(&Announce(&["10.0.0.0/8", "10.1.0.0/16"])).emit(speaker.dialect);
+        speaker.receive(&bytes);
+        speaker
+    };
+    let check = |limit, state| {
+        let mut speaker = speaker();
+        speaker.reconfigure(|config| config.max_prefixes = limit);
+        assert_eq!(speaker.session.state(), state, "{}", speaker.dump());
+        speaker.session.status().heard.len()
+    };
+    assert_eq!(check(Some(2), State::Established), 1);
+    assert_eq!(check(Some(1), State::Idle), 0);
+    assert_eq!(check(None, State::Established), 0);
+}
