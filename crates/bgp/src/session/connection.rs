@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::{Agreed, State, status::Messages};
-use crate::wire::{self, Dialect, Message, Open, WireError};
+use crate::wire::{self, Capability, Dialect, Message, Open, WireError};
 
 /// A connection that stands.
 #[derive(Debug)]
@@ -15,6 +15,8 @@ pub(super) struct Connection {
     pub(super) stage: Stage,
     /// Our end of it.
     pub(super) local: IpAddr,
+    /// The capabilities in our OPEN.
+    pub(super) offered: Vec<Capability>,
     inbox: BytesMut,
     /// What is to be sent as soon as the socket takes it. There is no queue:
     /// an OPEN is sent once, and of two keepalives one is enough.
@@ -38,12 +40,13 @@ pub(super) enum Stage {
 }
 
 impl Connection {
-    pub(super) fn new(local: IpAddr, open: &Open) -> Self {
+    pub(super) fn new(local: IpAddr, open: Open) -> Self {
         Self {
             stage: Stage::OpenSent,
             local,
             inbox: BytesMut::new(),
             open: Some(open.emit()),
+            offered: open.capabilities,
             keepalive: false,
             withheld: false,
             consented: false,

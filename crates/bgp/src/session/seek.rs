@@ -60,7 +60,7 @@ impl Session {
         if self.dialler == Dialler::Waiting {
             self.timers.stop(Timer::ConnectRetry);
         }
-        let connection = Connection::new(local.to_canonical(), &self.open());
+        let connection = Connection::new(local.to_canonical(), self.open());
         self.connections[direction as usize] = Some(connection);
         self.timers.set(Timer::Hold(direction), now + OPEN_WAIT);
         self.settle(match direction {

@@ -25,8 +25,7 @@ pub struct Status {
     pub last_error: Option<LastError>,
     /// When we dial again, or accept and dial again, if that is waited for.
     pub retry_at: Option<Instant>,
-    /// What we offer in the next OPEN, which is what we have offered unless
-    /// something was changed or a restart is over since.
+    /// What we have offered on the connection, or would offer on the next.
     pub local_capabilities: Vec<Capability>,
     /// Who opened the connection that got furthest, and our end of it.
     pub connection: Option<(Direction, IpAddr)>,
@@ -133,7 +132,10 @@ impl Session {
                 Dialler::Waiting => self.timers.deadline(Timer::ConnectRetry),
                 Dialler::Stopped | Dialler::Dialling { .. } => None,
             },
-            local_capabilities: self.capabilities(),
+            local_capabilities: furthest.map_or_else(
+                || self.capabilities(),
+                |(_, connection)| connection.offered.clone(),
+            ),
             connection: furthest.map(|(direction, connection)| (direction, connection.local)),
             deadlines: Deadlines {
                 hold: deadline(Timer::Hold),

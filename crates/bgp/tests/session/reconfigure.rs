@@ -131,7 +131,13 @@ fn the_flags_of_a_restart_count_from_the_next_open_on() {
         restart.restarting = false;
         restart.forwarding.clear();
     };
+    let offered = speaker.session.status().local_capabilities;
     assert_eq!(speaker.reconfigure(edit), Reconfigured::InPlace);
+    let status = speaker.session.status();
+    assert_eq!(
+        status.local_capabilities, offered,
+        "what was said stays said"
+    );
     speaker.connect_by(Direction::Incoming);
     let bytes = speaker.session.poll_transmit(Direction::Incoming).unwrap();
     let Message::Open(open) = crate::world::decode(&bytes, speaker.dialect) else {
