@@ -12,6 +12,7 @@ mod chaos;
 mod endings;
 mod extended;
 mod limits;
+mod net;
 mod opening;
 mod reconfigure;
 mod refresh;

@@ -238,6 +238,17 @@ fn a_restart_is_over_once_all_routes_have_been_told_and_not_before() {
     speaker.session.set_complete(true);
     assert!(reconnect(&mut speaker).restarting);
 
+    println!("one that told the end of one family did not tell all");
+    speaker.receive(&helper(true).emit());
+    speaker.receive(&keepalive());
+    speaker.session.set_routes(routes(&[V4]));
+    for message in ["KEEPALIVE", "End-of-RIB of IPv6", "the route"] {
+        let sent = speaker.session.poll_transmit(Direction::Outgoing);
+        assert!(sent.is_some(), "{message}");
+    }
+    assert_eq!(speaker.session.status().end_of_rib_sent.len(), 1);
+    assert!(reconnect(&mut speaker).restarting);
+
     speaker.receive(&helper(true).emit());
     speaker.receive(&keepalive());
     assert_eq!(speaker.updates().len(), 3, "a route and two ends");
