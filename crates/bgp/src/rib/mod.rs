@@ -83,10 +83,14 @@ impl AdjRibOut {
 
     /// The session goes on with other next hops of its own.
     pub(crate) fn change(&mut self, outlet: Outlet) {
-        let Some(old) = self.outlet.replace(outlet) else {
-            self.outlet = None;
+        let Some(old) = self.outlet.take() else {
             return;
         };
+        let same = old == outlet;
+        self.outlet = Some(outlet);
+        if same {
+            return;
+        }
         let known: BTreeSet<IpNet> = self
             .written
             .keys()

@@ -23,7 +23,7 @@ const MAX_COMMUNITY_OCTETS: usize = 2000;
 const MAX_AS_PATH: usize = 64;
 
 /// What the two sides agreed on, as far as routes are concerned.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Outlet {
     pub(crate) dialect: Dialect,
     pub(crate) local_as: u32,

@@ -246,7 +246,8 @@ impl Session {
     /// be known: the state of every VIP is, or the time to wait for it is over.
     /// A new session is told the end (End-of-RIB, RFC 4724) only then; a peer
     /// of graceful restart drops what it has kept and was not sent again. It
-    /// holds for later sessions too, until it is taken back.
+    /// holds for later sessions too, until it is taken back. Where graceful
+    /// restart is offered a marked refresh waits for it too (RFC 7313).
     pub fn set_complete(&mut self, complete: bool) {
         self.rib.set_complete(complete);
     }
