@@ -18,7 +18,8 @@
 //!   new.
 //!
 //! Nothing is imported. UPDATEs of the peer are checked by RFC 7606, counted
-//! and dropped, so a full table costs no memory.
+//! and dropped, so a full table costs no memory. Where its prefixes are limited
+//! they are remembered to be counted, up to the limit.
 //!
 //! # Driving a session
 //!
@@ -26,8 +27,8 @@
 //!    and [`Session::handle_timeout`] when [`Session::poll_timeout`] is due
 //!    (bytes that wait in a socket first, time second).
 //! 2. After that, drain it: for each [`Direction`] whose socket is writable
-//!    write what [`Session::poll_transmit`] yields, do what
-//!    [`Session::poll_action`] asks for, log what [`Session::poll_event`]
+//!    write what [`Session::poll_transmit`] yields and say so by
+//!    [`Session::wrote`], do what [`Session::poll_action`] asks for, log what [`Session::poll_event`]
 //!    tells.
 //!
 //! What is not polled does not pile up: there is one pending state per prefix,
@@ -37,6 +38,15 @@
 //! is closed, and nothing more is reported of it.
 //!
 //! An accepted connection is handed in only if [`Session::admits_incoming`].
+//!
+//! Say by [`Session::set_complete`] when the routes are all there are: the peer
+//! is told their end (End-of-RIB), and after a restart drops what it has kept
+//! and was not sent again.
+//!
+//! [`Session::reconfigure`] says what can change under a running session.
+//!
+//! To be replaced by another process, [`Input::Stop`] with
+//! [`StopReason::Restart`]: a peer of graceful restart keeps the routes.
 //!
 //! To stop in good order: set no routes, write until [`Session::is_flushed`]
 //! and the socket has taken everything, linger while packets still arrive,
@@ -74,10 +84,7 @@
 //!
 //! # Not there yet
 //!
-//! Graceful restart and with it End-of-RIB (RFC 4724; without the capability
-//! no peer waits for the marker, so none is sent), extended messages,
-//! enhanced route refresh, the send hold timer, IPv4 routes with IPv6 next
-//! hops, and a change of configuration under a running session.
+//! IPv4 routes with IPv6 next hops, ADD-PATH, roles.
 
 mod rib;
 mod session;
@@ -85,6 +92,7 @@ pub mod wire;
 
 pub use self::rib::{Route, Routes, Unsent};
 pub use self::session::{
-    Action, Agreed, ConfigError, Counters, Direction, Event, Input, LastError, Messages,
-    PeerConfig, Session, State, Status, StopReason,
+    Action, Agreed, AgreedRestart, Bfd, BfdMode, ConfigError, Counters, Deadlines, Direction,
+    Event, GracefulRestart, Input, LastError, Messages, PeerConfig, Reconfigured, Session, State,
+    Status, StopReason,
 };

@@ -11,13 +11,15 @@ use proptest::option;
 use proptest::prelude::*;
 use vipd_bgp::wire::{
     AsPath, Attributes, Capability, Code, Community, Dialect, ExtendedCommunity, Family,
-    HEADER_LEN, LargeCommunity, Message, MpReach, MpUnreach, Notification, Open, Origin,
-    RouteRefresh, Segment, SegmentKind, Update, keepalive,
+    HEADER_LEN, LargeCommunity, MAX_RESTART_TIME, Message, MpReach, MpUnreach, Notification, Open,
+    Origin, RestartCapability, RestartFamily, RouteRefresh, Segment, SegmentKind, Update,
+    keepalive,
 };
 
 const WIDE: Dialect = Dialect {
     four_octet_as: true,
     internal: true,
+    extended_messages: false,
 };
 
 proptest! {
@@ -51,6 +53,16 @@ proptest! {
     }
 
     #[test]
+    fn a_reason_comes_out_of_a_hard_reset_as_it_was(
+        code: u8, subcode: u8, data in vec(any::<u8>(), 0..300),
+    ) {
+        let reason = Notification::new(Code { code, subcode }, data);
+        let reset = Notification::hard_reset(&reason);
+        prop_assert!(!reset.to_string().is_empty());
+        prop_assert_eq!(reset.reset(), Some(reason));
+    }
+
+    #[test]
     fn a_shutdown_text_comes_back_cut_between_characters(text in "\\PC{0,200}") {
         let sent = Notification::with_text(Code::ADMIN_SHUTDOWN, Some(&text));
         let received = sent.text().unwrap_or_default();
@@ -67,8 +79,9 @@ proptest! {
     #[test]
     fn no_body_of_any_type_makes_the_decoder_panic(
         kind in 0_u8..8, body in vec(any::<u8>(), 0..400), internal: bool, four_octet_as: bool,
+        extended_messages: bool,
     ) {
-        let _ = take(&framed(kind, &body), Dialect { four_octet_as, internal });
+        let _ = take(&framed(kind, &body), Dialect { four_octet_as, internal, extended_messages });
     }
 
     #[test]
@@ -118,14 +131,82 @@ fn messages_are_taken_from_a_stream_one_by_one() {
     assert_eq!((taken, stream.len()), (samples().len(), 0));
 }
 
+#[test]
+fn a_mark_of_a_route_refresh_must_have_its_exact_length() {
+    for (subtype, good) in [(0, true), (1, false), (2, false), (3, true)] {
+        let message = framed(5, &[0, 1, subtype, 1, 9]);
+        match take(&message, WIDE) {
+            Ok(Some(_)) => assert!(good, "subtype {subtype}"),
+            Err(error) => {
+                assert!(!good, "subtype {subtype}: {error}");
+                let Notification { code, data } = error.notification;
+                assert_eq!((code, data), (Code::INVALID_REFRESH_LENGTH, message));
+            }
+            Ok(None) => panic!("subtype {subtype} is whole"),
+        }
+    }
+}
+
+#[test]
+fn only_an_extended_session_takes_more_than_4096_octets() {
+    let extended = Dialect {
+        extended_messages: true,
+        ..WIDE
+    };
+    let check = |kind: u8, len: u16, dialect, good: bool| {
+        let bytes = [&[0xff; 16][..], &len.to_be_bytes(), &[kind]].concat();
+        let taken = take(&bytes, dialect);
+        assert_eq!(taken.is_ok(), good, "type {kind}, {len} octets: {taken:?}");
+    };
+    for (kind, name, takes) in [
+        (1, "OPEN", false),
+        (2, "UPDATE", true),
+        (3, "NOTIFICATION", true),
+        (5, "ROUTE-REFRESH", true),
+    ] {
+        println!("{name}");
+        check(kind, 4096, WIDE, true);
+        check(kind, 4097, WIDE, false);
+        check(kind, 4097, extended, takes);
+        check(kind, 65535, extended, takes);
+    }
+    check(4, 20, extended, false);
+}
+
+#[test]
+fn an_end_of_rib_is_known_from_other_updates() {
+    for family in Family::ALL {
+        let mark = Update::end_of_rib(family);
+        let Message::Update(read, faults) = decode(&mark.emit(WIDE), WIDE) else {
+            panic!("{mark:?}");
+        };
+        assert_eq!((read.ended_family(), faults), (Some(family), vec![]));
+        let mut more = mark.clone();
+        more.withdrawn.push("203.0.113.1/32".parse().unwrap());
+        assert_eq!(more.ended_family(), None);
+        more = mark;
+        more.attributes.med = Some(1);
+        assert_eq!(more.ended_family(), None);
+    }
+}
+
 /// One message of each type, with all there is in it.
 fn samples() -> Vec<Bytes> {
     let capabilities = vec![
         Capability::family(Family::Ipv4Unicast),
         Capability::RouteRefresh,
         Capability::FourOctetAs(65536),
+        Capability::GracefulRestart(RestartCapability {
+            restart_time: 120,
+            families: vec![RestartFamily {
+                afi: 1,
+                safi: 1,
+                forwarding: true,
+            }],
+            ..RestartCapability::default()
+        }),
         Capability::Other {
-            code: 64,
+            code: 73,
             value: vec![0, 120],
         },
     ];
@@ -203,15 +284,19 @@ fn opens() -> impl Strategy<Value = Open> {
     let capability = prop_oneof![
         (any::<u16>(), any::<u8>()).prop_map(|(afi, safi)| Capability::Multiprotocol { afi, safi }),
         Just(Capability::RouteRefresh),
+        Just(Capability::ExtendedMessages),
+        Just(Capability::EnhancedRouteRefresh),
+        Just(Capability::BfdStrict),
+        restarts().prop_map(Capability::GracefulRestart),
         any::<u32>().prop_map(Capability::FourOctetAs),
-        (66_u8.., vec(any::<u8>(), 0..10))
+        (75_u8.., vec(any::<u8>(), 0..10))
             .prop_map(|(code, value)| Capability::Other { code, value }),
     ];
     (
         any::<u16>(),
         any::<u16>(),
         any::<Ipv4Addr>(),
-        vec(capability, 0..15),
+        vec(capability, 0..150),
     )
         .prop_map(|(my_as, hold_time, router_id, capabilities)| Open {
             my_as,
@@ -219,6 +304,30 @@ fn opens() -> impl Strategy<Value = Open> {
             router_id,
             capabilities,
         })
+}
+
+fn restarts() -> impl Strategy<Value = RestartCapability> {
+    let family = (any::<u16>(), any::<u8>(), any::<bool>()).prop_map(|(afi, safi, forwarding)| {
+        RestartFamily {
+            afi,
+            safi,
+            forwarding,
+        }
+    });
+    (
+        any::<bool>(),
+        any::<bool>(),
+        0..=MAX_RESTART_TIME,
+        vec(family, 0..4),
+    )
+        .prop_map(
+            |(restarting, notification, restart_time, families)| RestartCapability {
+                restarting,
+                notification,
+                restart_time,
+                families,
+            },
+        )
 }
 
 fn updates(asn: BoxedStrategy<u32>) -> impl Strategy<Value = Update> {

@@ -8,14 +8,17 @@ use vipd_bgp::wire::{Code, Dialect, Handling, Message, Update, WireError};
 const EBGP: Dialect = Dialect {
     four_octet_as: true,
     internal: false,
+    extended_messages: false,
 };
 const IBGP: Dialect = Dialect {
     four_octet_as: true,
     internal: true,
+    extended_messages: false,
 };
 const NARROW: Dialect = Dialect {
     four_octet_as: false,
     internal: false,
+    extended_messages: false,
 };
 
 const ORIGIN: &[u8] = &[0x40, 1, 1, 0];

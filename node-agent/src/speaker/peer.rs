@@ -371,7 +371,12 @@ impl Driver {
             return false;
         };
         let result = loop {
-            match connection.write() {
+            let waiting = connection.out.len();
+            let written = connection.write();
+            if connection.out.len() < waiting {
+                self.session.wrote(direction, Instant::now());
+            }
+            match written {
                 Ok(true) => match self.session.poll_transmit(direction) {
                     Some(message) => connection.out.extend_from_slice(&message),
                     None => return false,
@@ -437,6 +442,7 @@ fn log(peer: &str, event: &Event) {
         Event::NotificationReceived { notification, .. } => {
             warn!(peer, "received NOTIFICATION: {notification}");
         }
+        Event::EndOfRib(family) => debug!(peer, ?family, "the peer has all routes"),
         Event::RefreshRequested(family) => {
             info!(peer, ?family, "the peer asks for all routes again");
         }
@@ -549,6 +555,7 @@ mod tests {
                     Dialect {
                         four_octet_as: true,
                         internal: false,
+                        extended_messages: false,
                     },
                 )
                 .unwrap()

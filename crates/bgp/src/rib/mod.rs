@@ -6,11 +6,12 @@
 //! once, in its last state, or not at all. Withdrawals leave before anything
 //! else.
 
+mod marks;
 mod outlet;
 mod pending;
 mod route;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -21,8 +22,20 @@ pub use self::route::{Route, Routes};
 
 pub(crate) use self::outlet::Outlet;
 
+use self::marks::{Mark, Marks};
 use self::pending::Pending;
 use crate::wire::Family;
+
+/// A message to write.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Output {
+    /// An UPDATE.
+    Update(Bytes),
+    /// The UPDATE that is the End-of-RIB of a family.
+    EndOfRib(Family, Bytes),
+    /// A ROUTE-REFRESH that marks begin or end of the answer to one.
+    Refresh(Bytes),
+}
 
 /// The routes of one peer.
 #[derive(Debug, Default)]
@@ -32,6 +45,9 @@ pub(crate) struct AdjRibOut {
     /// the peer has in a state that is to be sent anew.
     written: BTreeMap<IpNet, Option<Arc<Route>>>,
     pending: Pending,
+    marks: Marks,
+    /// Whether `desired` is all there is to know, so that its end may be told.
+    complete: bool,
     /// The terms of the session; `None` while it is not Established.
     outlet: Option<Outlet>,
 }
@@ -65,15 +81,58 @@ impl AdjRibOut {
         }
     }
 
+    /// The session goes on with other next hops of its own.
+    pub(crate) fn change(&mut self, outlet: Outlet) {
+        let Some(old) = self.outlet.take() else {
+            return;
+        };
+        let same = old == outlet;
+        self.outlet = Some(outlet);
+        if same {
+            return;
+        }
+        let known: BTreeSet<IpNet> = self
+            .written
+            .keys()
+            .chain(self.desired.keys())
+            .copied()
+            .collect();
+        for prefix in known {
+            let family = Family::of(&prefix);
+            if let (Some(outlet), Some(written)) = (&self.outlet, self.written.get_mut(&prefix))
+                && written.as_ref().is_some_and(|route| {
+                    old.next_hop(family, route) != outlet.next_hop(family, route)
+                })
+            {
+                *written = None;
+            }
+            self.settle(prefix);
+        }
+    }
+
     /// The session is gone, and with it all that the peer knew.
     pub(crate) fn close(&mut self) {
         self.outlet = None;
         self.written.clear();
         self.pending.clear();
+        self.marks = Marks::default();
+    }
+
+    /// Whether the routes are all that the peer is to know.
+    pub(crate) fn set_complete(&mut self, complete: bool) {
+        self.complete = complete;
     }
 
     /// The peer wants everything of `family` once more.
-    pub(crate) fn resend(&mut self, family: Family) {
+    pub(crate) fn refresh(&mut self, family: Family) {
+        if self.outlet.as_ref().is_some_and(|outlet| outlet.marks) {
+            self.marks.want(family);
+        } else {
+            self.resend(family);
+        }
+    }
+
+    fn resend(&mut self, family: Family) {
         let prefixes: Vec<IpNet> = self
             .written
             .keys()
@@ -86,8 +145,9 @@ impl AdjRibOut {
         }
     }
 
-    /// The next UPDATE, withdrawals first. What it holds counts as written.
-    pub(crate) fn poll_update(&mut self) -> Option<Bytes> {
+    /// The next message: withdrawals, then marks that are due, then
+    /// announcements. What is in it counts as written.
+    pub(crate) fn poll(&mut self) -> Option<Output> {
         let outlet = self.outlet.as_ref()?;
         if let Some(family) = self.pending.next_withdrawal() {
             let (update, prefixes) =
@@ -95,7 +155,19 @@ impl AdjRibOut {
             for prefix in &prefixes {
                 self.written.remove(prefix);
             }
-            return Some(update);
+            return Some(Output::Update(update));
+        }
+        if let Some(mark) = self.next_mark() {
+            let message = mark.emit(outlet.dialect);
+            self.marks.told(mark);
+            return Some(match mark {
+                Mark::EndOfRib(family) => Output::EndOfRib(family, message),
+                Mark::RefreshBegins(family) => {
+                    self.resend(family);
+                    Output::Refresh(message)
+                }
+                Mark::RefreshEnds(_) => Output::Refresh(message),
+            });
         }
         let (family, route) = self.pending.next_announcement()?;
         let (update, prefixes) = outlet.announcement(family, &route, |room| {
@@ -104,15 +176,38 @@ impl AdjRibOut {
         for prefix in prefixes {
             self.written.insert(prefix, Some(Arc::clone(&route)));
         }
-        Some(update)
+        Some(Output::Update(update))
     }
 
-    /// Whether nothing waits for [`AdjRibOut::poll_update`].
+    /// Whether nothing waits for [`AdjRibOut::poll`].
     pub(crate) fn is_flushed(&self) -> bool {
-        self.pending.is_empty()
+        self.pending.is_empty() && self.next_mark().is_none()
     }
 
-    /// Prefixes that wait for [`AdjRibOut::poll_update`].
+    /// Whether the routes are all that the peer is to know.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.complete
+    }
+
+    /// Whether the peer has been sent the End-of-RIB of all families.
+    pub(crate) fn is_ended(&self) -> bool {
+        let ended = self.marks.ended();
+        let outlet = self.outlet.as_ref();
+        outlet.is_some_and(|outlet| outlet.families.is_subset(ended))
+    }
+
+    /// Families whose End-of-RIB the peer has been sent on this session.
+    pub(crate) fn ended(&self) -> &BTreeSet<Family> {
+        self.marks.ended()
+    }
+
+    fn next_mark(&self) -> Option<Mark> {
+        let is_pending = |family| self.pending.has(family);
+        self.marks
+            .next(self.outlet.as_ref()?, self.complete, is_pending)
+    }
+
+    /// Prefixes that wait for [`AdjRibOut::poll`].
     pub(crate) fn pending(&self) -> usize {
         self.pending.len()
     }

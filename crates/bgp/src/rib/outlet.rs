@@ -9,9 +9,7 @@ use ipnet::IpNet;
 use thiserror::Error;
 
 use super::Route;
-use crate::wire::{
-    AsPath, Attributes, Dialect, Family, MAX_MESSAGE_LEN, MpReach, MpUnreach, Update,
-};
+use crate::wire::{AsPath, Attributes, Dialect, Family, MpReach, MpUnreach, Update, is_reserved};
 
 /// LOCAL_PREF of a route that asks for none (the value other speakers assume).
 const DEFAULT_LOCAL_PREF: u32 = 100;
@@ -20,14 +18,23 @@ const DEFAULT_LOCAL_PREF: u32 = 100;
 /// everything else there is still room for prefixes in the message.
 const MAX_COMMUNITY_OCTETS: usize = 2000;
 
+/// Most ASes behind ours: what is left of a message beside
+/// [`MAX_COMMUNITY_OCTETS`] and 256 times our own AS, in both widths.
+const MAX_AS_PATH: usize = 64;
+
 /// What the two sides agreed on, as far as routes are concerned.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Outlet {
     pub(crate) dialect: Dialect,
     pub(crate) local_as: u32,
+    pub(crate) peer_as: u32,
     pub(crate) families: BTreeSet<Family>,
     pub(crate) next_hop_v4: Option<Ipv4Addr>,
     pub(crate) next_hop_v6: Option<Ipv6Addr>,
+    /// Refreshes are marked (RFC 7313).
+    pub(crate) marks: bool,
+    /// We have offered graceful restart.
+    pub(crate) restarts: bool,
 }
 
 /// Why a route is not sent on an Established session.
@@ -45,18 +52,24 @@ pub enum Unsent {
     /// The communities do not fit a message.
     #[error("the communities take {0} octets, at most {MAX_COMMUNITY_OCTETS} fit")]
     TooManyCommunities(usize),
+    /// The AS path does not fit a message.
+    #[error("the AS path has {0} ASes behind ours, at most {MAX_AS_PATH} fit")]
+    AsPathTooLong(usize),
+    /// The peer would drop the route.
+    #[error("AS {0} of the AS path is ours or the peer's, which would be a loop")]
+    AsLoop(u32),
+    /// Nobody has such an AS (RFC 7607, RFC 6793).
+    #[error("AS {0} of the AS path is reserved and cannot be used")]
+    ReservedAs(u32),
 }
 
 impl Outlet {
-    /// The next hop of `route`, or why the route cannot be sent.
+    /// The next hop of `route`, or why the route cannot be sent here.
     pub(super) fn next_hop(&self, family: Family, route: &Route) -> Result<IpAddr, Unsent> {
         if !self.families.contains(&family) {
             return Err(Unsent::FamilyNotNegotiated(family));
         }
-        let octets = community_octets(route);
-        if octets > MAX_COMMUNITY_OCTETS {
-            return Err(Unsent::TooManyCommunities(octets));
-        }
+        check_attributes(self, route)?;
         let own = match family {
             Family::Ipv4Unicast => self.next_hop_v4.map(IpAddr::V4),
             Family::Ipv6Unicast => self.next_hop_v6.map(IpAddr::V6),
@@ -119,7 +132,8 @@ impl Outlet {
         take: impl FnOnce(usize) -> Vec<IpNet>,
         field: impl FnOnce(&mut Update) -> &mut Vec<IpNet>,
     ) -> (Bytes, Vec<IpNet>) {
-        let room = MAX_MESSAGE_LEN.saturating_sub(update.emit(self.dialect).len());
+        let max = self.dialect.max_message_len();
+        let room = max.saturating_sub(update.emit(self.dialect).len());
         let prefixes = take(room);
         field(&mut update).clone_from(&prefixes);
         (update.emit(self.dialect), prefixes)
@@ -129,13 +143,15 @@ impl Outlet {
         let Dialect {
             internal,
             four_octet_as,
+            extended_messages: _,
         } = self.dialect;
         let times = if internal {
             0
         } else {
             1 + usize::from(route.prepend)
         };
-        let as_path = AsPath::repeated(self.local_as, times);
+        let asns = [&vec![self.local_as; times], &*route.as_path].concat();
+        let as_path = AsPath::sequence(&asns);
         let as4_path = (!four_octet_as && as_path.needs_four_octets()).then(|| as_path.clone());
         let next_hop = self.next_hop(family, route).ok();
         let (next_hop, mp_reach) = match (family, next_hop) {
@@ -164,6 +180,26 @@ impl Outlet {
             mp_unreach: None,
         }
     }
+}
+
+/// Whether the attributes fit a message and the peer would take them.
+fn check_attributes(outlet: &Outlet, route: &Route) -> Result<(), Unsent> {
+    let octets = community_octets(route);
+    if octets > MAX_COMMUNITY_OCTETS {
+        return Err(Unsent::TooManyCommunities(octets));
+    }
+    if route.as_path.len() > MAX_AS_PATH {
+        return Err(Unsent::AsPathTooLong(route.as_path.len()));
+    }
+    for &asn in &route.as_path {
+        if is_reserved(asn) {
+            return Err(Unsent::ReservedAs(asn));
+        }
+        if [outlet.local_as, outlet.peer_as].contains(&asn) {
+            return Err(Unsent::AsLoop(asn));
+        }
+    }
+    Ok(())
 }
 
 fn community_octets(route: &Route) -> usize {

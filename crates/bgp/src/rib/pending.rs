@@ -61,6 +61,21 @@ impl Pending {
         self.withdrawals.len() + self.announcements.len()
     }
 
+    /// Whether anything of `family` is to be sent. Prefixes are in the order of
+    /// their families, of which there are two: the first and the last tell.
+    pub(super) fn has(&self, family: Family) -> bool {
+        let announcements = &self.announcements;
+        [
+            self.withdrawals.first(),
+            self.withdrawals.last(),
+            announcements.first_key_value().map(|(prefix, _)| prefix),
+            announcements.last_key_value().map(|(prefix, _)| prefix),
+        ]
+        .into_iter()
+        .flatten()
+        .any(|prefix| Family::of(prefix) == family)
+    }
+
     /// The family of the next withdrawal.
     pub(super) fn next_withdrawal(&self) -> Option<Family> {
         self.withdrawals.first().map(Family::of)

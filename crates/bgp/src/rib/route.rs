@@ -27,8 +27,12 @@ pub struct Route {
     /// is 100.
     pub local_pref: Option<u32>,
     /// How often our AS stands in the path beyond the one time it must; of no
-    /// effect on iBGP, where the path stays empty.
+    /// effect on iBGP, where it does not stand there at all.
     pub prepend: u8,
+    /// ASes behind ours and its prepends: where the route is said to come from.
+    /// Neither our AS nor the peer's may be among them, since the peer would
+    /// take that for a loop.
+    pub as_path: Vec<u32>,
     /// ORIGIN.
     pub origin: Origin,
     /// Standard communities.

@@ -20,6 +20,11 @@ impl Backoff {
         }
     }
 
+    /// Changes the limits; failures that were counted stay.
+    pub(super) fn set_limits(&mut self, min: Duration, max: Duration) {
+        (self.min, self.max) = (min, max);
+    }
+
     /// Counts a failure and returns the pause it costs, without jitter.
     pub(super) fn fail(&mut self) -> Duration {
         let factor = 1_u32.checked_shl(self.failures.min(31)).unwrap_or(u32::MAX);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 
 use super::{Agreed, State, status::Messages};
-use crate::wire::{self, Dialect, Message, Open, WireError};
+use crate::wire::{self, Capability, Dialect, Message, Open, WireError};
 
 /// A connection that stands.
 #[derive(Debug)]
@@ -15,11 +15,17 @@ pub(super) struct Connection {
     pub(super) stage: Stage,
     /// Our end of it.
     pub(super) local: IpAddr,
+    /// The capabilities in our OPEN.
+    pub(super) offered: Vec<Capability>,
     inbox: BytesMut,
     /// What is to be sent as soon as the socket takes it. There is no queue:
     /// an OPEN is sent once, and of two keepalives one is enough.
     open: Option<Bytes>,
     keepalive: bool,
+    /// Our first KEEPALIVE is not sent, since BFD is waited for.
+    pub(super) withheld: bool,
+    /// The peer's first KEEPALIVE came meanwhile.
+    pub(super) consented: bool,
 }
 
 /// How far a connection got.
@@ -34,13 +40,16 @@ pub(super) enum Stage {
 }
 
 impl Connection {
-    pub(super) fn new(local: IpAddr, open: &Open) -> Self {
+    pub(super) fn new(local: IpAddr, open: Open) -> Self {
         Self {
             stage: Stage::OpenSent,
             local,
             inbox: BytesMut::new(),
             open: Some(open.emit()),
+            offered: open.capabilities,
             keepalive: false,
+            withheld: false,
+            consented: false,
         }
     }
 
@@ -50,14 +59,19 @@ impl Connection {
 
     /// The next whole message received. `internal`: of an iBGP peer.
     pub(super) fn next_message(&mut self, internal: bool) -> Result<Option<Message>, WireError> {
-        let before_open = Dialect {
-            four_octet_as: false,
-            internal,
+        let dialect = match self.stage.agreed() {
+            // Whoever offers extended messages must take them (RFC 8654
+            // section 4), and we do.
+            Some(agreed) => Dialect {
+                extended_messages: true,
+                ..agreed.dialect
+            },
+            None => Dialect {
+                four_octet_as: false,
+                internal,
+                extended_messages: false,
+            },
         };
-        let dialect = self
-            .stage
-            .agreed()
-            .map_or(before_open, |agreed| agreed.dialect);
         Message::take(&mut self.inbox, dialect)
     }
 

@@ -11,15 +11,46 @@ use crate::wire::{Notification, WireError};
 
 impl Session {
     pub(super) fn stop(&mut self, reason: StopReason, text: Option<&str>, now: Instant) {
+        let words = reason.code().map_or_else(
+            || "for a restart".to_owned(),
+            |code| {
+                let cease = Notification::with_text(code, text);
+                self.cease_all(&cease, reason.is_final(), now);
+                code.to_string()
+            },
+        );
         for direction in Direction::ALL {
-            self.close_with(direction, Notification::with_text(reason.code(), text), now);
+            self.close_silently(direction, now);
         }
-        if let Dialler::Dialling { .. } = self.dialler {
-            self.close(Direction::Outgoing, Bytes::new());
-        }
+        self.stop_dialling();
         self.dialler = Dialler::Stopped;
         self.timers = Timers::default();
-        self.settle(&format!("stopped: {}", reason.code()));
+        self.settle(&format!("stopped: {words}"));
+    }
+
+    /// Closes all connections with a Cease; if it is final, with a Hard Reset
+    /// where the peer would keep our routes otherwise.
+    pub(super) fn cease_all(&mut self, cease: &Notification, is_final: bool, now: Instant) {
+        for direction in Direction::ALL {
+            let survives = self.connections[direction as usize]
+                .as_ref()
+                .and_then(|connection| connection.stage.agreed()?.restart.as_ref())
+                .is_some_and(|restart| restart.notification);
+            let cease = if is_final && survives {
+                Notification::hard_reset(cease)
+            } else {
+                cease.clone()
+            };
+            self.close_with(direction, cease, now);
+        }
+    }
+
+    /// Closes a connection without a word, if it is there.
+    pub(super) fn close_silently(&mut self, direction: Direction, now: Instant) {
+        if self.connections[direction as usize].is_some() {
+            self.forget(direction, now);
+            self.close(direction, Bytes::new());
+        }
     }
 
     /// Ends a connection on which the peer broke the protocol or our terms.
@@ -70,8 +101,11 @@ impl Session {
         let connection = self.connections[direction as usize].take();
         self.timers.stop(Timer::Hold(direction));
         self.timers.stop(Timer::Keepalive(direction));
+        self.timers.stop(Timer::SendHold(direction));
         if let Some(Stage::Established(_)) = connection.map(|connection| connection.stage) {
             self.rib.close();
+            self.peer_ended.clear();
+            self.heard.clear();
             let since = self.established_at.take();
             // A session that falls as soon as it stands must not be tried
             // again at the shortest pause.

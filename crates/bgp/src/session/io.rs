@@ -50,6 +50,9 @@ pub enum Input<'a> {
         /// Why, in words that fit behind "the connection ended: ".
         reason: String,
     },
+    /// BFD with the peer is in another state. Of no effect with
+    /// [`BfdMode::Off`](crate::BfdMode::Off), but remembered.
+    Bfd(Bfd),
     /// Bytes arrived, cut anywhere.
     Received {
         /// On which connection.
@@ -59,17 +62,39 @@ pub enum Input<'a> {
     },
 }
 
-/// Why we end a session (Cease, RFC 4486).
+/// State of the BFD session with the peer (RFC 5880), as far as BGP cares.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Bfd {
+    /// Not up, or not up any more. So it begins.
+    #[default]
+    Down,
+    /// Packets come through both ways.
+    Up,
+    /// One side has turned it off by hand, which says nothing about the way.
+    AdminDown,
+}
+
+/// Why we end a session (Cease, RFC 4486). Where both sides agreed that
+/// NOTIFICATIONs are restarts, those that end it for good go out as Hard Reset
+/// (RFC 8538), and the peer keeps no routes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
-    /// An operator shuts it down, or the agent stops.
+    /// An operator shuts it down, or the agent stops: for good.
     AdminShutdown,
-    /// An operator restarts it.
+    /// An operator restarts it. A peer of graceful restart keeps our routes
+    /// meanwhile.
     AdminReset,
-    /// The peer is no longer configured.
+    /// An operator restarts it from nothing: for good.
+    HardReset,
+    /// The peer is no longer configured: for good.
     PeerDeconfigured,
-    /// Something was reconfigured that needs a new session.
+    /// Something was reconfigured that needs a new session. A peer of graceful
+    /// restart keeps our routes meanwhile.
     ConfigurationChange,
+    /// This process makes room for another, which goes on where it stopped.
+    /// Connections close without a word, so that a peer of graceful restart
+    /// keeps our routes (RFC 4724 section 4).
+    Restart,
 }
 
 /// What the driver is to do, in this order.
@@ -117,6 +142,8 @@ pub enum Event {
         /// What it said.
         notification: Notification,
     },
+    /// The peer has been sent all our routes of a family (End-of-RIB).
+    EndOfRib(Family),
     /// The peer wants all routes of a family again, and gets them.
     RefreshRequested(Family),
     /// An UPDATE was malformed in a way the session survives (RFC 7606).
@@ -138,14 +165,24 @@ impl Direction {
 }
 
 impl StopReason {
-    /// The Cease subcode.
+    /// The Cease subcode; `None`: nothing is said.
     #[must_use]
-    pub fn code(self) -> Code {
+    pub fn code(self) -> Option<Code> {
         match self {
-            Self::AdminShutdown => Code::ADMIN_SHUTDOWN,
-            Self::AdminReset => Code::ADMIN_RESET,
-            Self::PeerDeconfigured => Code::PEER_DECONFIGURED,
-            Self::ConfigurationChange => Code::CONFIGURATION_CHANGE,
+            Self::AdminShutdown => Some(Code::ADMIN_SHUTDOWN),
+            Self::AdminReset | Self::HardReset => Some(Code::ADMIN_RESET),
+            Self::PeerDeconfigured => Some(Code::PEER_DECONFIGURED),
+            Self::ConfigurationChange => Some(Code::CONFIGURATION_CHANGE),
+            Self::Restart => None,
+        }
+    }
+
+    /// Whether the peer is to keep nothing.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::AdminShutdown | Self::HardReset | Self::PeerDeconfigured => true,
+            Self::AdminReset | Self::ConfigurationChange | Self::Restart => false,
         }
     }
 }

@@ -8,11 +8,10 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::connection::Stage;
-use super::timer::Timer;
-use super::{Agreed, Dialler, Direction, Event, PeerConfig, Retreat, Session, negotiate};
+use super::{Agreed, Direction, Event, PeerConfig, Retreat, Session, negotiate, words};
 use crate::rib::Outlet;
 use crate::wire::{
-    Code, Fault, Handling, Message, Notification, Open, RouteRefresh, Update, WireError,
+    Code, Family, Fault, Handling, Message, Notification, Open, RouteRefresh, Update, WireError,
 };
 
 impl Session {
@@ -46,13 +45,13 @@ impl Session {
         self.count(&message);
         match (stage, message) {
             (OpenSent, Message::Open(open)) => self.on_open(direction, &open, now),
-            (OpenConfirm(agreed), Message::Keepalive) => self.establish(direction, agreed, now),
+            (OpenConfirm(agreed), Message::Keepalive) => self.on_consent(direction, agreed, now),
             (Established(agreed), Message::Keepalive) => {
                 self.restart_hold(direction, &agreed, now);
             }
             (Established(agreed), Message::Update(update, faults)) => {
                 self.restart_hold(direction, &agreed, now);
-                self.on_update(&update, faults);
+                self.on_update(&update, faults, &agreed, now);
             }
             (Established(agreed), Message::RouteRefresh(refresh)) => {
                 self.restart_hold(direction, &agreed, now);
@@ -86,12 +85,26 @@ impl Session {
                 return self.settle("a second connection was not needed");
             }
         }
+        let waits = self.waits_for_bfd();
         if let Some(connection) = &mut self.connections[direction as usize] {
             connection.stage = Stage::OpenConfirm(Arc::clone(&agreed));
+            connection.withheld = waits;
+        }
+        if waits {
+            self.wait_for_bfd(direction, &agreed, now);
+            return self.settle("the peer's OPEN is good, BFD is waited for");
         }
         self.restart_hold(direction, &agreed, now);
         self.send_keepalive(direction, now);
         self.settle("the peer's OPEN is good");
+    }
+
+    /// The peer's first KEEPALIVE: it agrees.
+    pub(super) fn on_consent(&mut self, direction: Direction, agreed: Arc<Agreed>, now: Instant) {
+        match &mut self.connections[direction as usize] {
+            Some(connection) if connection.withheld => connection.consented = true,
+            Some(_) | None => self.establish(direction, agreed, now),
+        }
     }
 
     /// Which of two connections to close now that the peer's OPEN came in by
@@ -120,11 +133,7 @@ impl Session {
             Notification::new(Code::COLLISION, []),
             now,
         );
-        if let Dialler::Dialling { .. } = self.dialler {
-            self.dialler = Dialler::Waiting;
-            self.timers.stop(Timer::ConnectRetry);
-            self.close(Direction::Outgoing, Bytes::new());
-        }
+        self.stop_dialling();
         let Some(connection) = &mut self.connections[direction as usize] else {
             return;
         };
@@ -134,12 +143,22 @@ impl Session {
         self.established_at = Some(now);
         self.established_count += 1;
         self.restart_hold(direction, &agreed, now);
+        self.restart_send_hold(direction, &agreed, now);
         self.settle("both sides agree");
         self.events.push_back(Event::Established(agreed));
     }
 
     /// Nothing is imported: prefixes are counted and dropped.
-    pub(super) fn on_update(&mut self, update: &Update, faults: Vec<Fault>) {
+    pub(super) fn on_update(
+        &mut self,
+        update: &Update,
+        faults: Vec<Fault>,
+        agreed: &Agreed,
+        now: Instant,
+    ) {
+        let ended = update.ended_family();
+        self.peer_ended
+            .extend(ended.filter(|family| agreed.families.contains(family)));
         let withdraw = faults
             .iter()
             .any(|f| f.handling == Handling::TreatAsWithdraw);
@@ -155,16 +174,33 @@ impl Session {
         if !faults.is_empty() {
             self.events.push_back(Event::UpdateFaults(faults));
         }
+        if let Some(limit) = self.config.max_prefixes
+            && let Some(family) = self.heard.update(update, withdraw, limit)
+        {
+            self.too_many_prefixes(family, limit, now);
+        }
+    }
+
+    pub(super) fn too_many_prefixes(&mut self, family: Family, limit: u32, now: Instant) {
+        let pause = self.config.max_prefixes_pause;
+        let words = format!(
+            "the peer announces more than {limit} prefixes of {family}, which is the limit here: \
+             filter there, or raise it here; the next attempt is in {pause:?}"
+        );
+        self.cease_all(&Notification::maximum_prefixes(family, limit), false, now);
+        self.note_error(words.clone(), now);
+        self.retreat(Retreat::Pause(pause), now, now, &words);
     }
 
     /// Requests for families not agreed on are ignored (RFC 2918 section 4),
-    /// and so are subtypes that were not offered (RFC 7313 section 5).
+    /// and so are subtypes nobody knows (RFC 7313 section 5). The marks of the
+    /// peer's own answers are for those who import routes.
     pub(super) fn on_refresh(&mut self, refresh: RouteRefresh, agreed: &Agreed) {
         let family = refresh
             .family()
             .filter(|family| agreed.families.contains(family));
-        if let (Some(family), 0) = (family, refresh.subtype) {
-            self.rib.resend(family);
+        if let (Some(family), RouteRefresh::REQUEST) = (family, refresh.subtype) {
+            self.rib.refresh(family);
             self.events.push_back(Event::RefreshRequested(family));
         }
     }
@@ -175,7 +211,7 @@ impl Session {
         notification: Notification,
         now: Instant,
     ) {
-        let words = format!("the peer ended the connection: {notification}");
+        let words = words::peer_ended(&self.config, &notification);
         let code = notification.code;
         self.close(direction, Bytes::new());
         self.forget(direction, now);
@@ -229,7 +265,7 @@ fn unexpected(stage: &Stage, message: &Message) -> WireError {
 }
 
 /// The terms on which routes are sent over a connection from `local`.
-fn outlet(config: &PeerConfig, agreed: &Agreed, local: IpAddr) -> Outlet {
+pub(super) fn outlet(config: &PeerConfig, agreed: &Agreed, local: IpAddr) -> Outlet {
     let (own_v4, own_v6) = match local {
         IpAddr::V4(address) => (Some(address), None),
         IpAddr::V6(address) if address.is_unicast_link_local() => (None, None),
@@ -238,8 +274,11 @@ fn outlet(config: &PeerConfig, agreed: &Agreed, local: IpAddr) -> Outlet {
     Outlet {
         dialect: agreed.dialect,
         local_as: config.local_as,
+        peer_as: config.peer_as,
         families: agreed.families.clone(),
         next_hop_v4: config.next_hop_v4.or(own_v4),
         next_hop_v6: config.next_hop_v6.or(own_v6),
+        marks: agreed.enhanced_refresh,
+        restarts: config.graceful_restart.is_some(),
     }
 }

@@ -39,34 +39,40 @@
 //!   where a peer that is back is let in at once.
 
 mod backoff;
+mod bfd;
 mod config;
 mod connection;
 mod ending;
+mod heard;
 mod io;
 mod liveness;
 mod messages;
 mod negotiate;
+mod reconfigure;
 mod seek;
 mod status;
 mod timer;
+mod words;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use ipnet::IpNet;
 
-pub use self::config::{ConfigError, PeerConfig};
-pub use self::io::{Action, Direction, Event, Input, StopReason};
-pub use self::negotiate::Agreed;
-pub use self::status::{Counters, LastError, Messages, Status};
+pub use self::config::{BfdMode, ConfigError, GracefulRestart, PeerConfig};
+pub use self::io::{Action, Bfd, Direction, Event, Input, StopReason};
+pub use self::negotiate::{Agreed, AgreedRestart};
+pub use self::reconfigure::Reconfigured;
+pub use self::status::{Counters, Deadlines, LastError, Messages, Status};
 
 use self::backoff::{Backoff, Jitter};
 use self::connection::{Connection, Stage};
+use self::heard::Heard;
 use self::timer::{Timer, Timers};
-use crate::rib::{AdjRibOut, Route, Routes};
-use crate::wire::Family;
+use crate::rib::{AdjRibOut, Output, Route, Routes};
+use crate::wire::{Capability, Family, Open};
 
 /// State of a session (RFC 4271 section 8.2.2), in the order of progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -103,6 +109,14 @@ pub struct Session {
     established_at: Option<Instant>,
     established_count: u64,
     last_error: Option<LastError>,
+    /// The End-of-RIB of all families has been sent once: if this process
+    /// follows a restart, that is over.
+    restarted: bool,
+    /// Families whose End-of-RIB the peer has sent on this session.
+    peer_ended: BTreeSet<Family>,
+    /// What the peer has announced on this session, if that is limited.
+    heard: Heard,
+    bfd: Bfd,
 }
 
 /// What is done to get a connection.
@@ -123,6 +137,8 @@ enum Dialler {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Retreat {
     Idle,
+    /// Like Idle, for a pause that is given.
+    Pause(Duration),
     Active,
 }
 
@@ -148,6 +164,10 @@ impl Session {
             established_at: None,
             established_count: 0,
             last_error: None,
+            restarted: false,
+            peer_ended: BTreeSet::new(),
+            heard: Heard::default(),
+            bfd: Bfd::default(),
             config,
         })
     }
@@ -168,6 +188,10 @@ impl Session {
                 Idle | Connect | Active | OpenSent | OpenConfirm | Established,
                 Input::Stop { reason, text },
             ) => self.stop(reason, text.as_deref(), now),
+
+            (Idle | Connect | Active | OpenSent | OpenConfirm | Established, Input::Bfd(state)) => {
+                self.on_bfd(state, now);
+            }
 
             (Idle, Input::TcpConnected { direction, .. }) => self.close(direction, Bytes::new()),
             (
@@ -206,6 +230,7 @@ impl Session {
                     }
                 },
                 Timer::Hold(direction) => self.hold_timer_expired(direction, now),
+                Timer::SendHold(direction) => self.send_hold_timer_expired(direction, now),
                 Timer::Keepalive(direction) => self.send_keepalive(direction, now),
             }
         }
@@ -215,6 +240,16 @@ impl Session {
     /// Withdrawals are handed out by the next [`Session::poll_transmit`].
     pub fn set_routes(&mut self, routes: Routes) {
         self.rib.set(routes);
+    }
+
+    /// Says whether the routes set are all there is to know, as far as that can
+    /// be known: the state of every VIP is, or the time to wait for it is over.
+    /// A new session is told the end (End-of-RIB, RFC 4724) only then; a peer
+    /// of graceful restart drops what it has kept and was not sent again. It
+    /// holds for later sessions too, until it is taken back. Where graceful
+    /// restart is offered a marked refresh waits for it too (RFC 7313).
+    pub fn set_complete(&mut self, complete: bool) {
+        self.rib.set_complete(complete);
     }
 
     /// When [`Session::handle_timeout`] is due. May be in the past.
@@ -237,12 +272,28 @@ impl Session {
         }
         match connection.stage {
             Stage::OpenSent | Stage::OpenConfirm(_) => None,
-            Stage::Established(_) => {
-                let update = self.rib.poll_update()?;
-                self.counters.sent.update += 1;
-                Some(update)
-            }
+            Stage::Established(_) => self.poll_routes(),
         }
+    }
+
+    fn poll_routes(&mut self) -> Option<Bytes> {
+        let sent = &mut self.counters.sent;
+        Some(match self.rib.poll()? {
+            Output::Update(message) => {
+                sent.update += 1;
+                message
+            }
+            Output::Refresh(message) => {
+                sent.route_refresh += 1;
+                message
+            }
+            Output::EndOfRib(family, message) => {
+                sent.update += 1;
+                self.events.push_back(Event::EndOfRib(family));
+                self.restarted |= self.rib.is_ended();
+                message
+            }
+        })
     }
 
     /// The next thing worth a log line.
@@ -282,37 +333,14 @@ impl Session {
         self.rib.written()
     }
 
-    /// How the session is doing.
-    #[must_use]
-    pub fn status(&self) -> Status {
-        let furthest = self
-            .connections
-            .iter()
-            .flatten()
-            .max_by_key(|c| c.stage.state());
-        Status {
-            state: self.state,
-            established_at: self.established_at,
-            established_count: self.established_count,
-            last_error: self.last_error.clone(),
-            retry_at: match self.dialler {
-                Dialler::Held => self.timers.deadline(Timer::IdleHold),
-                Dialler::Waiting => self.timers.deadline(Timer::ConnectRetry),
-                Dialler::Stopped | Dialler::Dialling { .. } => None,
-            },
-            local_capabilities: self.config.capabilities(),
-            agreed: furthest.and_then(|connection| connection.stage.agreed().cloned()),
-            counters: self.counters,
-            advertised: Family::ALL
-                .map(|family| (family, self.rib.written_count(family)))
-                .into(),
-            pending: self.rib.pending(),
-            unsent: self
-                .rib
-                .unsent()
-                .map(|(prefix, unsent)| (*prefix, unsent))
-                .collect(),
-        }
+    /// The capabilities that we would offer now.
+    fn capabilities(&self) -> Vec<Capability> {
+        self.config.capabilities(!self.restarted)
+    }
+
+    /// The OPEN that we would send now.
+    fn open(&self) -> Open {
+        self.config.open(self.capabilities())
     }
 
     /// Brings the session's state in line with its connections and dialler.

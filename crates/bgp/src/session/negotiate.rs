@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
-use super::PeerConfig;
-use crate::wire::{Capability, Code, Dialect, Family, Notification, Open, WireError};
+use super::{BfdMode, PeerConfig};
+use crate::wire::{
+    Capability, Code, Dialect, Family, Notification, Open, RestartCapability, WireError,
+};
 
 /// The terms of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,8 +25,28 @@ pub struct Agreed {
     pub keepalive: Duration,
     /// Families that both sides offer.
     pub families: BTreeSet<Family>,
-    /// How messages are read and written.
+    /// What comes of restarts, if both sides offer graceful restart.
+    pub restart: Option<AgreedRestart>,
+    /// Begin and end of a refresh are marked (RFC 7313): both sides offer it.
+    pub enhanced_refresh: bool,
+    /// Both sides wait for BFD (draft-ietf-idr-bgp-bfd-strict-mode).
+    pub bfd_strict: bool,
+    /// How messages are written. They are read in the same way, but that
+    /// extended ones are always taken, since we offer that.
     pub dialect: Dialect,
+}
+
+/// What both sides have agreed on restarts (RFC 4724, RFC 8538).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgreedRestart {
+    /// Families whose routes the peer keeps while we are away, for our restart
+    /// time.
+    pub kept: BTreeSet<Family>,
+    /// A NOTIFICATION is followed by a restart like a broken connection, unless
+    /// it is a Hard Reset.
+    pub notification: bool,
+    /// What the peer says of its own restarts.
+    pub peer: RestartCapability,
 }
 
 /// Judges the peer's OPEN against our configuration.
@@ -35,14 +57,22 @@ pub(super) fn agree(config: &PeerConfig, open: &Open) -> Result<Agreed, WireErro
     let dialect = Dialect {
         four_octet_as: open.four_octet_as().is_some(),
         internal: config.is_internal(),
+        extended_messages: open.capabilities.contains(&Capability::ExtendedMessages),
     };
+    let families = agree_families(config, open)?;
     Ok(Agreed {
         peer_router_id: open.router_id,
         peer_as: open.asn(),
         peer_capabilities: open.capabilities.clone(),
         hold_time,
         keepalive: hold_time / 3,
-        families: agree_families(config, open)?,
+        restart: agree_restart(config, open, &families),
+        enhanced_refresh: open
+            .capabilities
+            .contains(&Capability::EnhancedRouteRefresh),
+        bfd_strict: config.bfd == BfdMode::Strict
+            && open.capabilities.contains(&Capability::BfdStrict),
+        families,
         dialect,
     })
 }
@@ -101,6 +131,21 @@ fn agree_families(config: &PeerConfig, open: &Open) -> Result<BTreeSet<Family>, 
     })
 }
 
+/// We list all our families, and always offer to survive NOTIFICATIONs.
+fn agree_restart(
+    config: &PeerConfig,
+    open: &Open,
+    families: &BTreeSet<Family>,
+) -> Option<AgreedRestart> {
+    config.graceful_restart.as_ref()?;
+    let peer = open.graceful_restart()?.clone();
+    Some(AgreedRestart {
+        kept: families.clone(),
+        notification: peer.notification,
+        peer,
+    })
+}
+
 /// A peer that says nothing about families carries IPv4 unicast
 /// (RFC 4760 section 8).
 fn offered_families(open: &Open) -> BTreeSet<Family> {
@@ -109,9 +154,7 @@ fn offered_families(open: &Open) -> BTreeSet<Family> {
         .iter()
         .filter_map(|capability| match capability {
             Capability::Multiprotocol { afi, safi } => Some(Family::from_numbers(*afi, *safi)),
-            Capability::RouteRefresh | Capability::FourOctetAs(_) | Capability::Other { .. } => {
-                None
-            }
+            _ => None,
         })
         .peekable();
     if multiprotocol.peek().is_none() {

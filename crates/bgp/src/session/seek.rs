@@ -16,6 +16,7 @@ impl Session {
     pub(super) fn seek(&mut self, now: Instant, why: &str) {
         if self.config.passive {
             self.dialler = Dialler::Waiting;
+            self.timers.stop(Timer::ConnectRetry);
         } else {
             self.dialler = Dialler::Dialling { since: now };
             self.timers
@@ -23,6 +24,15 @@ impl Session {
             self.actions.push_back(Action::Connect);
         }
         self.settle(why);
+    }
+
+    /// Gives up a dial, if there is one, and waits.
+    pub(super) fn stop_dialling(&mut self) {
+        if let Dialler::Dialling { .. } = self.dialler {
+            self.dialler = Dialler::Waiting;
+            self.timers.stop(Timer::ConnectRetry);
+            self.close(Direction::Outgoing, Bytes::new());
+        }
     }
 
     pub(super) fn dial_failed(&mut self, reason: &str, now: Instant) {
@@ -50,7 +60,7 @@ impl Session {
         if self.dialler == Dialler::Waiting {
             self.timers.stop(Timer::ConnectRetry);
         }
-        let connection = Connection::new(local.to_canonical(), &self.config.open());
+        let connection = Connection::new(local.to_canonical(), self.open());
         self.connections[direction as usize] = Some(connection);
         self.timers.set(Timer::Hold(direction), now + OPEN_WAIT);
         self.settle(match direction {
@@ -66,17 +76,15 @@ impl Session {
         if !dialling && self.connections.iter().all(Option::is_none) {
             let pause = self.jitter.shorten(self.backoff.fail());
             let deadline = now.max(since + pause);
+            self.dialler = match retreat {
+                Retreat::Idle | Retreat::Pause(_) => Dialler::Held,
+                Retreat::Active => Dialler::Waiting,
+            };
             match retreat {
-                Retreat::Idle => {
-                    self.dialler = Dialler::Held;
-                    self.timers.set(Timer::IdleHold, deadline);
-                }
-                Retreat::Active => {
-                    self.dialler = Dialler::Waiting;
-                    if !self.config.passive {
-                        self.timers.set(Timer::ConnectRetry, deadline);
-                    }
-                }
+                Retreat::Idle => self.timers.set(Timer::IdleHold, deadline),
+                Retreat::Pause(pause) => self.timers.set(Timer::IdleHold, since + pause),
+                Retreat::Active if self.config.passive => (),
+                Retreat::Active => self.timers.set(Timer::ConnectRetry, deadline),
             }
         }
         self.settle(why);

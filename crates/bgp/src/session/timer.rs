@@ -16,13 +16,17 @@ pub(super) enum Timer {
     Hold(Direction),
     /// KeepaliveTimer of a connection.
     Keepalive(Direction),
+    /// SendHoldTimer of a connection (RFC 9687).
+    SendHold(Direction),
 }
 
 impl Timer {
     /// Every timer, in the order in which those due at once are handled.
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 8] = [
         Self::Hold(Direction::Outgoing),
         Self::Hold(Direction::Incoming),
+        Self::SendHold(Direction::Outgoing),
+        Self::SendHold(Direction::Incoming),
         Self::Keepalive(Direction::Outgoing),
         Self::Keepalive(Direction::Incoming),
         Self::IdleHold,

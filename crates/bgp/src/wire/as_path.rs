@@ -41,7 +41,12 @@ impl AsPath {
     /// `asn` in sequence, `times` times; empty for 0.
     #[must_use]
     pub fn repeated(asn: u32, times: usize) -> Self {
-        let asns = vec![asn; times];
+        Self::sequence(&vec![asn; times])
+    }
+
+    /// These ASes in sequence, nearest first.
+    #[must_use]
+    pub fn sequence(asns: &[u32]) -> Self {
         let segments = asns
             .chunks(MAX_SEGMENT)
             .map(|asns| Segment {

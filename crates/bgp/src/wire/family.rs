@@ -34,6 +34,14 @@ impl Family {
             .find(|family| (family.afi(), family.safi()) == (afi, safi))
     }
 
+    /// These numbers in words, whether or not this speaker carries the family.
+    pub(super) fn name(afi: u16, safi: u8) -> String {
+        match Self::from_numbers(afi, safi) {
+            Some(family) => family.to_string(),
+            None => format!("AFI {afi} SAFI {safi}"),
+        }
+    }
+
     /// Address family identifier (IANA "Address Family Numbers").
     #[must_use]
     pub fn afi(self) -> u16 {

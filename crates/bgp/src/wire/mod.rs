@@ -22,11 +22,13 @@ use thiserror::Error;
 
 pub use self::as_path::{AsPath, Segment, SegmentKind};
 pub use self::attribute::{Attributes, Fault, Handling, MpReach, MpUnreach, Origin};
-pub use self::capability::Capability;
-pub use self::community::{Community, CommunityError, ExtendedCommunity, LargeCommunity};
+pub use self::capability::{Capability, MAX_RESTART_TIME, RestartCapability, RestartFamily};
+pub use self::community::{
+    Administrator, Community, CommunityError, ExtendedCommunity, LargeCommunity,
+};
 pub use self::family::Family;
 pub use self::notification::{Code, MAX_SHUTDOWN_TEXT, Notification};
-pub use self::open::{AS_TRANS, Open};
+pub use self::open::{AS_TRANS, Open, is_reserved};
 pub use self::prefix::wire_len;
 pub use self::refresh::RouteRefresh;
 pub use self::update::Update;
@@ -38,6 +40,10 @@ pub const HEADER_LEN: usize = 19;
 
 /// Largest message in octets, header included (RFC 4271 section 4).
 pub const MAX_MESSAGE_LEN: usize = 4096;
+
+/// Largest message between speakers of extended messages (RFC 8654). OPEN and
+/// KEEPALIVE stay within [`MAX_MESSAGE_LEN`].
+pub const MAX_EXTENDED_LEN: usize = 65535;
 
 /// A message as it was received.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +72,20 @@ pub struct Dialect {
     pub four_octet_as: bool,
     /// The peer is in our own AS (iBGP).
     pub internal: bool,
+    /// Messages may have up to [`MAX_EXTENDED_LEN`] octets (RFC 8654).
+    pub extended_messages: bool,
+}
+
+impl Dialect {
+    /// The largest message, in octets.
+    #[must_use]
+    pub fn max_message_len(self) -> usize {
+        if self.extended_messages {
+            MAX_EXTENDED_LEN
+        } else {
+            MAX_MESSAGE_LEN
+        }
+    }
 }
 
 /// Bytes that cannot be accepted: what the peer is told, and what we log.
@@ -86,7 +106,7 @@ impl Message {
     /// Header, OPEN and UPDATE errors of RFC 4271 section 6, as far as
     /// RFC 7606 left them fatal.
     pub fn take(stream: &mut BytesMut, dialect: Dialect) -> Result<Option<Self>, WireError> {
-        let Some((kind, len)) = peek_header(stream)? else {
+        let Some((kind, len)) = peek_header(stream, dialect)? else {
             return Ok(None);
         };
         if stream.len() < len {
@@ -138,7 +158,7 @@ enum Kind {
 }
 
 /// Checks as much of the header as is there; `None` until all of it is.
-fn peek_header(stream: &[u8]) -> Result<Option<(Kind, usize)>, WireError> {
+fn peek_header(stream: &[u8], dialect: Dialect) -> Result<Option<(Kind, usize)>, WireError> {
     if stream.iter().take(16).any(|&octet| octet != 0xff) {
         return Err(WireError::plain(
             Code::NOT_SYNCHRONIZED,
@@ -161,7 +181,7 @@ fn peek_header(stream: &[u8]) -> Result<Option<(Kind, usize)>, WireError> {
             return Err(WireError::new(Code::BAD_MESSAGE_TYPE, [other], words));
         }
     };
-    let (min, max) = kind.len_range();
+    let (min, max) = kind.len_range(dialect.max_message_len());
     if (min..=max).contains(&usize::from(len)) {
         return Ok(Some((kind, usize::from(len))));
     }
@@ -174,19 +194,25 @@ fn peek_header(stream: &[u8]) -> Result<Option<(Kind, usize)>, WireError> {
 }
 
 impl Kind {
-    /// Smallest and largest length of a whole message of this type.
-    fn len_range(self) -> (usize, usize) {
+    /// Smallest and largest length of a whole message of this type, where
+    /// those that carry something may have `max` octets.
+    fn len_range(self, max: usize) -> (usize, usize) {
         match self {
             Self::Open => (29, MAX_MESSAGE_LEN),
-            Self::Update | Self::RouteRefresh => (23, MAX_MESSAGE_LEN),
-            Self::Notification => (21, MAX_MESSAGE_LEN),
+            Self::Update | Self::RouteRefresh => (23, max),
+            Self::Notification => (21, max),
             Self::Keepalive => (HEADER_LEN, HEADER_LEN),
         }
     }
 }
 
+/// Writes a whole message around `body`.
+fn framed(kind: Kind, body: &[u8]) -> Bytes {
+    emit(kind, |out| out.put_slice(body))
+}
+
 /// Writes a whole message around the body that `body` appends. The caller
-/// keeps it within [`MAX_MESSAGE_LEN`].
+/// keeps it within what the peer takes.
 fn emit(kind: Kind, body: impl FnOnce(&mut BytesMut)) -> Bytes {
     let mut out = BytesMut::with_capacity(64);
     out.put_bytes(0xff, 16);
@@ -194,7 +220,7 @@ fn emit(kind: Kind, body: impl FnOnce(&mut BytesMut)) -> Bytes {
     out.put_u8(kind as u8);
     body(&mut out);
     debug_assert!(
-        out.len() <= MAX_MESSAGE_LEN,
+        out.len() <= MAX_EXTENDED_LEN,
         "a message of {} octets",
         out.len()
     );

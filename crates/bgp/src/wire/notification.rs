@@ -5,7 +5,7 @@ use std::fmt;
 
 use bytes::{BufMut, Bytes};
 
-use super::{Family, HEADER_LEN, Kind, MAX_MESSAGE_LEN, Reader, emit};
+use super::{Capability, Family, HEADER_LEN, Kind, MAX_MESSAGE_LEN, Reader, emit};
 
 /// Longest shutdown text in octets (RFC 9003 section 2).
 pub const MAX_SHUTDOWN_TEXT: usize = 255;
@@ -50,6 +50,44 @@ impl Notification {
         Self::new(code, [&[len], text].concat())
     }
 
+    /// A Cease that tells a peer of graceful restart to keep nothing: `reason`
+    /// in full, in a Hard Reset (RFC 8538 section 3.1).
+    #[must_use]
+    pub fn hard_reset(reason: &Self) -> Self {
+        let Code { code, subcode } = reason.code;
+        Self::new(Code::HARD_RESET, [&[code, subcode], &*reason.data].concat())
+    }
+
+    /// A Cease of a family whose prefixes exceed `limit` (RFC 4486 section 4).
+    #[must_use]
+    pub fn maximum_prefixes(family: Family, limit: u32) -> Self {
+        let [high, low] = family.afi().to_be_bytes();
+        let head = [high, low, family.safi()];
+        Self::new(
+            Code::MAXIMUM_PREFIXES,
+            [head.as_slice(), &limit.to_be_bytes()].concat(),
+        )
+    }
+
+    /// The family, by name, and the limit of a
+    /// [`Code::MAXIMUM_PREFIXES`], if it carries them (RFC 4486 section 4).
+    #[must_use]
+    pub fn limit(&self) -> Option<(String, u32)> {
+        let mut reader = Reader::new(&self.data);
+        let (afi, safi, limit) = (reader.u16()?, reader.u8()?, reader.u32()?);
+        let says = self.code == Code::MAXIMUM_PREFIXES;
+        says.then(|| (Family::name(afi, safi), limit))
+    }
+
+    /// The reason inside a Hard Reset, if it carries one.
+    #[must_use]
+    pub fn reset(&self) -> Option<Self> {
+        let mut reader = Reader::new(&self.data);
+        let reset = self.code == Code::HARD_RESET;
+        let (code, subcode) = (reader.u8().filter(|_| reset)?, reader.u8()?);
+        Some(Self::new(Code { code, subcode }, reader.rest()))
+    }
+
     /// The operator's words of RFC 9003, if the message carries any.
     #[must_use]
     pub fn text(&self) -> Option<String> {
@@ -84,13 +122,19 @@ impl Notification {
         let mut reader = Reader::new(&self.data);
         match self.code {
             Code::MAXIMUM_PREFIXES => {
-                let (afi, safi, limit) = (reader.u16()?, reader.u8()?, reader.u32()?);
-                let family = Family::from_numbers(afi, safi).map_or_else(
-                    || format!("AFI {afi} SAFI {safi}"),
-                    |family| family.to_string(),
-                );
+                let (family, limit) = self.limit()?;
                 Some(format!("the limit for {family} is {limit}"))
             }
+            Code::UNSUPPORTED_CAPABILITY => {
+                let quoted = Capability::parse_all(&self.data).filter(|list| !list.is_empty())?;
+                let names: Vec<String> = quoted.iter().map(Capability::to_string).collect();
+                Some(names.join(", "))
+            }
+            // One level deep: what a peer nests must not cost us our stack.
+            Code::HARD_RESET => match self.reset()? {
+                inner if inner.code == Code::HARD_RESET => None,
+                inner => Some(inner.to_string()),
+            },
             Code::UNSUPPORTED_VERSION => Some(format!(
                 "the highest version supported is {}",
                 reader.u16()?

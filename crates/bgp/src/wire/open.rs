@@ -2,15 +2,30 @@
 
 use std::net::Ipv4Addr;
 
-use bytes::{BufMut, Bytes};
+use bytes::{BufMut, Bytes, BytesMut};
 
-use super::{Capability, Code, Kind, Reader, WireError, emit, with_len8};
+use super::{
+    Capability, Code, Kind, Reader, RestartCapability, WireError, emit, with_len8, with_len16,
+};
 
 /// Stands in two-octet fields for an AS number that needs four (RFC 6793).
 pub const AS_TRANS: u16 = 23456;
 
+/// Whether nobody can have this AS number (RFC 7607, RFC 6793, RFC 7300).
+#[must_use]
+pub fn is_reserved(asn: u32) -> bool {
+    [0, AS_TRANS.into(), 65535, u32::MAX].contains(&asn)
+}
+
 const VERSION: u8 = 4;
 const PARAMETER_CAPABILITIES: u8 = 2;
+
+/// In the place of the first parameter's type: lengths have two octets, and
+/// the one before it means nothing (RFC 9072 section 2).
+const EXTENDED: u8 = 255;
+
+/// Capabilities that fit one optional parameter of the classic form.
+const MAX_CLASSIC: usize = 253;
 
 /// The first message of each side.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,30 +55,47 @@ impl Open {
             .iter()
             .find_map(|capability| match capability {
                 Capability::FourOctetAs(asn) => Some(*asn),
-                Capability::Multiprotocol { .. }
-                | Capability::RouteRefresh
-                | Capability::Other { .. } => None,
+                _ => None,
             })
     }
 
-    /// The whole message. The capabilities must fit 253 octets together.
+    /// What the sender says of its restarts: the last instance counts
+    /// (RFC 4724 section 3).
+    #[must_use]
+    pub fn graceful_restart(&self) -> Option<&RestartCapability> {
+        let mut restarts = self.capabilities.iter().rev();
+        restarts.find_map(|capability| match capability {
+            Capability::GracefulRestart(restart) => Some(restart),
+            _ => None,
+        })
+    }
+
+    /// The whole message. The capabilities must fit it, which is a matter of
+    /// 4,000 octets; lengths of two octets (RFC 9072) are used if they must be.
     #[must_use]
     pub fn emit(&self) -> Bytes {
+        let mut capabilities = BytesMut::new();
+        for capability in &self.capabilities {
+            capability.emit(&mut capabilities);
+        }
         emit(Kind::Open, |out| {
             out.put_u8(VERSION);
             out.put_u16(self.my_as);
             out.put_u16(self.hold_time);
             out.put_slice(&self.router_id.octets());
-            with_len8(out, |out| {
-                if self.capabilities.is_empty() {
-                    return;
-                }
-                out.put_u8(PARAMETER_CAPABILITIES);
-                with_len8(out, |out| {
-                    for capability in &self.capabilities {
-                        capability.emit(out);
-                    }
+            if capabilities.len() > MAX_CLASSIC {
+                out.put_slice(&[EXTENDED, EXTENDED]);
+                with_len16(out, |out| {
+                    out.put_u8(PARAMETER_CAPABILITIES);
+                    with_len16(out, |out| out.put_slice(&capabilities));
                 });
+                return;
+            }
+            with_len8(out, |out| {
+                if !capabilities.is_empty() {
+                    out.put_u8(PARAMETER_CAPABILITIES);
+                    with_len8(out, |out| out.put_slice(&capabilities));
+                }
             });
         })
     }
@@ -82,6 +114,13 @@ impl Open {
         let hold_time = reader.u16().ok_or_else(truncated)?;
         let router_id = reader.array().map(Ipv4Addr::from).ok_or_else(truncated)?;
         let len = reader.u8().ok_or_else(truncated)?;
+        let extended = len > 0 && reader.rest_starts_with(EXTENDED);
+        let len = if extended {
+            reader.u8();
+            reader.u16().ok_or_else(truncated)?
+        } else {
+            len.into()
+        };
         let parameters = reader.take(len.into()).ok_or_else(truncated)?;
         if !reader.is_empty() {
             let words = "octets follow the optional parameters of the OPEN";
@@ -91,16 +130,22 @@ impl Open {
             my_as,
             hold_time,
             router_id,
-            capabilities: parse_parameters(parameters)?,
+            capabilities: parse_parameters(parameters, extended)?,
         })
     }
 }
 
-fn parse_parameters(parameters: &[u8]) -> Result<Vec<Capability>, WireError> {
+/// `extended`: each length has two octets (RFC 9072).
+fn parse_parameters(parameters: &[u8], extended: bool) -> Result<Vec<Capability>, WireError> {
     let mut reader = Reader::new(parameters);
     let mut capabilities = Vec::new();
     while let Some(kind) = reader.u8() {
-        let len = reader.u8().ok_or_else(truncated)?;
+        let len = if extended {
+            reader.u16()
+        } else {
+            reader.u8().map(u16::from)
+        };
+        let len = len.ok_or_else(truncated)?;
         let value = reader.take(len.into()).ok_or_else(truncated)?;
         if kind != PARAMETER_CAPABILITIES {
             let words = format!("optional parameter {kind} of the OPEN is not supported");

@@ -38,6 +38,11 @@ impl<'a> Reader<'a> {
         self.array().map(u32::from_be_bytes)
     }
 
+    /// Whether `octet` comes next.
+    pub(super) fn rest_starts_with(&self, octet: u8) -> bool {
+        self.0.first() == Some(&octet)
+    }
+
     /// Everything that is left.
     pub(super) fn rest(&mut self) -> &'a [u8] {
         std::mem::take(&mut self.0)

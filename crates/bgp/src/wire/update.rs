@@ -4,8 +4,8 @@ use bytes::Bytes;
 use ipnet::IpNet;
 
 use super::{
-    Attributes, Code, Dialect, Family, Fault, Handling, Kind, Reader, WireError, emit, prefix,
-    with_len16,
+    Attributes, Code, Dialect, Family, Fault, Handling, Kind, MpUnreach, Reader, WireError, emit,
+    prefix, with_len16,
 };
 
 /// Withdrawn prefixes, and announced prefixes with the attributes they share.
@@ -43,8 +43,33 @@ impl Update {
         self.withdrawn.iter().chain(others)
     }
 
+    /// The mark behind the first announcement of all routes of `family`
+    /// (RFC 4724 section 2).
+    #[must_use]
+    pub fn end_of_rib(family: Family) -> Self {
+        let mut update = Self::default();
+        update.attributes.mp_unreach = match family {
+            Family::Ipv4Unicast => None,
+            Family::Ipv6Unicast => Some(MpUnreach {
+                family,
+                prefixes: Vec::new(),
+            }),
+        };
+        update
+    }
+
+    /// The family whose End-of-RIB this is, if it is one.
+    #[must_use]
+    pub fn ended_family(&self) -> Option<Family> {
+        let family = match &self.attributes.mp_unreach {
+            Some(unreach) => unreach.family,
+            None => Family::Ipv4Unicast,
+        };
+        (*self == Self::end_of_rib(family)).then_some(family)
+    }
+
     /// The whole message. The caller keeps it within
-    /// [`MAX_MESSAGE_LEN`](super::MAX_MESSAGE_LEN).
+    /// [`Dialect::max_message_len`].
     #[must_use]
     pub fn emit(&self, dialect: Dialect) -> Bytes {
         emit(Kind::Update, |out| {

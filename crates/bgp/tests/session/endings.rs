@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use vipd_bgp::wire::{Code, Notification};
-use vipd_bgp::{Direction, Event, Input, PeerConfig, State, StopReason};
+use vipd_bgp::wire::{Capability, Code, Family, Notification, RestartCapability, keepalive};
+use vipd_bgp::{BfdMode, Direction, Event, Input, PeerConfig, State, StopReason};
 
-use crate::scripted::Scripted;
-use crate::world::{A, B, World, ebgp, routes};
+use crate::scripted::{Scripted, open_for};
+use crate::world::{A, B, World, ebgp, restart, routes};
 
 #[test]
 fn a_stop_tells_the_peer_why() {
@@ -42,7 +42,8 @@ fn a_stop_tells_the_peer_why() {
             (code, shown)
         );
         let error = world.speakers[B].session.status().last_error.unwrap().words;
-        assert_eq!(error, format!("the peer ended the connection: {shown}"));
+        let wanted = format!("the peer ended the connection: {shown}; ");
+        assert!(error.starts_with(&wanted), "{error}");
 
         world.input(A, Input::Start);
         world.run(Duration::from_secs(20));
@@ -85,7 +86,7 @@ fn notifications_are_shown_in_words() {
         2,
         7,
         &[1, 4, 0, 1, 0, 1],
-        "OPEN Message Error / Unsupported Capability (2/7)",
+        "OPEN Message Error / Unsupported Capability (2/7): IPv4 unicast",
     );
     check(
         2,
@@ -126,10 +127,197 @@ fn notifications_are_shown_in_words() {
         &[3, b'a', b'\n', 0xff],
         "Cease / Administrative Shutdown (6/2): \"a\\n\u{fffd}\"",
     );
+    check(
+        6,
+        9,
+        &[6, 2, 2, b'h', b'i'],
+        r#"Cease / Hard Reset (6/9): Cease / Administrative Shutdown (6/2): "hi""#,
+    );
+    check(6, 9, &[6], "Cease / Hard Reset (6/9)");
+    check(6, 9, &[6, 9, 6, 9, 6, 2], "Cease / Hard Reset (6/9)");
     check(6, 10, &[], "Cease / BFD Down (6/10)");
     check(8, 0, &[], "Send Hold Timer Expired (8/0)");
     check(6, 99, &[], "Cease (6/99)");
     check(77, 1, &[], "unknown error (77/1)");
+}
+
+#[test]
+fn the_end_of_a_connection_is_told_with_what_helps() {
+    let check = |notification: Notification, wanted: &str| {
+        let mut speaker = Scripted::established(ebgp().0);
+        speaker.receive(&notification.emit());
+        let words = speaker.session.status().last_error.unwrap().words;
+        let words = words
+            .strip_prefix("the peer ended the connection: ")
+            .unwrap();
+        assert!(words.contains(wanted), "{words}");
+    };
+    let plain = |code, wanted| check(Notification::new(code, []), wanted);
+    plain(
+        Code::BAD_PEER_AS,
+        "(2/2); it expects another AS than ours, which is 64496",
+    );
+    plain(Code::BAD_BGP_IDENTIFIER, "our router id 192.0.2.1");
+    plain(Code::UNACCEPTABLE_HOLD_TIME, "our hold time of 90 s");
+    plain(Code::UNSUPPORTED_VERSION, "does not speak BGP-4");
+    plain(
+        Code::UNSUPPORTED_OPTIONAL_PARAMETER,
+        "does not know capabilities",
+    );
+    plain(
+        Code::UNSUPPORTED_CAPABILITY,
+        "activate the same address families",
+    );
+    plain(Code::ROLE_MISMATCH, "insists on a role");
+    plain(Code::HOLD_TIMER_EXPIRED, "heard nothing from us");
+    plain(
+        Code::SEND_HOLD_TIMER_EXPIRED,
+        "taken in nothing of what it sends",
+    );
+    plain(
+        Code::ADMIN_SHUTDOWN,
+        "an operator has shut the session down there",
+    );
+    plain(Code::PEER_DECONFIGURED, "not configured there any more");
+    plain(Code::ADMIN_RESET, "an operator has restarted");
+    plain(
+        Code::CONNECTION_REJECTED,
+        "(6/5); it does not let this node in",
+    );
+    plain(Code::CONFIGURATION_CHANGE, "it has been reconfigured");
+    plain(Code::COLLISION, "another connection with us");
+    plain(Code::OUT_OF_RESOURCES, "no room for the session");
+    plain(Code::BFD_DOWN, "its BFD says");
+    plain(Code::MAXIMUM_PREFIXES, "it takes fewer prefixes");
+    check(
+        Notification::maximum_prefixes(Family::Ipv6Unicast, 50),
+        "it takes at most 50 prefixes of IPv6 unicast",
+    );
+    let inner = Notification::with_text(Code::PEER_DECONFIGURED, None);
+    check(
+        Notification::hard_reset(&inner),
+        "not configured there any more; it keeps none of our routes",
+    );
+    check(
+        Notification::new(
+            Code {
+                code: 77,
+                subcode: 1,
+            },
+            [],
+        ),
+        "unknown error (77/1)",
+    );
+}
+
+#[test]
+fn what_is_dangerous_about_a_session_is_told_while_it_stands() {
+    let check =
+        |sentence: &str, edit: fn(&mut PeerConfig), peer_restarts: bool, wanted: &[&str]| {
+            println!("{sentence}");
+            let (mut config, _) = ebgp();
+            edit(&mut config);
+            let mut open = open_for(&config);
+            if peer_restarts {
+                let restart = RestartCapability::default();
+                open.capabilities.push(Capability::GracefulRestart(restart));
+            }
+            let mut speaker = Scripted::connected(config);
+            assert!(speaker.session.status().warnings.is_empty());
+            speaker.receive(&open.emit());
+            speaker.receive(&keepalive());
+            let warnings = speaker.session.status().warnings;
+            assert_eq!(warnings.len(), wanted.len(), "{warnings:?}");
+            for (warning, wanted) in warnings.iter().zip(wanted) {
+                assert!(warning.contains(wanted), "{warning}");
+            }
+        };
+    let short: fn(&mut PeerConfig) = |c| c.hold_time = Duration::from_secs(30);
+    check("a short hold time", short, false, &[]);
+    check("a long hold time", |_| (), false, &["90 s and no BFD runs"]);
+    check(
+        "no hold time",
+        |c| c.hold_time = Duration::ZERO,
+        false,
+        &["never noticed"],
+    );
+    check(
+        "a long hold time with BFD",
+        |c| c.bfd = BfdMode::On,
+        false,
+        &[],
+    );
+    check(
+        "no hold time with BFD",
+        |c| (c.hold_time, c.bfd) = (Duration::ZERO, BfdMode::On),
+        false,
+        &[],
+    );
+    let restarts: fn(&mut PeerConfig) = |c| {
+        c.hold_time = Duration::from_secs(9);
+        c.graceful_restart = Some(restart(Duration::from_secs(120)));
+    };
+    check(
+        "a peer without graceful restart",
+        restarts,
+        false,
+        &["routes flap"],
+    );
+    check(
+        "graceful restart without BFD",
+        restarts,
+        true,
+        &["for up to 129 s after it has died"],
+    );
+    check(
+        "graceful restart with BFD",
+        |c| {
+            c.graceful_restart = Some(restart(Duration::from_secs(120)));
+            c.bfd = BfdMode::On;
+        },
+        true,
+        &[],
+    );
+}
+
+#[test]
+fn the_status_tells_the_connection_and_its_timers() {
+    let secs = Duration::from_secs;
+    let mut speaker = Scripted::new(ebgp().0);
+    let status = speaker.session.status();
+    assert_eq!(
+        (status.connection, status.deadlines),
+        (None, Default::default())
+    );
+    speaker.connect_by(Direction::Incoming);
+    let status = speaker.session.status();
+    let local = "192.0.2.1".parse().unwrap();
+    assert_eq!(status.connection, Some((Direction::Incoming, local)));
+    assert_eq!(status.deadlines.hold, Some(speaker.now + secs(60)));
+    assert_eq!(
+        (status.deadlines.keepalive, status.deadlines.send_hold),
+        (None, None)
+    );
+
+    let mut speaker = Scripted::established(ebgp().0);
+    let deadlines = speaker.session.status().deadlines;
+    let in_secs =
+        |deadline: Option<std::time::Instant>| (deadline.unwrap() - speaker.now).as_secs();
+    assert_eq!(
+        (in_secs(deadlines.hold), in_secs(deadlines.send_hold)),
+        (90, 480)
+    );
+    assert!(
+        (22..=30).contains(&in_secs(deadlines.keepalive)),
+        "{deadlines:?}"
+    );
+    let reason = StopReason::AdminShutdown;
+    speaker.input(Input::Stop { reason, text: None });
+    let status = speaker.session.status();
+    assert_eq!(
+        (status.connection, status.deadlines),
+        (None, Default::default())
+    );
 }
 
 #[test]

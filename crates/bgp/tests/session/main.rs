@@ -6,9 +6,17 @@
     reason = "in a test a panic is the report"
 )]
 
+mod attributes;
+mod bfd;
 mod chaos;
 mod endings;
+mod extended;
+mod limits;
+mod net;
 mod opening;
+mod reconfigure;
+mod refresh;
+mod restart;
 mod routes;
 mod scripted;
 mod timers;

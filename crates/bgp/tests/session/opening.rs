@@ -7,7 +7,7 @@ use vipd_bgp::wire::{Capability, Code, Family, Message, Open, keepalive};
 use vipd_bgp::{ConfigError, Direction, Event, Input, PeerConfig, Session, State, StopReason};
 
 use crate::scripted::{Scripted, open_for};
-use crate::world::{A, B, World, ebgp, ibgp};
+use crate::world::{A, B, World, ebgp, ibgp, restart};
 
 #[test]
 fn two_speakers_establish_a_session() {
@@ -421,8 +421,8 @@ fn our_open_says_what_is_configured() {
             assert_eq!(open.capabilities.len(), capabilities);
         };
     let (plain, wide) = (ebgp().0, ibgp().0);
-    check("an AS of two octets", plain.clone(), 64496, 90, 4);
-    check("an AS of four octets", wide, 23456, 90, 4);
+    check("an AS of two octets", plain.clone(), 64496, 90, 6);
+    check("an AS of four octets", wide, 23456, 90, 6);
     check(
         "one family and no hold timer",
         PeerConfig {
@@ -432,7 +432,7 @@ fn our_open_says_what_is_configured() {
         },
         64496,
         0,
-        3,
+        5,
     );
 }
 
@@ -496,10 +496,30 @@ fn a_configuration_that_cannot_work_is_refused() {
         |c| c.hold_time = Duration::from_millis(3500),
         ConfigError::HoldTime(Duration::from_millis(3500)),
     );
+    check(
+        "a send hold time as long as the hold time",
+        |c| c.send_hold_time = Some(Duration::from_secs(90)),
+        ConfigError::SendHoldTime(secs(90)),
+    );
+    check(
+        "a restart time of more than twelve bits",
+        |c| c.graceful_restart = Some(restart(Duration::from_secs(4096))),
+        ConfigError::RestartTime(secs(4096)),
+    );
+    check(
+        "a restart time in fractions",
+        |c| c.graceful_restart = Some(restart(Duration::from_millis(1500))),
+        ConfigError::RestartTime(Duration::from_millis(1500)),
+    );
     check("no family", |c| c.families.clear(), ConfigError::NoFamily);
     check(
         "no pause",
         |c| c.retry_min = Duration::ZERO,
+        ConfigError::Retry,
+    );
+    check(
+        "no pause after too many prefixes",
+        |c| c.max_prefixes_pause = Duration::ZERO,
         ConfigError::Retry,
     );
     check(

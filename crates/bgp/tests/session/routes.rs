@@ -1,235 +1,17 @@
 //! What a peer is told of our routes, and that it is told once.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use vipd_bgp::wire::{
-    AsPath, Attributes, Capability, Community, Family, LargeCommunity, MAX_MESSAGE_LEN, MpReach,
-    Origin, RouteRefresh, Update,
-};
+use vipd_bgp::wire::{Community, Family, MAX_MESSAGE_LEN, Update};
 use vipd_bgp::{Direction, Input, PeerConfig, Route, Routes, Unsent};
 
 use crate::scripted::{Scripted, open_for};
-use crate::world::{A, B, World, ebgp, ibgp, routes};
+use crate::world::{A, B, World, ebgp, many_routes, routes};
 
 const V4: &str = "203.0.113.1/32";
 const V6: &str = "2001:db8::1/128";
-
-#[test]
-fn attributes_are_rendered_for_the_kind_of_peer() {
-    let check =
-        |sentence: &str, config: PeerConfig, narrow: bool, route: Route, wanted: Attributes| {
-            println!("{sentence}");
-            let mut open = open_for(&config);
-            if narrow {
-                open.capabilities
-                    .retain(|c| !matches!(c, Capability::FourOctetAs(_)));
-            }
-            let mut speaker = Scripted::established_with(config, &open);
-            speaker
-                .session
-                .set_routes(Routes::from([(V4.parse().unwrap(), route.into())]));
-            let updates = speaker.updates();
-            let announced = vec![V4.parse().unwrap()];
-            assert_eq!(
-                updates,
-                [Update {
-                    withdrawn: vec![],
-                    attributes: wanted,
-                    announced
-                }]
-            );
-        };
-    let own = "192.0.2.1".parse().ok();
-    let plain = |asn, times| Attributes {
-        origin: Some(Origin::Igp),
-        as_path: Some(AsPath::repeated(asn, times)),
-        next_hop: own,
-        ..Attributes::default()
-    };
-    let (ebgp, ibgp) = (ebgp().0, ibgp().0);
-    let wide = PeerConfig {
-        local_as: 65550,
-        ..ebgp.clone()
-    };
-
-    check(
-        "eBGP",
-        ebgp.clone(),
-        false,
-        Route::default(),
-        plain(64496, 1),
-    );
-    check(
-        "iBGP: empty path, local preference",
-        ibgp.clone(),
-        false,
-        Route {
-            prepend: 3,
-            ..Route::default()
-        },
-        Attributes {
-            local_pref: Some(100),
-            ..plain(65536, 0)
-        },
-    );
-    check(
-        "everything on iBGP",
-        ibgp,
-        false,
-        everything(),
-        Attributes {
-            local_pref: Some(200),
-            ..rendered(plain(65536, 0))
-        },
-    );
-    check(
-        "everything on eBGP",
-        ebgp.clone(),
-        false,
-        everything(),
-        rendered(plain(64496, 3)),
-    );
-    check(
-        "the longest path",
-        ebgp.clone(),
-        false,
-        Route {
-            prepend: 255,
-            ..Route::default()
-        },
-        plain(64496, 256),
-    );
-    check(
-        "a path of two octets",
-        ebgp.clone(),
-        true,
-        Route::default(),
-        plain(64496, 1),
-    );
-    check(
-        "a wide AS towards a peer of two octets",
-        wide.clone(),
-        true,
-        Route {
-            prepend: 1,
-            ..Route::default()
-        },
-        Attributes {
-            as4_path: Some(AsPath::repeated(65550, 2)),
-            ..plain(23456, 2)
-        },
-    );
-    check(
-        "a wide AS towards a peer of four octets",
-        wide,
-        false,
-        Route::default(),
-        plain(65550, 1),
-    );
-    check(
-        "a configured next hop",
-        PeerConfig {
-            next_hop_v4: "192.0.2.77".parse().ok(),
-            ..ebgp.clone()
-        },
-        false,
-        Route::default(),
-        Attributes {
-            next_hop: "192.0.2.77".parse().ok(),
-            ..plain(64496, 1)
-        },
-    );
-    check(
-        "the route's own next hop is before the configured one",
-        PeerConfig {
-            next_hop_v4: "192.0.2.77".parse().ok(),
-            ..ebgp
-        },
-        false,
-        Route {
-            next_hop: "192.0.2.88".parse().ok(),
-            ..Route::default()
-        },
-        Attributes {
-            next_hop: "192.0.2.88".parse().ok(),
-            ..plain(64496, 1)
-        },
-    );
-}
-
-fn everything() -> Route {
-    Route {
-        next_hop: None,
-        med: Some(50),
-        local_pref: Some(200),
-        prepend: 2,
-        origin: Origin::Incomplete,
-        communities: vec!["64496:1".parse().unwrap(), "no-export".parse().unwrap()],
-        extended_communities: vec![],
-        large_communities: vec!["64496:2:3".parse().unwrap()],
-    }
-}
-
-fn rendered(plain: Attributes) -> Attributes {
-    Attributes {
-        origin: Some(Origin::Incomplete),
-        med: Some(50),
-        communities: vec![Community(64496 << 16 | 1), Community(0xffff_ff01)],
-        large_communities: vec![LargeCommunity {
-            global: 64496,
-            local1: 2,
-            local2: 3,
-        }],
-        ..plain
-    }
-}
-
-#[test]
-fn ipv6_travels_in_the_multiprotocol_attributes() {
-    let next_hop: IpAddr = "2001:db8::a".parse().unwrap();
-    let local_v6 = "2001:db8::a".parse().ok();
-    let config = PeerConfig {
-        next_hop_v6: local_v6,
-        ..ebgp().0
-    };
-    let mut speaker = Scripted::established(config);
-    speaker.session.set_routes(routes(&[V6]));
-    let updates = speaker.updates();
-    let prefixes: Vec<IpNet> = vec![V6.parse().unwrap()];
-    let reach = MpReach {
-        family: Family::Ipv6Unicast,
-        next_hop,
-        link_local: None,
-        prefixes: prefixes.clone(),
-    };
-    let attributes = Attributes {
-        origin: Some(Origin::Igp),
-        as_path: Some(AsPath::repeated(64496, 1)),
-        mp_reach: Some(reach),
-        ..Attributes::default()
-    };
-    assert_eq!(
-        updates,
-        [Update {
-            attributes,
-            ..Update::default()
-        }]
-    );
-
-    speaker.session.set_routes(routes(&[]));
-    let updates = speaker.updates();
-    let [update] = &updates[..] else {
-        panic!("{updates:?}")
-    };
-    assert_eq!(
-        update.attributes.mp_unreach.as_ref().unwrap().prefixes,
-        prefixes
-    );
-    assert_eq!(update.attributes.origin, None);
-}
 
 #[test]
 fn an_ipv6_session_carries_both_families() {
@@ -321,9 +103,29 @@ fn a_route_that_cannot_be_sent_says_why() {
     check(
         "too many communities",
         V4,
-        config,
+        config.clone(),
         many,
         Unsent::TooManyCommunities(2004),
+    );
+    let path = |asns: &[u32]| Route {
+        as_path: asns.to_vec(),
+        ..Route::default()
+    };
+    let path_check = |sentence, asns: &[u32], why| {
+        check(sentence, V4, config.clone(), path(asns), why);
+    };
+    path_check(
+        "our own AS in the path",
+        &[64510, 64496],
+        Unsent::AsLoop(64496),
+    );
+    path_check("the peer's AS in the path", &[64497], Unsent::AsLoop(64497));
+    path_check("AS 0 in the path", &[0], Unsent::ReservedAs(0));
+    path_check("AS_TRANS in the path", &[23456], Unsent::ReservedAs(23456));
+    path_check(
+        "a path that is too long",
+        &[64510; 65],
+        Unsent::AsPathTooLong(65),
     );
 }
 
@@ -500,68 +302,6 @@ fn many_prefixes_share_few_messages() {
     });
     speaker.session.set_routes(distinct.collect());
     assert_eq!(speaker.updates().len(), 10_000);
-}
-
-fn many_routes(count: u32) -> Routes {
-    let route = Arc::new(Route::default());
-    let prefix = |n: u32| -> IpNet {
-        let text = match n % 2 {
-            0 => format!("10.{}.{}.{}/32", n >> 16 & 255, n >> 8 & 255, n & 255),
-            _ => format!("2001:db8::{n:x}/128"),
-        };
-        text.parse().unwrap()
-    };
-    (0..count)
-        .map(|n| (prefix(n), Arc::clone(&route)))
-        .collect()
-}
-
-#[test]
-fn a_route_refresh_brings_one_family_again() {
-    let mut speaker = Scripted::established(PeerConfig {
-        next_hop_v6: "2001:db8::a".parse().ok(),
-        ..ebgp().0
-    });
-    speaker.session.set_routes(routes(&[V4, V6]));
-    let first = speaker.updates();
-    assert_eq!(first.len(), 2);
-    let refresh = |family| RouteRefresh::new(family).emit();
-
-    speaker.receive(&refresh(Family::Ipv6Unicast));
-    assert_eq!(speaker.updates(), first[1..]);
-    speaker.receive(&refresh(Family::Ipv4Unicast));
-    assert_eq!(speaker.updates(), first[..1]);
-
-    println!("asked for twice before it could be sent: sent once");
-    speaker.receive(&refresh(Family::Ipv4Unicast));
-    speaker.receive(&refresh(Family::Ipv4Unicast));
-    assert_eq!(speaker.updates(), first[..1]);
-
-    println!("a prefix withdrawn meanwhile is withdrawn");
-    speaker.receive(&refresh(Family::Ipv4Unicast));
-    speaker.session.set_routes(routes(&[V6]));
-    let updates = speaker.updates();
-    assert_eq!(updates.len(), 1);
-    assert_eq!(updates[0].withdrawn, [V4.parse::<IpNet>().unwrap()]);
-
-    println!("other families and subtypes are ignored");
-    speaker.receive(
-        &RouteRefresh {
-            afi: 25,
-            subtype: 0,
-            safi: 65,
-        }
-        .emit(),
-    );
-    speaker.receive(
-        &RouteRefresh {
-            afi: 2,
-            subtype: 1,
-            safi: 1,
-        }
-        .emit(),
-    );
-    assert_eq!(speaker.updates(), []);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use vipd_bgp::wire::{Capability, Dialect, Family, Message, Notification, Open, Update, keepalive};
-use vipd_bgp::{Action, Direction, Event, Input, PeerConfig, Session, State};
+use vipd_bgp::{Action, Direction, Event, Input, PeerConfig, Reconfigured, Session, State};
 
 use crate::world::decode;
 
@@ -31,6 +31,7 @@ impl Scripted {
         let dialect = Dialect {
             four_octet_as: true,
             internal: config.is_internal(),
+            extended_messages: true,
         };
         let session = Session::new(config, 7).expect("the test's configuration is good");
         let now = Instant::now();
@@ -92,6 +93,15 @@ impl Scripted {
         self.input(Input::Received { direction, bytes });
     }
 
+    /// Changes the configuration by `edit`.
+    pub fn reconfigure(&mut self, edit: impl FnOnce(&mut PeerConfig)) -> Reconfigured {
+        let mut config = self.session.config().clone();
+        edit(&mut config);
+        let outcome = self.session.reconfigure(config, self.now);
+        self.drain();
+        outcome.expect("the test's configuration is good")
+    }
+
     pub fn input(&mut self, input: Input<'_>) {
         self.session.handle(input, self.now);
         self.drain();
@@ -118,7 +128,9 @@ impl Scripted {
     }
 
     pub fn sent_bytes(&mut self) -> Vec<Bytes> {
-        std::iter::from_fn(|| self.session.poll_transmit(OUT)).collect()
+        let sent = std::iter::from_fn(|| self.session.poll_transmit(OUT)).collect();
+        self.drain();
+        sent
     }
 
     /// The UPDATEs among all messages that are ready to be written.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use vipd_bgp::wire::{Code, Message, keepalive};
-use vipd_bgp::{Input, PeerConfig, State};
+use vipd_bgp::{Direction, Input, PeerConfig, State};
 
 use crate::scripted::{Scripted, open_for};
 use crate::world::{A, B, World, ebgp};
@@ -71,10 +71,55 @@ fn a_peer_that_accepts_but_never_speaks_is_dropped() {
 }
 
 #[test]
+fn a_peer_that_takes_nothing_in_is_dropped_after_the_send_hold_time() {
+    let check = |hold_time: u64, send_hold_time: Option<u64>, wanted: Option<u64>| {
+        let config = PeerConfig {
+            hold_time: secs(hold_time),
+            send_hold_time: send_hold_time.map(secs),
+            ..ebgp().0
+        };
+        let mut open = open_for(&config);
+        open.hold_time = 65535;
+        let mut speaker = Scripted::established_with(config, &open);
+        let live = |speaker: &mut Scripted, limit: u64, writes: bool| {
+            let begun = speaker.now;
+            while speaker.session.state() == State::Established {
+                if speaker.now - begun > secs(limit) {
+                    return None;
+                }
+                speaker.advance(secs(1));
+                speaker.receive(&keepalive());
+                if writes {
+                    speaker.session.wrote(Direction::Outgoing, speaker.now);
+                }
+            }
+            Some((speaker.now - begun).as_secs())
+        };
+        assert_eq!(live(&mut speaker, 3_000, true), None, "{}", speaker.dump());
+        assert_eq!(
+            live(&mut speaker, 3_000, false),
+            wanted,
+            "{}",
+            speaker.dump()
+        );
+        if wanted.is_some() {
+            assert_eq!(speaker.last_words[0].code, Code::SEND_HOLD_TIMER_EXPIRED);
+            let words = speaker.session.status().last_error.unwrap().words;
+            assert!(words.starts_with("send hold timer expired"), "{words}");
+            assert_eq!(speaker.session.state(), State::Active);
+        }
+    };
+    check(90, None, Some(480));
+    check(600, None, Some(1_200));
+    check(90, Some(91), Some(91));
+    check(0, None, None);
+}
+
+#[test]
 fn keepalives_do_not_pile_up_while_the_socket_is_full() {
     let (config, _) = ebgp();
     let mut speaker = Scripted::established(config);
-    for _ in 0..100 {
+    for _ in 0..7 {
         speaker.advance(secs(60));
         speaker.receive(&keepalive());
     }

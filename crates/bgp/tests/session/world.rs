@@ -4,8 +4,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use vipd_bgp::wire::{Dialect, Message, Notification};
-use vipd_bgp::{Action, Direction, Event, Input, PeerConfig, Route, Routes, Session, State};
+use vipd_bgp::wire::{Dialect, Family, Message, Notification};
+use vipd_bgp::{
+    Action, Direction, Event, GracefulRestart, Input, PeerConfig, Route, Routes, Session, State,
+};
 
 pub const A: usize = 0;
 pub const B: usize = 1;
@@ -108,6 +110,8 @@ impl World {
                 for direction in Direction::ALL {
                     if let Some(bytes) = self.speakers[side].session.poll_transmit(direction) {
                         busy = true;
+                        let now = self.now;
+                        self.speakers[side].session.wrote(direction, now);
                         self.deliver(side, direction, &bytes);
                     }
                 }
@@ -244,6 +248,7 @@ impl Speaker {
         let before_open = Dialect {
             four_octet_as: true,
             internal,
+            extended_messages: true,
         };
         self.session
             .status()
@@ -286,10 +291,34 @@ pub fn ibgp() -> (PeerConfig, PeerConfig) {
     )
 }
 
+/// A restart of this process, whose forwarding survived.
+pub fn restart(restart_time: Duration) -> GracefulRestart {
+    GracefulRestart {
+        restart_time,
+        restarting: true,
+        forwarding: Family::ALL.into(),
+    }
+}
+
 /// Plain routes.
 pub fn routes(prefixes: &[&str]) -> Routes {
     let route = |prefix: &&str| (prefix.parse().unwrap(), Route::default().into());
     prefixes.iter().map(route).collect()
+}
+
+/// Plain routes, of both families in turn.
+pub fn many_routes(count: u32) -> Routes {
+    let route = std::sync::Arc::new(Route::default());
+    let prefix = |n: u32| -> ipnet::IpNet {
+        let text = match n % 2 {
+            0 => format!("10.{}.{}.{}/32", n >> 16 & 255, n >> 8 & 255, n & 255),
+            _ => format!("2001:db8::{n:x}/128"),
+        };
+        text.parse().unwrap()
+    };
+    (0..count)
+        .map(|n| (prefix(n), std::sync::Arc::clone(&route)))
+        .collect()
 }
 
 fn dialler(side: usize, direction: Direction) -> usize {

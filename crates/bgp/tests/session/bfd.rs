@@ -1,0 +1,206 @@
+//! BFD ends sessions (RFC 9384), and in strict mode they wait for it.
+
+use std::time::Duration;
+
+use vipd_bgp::wire::{Capability, Code, Message, Open, keepalive};
+use vipd_bgp::{Bfd, BfdMode, Input, PeerConfig, State};
+
+use crate::scripted::{Scripted, open_for};
+use crate::world::{A, B, World, ebgp, routes};
+
+fn with(bfd: BfdMode) -> PeerConfig {
+    PeerConfig { bfd, ..ebgp().0 }
+}
+
+#[test]
+fn bfd_that_goes_down_ends_a_session_and_nothing_else_does() {
+    let check = |sentence: &str, mode, says: &[Bfd], ends: bool| {
+        println!("{sentence}");
+        let mut speaker = Scripted::connected(with(mode));
+        let (first, then) = says.split_first().unwrap();
+        speaker.input(Input::Bfd(*first));
+        speaker.receive(&open_for(&ebgp().0).emit());
+        speaker.receive(&keepalive());
+        assert_eq!(
+            speaker.session.state(),
+            State::Established,
+            "{}",
+            speaker.dump()
+        );
+        for says in then {
+            speaker.input(Input::Bfd(*says));
+        }
+        let state = if ends {
+            State::Active
+        } else {
+            State::Established
+        };
+        assert_eq!(speaker.session.state(), state, "{}", speaker.dump());
+        if ends {
+            assert_eq!(speaker.last_words[0].code, Code::BFD_DOWN);
+            let words = speaker.session.status().last_error.unwrap().words;
+            assert_eq!(words, "BFD says that the way to the peer is gone");
+        }
+    };
+    let (up, down, off) = (Bfd::Up, Bfd::Down, Bfd::AdminDown);
+    for mode in [BfdMode::On, BfdMode::Strict] {
+        check("it was up", mode, &[up, down], true);
+        check(
+            "the peer's operator has turned it off",
+            mode,
+            &[up, off],
+            false,
+        );
+        check(
+            "it begins anew after that",
+            mode,
+            &[up, off, down, up],
+            false,
+        );
+        check("and fails then", mode, &[up, off, down, up, down], true);
+    }
+    check("it has never been up", BfdMode::On, &[down, down], false);
+    check("it comes up late", BfdMode::On, &[down, up], false);
+    check("it has no say", BfdMode::Off, &[up, down], false);
+}
+
+/// What was sent, by name.
+fn names(speaker: &mut Scripted) -> Vec<&'static str> {
+    let name = |message: &Message| match message {
+        Message::Open(_) => "OPEN",
+        Message::Keepalive => "KEEPALIVE",
+        Message::Update(..) => "UPDATE",
+        _ => "other",
+    };
+    speaker.sent().iter().map(name).collect()
+}
+
+#[test]
+fn in_strict_mode_a_session_waits_in_open_confirm_without_its_consent() {
+    let check = |sentence: &str, consent_first: bool, says: &[Bfd]| {
+        println!("{sentence}");
+        let mut speaker = Scripted::connected(with(BfdMode::Strict));
+        speaker.session.set_routes(routes(&["203.0.113.1/32"]));
+        speaker.receive(&open_for(&ebgp().0).emit());
+        if consent_first {
+            speaker.receive(&keepalive());
+            speaker.receive(&keepalive());
+        }
+        for says in says {
+            speaker.input(Input::Bfd(*says));
+        }
+        speaker.advance(Duration::from_secs(80));
+        assert_eq!(
+            speaker.session.state(),
+            State::OpenConfirm,
+            "{}",
+            speaker.dump()
+        );
+        assert_eq!(names(&mut speaker), ["OPEN"]);
+
+        speaker.input(Input::Bfd(Bfd::Up));
+        if !consent_first {
+            assert_eq!(speaker.session.state(), State::OpenConfirm);
+            speaker.receive(&keepalive());
+        }
+        assert_eq!(
+            speaker.session.state(),
+            State::Established,
+            "{}",
+            speaker.dump()
+        );
+        assert_eq!(names(&mut speaker), ["KEEPALIVE", "UPDATE"]);
+        speaker.advance(Duration::from_secs(89));
+        assert_eq!(
+            speaker.session.state(),
+            State::Established,
+            "the hold time is whole"
+        );
+    };
+    check("the peer agrees meanwhile", true, &[]);
+    check("the peer agrees afterwards", false, &[]);
+    check(
+        "the peer's operator has turned it off",
+        true,
+        &[Bfd::AdminDown],
+    );
+    check("it is down", true, &[Bfd::Down, Bfd::Down]);
+}
+
+#[test]
+fn the_wait_for_bfd_ends_after_the_hold_time() {
+    for (hold_time, secs) in [(90, 90), (3, 3), (0, 60)] {
+        let mut open = open_for(&ebgp().0);
+        open.hold_time = hold_time;
+        let mut speaker = Scripted::connected(with(BfdMode::Strict));
+        speaker.receive(&open.emit());
+        for _ in 0..secs - 1 {
+            speaker.advance(Duration::from_secs(1));
+            speaker.receive(&keepalive());
+        }
+        assert_eq!(
+            speaker.session.state(),
+            State::OpenConfirm,
+            "{}",
+            speaker.dump()
+        );
+        speaker.advance(Duration::from_secs(1));
+        assert_eq!(speaker.session.state(), State::Active, "{}", speaker.dump());
+        assert_eq!(speaker.last_words[0].code, Code::BFD_DOWN);
+        let words = speaker.session.status().last_error.unwrap().words;
+        assert!(
+            words.starts_with("BFD with the peer does not come up"),
+            "{words}"
+        );
+    }
+}
+
+#[test]
+fn two_speakers_in_strict_mode_come_up_with_bfd_and_go_down_with_it() {
+    for (mode_b, both) in [(BfdMode::Strict, true), (BfdMode::Off, false)] {
+        let (_, b) = ebgp();
+        let mut world = World::new(with(BfdMode::Strict), PeerConfig { bfd: mode_b, ..b });
+        world.input(A, Input::Start);
+        world.input(B, Input::Start);
+        world.run(Duration::from_secs(600));
+        for side in [A, B] {
+            assert_eq!(
+                world.speakers[side].session.status().established_count,
+                0,
+                "{}",
+                world.dump()
+            );
+        }
+        for says in [Bfd::Up, Bfd::Down] {
+            world.input(A, Input::Bfd(says));
+            world.input(B, Input::Bfd(says));
+            world.run(Duration::from_secs(100));
+            let state = world.speakers[A].session.state();
+            assert_eq!(
+                state == State::Established,
+                says == Bfd::Up,
+                "{}",
+                world.dump()
+            );
+            if says == Bfd::Up {
+                let agreed = world.speakers[A].session.status().agreed.unwrap();
+                assert_eq!(agreed.bfd_strict, both);
+            }
+        }
+    }
+}
+
+#[test]
+fn strict_mode_is_offered() {
+    for (mode, wanted) in [
+        (BfdMode::Off, false),
+        (BfdMode::On, false),
+        (BfdMode::Strict, true),
+    ] {
+        let sent = Scripted::connected(with(mode)).sent();
+        let [Message::Open(Open { capabilities, .. })] = &sent[..] else {
+            panic!("{sent:?}");
+        };
+        assert_eq!(capabilities.contains(&Capability::BfdStrict), wanted);
+    }
+}
