@@ -24,6 +24,8 @@ pub const SLICE: u32 = 250_000;
 const SLICES: u32 = 3;
 /// Slices at which it ends, however disturbed they were.
 const MOST_SLICES: u32 = 12;
+/// Times that a case is measured in a round until one was undisturbed.
+const PASSES: u32 = 4;
 /// Packets before, to fill the caches with what the case needs.
 const WARM_UP: u32 = 100_000;
 /// Flows that are recorded where flows are.
@@ -72,9 +74,9 @@ pub struct Stage {
     pub wrapper: Vec<f64>,
     /// The quickest of them, by what it has to do.
     quickest: BTreeMap<Shape, f64>,
-    /// Measurements, and those with an undisturbed slice.
-    measurements: u32,
-    quiet: u32,
+    /// Measurements, and those without an undisturbed slice.
+    measurements: usize,
+    disturbed: usize,
 }
 
 impl Stage {
@@ -87,7 +89,7 @@ impl Stage {
             wrapper: Vec::new(),
             quickest: BTreeMap::new(),
             measurements: 0,
-            quiet: 0,
+            disturbed: 0,
         };
         for target in cases.iter().map(|measured| measured.case.target) {
             if !stage.floors.contains_key(&target) && !stage.planes.contains_key(&target) {
@@ -117,7 +119,7 @@ impl Stage {
 
     /// Which part of the measurements was disturbed all the time.
     pub fn disturbed(&self) -> f64 {
-        1.0 - f64::from(self.quiet) / f64::from(self.measurements)
+        self.disturbed as f64 / self.measurements as f64
     }
 
     /// What the kernel says of the target's program.
@@ -172,26 +174,47 @@ impl Stage {
         Ok(steps)
     }
 
-    /// Measures every case once.
+    /// Measures every case once. What others disturb throughout is measured again
+    /// at the end of the round, when they may have gone, and counts instead.
     pub fn round(&mut self, cases: &mut [Measured]) -> Result<()> {
-        for measured in cases {
-            let before = self.counted(&measured.case);
-            let made = measured.plan.made;
-            let nanos = self.measure(measured)?;
-            measured.nanos.push(nanos);
-            if let (Some(before), Some(after)) = (before, self.counted(&measured.case)) {
-                let packets = measured.plan.made - made;
-                measured.case.check_count(after - before, packets)?;
+        self.measurements += cases.len();
+        let mut due: Vec<_> = cases.iter_mut().collect();
+        for pass in 0..PASSES {
+            let mut disturbed = Vec::new();
+            for measured in due {
+                let (nanos, is_quiet) = self.measure_counted(measured)?;
+                if pass > 0 {
+                    measured.nanos.pop();
+                }
+                measured.nanos.push(nanos);
+                if !is_quiet {
+                    disturbed.push(measured);
+                }
             }
+            due = disturbed;
         }
+        self.disturbed += due.len();
         Ok(())
+    }
+
+    /// Measures a case, and makes sure that its packets met what they should.
+    fn measure_counted(&mut self, measured: &mut Measured) -> Result<(f64, bool)> {
+        let before = self.counted(&measured.case);
+        let made = measured.plan.made;
+        let found = self.measure(measured)?;
+        if let (Some(before), Some(after)) = (before, self.counted(&measured.case)) {
+            let packets = measured.plan.made - made;
+            measured.case.check_count(after - before, packets)?;
+        }
+        Ok(found)
     }
 
     /// Measures a case in slices, of which the quickest counts: what disturbs a
     /// processor only ever takes time. Between them the wrapper is measured
     /// alone. When it is slower than it can be, somebody is in the way, perhaps
-    /// on the other half of the core, and more slices are taken.
-    fn measure(&mut self, measured: &mut Measured) -> Result<f64> {
+    /// on the other half of the core, and more slices are taken. Says too whether
+    /// any of them was undisturbed.
+    fn measure(&mut self, measured: &mut Measured) -> Result<(f64, bool)> {
         let Measured {
             case, frame, plan, ..
         } = measured;
@@ -215,10 +238,8 @@ impl Stage {
             quiet += u32::from(next.max(alone) < 1.05 * self.quickest[&shape(plan)]);
             alone = next;
         }
-        self.quiet += u32::from(quiet > 0);
-        self.measurements += 1;
         self.wrapper.push(nothing);
-        Ok(least - nothing)
+        Ok((least - nothing, quiet > 0))
     }
 
     /// What the wrapper costs with a program that does nothing.
