@@ -188,6 +188,11 @@ fn an_end_of_rib_is_known_from_other_updates() {
         more.attributes.med = Some(1);
         assert_eq!(more.ended_family(), None);
     }
+    let of_another = framed(2, &[0, 0, 0, 6, 0x80, 15, 3, 0, 25, 65]);
+    let Message::Update(read, faults) = decode(&of_another, WIDE) else {
+        panic!("{of_another:?}");
+    };
+    assert_eq!((read.ended_family(), faults), (None, vec![]));
 }
 
 /// One message of each type, with all there is in it.
@@ -251,6 +256,7 @@ fn samples() -> Vec<Bytes> {
             family,
             prefixes: v6,
         }),
+        other_family: false,
     };
     let update = Update {
         withdrawn: v4.clone(),
@@ -406,6 +412,7 @@ fn attributes(asn: BoxedStrategy<u32>) -> impl Strategy<Value = Attributes> {
             large_communities: communities.2,
             mp_reach,
             mp_unreach,
+            other_family: false,
         })
 }
 

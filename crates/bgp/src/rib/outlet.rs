@@ -178,6 +178,7 @@ impl Outlet {
             large_communities: route.large_communities.clone(),
             mp_reach,
             mp_unreach: None,
+            other_family: false,
         }
     }
 }

@@ -8,7 +8,7 @@
 
 use std::time::Instant;
 
-use super::connection::Stage;
+use super::connection::{Connection, Stage};
 use super::liveness::OPEN_WAIT;
 use super::timer::Timer;
 use super::{Agreed, Bfd, BfdMode, Direction, Retreat, Session};
@@ -64,10 +64,17 @@ impl Session {
         }
     }
 
-    /// Only a session that stands is ended: others have nothing to lose, and
-    /// BFD may be what is late.
+    /// A session that stands is ended, and in strict mode one that has our
+    /// consent already. Others have nothing to lose, and BFD may be what is
+    /// late.
     fn bfd_down(&mut self, now: Instant) {
-        if self.established_at.is_some() {
+        let strict = self.config.bfd == BfdMode::Strict;
+        let is_hit = |connection: &Connection| match connection.stage {
+            Stage::OpenSent => false,
+            Stage::OpenConfirm(_) => strict && !connection.withheld,
+            Stage::Established(_) => true,
+        };
+        if self.connections.iter().flatten().any(is_hit) {
             let words = "BFD says that the way to the peer is gone";
             self.cease_all(&Notification::new(Code::BFD_DOWN, []), false, now);
             self.note_error(words.to_owned(), now);

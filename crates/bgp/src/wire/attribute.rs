@@ -37,6 +37,9 @@ pub struct Attributes {
     pub mp_reach: Option<MpReach>,
     /// MP_UNREACH_NLRI, if of a family this speaker knows.
     pub mp_unreach: Option<MpUnreach>,
+    /// One of these two came for another family. It is not kept, and never
+    /// written.
+    pub other_family: bool,
 }
 
 /// How a route came into BGP.
@@ -325,10 +328,12 @@ impl Attributes {
             }
             MP_REACH => {
                 self.mp_reach = MpReach::parse(&mut reader)?;
+                self.other_family |= self.mp_reach.is_none();
                 (true, TreatAsWithdraw)
             }
             MP_UNREACH => {
                 self.mp_unreach = MpUnreach::parse(&mut reader)?;
+                self.other_family |= self.mp_unreach.is_none();
                 (true, TreatAsWithdraw)
             }
             _ => (true, AttributeDiscard),

@@ -64,6 +64,25 @@ fn bfd_that_goes_down_ends_a_session_and_nothing_else_does() {
     check("it has no say", BfdMode::Off, &[up, down], false);
 }
 
+#[test]
+fn bfd_that_goes_down_before_the_peer_agrees_counts_in_strict_mode_only() {
+    for (mode, state) in [
+        (BfdMode::Strict, State::Active),
+        (BfdMode::On, State::OpenConfirm),
+        (BfdMode::Off, State::OpenConfirm),
+    ] {
+        let mut speaker = Scripted::connected(with(mode));
+        speaker.input(Input::Bfd(Bfd::Up));
+        speaker.receive(&open_for(&ebgp().0).emit());
+        assert_eq!(speaker.session.state(), State::OpenConfirm);
+        speaker.input(Input::Bfd(Bfd::Down));
+        assert_eq!(speaker.session.state(), state, "{}", speaker.dump());
+        let codes: Vec<Code> = speaker.last_words.iter().map(|n| n.code).collect();
+        let said = state == State::Active;
+        assert_eq!(codes, vec![Code::BFD_DOWN; usize::from(said)]);
+    }
+}
+
 /// What was sent, by name.
 fn names(speaker: &mut Scripted) -> Vec<&'static str> {
     let name = |message: &Message| match message {
