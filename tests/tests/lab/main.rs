@@ -8,6 +8,7 @@ mod flows;
 mod forwarding;
 mod holding;
 mod interfaces;
+mod interop;
 mod loading;
 mod looking;
 mod old_kernel;
