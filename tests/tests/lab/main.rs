@@ -11,6 +11,7 @@ mod interfaces;
 mod interop;
 mod loading;
 mod looking;
+mod million;
 mod old_kernel;
 mod reload;
 mod stopping;
