@@ -16,6 +16,7 @@
 mod agent_config;
 pub mod bench;
 mod bird;
+mod bird_socket;
 mod client;
 mod emulator;
 mod feed;
@@ -41,6 +42,7 @@ mod wait;
 
 pub use agent_config::{AgentConfig, QUICK};
 pub use bird::{Bird, BirdRoute, BirdSession};
+pub use bird_socket::BirdSocket;
 pub use client::{Attempt, Held, HeldConnection, HeldReport, ProbeReport, Probes, ask, ask_udp};
 pub use emulator::{Emulator, Guest, Ran};
 pub use feed::{Fed, Feed};
