@@ -4,7 +4,9 @@ use std::{net::IpAddr, path::PathBuf, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{host::Host, process::Process, rack::Machine, wait::wait_until};
+use crate::{
+    bird_socket::BirdSocket, host::Host, process::Process, rack::Machine, wait::wait_until,
+};
 
 /// A running BIRD.
 #[derive(Debug)]
@@ -110,6 +112,11 @@ template bgp balancer {{
             .run("birdc", &["-s", &socket, request])?;
         let (_greeting, answer) = answer.split_once('\n').unwrap_or(("", &answer));
         Ok(answer.to_owned())
+    }
+
+    /// A connection of our own, for who asks often.
+    pub fn connect(&self) -> Result<BirdSocket> {
+        BirdSocket::connect(&self.socket)
     }
 
     /// The session of that name.

@@ -19,6 +19,7 @@ use tokio::{
     io::{Interest, Ready},
     net::TcpStream,
     sync::{mpsc, watch},
+    task::yield_now,
     time::{sleep_until, timeout},
 };
 use tracing::{debug, info, warn};
@@ -185,6 +186,9 @@ pub async fn run(session: Session, mut inputs: Inputs) {
             driver.publish(&inputs.status);
             return;
         }
+        // A socket that is always readable never makes us wait, and whoever
+        // does not wait keeps the runtime from all timers and sockets.
+        yield_now().await;
     }
 }
 
@@ -456,6 +460,8 @@ fn log(peer: &str, event: &Event) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+
     use bytes::BytesMut;
     use tokio::{
         io::{AsyncReadExt, AsyncWriteExt},
@@ -523,6 +529,43 @@ mod tests {
         }
     }
 
+    fn open() -> Open {
+        Open {
+            my_as: 64497,
+            hold_time: 3,
+            router_id: [192, 0, 2, 1].into(),
+            capabilities: vec![
+                Capability::family(Family::Ipv4Unicast),
+                Capability::FourOctetAs(64497),
+            ],
+        }
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_never_stops_sending_leaves_time_for_others() {
+        let flooded = Duration::from_secs(8);
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let mut router = peer(&listener.local_addr().unwrap().to_string());
+        router.source = None;
+        let flood = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            stream.write_all(&open().emit()).unwrap();
+            let many = wire::keepalive().repeat(100_000);
+            let begun = Instant::now();
+            while begun.elapsed() < flooded && stream.write_all(&many).is_ok() {}
+        });
+        let world = start(router);
+        let begun = Instant::now();
+        for _ in 0..10 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let took = begun.elapsed();
+        world.task.abort();
+        let _ = world.task.await;
+        flood.join().unwrap();
+        assert!(took < flooded / 2, "one second took {took:?}");
+    }
+
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn keepalives_are_sent_to_a_peer_that_never_stops_sending() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -532,16 +575,7 @@ mod tests {
         let (stream, _) = listener.accept().await.unwrap();
         let (mut from, mut to) = stream.into_split();
         let flood = tokio::spawn(async move {
-            let open = Open {
-                my_as: 64497,
-                hold_time: 3,
-                router_id: [192, 0, 2, 1].into(),
-                capabilities: vec![
-                    Capability::family(Family::Ipv4Unicast),
-                    Capability::FourOctetAs(64497),
-                ],
-            };
-            to.write_all(&open.emit()).await.unwrap();
+            to.write_all(&open().emit()).await.unwrap();
             let many = wire::keepalive().repeat(10_000);
             while to.write_all(&many).await.is_ok() {}
         });

@@ -2,6 +2,7 @@
 //! their results go.
 
 mod service;
+mod spread;
 
 use std::{
     fs,
@@ -11,7 +12,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-pub use self::service::service;
+pub use self::{service::service, spread::Spread};
 
 /// The machine and the day, for whoever reads the results.
 #[derive(Clone, Debug)]

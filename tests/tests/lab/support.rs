@@ -5,10 +5,12 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{Condvar, Mutex, PoisonError},
+    time::Duration,
 };
 
 use anyhow::{Result, ensure};
-use vipd_tests::{Lab, Site, Size, ask};
+use serde_json::Value;
+use vipd_tests::{AgentConfig, Lab, Rack, Site, Size, Vipd, ask, wait_until};
 
 /// Labs that stand at the same time; each is a dozen busy processes.
 const LABS: usize = 3;
@@ -77,4 +79,29 @@ pub fn ensure_spread(site: &Site, vip: IpAddr, questions: usize) -> Result<()> {
         .collect();
     ensure!(answered == backends, "{vip} is answered by {answered:?}");
     Ok(())
+}
+
+/// Two VIPs, one of each family, that are always up, and a session with short
+/// timers and these further lines.
+pub fn two_vips(rack: &Rack, further: &str) -> AgentConfig {
+    let mut config = AgentConfig::default()
+        .udp_service("four", (VIP.into(), 53), "l2-dsr", &rack.backends)
+        .udp_service("six", (VIP6.into(), 53), "l2-dsr", &rack.backends);
+    config.peer += further;
+    config
+}
+
+/// Starts an agent on the first balancer.
+pub fn start_agent(rack: &Rack, config: &AgentConfig) -> Result<Vipd> {
+    let balancer = &rack.balancers[0];
+    Vipd::start(&balancer.host, &config.text(balancer))
+}
+
+/// Waits until the agent says of the router what is `good`.
+pub fn wait_for_peer(agent: &Vipd, sentence: &str, good: impl Fn(&Value) -> bool) -> Result<()> {
+    wait_until(sentence, Duration::from_secs(20), || {
+        let peer = agent.peer("router")?;
+        ensure!(good(&peer), "{peer}");
+        Ok(())
+    })
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: builds what a benchmark needs, then lets a program of
 //! the `tests` crate measure.
 
+mod bgp;
 mod dataplane;
 mod path;
 mod updates;
@@ -19,6 +20,8 @@ use crate::{
 /// The benchmarks.
 #[derive(Subcommand)]
 pub enum Bench {
+    /// How soon a router knows of many routes, by vipd, BIRD, GoBGP and ExaBGP; writes target/bench/bgp.json
+    Bgp(bgp::Args),
     /// What a packet costs, beside floors in the same run; writes target/bench/dataplane.json
     Dataplane(dataplane::Args),
     /// Web requests through vipd, a host that routes and HAProxy; writes target/bench/path.json
@@ -30,6 +33,7 @@ pub enum Bench {
 /// Runs `cargo xtask bench`.
 pub fn run(bench: &Bench) -> Result<()> {
     match bench {
+        Bench::Bgp(args) => bgp::run(args),
         Bench::Dataplane(args) => dataplane::run(args),
         Bench::Path(args) => path::run(args),
         Bench::Updates(args) => updates::run(args),

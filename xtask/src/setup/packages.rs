@@ -32,6 +32,11 @@ pub const BENCH: &[Package] = &[
         provides: "haproxy",
         why: "what vipd is compared with",
     },
+    Package {
+        name: "exabgp",
+        provides: "exabgp",
+        why: "what its BGP speaker is compared with, beside the routers of the labs",
+    },
 ];
 
 /// What the labs and the demo run, besides what this repository builds.
@@ -65,6 +70,11 @@ pub const LAB: &[Package] = &[
         name: "frr",
         provides: "/usr/lib/frr/bgpd",
         why: "a second, independent router for the BGP labs",
+    },
+    Package {
+        name: "gobgpd",
+        provides: "gobgpd",
+        why: "a third one",
     },
     Package {
         name: "nginx-light",

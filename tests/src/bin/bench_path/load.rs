@@ -1,9 +1,10 @@
 //! One measurement: wrk on the client, and the CPU time that everything took
 //! meanwhile.
 
-use std::{fs, path::Path};
+use std::fs;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
+use vipd_tests::usage;
 
 use crate::stage::{Stage, Way};
 
@@ -35,8 +36,6 @@ pub struct Sample {
 
 /// Connections at the same time.
 const CONNECTIONS: &str = "-c32";
-/// /proc/PID/stat counts hundredths of a second.
-const TICK_MICROSECONDS: f64 = 10_000.0;
 
 /// Prints what wrk knows in numbers that need no guessing at units. Lua's
 /// `os.clock` is the CPU time of the whole process.
@@ -171,28 +170,11 @@ fn processors() -> Result<(f64, f64)> {
     let ticks = ticks.with_context(|| format!("/proc/stat holds {stat}"))?;
     let passed: f64 = ticks.iter().sum();
     let idle: f64 = ticks.iter().skip(3).take(2).sum();
-    let microseconds = |ticks: f64| ticks * TICK_MICROSECONDS;
+    let microseconds = |ticks: f64| ticks * usage::TICK.as_secs_f64() * 1e6;
     Ok((microseconds(passed - idle), microseconds(passed)))
 }
 
 /// User and system time of a process with all its threads, in microseconds.
 fn cpu_time(pid: u32) -> Result<f64> {
-    let path = Path::new("/proc").join(pid.to_string()).join("stat");
-    let stat = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-    // The name, in parentheses, may hold anything; after it come the fields 3
-    // and on of proc_pid_stat(5). 14 and 15 are the times.
-    let Some((_, fields)) = stat.rsplit_once(") ") else {
-        bail!("{} holds {stat}", path.display());
-    };
-    let ticks: Option<Vec<f64>> = fields
-        .split(' ')
-        .skip(11)
-        .take(2)
-        .map(|field| field.parse().ok())
-        .collect();
-    let ticks: f64 = ticks
-        .with_context(|| format!("no times in {stat}"))?
-        .iter()
-        .sum();
-    Ok(ticks * TICK_MICROSECONDS)
+    Ok(usage::cpu_time(pid)?.as_secs_f64() * 1e6)
 }

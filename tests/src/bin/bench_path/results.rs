@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use serde_json::{Value, json};
-use vipd_tests::bench::Machine;
+use vipd_tests::bench::{Machine, Spread};
 
 use crate::{
     load::{Load, Sample},
@@ -37,15 +37,6 @@ HAProxy, its process's own time is in brackets. Answers of direct server return 
 bypass the host where it says so; elsewhere the host's kernel routes them. On a \
 veth, XDP first copies each packet that a socket has sent, which a network \
 card's XDP need not.";
-
-/// What was measured in several rounds.
-#[derive(Clone, Copy)]
-struct Spread {
-    /// Of an even number, the upper of the two in the middle.
-    median: f64,
-    min: f64,
-    max: f64,
-}
 
 /// All samples, in the order they were taken.
 #[derive(Default)]
@@ -259,22 +250,5 @@ impl Row {
         } else {
             format!("{host:.2}")
         }
-    }
-}
-
-impl Spread {
-    /// Of at least one value.
-    fn of(values: impl IntoIterator<Item = f64>) -> Option<Self> {
-        let mut values: Vec<f64> = values.into_iter().collect();
-        values.sort_by(f64::total_cmp);
-        Some(Self {
-            median: *values.get(values.len() / 2)?,
-            min: *values.first()?,
-            max: *values.last()?,
-        })
-    }
-
-    fn json(self) -> Value {
-        json!({ "median": self.median, "min": self.min, "max": self.max })
     }
 }

@@ -3,7 +3,6 @@
 
 use std::{
     fmt::Write as _,
-    fs,
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -12,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::Value;
-use vipd_tests::{Host, Lab, Nginx, Rack, Size, Vipd};
+use vipd_tests::{Host, Lab, Nginx, Rack, Size, Vipd, usage::anonymous_memory};
 
 use crate::farm::{HOSTS, RING_SIZE, SERVICES, address, host, name};
 
@@ -38,7 +37,7 @@ pub struct Most {
 }
 
 /// Runs one.
-pub fn anonymous_memory() -> Result<Most> {
+pub fn most_memory() -> Result<Most> {
     let lab = Lab::new()?;
     let rack = Rack::build(
         &lab,
@@ -68,7 +67,6 @@ pub fn anonymous_memory() -> Result<Most> {
     let config = balancer.write("vipd.toml", &config(balancer)?)?;
     let mut command = Command::new(Vipd::binary()?);
     let agent = balancer.spawn("vipd", command.arg("run").arg("--config").arg(config))?;
-    let status = format!("/proc/{}/status", agent.pid());
     let start = Instant::now();
     let mut most = Most {
         starting: 0,
@@ -76,7 +74,7 @@ pub fn anonymous_memory() -> Result<Most> {
     };
     let mut up = None;
     for look in 1.. {
-        let now = anonymous(&status)?;
+        let now = anonymous_memory(agent.pid())?;
         if start.elapsed() < STARTING {
             most.starting = most.starting.max(now);
         } else {
@@ -122,17 +120,6 @@ fn share_up(balancer: &Host) -> Result<f64> {
         (up + u32::from(backend["available"] == true), all + 1)
     });
     Ok(f64::from(up) / f64::from(all))
-}
-
-/// What the kernel counts as the process's own memory.
-fn anonymous(status: &str) -> Result<u64> {
-    let text = fs::read_to_string(status).context("the agent has ended")?;
-    let kib = text
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"))
-        .and_then(|rest| rest.trim().strip_suffix(" kB"))
-        .context("the kernel does not tell RssAnon")?;
-    Ok(kib.parse::<u64>()? * 1024)
 }
 
 fn config(balancer: &Host) -> Result<String> {

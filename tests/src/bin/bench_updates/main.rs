@@ -61,7 +61,7 @@ fn run() -> Result<ExitCode> {
     eprintln!("==> changes in {SERVICES} services of {HOSTS} backends each");
     let maps = changes(&mut lines)?;
     eprintln!("==> an agent that serves and checks them all");
-    let most = agent::anonymous_memory()?;
+    let most = agent::most_memory()?;
     let memory = |what, bytes, goal| Line {
         what,
         value: bytes as f64 / 1e6,

@@ -1,0 +1,101 @@
+//! vipd as it is run: a drain of the only backend withdraws all addresses.
+
+use std::{fmt::Write as _, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use tokio::runtime::{Builder, Runtime};
+use vipd::{
+    api::Client,
+    drain::{Order, Target},
+};
+use vipd_tests::{AgentConfig, Host, Machine, Vipd, wait_until};
+
+use super::{Amount, LOCAL_AS, ROUTER_AS, Speaker};
+use crate::results::Change;
+
+/// The one service.
+const SERVICE: &str = "all";
+/// How long it may take to let go of all addresses.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+pub struct Agent {
+    host: Host,
+    client: Client,
+    runtime: Runtime,
+    backend: String,
+    _process: Vipd,
+}
+
+impl Agent {
+    pub fn start(machine: &Machine, backends: &[Machine]) -> Result<Self> {
+        let backend = backends.first().context("no backend")?;
+        let config = AgentConfig {
+            local_as: LOCAL_AS,
+            router_as: ROUTER_AS,
+            peer: "connect_retry = \"1s\"\n".to_owned(),
+            services: service(backend)?,
+            ..AgentConfig::default()
+        };
+        let process = Vipd::start(&machine.host, &config.text(machine))?;
+        let mut agent = Self {
+            host: machine.host.clone(),
+            client: Client::new(&machine.host.dir().join("vipd.sock")),
+            runtime: Builder::new_current_thread().enable_all().build()?,
+            backend: backend.host.name().to_owned(),
+            _process: process,
+        };
+        agent.order(Amount::Few, Change::Withdraw)?;
+        Ok(agent)
+    }
+}
+
+impl Speaker for Agent {
+    fn name(&self) -> &'static str {
+        "vipd"
+    }
+
+    fn can_carry(&self, amount: Amount) -> bool {
+        amount == Amount::Few
+    }
+
+    fn order(&mut self, _amount: Amount, change: Change) -> Result<()> {
+        let order = Order {
+            target: Target {
+                service: SERVICE.to_owned(),
+                backend: self.backend.clone(),
+            },
+            drained: change == Change::Withdraw,
+            force: true,
+        };
+        let answer = self.runtime.block_on(self.client.order(&order))?;
+        ensure!(answer.done, "{}", answer.message);
+        Ok(())
+    }
+
+    /// An address is held by a route of its own for some seconds more.
+    fn settle(&mut self) -> Result<()> {
+        wait_until("no address is held", PATIENCE, || {
+            let words = ["route", "show", "type", "unreachable"];
+            let held = self.host.run("ip", &words)?.lines().count();
+            ensure!(held == 0, "{held} are");
+            Ok(())
+        })
+    }
+}
+
+/// One service on all addresses, with one backend that is not checked.
+fn service(backend: &Machine) -> Result<String> {
+    let mut text = format!("\n[[service]]\nname = \"{SERVICE}\"\nvips = [\n");
+    for address in Amount::Few.addresses() {
+        writeln!(text, "\"{address}\",")?;
+    }
+    write!(
+        text,
+        "]\nprotocol = \"udp\"\nport = 53\nmode = \"l2-dsr\"\n\
+         [service.check]\ntype = \"none\"\n\
+         [[service.backend]]\nname = \"{}\"\naddress = \"{}\"\n",
+        backend.host.name(),
+        backend.ipv4
+    )?;
+    Ok(text)
+}

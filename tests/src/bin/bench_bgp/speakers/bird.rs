@@ -1,0 +1,65 @@
+//! BIRD, with its routes in static protocols that are enabled and disabled.
+
+use std::fmt::Write as _;
+
+use anyhow::Result;
+use vipd_tests::{Bird, BirdSocket, Machine, ROUTER_IPV4};
+
+use super::{Amount, LOCAL_AS, ROUTER_AS, Speaker};
+use crate::results::Change;
+
+pub struct BirdSpeaker {
+    socket: BirdSocket,
+    _process: Bird,
+}
+
+impl BirdSpeaker {
+    pub fn start(machine: &Machine) -> Result<Self> {
+        let ipv4 = machine.ipv4;
+        let mut config = format!(
+            "log stderr all;
+router id {ipv4};
+protocol device {{ }}
+protocol bgp upstream {{
+    local {ipv4} as {LOCAL_AS};
+    neighbor {ROUTER_IPV4} as {ROUTER_AS};
+    connect delay time 1;
+    connect retry time 1;
+    error wait time 1, 2;
+    ipv4 {{ import none; export where source = RTS_STATIC; next hop self; }};
+}}
+"
+        );
+        for amount in Amount::ALL {
+            writeln!(
+                config,
+                "protocol static {} {{ disabled; ipv4;",
+                amount.word()
+            )?;
+            for address in amount.addresses() {
+                writeln!(config, "route {address}/32 blackhole;")?;
+            }
+            writeln!(config, "}}")?;
+        }
+        let process = Bird::start(&machine.host, &config)?;
+        Ok(Self {
+            socket: process.connect()?,
+            _process: process,
+        })
+    }
+}
+
+impl Speaker for BirdSpeaker {
+    fn name(&self) -> &'static str {
+        "BIRD"
+    }
+
+    fn order(&mut self, amount: Amount, change: Change) -> Result<()> {
+        let verb = match change {
+            Change::Announce => "enable",
+            Change::Withdraw => "disable",
+        };
+        self.socket.ask(&format!("{verb} {}", amount.word()))?;
+        Ok(())
+    }
+}

@@ -1,0 +1,78 @@
+//! ExaBGP, which reads orders from a process that it has started.
+
+use std::{
+    fmt::Write as _,
+    fs::{File, OpenOptions},
+    io::Write as _,
+    process::Command,
+};
+
+use anyhow::{Context as _, Result};
+use vipd_tests::{Machine, Process, ROUTER_IPV4};
+
+use super::{Amount, LOCAL_AS, ROUTER_AS, Speaker};
+use crate::results::Change;
+
+pub struct Exabgp {
+    orders: File,
+    _process: Process,
+}
+
+impl Exabgp {
+    pub fn start(machine: &Machine) -> Result<Self> {
+        let Machine { host, ipv4, .. } = machine;
+        let orders = host.dir().join("orders");
+        let orders = orders.to_string_lossy();
+        host.run("mkfifo", &[&orders])?;
+        let config = format!(
+            "process orders {{ run /bin/cat {orders}; encoder text; }}
+neighbor {ROUTER_IPV4} {{
+    router-id {ipv4};
+    local-address {ipv4};
+    local-as {LOCAL_AS};
+    peer-as {ROUTER_AS};
+    family {{ ipv4 unicast; }}
+    api {{ processes [ orders ]; }}
+}}
+"
+        );
+        let config = host.write("exabgp.conf", &config)?;
+        let mut command = Command::new("exabgp");
+        for (name, value) in [
+            ("daemon.user", "root"),
+            ("daemon.drop", "false"),
+            ("api.cli", "false"),
+            ("api.ack", "false"),
+        ] {
+            command.env(format!("exabgp.{name}"), value);
+        }
+        let process = host
+            .spawn("exabgp", command.arg(config))
+            .context("ExaBGP is not installed: run `cargo xtask setup`")?;
+        // For both, so that it neither waits for a reader nor ends with one.
+        let orders = OpenOptions::new().read(true).write(true).open(&*orders)?;
+        Ok(Self {
+            orders,
+            _process: process,
+        })
+    }
+}
+
+impl Speaker for Exabgp {
+    fn name(&self) -> &'static str {
+        "ExaBGP"
+    }
+
+    fn order(&mut self, amount: Amount, change: Change) -> Result<()> {
+        let verb = match change {
+            Change::Announce => "announce",
+            Change::Withdraw => "withdraw",
+        };
+        let mut order = format!("{verb} attributes next-hop self nlri");
+        for address in amount.addresses() {
+            write!(order, " {address}/32")?;
+        }
+        order += "\n";
+        Ok(self.orders.write_all(order.as_bytes())?)
+    }
+}

@@ -1,0 +1,67 @@
+//! vipd's speaker alone: its sockets and its state machine, without what
+//! decides.
+
+use std::{collections::BTreeSet, future::pending, sync::Arc};
+
+use anyhow::{Context as _, Result};
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::watch,
+};
+use vipd::{config::Config, speaker::Speaker as VipdSpeaker};
+use vipd_control::model::Vip;
+use vipd_tests::{Machine, ROUTER_IPV4};
+
+use super::{Amount, LOCAL_AS, ROUTER_AS, Speaker};
+use crate::results::Change;
+
+pub struct Session {
+    announced: watch::Sender<Arc<BTreeSet<Vip>>>,
+    /// Its threads live on the speaker's host.
+    _runtime: Runtime,
+}
+
+impl Session {
+    pub fn start(machine: &Machine) -> Result<Self> {
+        let Machine { host, ipv4, .. } = machine;
+        let text = format!(
+            "[bgp]\nlocal_as = {LOCAL_AS}\nrouter_id = \"{ipv4}\"\n\
+             [[bgp.peer]]\nname = \"router\"\naddress = \"{ROUTER_IPV4}\"\n\
+             as = {ROUTER_AS}\nsource = \"{ipv4}\"\nconnect_retry = \"1s\"\n"
+        );
+        let (config, _) = Config::parse(&text, "vipd.toml")?;
+        let bgp = config.bgp.context("no [bgp]")?;
+        let (announced, announced_out) = watch::channel(Arc::default());
+        let runtime = host.enter(|| {
+            let mut builder = Builder::new_multi_thread();
+            Ok(builder.worker_threads(2).enable_all().build()?)
+        })?;
+        runtime.spawn(async move {
+            let mut speaker = VipdSpeaker::new(announced_out);
+            speaker.configure(Some(&bgp)).await;
+            pending::<()>().await;
+        });
+        Ok(Self {
+            announced,
+            _runtime: runtime,
+        })
+    }
+}
+
+impl Speaker for Session {
+    fn name(&self) -> &'static str {
+        "vipd, its speaker alone"
+    }
+
+    fn order(&mut self, amount: Amount, change: Change) -> Result<()> {
+        let set = match change {
+            Change::Announce => amount
+                .addresses()
+                .map(|it| Vip::from(std::net::IpAddr::from(it)))
+                .collect(),
+            Change::Withdraw => BTreeSet::new(),
+        };
+        self.announced.send_replace(Arc::new(set));
+        Ok(())
+    }
+}
