@@ -11,6 +11,7 @@ mod interfaces;
 mod loading;
 mod looking;
 mod old_kernel;
+mod policy;
 mod reload;
 mod stopping;
 mod support;
