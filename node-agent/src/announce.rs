@@ -1,13 +1,15 @@
-//! From the decision and the data plane's acknowledgement to the set of
-//! addresses that the speaker announces.
+//! From the decision and the data plane's acknowledgement to what the speaker
+//! announces: virtual addresses and aggregates, each in its state.
 //!
-//! One task around [`Gate`], which decides. An address is held by an
-//! unreachable route from before it is announced until its withdrawal has
-//! lingered, so that no packet for it ever goes in a circle. The kernel is asked
+//! One task around [`Gate`], which decides. A prefix is held by an unreachable
+//! route from before it is announced, in whatever state, until its withdrawal
+//! has lingered, so that no packet for it ever goes in a circle. The kernel is asked
 //! for that beside everything else: a slow answer delays the address it is
 //! about, and no other.
 
 mod holds;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,16 +28,33 @@ use tokio::{
 };
 use tracing::{info, warn};
 use vipd_control::{
+    aggregate::{self, aggregate},
+    announcement::State,
     decide::Desired,
-    gate::{Admission, Gate, GateChange, GateChangeKind},
+    gate::{Admission, Gate, GateChange, GateChangeKind, Plane, Terms},
     model::Vip,
 };
 
 use self::holds::{Holds, Job};
-use crate::{dataplane::apply::Applied, engine::Decision, netlink::Netlink};
+use crate::{config::Bgp, dataplane::apply::Applied, engine::Decision, netlink::Netlink};
 
-/// How every address stands at the gate.
-pub type Admissions = BTreeMap<Vip, Admission>;
+/// What the speaker announces.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Announced {
+    /// Each prefix in its state.
+    pub states: BTreeMap<Vip, State>,
+    /// What each peer is told of it; `None`: nobody is told anything.
+    pub bgp: Option<Arc<Bgp>>,
+}
+
+/// How everything stands that can be announced.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standings {
+    /// Every address at the gate.
+    pub vips: BTreeMap<Vip, Admission>,
+    /// The aggregates.
+    pub aggregates: Vec<aggregate::Standing>,
+}
 
 /// What the task lives on.
 pub struct Inputs {
@@ -47,12 +66,14 @@ pub struct Inputs {
     pub fault: watch::Receiver<Option<String>>,
     /// Turns true when the agent is to withdraw everything.
     pub closing: watch::Receiver<bool>,
+    /// Whether the host is about to leave: true makes announcements worse.
+    pub maintenance: watch::Receiver<bool>,
     /// How long to hold an address after its withdrawal.
     pub linger: watch::Receiver<Duration>,
     /// What is announced.
-    pub announced: watch::Sender<Arc<BTreeSet<Vip>>>,
-    /// How every address stands.
-    pub admissions: watch::Sender<Arc<Admissions>>,
+    pub announced: watch::Sender<Arc<Announced>>,
+    /// How everything stands.
+    pub standings: watch::Sender<Arc<Standings>>,
 }
 
 /// Runs until the agent ends.
@@ -64,19 +85,17 @@ pub async fn run(mut inputs: Inputs, netlink: Netlink) {
     let mut jobs = FuturesUnordered::new();
     let mut listings = pin!(listings(&netlink));
     loop {
-        let changes = judge(&mut gate, &mut inputs);
-        for change in &changes {
-            log(change);
-        }
-        let admitted = gate.announced();
+        let (mut admitted, standings) = judge(&mut gate, &mut inputs);
+        let wanted = admitted.states.keys().copied().collect();
         let linger = *inputs.linger.borrow();
-        let new = holds.follow(&admitted, linger, Instant::now());
+        let new = holds.follow(&wanted, linger, Instant::now());
         jobs.extend(new.into_iter().map(|job| carry_out(&netlink, job)));
         // A withdrawal waits for nothing; what enters, until it is held.
-        publish(&inputs.announced, holds.held(&admitted));
-        inputs
-            .admissions
-            .send_replace(Arc::new(gate.admissions().clone()));
+        let held = holds.held(&wanted);
+        admitted.states.retain(|prefix, _| held.contains(prefix));
+        publish(&inputs.announced, admitted);
+        log_aggregates(&inputs.standings.borrow().aggregates, &standings.aggregates);
+        publish(&inputs.standings, standings);
 
         let next = holds.next();
         let go_on = tokio::select! {
@@ -85,6 +104,7 @@ pub async fn run(mut inputs: Inputs, netlink: Netlink) {
             changed = inputs.applied.changed() => changed.is_ok(),
             changed = inputs.fault.changed() => changed.is_ok(),
             changed = inputs.closing.changed() => changed.is_ok(),
+            changed = inputs.maintenance.changed() => changed.is_ok(),
             Some(job) = jobs.next() => {
                 holds.done(job);
                 true
@@ -128,32 +148,56 @@ async fn carry_out(netlink: &Netlink, job: Job) -> Job {
     job
 }
 
-fn judge(gate: &mut Gate, inputs: &mut Inputs) -> Vec<GateChange> {
+/// What is to be announced by what is known now, and how everything stands.
+fn judge(gate: &mut Gate, inputs: &mut Inputs) -> (Announced, Standings) {
     let decision = inputs.decision.borrow_and_update().clone();
     let applied = Arc::clone(&inputs.applied.borrow_and_update());
     let fault = inputs.fault.borrow_and_update().clone();
-    if *inputs.closing.borrow_and_update() {
-        let mut changes = gate.update(&Desired::default(), &applied.vips, None);
-        for change in &mut changes {
+    let closing = *inputs.closing.borrow_and_update();
+    let bgp = decision.bgp;
+    let terms = Terms {
+        maintenance: *inputs.maintenance.borrow_and_update(),
+        fails_open: |prefix| fails_open(bgp.as_deref(), prefix),
+    };
+    let mut desired = Desired::default();
+    if !closing {
+        desired.vips.clone_from(&decision.desired.vips);
+        desired
+            .vips
+            .retain(|vip, _| !decision.leaving.contains(vip));
+    }
+    let plane = Plane {
+        acknowledged: &applied.vips,
+        forwarded: &applied.forwarded,
+        fault: fault.as_deref(),
+    };
+    let changes = gate.update(&desired, &plane, &terms);
+    for mut change in changes {
+        if closing {
             "the agent stops".clone_into(&mut change.reason);
         }
-        return changes;
+        log(&change);
     }
-    let mut desired = Desired {
-        services: Vec::new(),
-        vips: decision.desired.vips.clone(),
+    let mut states = gate.announced();
+    let aggregates = bgp.as_ref().map_or(&[][..], |bgp| &bgp.aggregates);
+    let standings = Standings {
+        aggregates: aggregate(&mut states, aggregates, terms.fails_open),
+        vips: gate.admissions().clone(),
     };
-    desired
-        .vips
-        .retain(|vip, _| !decision.leaving.contains(vip));
-    gate.update(&desired, &applied.vips, fault.as_deref())
+    (Announced { states, bgp }, standings)
 }
 
-fn publish(sender: &watch::Sender<Arc<BTreeSet<Vip>>>, set: BTreeSet<Vip>) {
+/// Whether any peer is told of the prefix while it is down.
+fn fails_open(bgp: Option<&Bgp>, prefix: Vip) -> bool {
+    let mut peers = bgp.iter().flat_map(|bgp| &bgp.peers);
+    peers.any(|peer| peer.hears_of(prefix, State::Down))
+}
+
+fn publish<T: PartialEq>(sender: &watch::Sender<Arc<T>>, new: T) {
     sender.send_if_modified(|current| {
-        let changed = **current != set;
+        let changed = **current != new;
         if changed {
-            *current = Arc::new(set);
+            *current = Arc::new(new);
         }
         changed
     });
@@ -163,8 +207,26 @@ fn log(change: &GateChange) {
     let GateChange { vip, kind, reason } = change;
     match kind {
         GateChangeKind::Entered => info!("{vip} is announced: {reason}"),
+        GateChangeKind::Improved => info!("{vip} is announced better: {reason}"),
+        GateChangeKind::Worsened => warn!("{vip} is announced worse: {reason}"),
         GateChangeKind::Withdrawn => warn!("{vip} is withdrawn: {reason}"),
         GateChangeKind::Waiting => info!("{vip} is not announced: {reason}"),
+    }
+}
+
+fn log_aggregates(before: &[aggregate::Standing], now: &[aggregate::Standing]) {
+    for standing in now {
+        let prefix = standing.prefix;
+        let before = before.iter().find(|before| before.prefix == prefix);
+        let (before, reason) = (before.and_then(|before| before.state), standing.reason());
+        match standing.state {
+            state if state == before => (),
+            Some(state) => info!(
+                "the aggregate {prefix} is announced as {}: {reason}",
+                state.label()
+            ),
+            None => warn!("the aggregate {prefix} is withdrawn: {reason}"),
+        }
     }
 }
 

@@ -27,6 +27,7 @@ use vipd_control::{
 };
 
 use crate::{
+    config::Bgp,
     drain::{self, Answer, Drains, Order},
     leaving::Leaving,
 };
@@ -39,6 +40,9 @@ pub struct Decision {
     /// Virtual addresses that were taken out of the configuration: still
     /// forwarded, no longer announced.
     pub leaving: Arc<BTreeSet<Vip>>,
+    /// What is announced to whom. It comes with what it is about, so that no
+    /// address is ever announced by rules that do not know it.
+    pub bgp: Option<Arc<Bgp>>,
 }
 
 /// The health table, for whoever shows it.
@@ -53,6 +57,8 @@ pub struct Plan {
     pub secret: [u8; 16],
     /// How long a removed address is still forwarded.
     pub linger: Duration,
+    /// What is announced to whom.
+    pub bgp: Option<Arc<Bgp>>,
 }
 
 /// What is believed of a backend at the start.
@@ -213,11 +219,14 @@ impl Engine {
         };
         let leaving = self.leaving.addresses();
         self.decision.send_if_modified(|decision| {
-            let changed = *decision.desired != desired || *decision.leaving != leaving;
+            let changed = *decision.desired != desired
+                || *decision.leaving != leaving
+                || decision.bgp != self.plan.bgp;
             if changed {
                 *decision = Decision {
                     desired: Arc::new(desired),
                     leaving: Arc::new(leaving),
+                    bgp: self.plan.bgp.clone(),
                 };
             }
             changed

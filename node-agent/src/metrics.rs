@@ -26,11 +26,10 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge, info::Info},
     registry::{Registry, Unit},
 };
-use vipd_bgp::State;
-use vipd_control::standing::Standing;
+use vipd_control::{announcement::State, standing::Standing};
 
 use crate::{
-    status::{BACKEND_STATES, INTERFACE_MODES, SESSION_FAILED, Status},
+    status::{BACKEND_STATES, INTERFACE_MODES, SESSION_FAILED, Status, WITHDRAWN},
     views::Views,
 };
 
@@ -219,6 +218,21 @@ fn encode_services(status: &Status, page: &mut DescriptorEncoder<'_>) -> fmt::Re
     for vip in &status.vips {
         vips.gauge(&[("vip", &vip.address)], flag(vip.announced))?;
     }
+    let states = States::new(
+        "state",
+        State::ALL.map(State::label).into_iter().chain([WITHDRAWN]),
+    );
+    let help =
+        "1 for the state the virtual address is announced in, or `withdrawn`; 0 for the others.";
+    let mut state = gauges(page, "vip_state", help, None)?;
+    for vip in &status.vips {
+        state.states(&[("vip", &vip.address)], &states, &vip.state)?;
+    }
+    let help = "1 for the state the aggregate is announced in, or `withdrawn`; 0 for the others.";
+    let mut state = gauges(page, "aggregate_state", help, None)?;
+    for aggregate in &status.aggregates {
+        state.states(&[("prefix", &aggregate.prefix)], &states, &aggregate.state)?;
+    }
     type Value = fn(&crate::status::Service) -> f64;
     let families: [(&str, &str, Value); 3] = [
         (
@@ -392,7 +406,7 @@ fn encode_peers(status: &Status, page: &mut DescriptorEncoder<'_>) -> fmt::Resul
         "1 for the state the session is in (RFC 4271, or `failed`), 0 for all others.",
         None,
     )?;
-    let mut states = States::new("state", State::ALL);
+    let mut states = States::new("state", vipd_bgp::State::ALL);
     states.all.push(SESSION_FAILED.to_owned());
     for peer in &status.peers {
         state.states(&[("peer", &peer.name)], &states, &peer.state)?;

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 pub const INTERFACE_MODES: [&str; 5] = ["native", "generic", "detached", "another program", "gone"];
 /// What [`Backend::state`] can be for a backend that is checked.
 pub const BACKEND_STATES: [&str; 5] = ["unknown", "up", "going down", "down", "going up"];
+/// What [`Vip::state`] and [`Aggregate::state`] can be besides the states of an
+/// announcement.
+pub const WITHDRAWN: &str = "withdrawn";
 /// What [`Peer::state`] can be besides the states of RFC 4271.
 pub const SESSION_FAILED: &str = "failed";
 
@@ -30,6 +33,9 @@ pub struct Status<S = Vec<Service>> {
     pub dataplane: Option<Dataplane>,
     /// Virtual addresses.
     pub vips: Vec<Vip>,
+    /// Prefixes that are announced for virtual addresses inside them.
+    #[serde(default)]
+    pub aggregates: Vec<Aggregate>,
     /// Services.
     pub services: S,
     /// BGP sessions.
@@ -81,10 +87,30 @@ pub struct MapUse {
 pub struct Vip {
     /// The address or prefix.
     pub address: String,
-    /// Whether it is announced.
+    /// Whether it is announced, or an aggregate around it in its stead.
     pub announced: bool,
+    /// In what state: `up`, `maintenance`, `down` (it is announced all the
+    /// same); or `withdrawn`.
+    #[serde(default)]
+    pub state: String,
+    /// The aggregate that is announced in its stead, if any.
+    #[serde(default)]
+    pub suppressed_by: Option<String>,
     /// Why, or why not.
     pub reason: String,
+}
+
+/// A prefix that is announced for virtual addresses inside it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Aggregate {
+    /// The prefix.
+    pub prefix: String,
+    /// As of a virtual address.
+    pub state: String,
+    /// Virtual addresses inside that are alive and forwarded.
+    pub alive: u32,
+    /// So many are wanted.
+    pub wanted: u32,
 }
 
 /// A service.
@@ -274,11 +300,30 @@ impl Status {
             writeln!(out, "! {finding}")?;
         }
         if !self.vips.is_empty() {
-            writeln!(out, "\n{:<40} ANNOUNCED  WHY", "VIRTUAL ADDRESS")?;
+            writeln!(out, "\n{:<40} ANNOUNCED    WHY", "VIRTUAL ADDRESS")?;
         }
         for vip in &self.vips {
-            let announced = if vip.announced { "yes" } else { "no" };
-            writeln!(out, "{:<40} {announced:<9}  {}", vip.address, vip.reason)?;
+            let words = announced_words(&vip.state);
+            let instead = vip.suppressed_by.iter();
+            let instead: String = instead.map(|prefix| format!("as {prefix}; ")).collect();
+            writeln!(
+                out,
+                "{:<40} {words:<11}  {instead}{}",
+                vip.address, vip.reason
+            )?;
+        }
+        if !self.aggregates.is_empty() {
+            writeln!(out, "\n{:<40} ANNOUNCED    ALIVE INSIDE", "AGGREGATE")?;
+        }
+        for aggregate in &self.aggregates {
+            let Aggregate {
+                prefix,
+                state,
+                alive,
+                wanted,
+            } = aggregate;
+            let words = announced_words(state);
+            writeln!(out, "{prefix:<40} {words:<11}  {alive}, {wanted} wanted")?;
         }
         for service in &self.services {
             service.write(out)?;
@@ -398,6 +443,15 @@ impl Peer {
             writeln!(out, "  not sent: {unsent}")?;
         }
         Ok(())
+    }
+}
+
+/// What stands in the column "announced".
+fn announced_words(state: &str) -> &str {
+    match state {
+        "up" => "yes",
+        WITHDRAWN => "no",
+        state => state,
     }
 }
 

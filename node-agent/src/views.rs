@@ -1,6 +1,8 @@
 //! What all the tasks publish, in one place, and the [`Status`] made from it.
 //! Reads only.
 
+mod announcements;
+
 use std::{
     path::PathBuf,
     sync::{Arc, PoisonError},
@@ -13,13 +15,12 @@ use vipd_abi::Verdict;
 use vipd_control::{
     check::CheckResult,
     decide::ServicePlan,
-    gate::Admission,
     health::{Health, State},
     model::Mode,
 };
 
 use crate::{
-    announce::Admissions,
+    announce::{Announced, Standings},
     config::Config,
     dataplane::{
         apply::{Applied, PhaseCount},
@@ -44,8 +45,10 @@ pub struct Views {
     pub decision: watch::Receiver<Decision>,
     /// Health of the backends.
     pub health: SharedHealth,
+    /// What is announced.
+    pub announced: watch::Receiver<Arc<Announced>>,
     /// What the gate says.
-    pub admissions: watch::Receiver<Arc<Admissions>>,
+    pub standings: watch::Receiver<Arc<Standings>>,
     /// The BGP sessions.
     pub peers: watch::Receiver<Peers>,
     /// The data plane, if there is one.
@@ -121,7 +124,12 @@ impl Views {
             start_time_seconds: self.started.unix,
             config: self.path.clone(),
             dataplane: self.dataplane.as_ref().map(DataplaneViews::status),
-            vips: self.vips(&decision),
+            vips: announcements::vips(
+                &decision,
+                &self.standings.borrow(),
+                &self.announced.borrow(),
+            ),
+            aggregates: announcements::aggregates(&self.standings.borrow()),
             services: services(Services {
                 views: self,
                 decision,
@@ -133,28 +141,6 @@ impl Views {
                 .collect(),
             findings: self.findings.borrow().to_vec(),
         }
-    }
-
-    fn vips(&self, decision: &Decision) -> Vec<status::Vip> {
-        let admissions = Arc::clone(&self.admissions.borrow());
-        let vips = decision.desired.vips.iter();
-        vips.map(|(address, plan)| {
-            let admission = admissions.get(address);
-            let reason = match admission {
-                Some(Admission::Announced) => plan.reason(),
-                Some(Admission::Withheld(obstacle)) => obstacle.to_string(),
-                None if decision.leaving.contains(address) => {
-                    "taken out of the configuration; forwarded a little longer".to_owned()
-                }
-                None => "not judged yet".to_owned(),
-            };
-            status::Vip {
-                address: address.to_string(),
-                announced: admission == Some(&Admission::Announced),
-                reason,
-            }
-        })
-        .collect()
     }
 
     fn service(&self, plan: &ServicePlan, decision: &Decision, now: Instant) -> status::Service {

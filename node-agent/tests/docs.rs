@@ -8,7 +8,9 @@ use std::{
 
 use vipd::{
     metrics,
-    status::{Backend, Check, Dataplane, Interface, MapUse, Peer, Phases, Service, Status, Vip},
+    status::{
+        Aggregate, Backend, Check, Dataplane, Interface, MapUse, Peer, Phases, Service, Status, Vip,
+    },
 };
 use vipd_abi::{Action, DecapVerdict, LAYOUT, Verdict};
 
@@ -79,7 +81,13 @@ fn the_place_of_the_pins_is_told() {
 #[test]
 fn whatever_happens_the_page_has_the_series_of_the_configuration() {
     type Change = fn(&mut Status);
-    let changes: [(&str, Change); 8] = [
+    let changes: [(&str, Change); 10] = [
+        ("an address is down and announced", |status| {
+            status.vips[0].state = "down".into();
+        }),
+        ("an aggregate is withdrawn", |status| {
+            status.aggregates[0].state = "withdrawn".into();
+        }),
         ("a backend is down", |status| {
             let backend = &mut status.services[0].backends[0];
             (backend.state, backend.standing) = ("down".into(), "down".into());
@@ -276,7 +284,15 @@ fn status() -> Status {
         vips: vec![Vip {
             address: "198.51.100.10".into(),
             announced: true,
+            state: "up".into(),
+            suppressed_by: None,
             reason: String::new(),
+        }],
+        aggregates: vec![Aggregate {
+            prefix: "198.51.100.0/24".into(),
+            state: "up".into(),
+            alive: 1,
+            wanted: 1,
         }],
         services: vec![Service {
             name: "web".into(),

@@ -67,6 +67,7 @@ impl Node {
             model: Arc::new(config.model.clone()),
             secret: [0; 16],
             linger: config.linger,
+            bgp: None,
         };
         let engine = Engine::new(plan.clone(), &|_, backend| Belief {
             initial: Initial::Up,
@@ -80,7 +81,8 @@ impl Node {
             config,
             decision: decision.clone(),
             health: engine.health(),
-            admissions: watch::channel(Default::default()).1,
+            announced: watch::channel(Default::default()).1,
+            standings: watch::channel(Default::default()).1,
             peers: watch::channel(Default::default()).1,
             dataplane: None,
             findings: watch::channel(Arc::from([])).1,

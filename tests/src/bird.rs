@@ -204,10 +204,11 @@ fn parse_routes(text: &str) -> Vec<BirdRoute> {
             && let Some((origin, _)) = after.split_once(']')
             && !line.starts_with('\t')
         {
-            let (session, since) = origin.split_once(' ').unwrap_or((origin, ""));
+            // Behind them may stand whom it came from.
+            let mut words = origin.split(' ');
             routes.push(BirdRoute {
-                session: session.to_owned(),
-                since: time_of_day(since),
+                session: words.next().unwrap_or_default().to_owned(),
+                since: words.next().and_then(time_of_day),
                 ..BirdRoute::default()
             });
         } else if let Some(route) = routes.last_mut() {
@@ -245,7 +246,7 @@ mod tests {
              \tType: BGP univ\n\
              \tBGP.as_path: \n\
              \tBGP.med: 100\n\
-             \x20                    unicast [lb2 12:00:01.123] (100) [AS64500i]\n\
+             \x20                    unicast [lb2 12:00:01.123 from 192.0.2.12] (100) [AS64500i]\n\
              \tvia 192.0.2.12 on rack0\n",
         );
         assert_eq!(routes.len(), 2, "{routes:?}");

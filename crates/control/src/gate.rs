@@ -1,13 +1,17 @@
 //! The gate between the decision and the speaker: which virtual addresses are
-//! announced now.
+//! announced now, and in what [`State`].
 //!
 //! - A VIP **enters** only when it is alive and the data plane has acknowledged
 //!   what is decided for it now: no router sends a packet before it can be
-//!   forwarded.
+//!   forwarded. The same holds for a better state than it is in.
 //! - Once announced it **stays** while the data plane follows further changes:
 //!   a slow map write flaps no route.
-//! - It **leaves at once** when it is not alive any more, when it is taken out
-//!   of the configuration, or when the data plane has failed.
+//! - It **leaves at once**, or takes the worse state at once, when it is not
+//!   alive any more. It leaves at once when it is taken out of the
+//!   configuration, or when the data plane has failed.
+//! - Not alive it is announced only where it **fails open**, by the terms, and
+//!   only while its packets are still sent to somebody: the ring stays the last
+//!   one when nobody is healthy. That an agent before has forwarded them will do.
 //!
 //! The VIPs are judged each by itself: one that cannot be applied holds up no
 //! other.
@@ -18,6 +22,7 @@ use std::{
 };
 
 use crate::{
+    announcement::State,
     decide::{Desired, VipPlan},
     model::Vip,
 };
@@ -31,8 +36,8 @@ pub struct Gate {
 /// How one VIP stands at the gate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Admission {
-    /// It is announced.
-    Announced,
+    /// It is announced in this state.
+    Announced(State),
     /// It is not.
     Withheld(Obstacle),
 }
@@ -48,6 +53,27 @@ pub enum Obstacle {
     Fault(String),
     /// It is not configured any more.
     Removed,
+}
+
+/// What the data plane says.
+#[derive(Clone, Copy, Debug)]
+pub struct Plane<'a> {
+    /// Per VIP the [`VipPlan::fingerprint`] of what it has applied, with a way to
+    /// enough backends.
+    pub acknowledged: &'a BTreeMap<Vip, u64>,
+    /// The VIPs whose packets it sends to somebody, healthy or not.
+    pub forwarded: &'a BTreeSet<Vip>,
+    /// Why it does not forward at all, if so.
+    pub fault: Option<&'a str>,
+}
+
+/// What the gate goes by besides the decision and what the data plane says.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms<F> {
+    /// Whether the host is about to leave.
+    pub maintenance: bool,
+    /// Whether a VIP is announced to anybody while it is [`State::Down`].
+    pub fails_open: F,
 }
 
 /// A change at the gate.
@@ -66,6 +92,10 @@ pub struct GateChange {
 pub enum GateChangeKind {
     /// It was announced and is not any more.
     Withdrawn,
+    /// It is announced in a worse state than before.
+    Worsened,
+    /// It is announced in a better state than before.
+    Improved,
     /// It is announced from now on.
     Entered,
     /// It was not announced and is not now, for another reason than before.
@@ -74,35 +104,29 @@ pub enum GateChangeKind {
 
 impl Gate {
     /// Judges all VIPs anew and returns what changed, withdrawals first.
-    ///
-    /// `acknowledged` holds per VIP the [`VipPlan::fingerprint`] of what the
-    /// data plane has applied; `fault` says why it does not forward at all, if
-    /// so.
-    pub fn update(
+    pub fn update<F: Fn(Vip) -> bool>(
         &mut self,
         desired: &Desired,
-        acknowledged: &BTreeMap<Vip, u64>,
-        fault: Option<&str>,
+        plane: &Plane<'_>,
+        terms: &Terms<F>,
     ) -> Vec<GateChange> {
         let before = std::mem::take(&mut self.vips);
         let mut changes = Vec::new();
         for (&vip, plan) in &desired.vips {
             let previous = before.get(&vip);
-            let announced = previous == Some(&Admission::Announced);
-            let applied = acknowledged.get(&vip) == Some(&plan.fingerprint);
-            let admission = judge(plan, announced, applied, fault);
+            let state = previous.and_then(Admission::state);
+            let admission = terms.judge(vip, plan, state, plane);
             if previous != Some(&admission) {
-                let kind = kind(announced, &admission);
-                let reason = match &admission {
-                    Admission::Announced => plan.reason(),
-                    Admission::Withheld(obstacle) => obstacle.to_string(),
-                };
-                changes.push(GateChange { vip, kind, reason });
+                changes.push(GateChange {
+                    vip,
+                    kind: kind(state, admission.state()),
+                    reason: admission.reason(plan),
+                });
             }
             self.vips.insert(vip, admission);
         }
         for (vip, previous) in before {
-            if previous == Admission::Announced && !self.vips.contains_key(&vip) {
+            if previous.state().is_some() && !self.vips.contains_key(&vip) {
                 changes.push(GateChange {
                     vip,
                     kind: GateChangeKind::Withdrawn,
@@ -114,13 +138,12 @@ impl Gate {
         changes
     }
 
-    /// The VIPs to announce now.
+    /// The VIPs to announce now, each in its state.
     #[must_use]
-    pub fn announced(&self) -> BTreeSet<Vip> {
-        let announced = |(&vip, admission): (&Vip, &Admission)| {
-            (*admission == Admission::Announced).then_some(vip)
-        };
-        self.vips.iter().filter_map(announced).collect()
+    pub fn announced(&self) -> BTreeMap<Vip, State> {
+        let vips = self.vips.iter();
+        vips.filter_map(|(&vip, admission)| Some((vip, admission.state()?)))
+            .collect()
     }
 
     /// How each configured VIP stands.
@@ -130,24 +153,74 @@ impl Gate {
     }
 }
 
-/// The rules.
-fn judge(plan: &VipPlan, announced: bool, applied: bool, fault: Option<&str>) -> Admission {
-    if !plan.alive {
-        Admission::Withheld(Obstacle::NotAlive(plan.reason()))
-    } else if let Some(fault) = fault {
-        Admission::Withheld(Obstacle::Fault(fault.to_owned()))
-    } else if announced || applied {
-        Admission::Announced
-    } else {
-        Admission::Withheld(Obstacle::NotAcknowledged)
+impl<F: Fn(Vip) -> bool> Terms<F> {
+    /// The rules. `before` is the state in which the VIP is announced so far.
+    fn judge(
+        &self,
+        vip: Vip,
+        plan: &VipPlan,
+        before: Option<State>,
+        plane: &Plane<'_>,
+    ) -> Admission {
+        let withheld = Admission::Withheld;
+        if !plan.alive {
+            let forwarded = plane.fault.is_none() && plane.forwarded.contains(&vip);
+            return if forwarded && (self.fails_open)(vip) {
+                Admission::Announced(State::Down)
+            } else {
+                withheld(Obstacle::NotAlive(plan.reason()))
+            };
+        }
+        if let Some(fault) = plane.fault {
+            return withheld(Obstacle::Fault(fault.to_owned()));
+        }
+        let wanted = if self.maintenance {
+            State::Maintenance
+        } else {
+            State::Up
+        };
+        let applied = plane.acknowledged.get(&vip) == Some(&plan.fingerprint);
+        match before {
+            _ if applied => Admission::Announced(wanted),
+            Some(before) => Admission::Announced(wanted.min(before)),
+            None => withheld(Obstacle::NotAcknowledged),
+        }
     }
 }
 
-const fn kind(announced: bool, now: &Admission) -> GateChangeKind {
-    match (announced, now) {
-        (_, Admission::Announced) => GateChangeKind::Entered,
-        (true, Admission::Withheld(_)) => GateChangeKind::Withdrawn,
-        (false, Admission::Withheld(_)) => GateChangeKind::Waiting,
+impl Admission {
+    /// The state in which it is announced, if it is.
+    #[must_use]
+    pub const fn state(&self) -> Option<State> {
+        match self {
+            Self::Announced(state) => Some(*state),
+            Self::Withheld(_) => None,
+        }
+    }
+
+    /// Why, in plain words.
+    #[must_use]
+    pub fn reason(&self, plan: &VipPlan) -> String {
+        match self {
+            Self::Announced(State::Down) if plan.alive => {
+                format!("{}; {}", plan.reason(), Obstacle::NotAcknowledged)
+            }
+            Self::Announced(State::Maintenance) => {
+                format!("the host is in maintenance; {}", plan.reason())
+            }
+            Self::Announced(State::Up | State::Down) => plan.reason(),
+            Self::Withheld(obstacle) => obstacle.to_string(),
+        }
+    }
+}
+
+fn kind(before: Option<State>, now: Option<State>) -> GateChangeKind {
+    match (before, now) {
+        (Some(_), None) => GateChangeKind::Withdrawn,
+        (Some(before), Some(now)) if now < before => GateChangeKind::Worsened,
+        (Some(_), Some(_)) => GateChangeKind::Improved,
+        (None, Some(_)) => GateChangeKind::Entered,
+        (None, None) => GateChangeKind::Waiting,
     }
 }
 
@@ -163,225 +236,4 @@ impl fmt::Display for Obstacle {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{net::IpAddr, sync::Arc};
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::{decide::ServicePlan, model::tests::service, ring::RingBase};
-
-    /// What the gate is shown about one VIP; `None` is not configured.
-    #[derive(Clone, Copy, Debug)]
-    struct Shown {
-        configured: bool,
-        alive: bool,
-        decided: u64,
-        acknowledged: Option<u64>,
-    }
-
-    fn address(i: u8) -> Vip {
-        IpAddr::from([192, 0, 2, i]).into()
-    }
-
-    fn plan(vip: &Shown) -> Arc<VipPlan> {
-        let mut web = service("web", &[("a", 1, 1), ("b", 2, 1), ("c", 3, 1)]);
-        web.ring_size = 4;
-        Arc::new(VipPlan {
-            alive: vip.alive,
-            services: vec![Arc::new(ServicePlan {
-                alive: vip.alive,
-                standing: Vec::new(),
-                drained: Vec::new(),
-                available: vec![vip.alive, false, false],
-                healthy: vip.alive.into(),
-                configured: 3,
-                base: Arc::new(RingBase::new(&web)),
-                ring: None,
-                ring_fingerprint: None,
-                fingerprint: vip.decided,
-                keyed: 0,
-                service: Arc::new(web),
-            })],
-            fingerprint: vip.decided,
-        })
-    }
-
-    fn update(gate: &mut Gate, vips: &[Shown], fault: Option<&str>) -> Vec<GateChange> {
-        let numbered = || (0..).map(address).zip(vips);
-        let configured = numbered().filter(|(_, vip)| vip.configured);
-        let desired = Desired {
-            services: Vec::new(),
-            vips: configured.map(|(a, vip)| (a, plan(vip))).collect(),
-        };
-        let acknowledged = numbered().filter_map(|(a, vip)| Some((a, vip.acknowledged?)));
-        gate.update(&desired, &acknowledged.collect(), fault)
-    }
-
-    /// Shows one VIP's moments to a gate, and writes down the changes.
-    #[track_caller]
-    fn check(sentence: &str, moments: &[(Shown, Option<&str>)], expected: &[&str]) {
-        let mut gate = Gate::default();
-        let mut found = Vec::new();
-        for (vip, fault) in moments {
-            let changes = update(&mut gate, &[*vip], *fault);
-            found.extend(
-                changes
-                    .iter()
-                    .map(|change| format!("{:?}: {}", change.kind, change.reason)),
-            );
-        }
-        assert_eq!(found, expected, "{sentence}: {gate:#?}");
-    }
-
-    const NEW: Shown = Shown {
-        configured: true,
-        alive: true,
-        decided: 1,
-        acknowledged: None,
-    };
-    const APPLIED: Shown = Shown {
-        acknowledged: Some(1),
-        ..NEW
-    };
-    const DEAD: Shown = Shown {
-        alive: false,
-        ..APPLIED
-    };
-    const CHANGED: Shown = Shown {
-        decided: 2,
-        ..APPLIED
-    };
-    const GONE: Shown = Shown {
-        configured: false,
-        ..APPLIED
-    };
-
-    const ENTERED: &str = "Entered: web: 1 of 3 backends healthy";
-    const WAITING: &str = "Waiting: the data plane has not applied it yet";
-    const DIED: &str = "Withdrawn: web: 0 of 3 backends healthy, 1 wanted";
-
-    #[test]
-    fn rules_of_the_gate() {
-        check(
-            "waits, enters",
-            &[(NEW, None), (APPLIED, None)],
-            &[WAITING, ENTERED],
-        );
-        check(
-            "an older acknowledgement does not count",
-            &[(CHANGED, None)],
-            &[WAITING],
-        );
-        check(
-            "stays while the data plane lags",
-            &[(APPLIED, None), (CHANGED, None)],
-            &[ENTERED],
-        );
-        check(
-            "dies",
-            &[(APPLIED, None), (DEAD, None), (DEAD, None)],
-            &[ENTERED, DIED],
-        );
-        check(
-            "does not enter dead",
-            &[(DEAD, None)],
-            &["Waiting: web: 0 of 3 backends healthy, 1 wanted"],
-        );
-        check(
-            "comes back only with an acknowledgement of what is decided then",
-            &[
-                (APPLIED, None),
-                (DEAD, None),
-                (CHANGED, None),
-                (APPLIED, None),
-            ],
-            &[ENTERED, DIED, WAITING, ENTERED],
-        );
-        check(
-            "is taken out",
-            &[(APPLIED, None), (GONE, None), (GONE, None)],
-            &[ENTERED, "Withdrawn: no service uses it any more"],
-        );
-        check(
-            "nobody misses what never entered",
-            &[(NEW, None), (GONE, None)],
-            &[WAITING],
-        );
-        check(
-            "a fault takes it out, its end lets it in",
-            &[
-                (APPLIED, None),
-                (APPLIED, Some("detached")),
-                (APPLIED, None),
-            ],
-            &[
-                ENTERED,
-                "Withdrawn: the data plane does not forward: detached",
-                ENTERED,
-            ],
-        );
-    }
-
-    #[test]
-    fn withdrawals_come_first() {
-        let mut gate = Gate::default();
-        update(&mut gate, &[NEW, APPLIED, APPLIED], None);
-        let changes = update(&mut gate, &[APPLIED, DEAD, GONE, NEW], None);
-        let kinds: Vec<_> = changes.iter().map(|change| change.kind).collect();
-        use GateChangeKind::{Entered, Waiting, Withdrawn};
-        assert_eq!(
-            kinds,
-            [Withdrawn, Withdrawn, Entered, Waiting],
-            "{changes:#?}"
-        );
-    }
-
-    fn vip() -> impl Strategy<Value = Shown> {
-        let acknowledged = prop::option::of(0..3u64);
-        (
-            prop::bool::weighted(0.9),
-            prop::bool::weighted(0.8),
-            0..3u64,
-            acknowledged,
-        )
-            .prop_map(|(configured, alive, decided, acknowledged)| Shown {
-                configured,
-                alive,
-                decided,
-                acknowledged,
-            })
-    }
-
-    proptest! {
-        #[test]
-        fn the_rules_hold_at_every_moment(
-            moments in prop::collection::vec(
-                (prop::array::uniform4(vip()), prop::bool::weighted(0.1)), 1..40,
-            ),
-        ) {
-            let mut gate = Gate::default();
-            for (vips, fault) in moments {
-                let before = gate.announced();
-                let changes = update(&mut gate, &vips, fault.then_some("broken"));
-                let after = gate.announced();
-                for (a, vip) in (0..).map(address).zip(&vips) {
-                    let (was, is) = (before.contains(&a), after.contains(&a));
-                    let may = vip.configured && vip.alive && !fault;
-                    let applied = vip.acknowledged == Some(vip.decided);
-                    prop_assert!(!is || may, "{} must leave at once: {:?}", a, &gate);
-                    prop_assert!(!(was && may) || is, "{} must stay: {:?}", a, &gate);
-                    prop_assert!(was || !is || applied, "{} entered too early: {:?}", a, &gate);
-                    prop_assert!(!(may && applied) || is, "{} is held up: {:?}", a, &gate);
-                }
-                let told = |kind| -> BTreeSet<Vip> {
-                    changes.iter().filter(|c| c.kind == kind).map(|c| c.vip).collect()
-                };
-                prop_assert_eq!(told(GateChangeKind::Entered), &after - &before);
-                prop_assert_eq!(told(GateChangeKind::Withdrawn), &before - &after);
-                let again = update(&mut gate, &vips, fault.then_some("broken"));
-                prop_assert_eq!(again, [], "the same again is no change");
-            }
-        }
-    }
-}
+mod tests;

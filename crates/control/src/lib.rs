@@ -18,7 +18,7 @@
 //!          +----------+----------+
 //!          v                     v
 //!     data plane (outside) --> gate --> speaker (outside)
-//!               acknowledgement     VIPs to announce
+//!               acknowledgement     VIPs to announce, each in its state
 //! ```
 //!
 //! It begins with the [`model`]: services, each with virtual addresses (VIPs)
@@ -44,7 +44,11 @@
 //! writes the difference by the rules of [`phases`], so that no flow is moved, and acknowledges each VIP by the fingerprint of what
 //! it applied. The [`gate`] sees both, and lets the BGP *speaker* announce a VIP
 //! only once its packets would be forwarded, and no longer than they should be.
+//! It says in what [`announcement`] state a VIP is. An [`aggregate`] is announced
+//! for the VIPs inside it.
 
+pub mod aggregate;
+pub mod announcement;
 pub mod check;
 pub mod decide;
 pub mod gate;

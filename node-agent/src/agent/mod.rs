@@ -98,6 +98,8 @@ struct Agent {
     guarded: watch::Sender<Option<Dataplane>>,
     linger: watch::Sender<Duration>,
     closing: watch::Sender<bool>,
+    /// Nobody turns it yet.
+    _maintenance: watch::Sender<bool>,
     wanted: watch::Sender<BTreeSet<IpAddr>>,
     netlink: Netlink,
     plane: Option<Plane>,
@@ -163,7 +165,7 @@ impl Agent {
         info!("stopping: withdrawing all routes");
         self.closing.send_replace(true);
         let mut announced = self.speaker.announced();
-        let withdrawn = announced.wait_for(|announced| announced.is_empty());
+        let withdrawn = announced.wait_for(|announced| announced.states.is_empty());
         let _ = tokio::time::timeout(FLUSH, withdrawn).await;
         for peer in self.speaker.flushed(FLUSH).await {
             warn!("{peer} has not taken the withdrawal");

@@ -17,6 +17,7 @@ pub(super) fn plan(config: &Config, secret: [u8; 16]) -> Plan {
         model: Arc::new(config.model.clone()),
         secret,
         linger: config.linger,
+        bgp: config.bgp.clone().map(Arc::new),
     }
 }
 

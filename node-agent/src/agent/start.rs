@@ -189,24 +189,26 @@ impl Agent {
         );
 
         let (announced_in, announced) = watch::channel(Default::default());
-        let (admissions_in, admissions) = watch::channel(Default::default());
+        let (standings_in, standings) = watch::channel(Default::default());
         let (closing, closing_out) = watch::channel(false);
+        let (maintenance, maintenance_out) = watch::channel(false);
         let (linger, linger_out) = watch::channel(config.linger);
         let inputs = announce::Inputs {
             decision: decision.clone(),
             applied,
             fault,
             closing: closing_out,
+            maintenance: maintenance_out,
             linger: linger_out,
             announced: announced_in,
-            admissions: admissions_in,
+            standings: standings_in,
         };
         spawn(
             &mut tasks,
             "announce",
             announce::run(inputs, netlink.clone()),
         );
-        let mut speaker = Speaker::new(announced);
+        let mut speaker = Speaker::new(announced.clone());
         speaker.configure(config.bgp.as_ref()).await;
 
         let (config_in, config_out) = watch::channel(config);
@@ -216,7 +218,8 @@ impl Agent {
             config: config_out.clone(),
             decision: decision.clone(),
             health,
-            admissions,
+            announced,
+            standings,
             peers: speaker.peers(),
             dataplane: dataplane_views,
             findings: findings_out,
@@ -257,6 +260,7 @@ impl Agent {
             guarded,
             linger,
             closing,
+            _maintenance: maintenance,
             wanted,
             netlink,
             plane: running,

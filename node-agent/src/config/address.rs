@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::Arc,
 };
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -21,19 +22,45 @@ pub struct Vips {
     vips: BTreeMap<Vip, Span>,
     /// The lengths there are, single addresses among them.
     lengths: BTreeSet<u8>,
+    /// By the names of services.
+    services: BTreeMap<Arc<str>, BTreeSet<Vip>>,
 }
 
 impl Vips {
     /// Those of all services, whatever else is wrong with them.
     pub fn of(file: &File) -> Self {
         let mut vips = BTreeMap::new();
+        let mut services = BTreeMap::<_, BTreeSet<_>>::new();
         for service in &file.service.value {
+            if let (Some(name), Some(vips)) = (&service.value.name, &service.value.vips) {
+                let of_service = services.entry(Arc::clone(&name.value.0)).or_default();
+                of_service.extend(vips.value.iter().map(|vip| vip.value));
+            }
             for vip in service.value.vips.iter().flat_map(|vips| &vips.value) {
                 vips.entry(vip.value).or_insert_with(|| vip.span.clone());
             }
         }
         let lengths = vips.keys().map(|vip| vip.prefix().prefix_len()).collect();
-        Self { vips, lengths }
+        Self {
+            vips,
+            lengths,
+            services,
+        }
+    }
+
+    /// All of them, each where it stands first.
+    pub fn iter(&self) -> impl Iterator<Item = (&Vip, &Span)> {
+        self.vips.iter()
+    }
+
+    /// The names of the services.
+    pub fn services(&self) -> impl Iterator<Item = &str> {
+        self.services.keys().map(|name| &**name)
+    }
+
+    /// Those of a service, if there is such a one.
+    pub fn of_service(&self, name: &str) -> Option<&BTreeSet<Vip>> {
+        self.services.get(name)
     }
 
     /// The first virtual address of a family.

@@ -2,6 +2,7 @@
 //! we tell each of them.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroU8,
     path::Path,
@@ -9,13 +10,19 @@ use std::{
     time::Duration,
 };
 
+use vipd_control::{aggregate::Aggregate, model::Vip};
+
 use super::{
     address::Vips,
-    report::Report,
-    routing::{Asn, Community, HoldTime, NextHop},
+    aggregate::aggregates,
+    community::Community,
+    report::{Report, Span},
+    routing::{Asn, HoldTime, NextHop},
+    rule::{self, Known, Rule},
     secret::SecretFile,
     table::At,
     text::Name,
+    upstream::warn_filtered,
     valid::check_unique,
     value::show_duration,
     written::{self, Family},
@@ -30,6 +37,8 @@ pub struct Bgp {
     pub router_id: Ipv4Addr,
     /// The routers we speak to, in the order of their names.
     pub peers: Vec<Arc<BgpPeer>>,
+    /// What is announced for the virtual addresses inside it.
+    pub aggregates: Vec<Aggregate>,
 }
 
 /// One router and the session to it.
@@ -61,6 +70,10 @@ pub struct BgpPeer {
     pub med: Option<u32>,
     /// Communities of announcements, sorted, without repetition.
     pub communities: Vec<Community>,
+    /// Whether the world is behind it.
+    pub upstream: bool,
+    /// What changes these attributes, in the order in which it is applied.
+    pub rules: Vec<Arc<Rule>>,
 }
 
 /// What a peer is to us.
@@ -122,16 +135,34 @@ impl Bgp {
         let addresses = peers.iter().filter_map(|peer| peer.value.address.as_ref());
         check_unique(addresses, "peer address", report);
 
+        let aggregates = aggregates(&table.aggregate.value, vips, report);
         let local_as = table.local_as.as_ref()?.value;
         let validate = |peer| BgpPeer::validate(peer, local_as, vips, directory, report);
-        let peers: Vec<Option<BgpPeer>> = peers.iter().map(validate).collect();
-        let mut peers: Vec<_> = peers.into_iter().collect::<Option<_>>()?;
+        let validated: Vec<Option<BgpPeer>> = peers.iter().map(validate).collect();
+        let rules = rules(table, local_as, vips, report);
+        let mut peers: Vec<_> = validated.into_iter().collect::<Option<_>>()?;
         peers.sort_by(|a, b| a.name.cmp(&b.name));
+        let announced = announced(table, vips);
+        for peer in &mut peers {
+            let own = rules.iter().filter(|(names, _)| names.contains(&peer.name));
+            peer.rules = own.map(|(_, rule)| Arc::clone(rule)).collect();
+            if peer.upstream {
+                warn_filtered(peer, &announced, report);
+            }
+        }
         Some(Self {
             local_as,
             router_id: table.router_id.as_ref()?.value,
             peers: peers.into_iter().map(Arc::new).collect(),
+            aggregates: aggregates?,
         })
+    }
+
+    /// The peer of that name.
+    #[must_use]
+    pub fn peer(&self, name: &str) -> Option<&Arc<BgpPeer>> {
+        let found = self.peers.binary_search_by(|peer| (*peer.name).cmp(name));
+        found.ok().and_then(|i| self.peers.get(i))
     }
 }
 
@@ -159,6 +190,11 @@ impl BgpPeer {
         let families = Families::validate(written, address.value, report);
         let remote_as = peer.r#as.as_ref()?.value;
         let internal = remote_as == local_as;
+        if internal && peer.upstream.value {
+            report
+                .error(&peer.upstream.span, "a peer in our own AS is no upstream")
+                .help("remove `upstream`, or set it at the eBGP peers");
+        }
         let mut communities: Vec<_> = peer.communities.value.iter().map(|at| at.value).collect();
         communities.sort_unstable();
         communities.dedup();
@@ -180,8 +216,57 @@ impl BgpPeer {
             families: families?,
             med: peer.med.as_ref().map(|med| med.value.0),
             communities,
+            upstream: peer.upstream.value && !internal,
+            rules: Vec::new(),
         })
     }
+}
+
+/// The rules, each with the names of its peers. Peers that are wrong in other
+/// ways are known all the same.
+fn rules(
+    table: &written::Bgp,
+    local_as: Asn,
+    vips: &Vips,
+    report: &mut Report,
+) -> Vec<(Vec<Arc<str>>, Arc<Rule>)> {
+    let known = |peer: &At<written::BgpPeer>| {
+        Some(Known {
+            name: name(peer)?.value.0,
+            remote_as: peer.value.r#as.as_ref().map(|asn| asn.value),
+        })
+    };
+    let peers: Vec<_> = table.peer.value.iter().filter_map(known).collect();
+    let aggregates = table.aggregate.value.iter();
+    let aggregates: BTreeSet<Vip> = aggregates
+        .filter_map(|at| Some(at.value.prefix.as_ref()?.value))
+        .collect();
+    let world = rule::World {
+        local_as,
+        peers: &peers,
+        vips,
+        aggregates: &aggregates,
+    };
+    rule::rules(&table.rule.value, &world, report)
+}
+
+/// All that can be announced, and where it stands.
+fn announced(table: &written::Bgp, vips: &Vips) -> Vec<(Vip, Span)> {
+    let aggregates = table.aggregate.value.iter();
+    let prefixes = aggregates.filter_map(|at| at.value.prefix.as_ref());
+    let prefixes = prefixes.map(|at| (at.value, at.span.clone()));
+    let suppressing: Vec<Vip> = table
+        .aggregate
+        .value
+        .iter()
+        .filter(|at| at.value.suppress.value)
+        .filter_map(|at| Some(at.value.prefix.as_ref()?.value))
+        .collect();
+    let is_alone = |vip: &Vip| !suppressing.iter().any(|around| around.contains(*vip));
+    let vips = vips.iter().filter(|(vip, _)| is_alone(vip));
+    vips.map(|(vip, span)| (*vip, span.clone()))
+        .chain(prefixes)
+        .collect()
 }
 
 /// The name as written, or the address.
@@ -231,7 +316,7 @@ fn check_addresses(
 }
 
 /// The address of a next hop that has one of its own.
-fn given<A: Copy + Into<IpAddr>>(next_hop: &At<NextHop<A>>) -> Option<At<IpAddr>> {
+pub(super) fn given<A: Copy + Into<IpAddr>>(next_hop: &At<NextHop<A>>) -> Option<At<IpAddr>> {
     match next_hop.value {
         NextHop::Own => None,
         NextHop::Given(address) => Some(At {

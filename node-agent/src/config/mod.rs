@@ -2,16 +2,21 @@
 //! when it has been found to be right.
 
 mod address;
+mod aggregate;
+mod attributes;
 mod bgp;
 mod check;
+mod community;
 mod endpoint;
 mod reference;
 mod report;
 mod routing;
+mod rule;
 mod secret;
 mod service;
 mod table;
 mod text;
+mod upstream;
 mod valid;
 mod value;
 mod written;
@@ -21,10 +26,13 @@ use std::{fs, path::Path};
 use toml::de::{DeTable, DeValue};
 
 pub use self::{
+    attributes::{Attributes, Case},
     bgp::{Bgp, BgpPeer, Families, Relation},
+    community::{Community, GRACEFUL_SHUTDOWN},
     reference::reference,
     report::{ConfigError, Finding, Severity, Span},
-    routing::{Asn, Community, HoldTime, NextHop},
+    routing::{Asn, HoldTime, NextHop},
+    rule::{Changes, Rule},
     secret::{Secret, SecretError, SecretFile},
     text::InterfaceName,
     valid::{Config, Dataplane, Node},

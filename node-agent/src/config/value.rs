@@ -358,6 +358,8 @@ impl<T: Value> Value for Vec<At<T>> {
             "table" => String::from("tables"),
             "address" => String::from("list of addresses"),
             "address or prefix" => String::from("list of addresses and prefixes"),
+            "AS number" => String::from("list of AS numbers"),
+            "name" => String::from("list of names"),
             kind => format!("list of {kind}"),
         }
     }

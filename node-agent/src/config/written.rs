@@ -1,6 +1,8 @@
 //! The file as it is written: its tables, keys and defaults, each with what it
 //! means. `docs/configuration.md` is made from here.
 
+mod policy;
+
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroU16,
@@ -12,9 +14,11 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use toml::de::DeValue;
 use vipd_control::model::{Ports, Protocol, Vip};
 
+pub use self::policy::{Aggregate, Rule};
 use super::{
+    community::Community,
     report::{Report, Span},
-    routing::{Asn, Community, HoldTime, NextHop},
+    routing::{Asn, HoldTime, NextHop},
     table::{At, KeyDoc, Need, Reader, TableDoc, Value, table},
     text::{HttpHost, HttpPath, InterfaceName, Jitter, Name, StatusRange},
     value::{Int, read_word, words},
@@ -172,6 +176,10 @@ table! {
         router_id: Ipv4Addr, required;
         /// The routers we speak to.
         peer: Vec<At<BgpPeer>>, default "[]";
+        /// Prefixes that are announced for the virtual addresses inside them.
+        aggregate: Vec<At<Aggregate>>, default "[]";
+        /// What is announced to whom.
+        rule: Vec<At<Rule>>, default "[]";
     }
 }
 
@@ -230,13 +238,20 @@ table! {
         /// LOCAL_PREF, iBGP only: routers take the highest.
         local_preference: Number, optional "100 (iBGP)";
         /// Communities: standard (RFC 1997) as `"AS:number"`, large (RFC 8092)
-        /// as `"AS:number:number"`, or by name: `no-export`, `no-advertise`,
-        /// `no-export-subconfed`, `no-peer`, `graceful-shutdown`, `blackhole`,
-        /// `accept-own`, `llgr-stale`, `no-llgr`.
+        /// as `"AS:number:number"`, extended (RFC 4360) as `"rt:AS:number"`
+        /// (route target) or `"soo:AS:number"` (site of origin), with an IPv4
+        /// address instead of the AS where wanted, or as its octets like
+        /// `"generic:0x03060000:0x00000064"`, or by name: `no-export`,
+        /// `no-advertise`, `no-export-subconfed`, `no-peer`,
+        /// `graceful-shutdown`, `blackhole`, `accept-own`, `llgr-stale`,
+        /// `no-llgr`.
         communities: Vec<At<Community>>, default "[]";
         /// How many more times our AS stands in the AS path, eBGP only: each
         /// makes the route look farther away.
         prepend: Int<u8, 0, 16>, default "0";
+        /// Whether the world is behind it, which filters what is longer than
+        /// /24 (IPv4) and /48 (IPv6): `vipd check` warns of that. eBGP only.
+        upstream: bool, default "false";
     }
 }
 

@@ -7,7 +7,9 @@ use std::net::IpAddr;
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::{
     AddressFamily,
-    route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia},
+    route::{
+        RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteType, RouteVia,
+    },
 };
 
 use super::{Error, Netlink, answer};
@@ -47,6 +49,29 @@ impl Netlink {
             Err(error) => Err(error),
         }
     }
+
+    /// Length of the prefix that leads to `address` in the forwarding table;
+    /// `None` when nothing does.
+    ///
+    /// # Errors
+    /// When the kernel cannot be asked.
+    pub async fn prefix_length(&self, address: IpAddr) -> Result<Option<u8>, Error> {
+        let mut question = question(address);
+        question.header.flags |= RouteFlags::FibMatch;
+        let mut request = self.handle.route().get(question).execute();
+        match answer("look up a prefix", request.try_next()).await {
+            Ok(found) => Ok(found
+                .filter(leads)
+                .map(|found| found.header.destination_prefix_length)),
+            // What refuses, or is missing.
+            Err(Error::Refused { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn leads(route: &RouteMessage) -> bool {
+    matches!(route.header.kind, RouteType::Unicast | RouteType::Local)
 }
 
 fn question(address: IpAddr) -> RouteMessage {

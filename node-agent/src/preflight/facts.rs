@@ -8,7 +8,7 @@ use std::{
 };
 
 use tokio::{sync::watch, time::sleep};
-use vipd_control::model::{Mode, Model};
+use vipd_control::model::{Mode, Model, Vip};
 
 use crate::{
     config::{Config, InterfaceName, XdpMode},
@@ -36,6 +36,8 @@ pub struct Facts {
     pub paths: Vec<Path>,
     /// Why there is none to the other backends.
     pub problems: Problems,
+    /// Hosts that would be cut off.
+    pub cut_off: Vec<CutOff>,
     /// How many neighbours the kernel keeps; `None` where it does not tell, as
     /// in all network namespaces but the first.
     pub neighbour_limit: Option<usize>,
@@ -58,6 +60,17 @@ pub struct Interface {
     pub lro: Feature,
     /// How it checks the source of IPv4 packets: 0 not, 1 strictly, 2 loosely.
     pub rp_filter: u8,
+}
+
+/// A host inside an aggregate, with no route to it that is as long.
+#[derive(Clone, Debug)]
+pub struct CutOff {
+    /// What it is.
+    pub role: &'static str,
+    /// Where it is.
+    pub address: IpAddr,
+    /// The aggregate.
+    pub aggregate: Vip,
 }
 
 /// The way to a backend.
@@ -103,6 +116,7 @@ impl Facts {
                 .collect(),
             paths: paths(&loads, &ways, &links),
             problems,
+            cut_off: cut_off(config, netlink).await?,
             neighbour_limit: read_number("/proc/sys/net/ipv4/neigh/default/gc_thresh3"),
             processors: aya::util::nr_cpus().unwrap_or(0),
         })
@@ -114,6 +128,7 @@ impl Facts {
             interfaces: Vec::new(),
             paths: Vec::new(),
             problems: Problems::new(),
+            cut_off: Vec::new(),
             neighbour_limit: None,
             processors: 0,
         }
@@ -145,6 +160,35 @@ impl Interface {
             },
         }
     }
+}
+
+/// Routers and backends that this host could not reach any more while an
+/// aggregate around them is held.
+async fn cut_off(config: &Config, netlink: &Netlink) -> Result<Vec<CutOff>, Error> {
+    let Some(bgp) = &config.bgp else {
+        return Ok(Vec::new());
+    };
+    let routers = bgp.peers.iter().map(|peer| ("peer", peer.address.ip()));
+    let services = config.model.services.iter();
+    let backends = services.flat_map(|service| &service.backends);
+    let backends = backends.map(|backend| ("backend", backend.address));
+    let hosts: BTreeSet<_> = routers.chain(backends).collect();
+    let mut cut_off = Vec::new();
+    for (role, address) in hosts {
+        let around = |vip: Vip| vip.contains(address.into());
+        let aggregates = bgp.aggregates.iter().map(|aggregate| aggregate.prefix);
+        for aggregate in aggregates.filter(|prefix| around(*prefix)) {
+            let length = netlink.prefix_length(address).await?;
+            if length < Some(aggregate.prefix().prefix_len()) {
+                cut_off.push(CutOff {
+                    role,
+                    address,
+                    aggregate,
+                });
+            }
+        }
+    }
+    Ok(cut_off)
 }
 
 /// What a backend is sent.

@@ -6,7 +6,7 @@ use crate::{config::XdpMode, netlink::link::Link};
 
 use super::{
     Finding, Severity,
-    facts::{Facts, Interface},
+    facts::{CutOff, Facts, Interface},
 };
 
 /// The largest packet a client sends: what fits Ethernet.
@@ -89,6 +89,7 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
     findings.extend(neighbour_limit(facts));
     findings.extend(processors(facts));
     findings.extend(unreached(facts));
+    findings.extend(cut_off(facts));
     findings
 }
 
@@ -375,6 +376,25 @@ fn unreached(facts: &Facts) -> Vec<Finding> {
         findings.push(warn("backends".to_owned(), message));
     }
     findings
+}
+
+fn cut_off(facts: &Facts) -> impl Iterator<Item = Finding> {
+    facts.cut_off.iter().take(NAMED).map(|host| {
+        let CutOff {
+            role,
+            address,
+            aggregate,
+        } = host;
+        Finding {
+            severity: Severity::Warning,
+            subject: format!("{role} {address}"),
+            message: format!(
+                "it is inside the aggregate {aggregate}, which is held by an unreachable route \
+                 while it is announced, and the route to it is shorter: it would be cut off"
+            ),
+            fix: Some(format!("ip route add {address} via ROUTER")),
+        }
+    })
 }
 
 /// Backends by address, or by number when there are many.

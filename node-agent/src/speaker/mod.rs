@@ -7,7 +7,7 @@ mod routes;
 mod socket;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     future::poll_fn,
     hash::{BuildHasher, RandomState},
     pin::Pin,
@@ -24,14 +24,16 @@ use tokio::{
 };
 use tracing::{error, warn};
 use vipd_bgp::{Session, StopReason};
-use vipd_control::model::Vip;
 
 pub use self::peer::PeerStatus;
 use self::{
     listener::{Door, Listeners},
     peer::{Command, Inputs, session_config},
 };
-use crate::config::{Bgp, BgpPeer, Secret, SecretError, SecretFile};
+use crate::{
+    announce::Announced,
+    config::{Bgp, BgpPeer, Secret, SecretError, SecretFile},
+};
 
 /// The states of all sessions by the names of their peers; each is watched by
 /// itself.
@@ -43,7 +45,7 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// All sessions.
 pub struct Speaker {
     bgp: Option<Bgp>,
-    announced: watch::Receiver<Arc<BTreeSet<Vip>>>,
+    announced: watch::Receiver<Arc<Announced>>,
     running: BTreeMap<Arc<str>, Running>,
     listeners: Listeners,
     peers: watch::Sender<Peers>,
@@ -61,7 +63,7 @@ struct Running {
 impl Speaker {
     /// A speaker without sessions.
     #[must_use]
-    pub fn new(announced: watch::Receiver<Arc<BTreeSet<Vip>>>) -> Self {
+    pub fn new(announced: watch::Receiver<Arc<Announced>>) -> Self {
         Self {
             bgp: None,
             announced,
@@ -73,7 +75,7 @@ impl Speaker {
 
     /// What is announced.
     #[must_use]
-    pub fn announced(&self) -> watch::Receiver<Arc<BTreeSet<Vip>>> {
+    pub fn announced(&self) -> watch::Receiver<Arc<Announced>> {
         self.announced.clone()
     }
 
@@ -262,11 +264,11 @@ fn password(peer: &BgpPeer) -> Result<Option<Secret>, SecretError> {
     peer.password.as_ref().map(SecretFile::read).transpose()
 }
 
-fn is_told(status: &PeerStatus, announced: &BTreeSet<Vip>) -> bool {
+fn is_told(status: &PeerStatus, announced: &Announced) -> bool {
     let advertised: usize = status.session.advertised.values().sum();
     status.flushed
         && (status.session.established_at.is_none()
-            || advertised == routes::routes(announced, &status.peer).len())
+            || advertised == routes::routes(announced, &status.peer.name).len())
 }
 
 impl Running {

@@ -6,7 +6,6 @@
 //! (nothing is read in the wait itself), the dial (kept outside), channels.
 
 use std::{
-    collections::BTreeSet,
     future::pending,
     io,
     pin::Pin,
@@ -27,10 +26,12 @@ use vipd_bgp::{
     Action, Direction, Event, Input, LastError, PeerConfig, Session, State, Status, StopReason,
     wire,
 };
-use vipd_control::model::Vip;
 
 use super::{routes::routes, socket};
-use crate::config::{Bgp, BgpPeer, Secret};
+use crate::{
+    announce::Announced,
+    config::{Bgp, BgpPeer, Secret},
+};
 
 /// What the driver publishes about its session.
 #[derive(Clone, Debug)]
@@ -87,8 +88,8 @@ pub struct Inputs {
     pub peer: watch::Receiver<Arc<BgpPeer>>,
     /// What its segments are signed with.
     pub password: Option<Secret>,
-    /// The addresses to announce.
-    pub announced: watch::Receiver<Arc<BTreeSet<Vip>>>,
+    /// What is announced.
+    pub announced: watch::Receiver<Arc<Announced>>,
     /// Connections the peer has opened.
     pub incoming: mpsc::Receiver<TcpStream>,
     /// Commands.
@@ -244,7 +245,7 @@ async fn expiry(deadline: Option<Instant>) {
 impl Driver {
     fn set_routes(&mut self, inputs: &mut Inputs) {
         let announced = inputs.announced.borrow_and_update().clone();
-        self.session.set_routes(routes(&announced, &self.peer));
+        self.session.set_routes(routes(&announced, &self.peer.name));
     }
 
     /// Lets the timers run, once the bytes that were there have been read:
@@ -476,7 +477,7 @@ mod tests {
     /// A running session and everything that it hangs on.
     struct World {
         peer: watch::Sender<Arc<BgpPeer>>,
-        announced: watch::Sender<Arc<BTreeSet<Vip>>>,
+        announced: watch::Sender<Arc<Announced>>,
         _door: mpsc::Sender<TcpStream>,
         _commands: mpsc::Sender<Command>,
         task: JoinHandle<()>,

@@ -166,6 +166,34 @@ fn doubts_are_warnings() {
             "IPv6 addresses and no session for them",
             edited(&[("next_hop_ipv6 = \"2001:db8::11\"", "")]),
         ),
+        (
+            "rules and an aggregate for what is not there",
+            with_tables(
+                "[[bgp.rule]]\nprefixes = [\"198.51.100.0/24\", \"203.0.113.0/24\"]\nmed = 1\n\
+                 [[bgp.aggregate]]\nprefix = \"203.0.112.0/24\"\n",
+            ),
+        ),
+        (
+            "attributes for what is withdrawn",
+            with_tables("[[bgp.rule]]\nstates = [\"down\"]\nmed_add = 900\n"),
+        ),
+        (
+            "a path with the AS of the peer",
+            with_tables("[[bgp.rule]]\nas_path = [64502, 64501]\n"),
+        ),
+        (
+            "host routes to the world",
+            edited(&[("source = \"192.0.2.11\"", "upstream = true")]),
+        ),
+        (
+            "an aggregate that the world would take, but is not told of",
+            with_tables(
+                "[[bgp.peer]]\nname = \"world\"\naddress = \"192.0.2.3\"\nas = 64502\n\
+                 upstream = true\n\
+                 [[bgp.aggregate]]\nprefix = \"198.51.100.0/24\"\n\
+                 [[bgp.rule]]\npeers = [\"world\"]\naggregate = true\nannounce = false\n",
+            ),
+        ),
     ];
     let mut page = String::new();
     for (sentence, text) in table {
@@ -177,6 +205,34 @@ fn doubts_are_warnings() {
         }
     }
     insta::assert_snapshot!("warnings", page);
+}
+
+#[test]
+fn what_the_world_takes_is_no_doubt() {
+    let world = "[[bgp.peer]]\nname = \"world\"\naddress = \"192.0.2.3\"\nas = 64502\n\
+                 upstream = true\n";
+    let aggregate = "[[bgp.aggregate]]\nprefix = \"198.51.100.0/24\"\n";
+    let rule = "[[bgp.rule]]\npeers = [\"world\"]\n";
+    for (sentence, tables) in [
+        (
+            "host routes and an aggregate",
+            format!("{world}{aggregate}"),
+        ),
+        (
+            "an aggregate alone",
+            format!("{world}{aggregate}suppress = true\n"),
+        ),
+        ("nothing", format!("{world}{rule}announce = false\n")),
+    ] {
+        let (_, warnings) = accept(&with_tables(&tables));
+        assert_eq!(warnings, [], "{sentence}");
+    }
+}
+
+/// A good file with further tables of `[bgp]`.
+fn with_tables(tables: &str) -> String {
+    let service = "[[service]]\nname = \"web\"";
+    edited(&[(service, &format!("{tables}{service}"))])
 }
 
 const GOOD_WITHOUT_BGP: &str = r#"

@@ -1,10 +1,11 @@
 //! Configuration files: what is refused and how that is said, what is accepted
-//! and what it means, and that the reference is up to date.
+//! and what it means, what rules make of announcements, and that the reference is up to date.
 
 mod accepted;
 mod command;
 mod reference;
 mod refused;
+mod rules;
 mod secrets;
 
 use vipd::config::{Config, Finding};

@@ -194,6 +194,109 @@ const BGP: &[Case] = &[
     ),
 ];
 
+/// Where tables of `[bgp]` are put in.
+const SERVICE: &str = "[[service]]\nname = \"web\"";
+
+const POLICY: &[Case] = &[
+    (
+        "a rule for a peer and a service that nobody knows",
+        &[(
+            SERVICE,
+            "[[bgp.rule]]\npeers = [\"ext\", \"itn\"]\nservices = [\"webb\", \"mail\"]\nmed = 1\n\
+             [[service]]\nname = \"web\"",
+        )],
+    ),
+    (
+        "a rule that changes nothing",
+        &[(
+            SERVICE,
+            "[[bgp.rule]]\npeers = [\"ext\"]\n[[service]]\nname = \"web\"",
+        )],
+    ),
+    (
+        "a rule for nobody, never",
+        &[(
+            SERVICE,
+            "[[bgp.rule]]\npeers = []\nstates = []\nmed = 1\n[[service]]\nname = \"web\"",
+        )],
+    ),
+    (
+        "a rule whose keys have nothing in common",
+        &[(
+            SERVICE,
+            "[[bgp.rule]]\nprefixes = [\"198.51.100.10\"]\nservices = [\"dns\"]\nmed = 1\n\
+             [[service]]\nname = \"web\"",
+        )],
+    ),
+    (
+        "a rule for aggregates where there are none",
+        &[(
+            SERVICE,
+            "[[bgp.rule]]\naggregate = true\nmed = 1\n[[service]]\nname = \"web\"",
+        )],
+    ),
+    (
+        "a state nobody knows",
+        &[(
+            SERVICE,
+            "[[bgp.rule]]\nstates = [\"dwon\"]\nmed = 1\n[[service]]\nname = \"web\"",
+        )],
+    ),
+    (
+        "a rule that gives an eBGP peer a local preference, and an iBGP peer prepends",
+        &[(
+            SERVICE,
+            "[[bgp.rule]]\npeers = [\"ext\"]\nlocal_preference = 1\n\
+             [[bgp.rule]]\npeers = [\"int\", \"ext\"]\nprepend = 1\n\
+             [[service]]\nname = \"web\"",
+        )],
+    ),
+    (
+        "a rule with a virtual address as next hop",
+        &[(
+            SERVICE,
+            "[[bgp.rule]]\nnext_hop_ipv4 = \"198.51.100.53\"\n[[service]]\nname = \"web\"",
+        )],
+    ),
+    (
+        "a rule with a path that is too long",
+        &[(
+            SERVICE,
+            "[[bgp.rule]]\nas_path = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17]\n\
+             [[service]]\nname = \"web\"",
+        )],
+    ),
+    (
+        "an extended community that is none",
+        &[(
+            "local_preference = 200",
+            "communities = [\"rt:65536:65536\"]",
+        )],
+    ),
+    (
+        "an iBGP peer as upstream",
+        &[("local_preference = 200", "upstream = true")],
+    ),
+    (
+        "an aggregate twice, and one that is a virtual address itself",
+        &[(
+            SERVICE,
+            "[[bgp.aggregate]]\nprefix = \"198.51.100.0/24\"\n\
+             [[bgp.aggregate]]\nprefix = \"198.51.100.0/24\"\n\
+             [[bgp.aggregate]]\nprefix = \"198.51.100.10\"\n\
+             [[service]]\nname = \"web\"",
+        )],
+    ),
+    (
+        "an aggregate that wants more alive than are inside",
+        &[(
+            SERVICE,
+            "[[bgp.aggregate]]\nprefix = \"198.51.100.0/24\"\nmin_alive = 3\n\
+             [[service]]\nname = \"web\"",
+        )],
+    ),
+];
+
 const SERVICES: &[Case] = &[
     (
         "services without a data plane",
@@ -390,6 +493,11 @@ fn what_has_the_wrong_form_is_refused() {
 #[test]
 fn what_bgp_cannot_do_is_refused() {
     insta::assert_snapshot!("bgp", check(BGP));
+}
+
+#[test]
+fn rules_and_aggregates_that_cannot_be_meant_are_refused() {
+    insta::assert_snapshot!("policy", check(POLICY));
 }
 
 #[test]

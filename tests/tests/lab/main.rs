@@ -13,6 +13,7 @@ mod loading;
 mod looking;
 mod million;
 mod old_kernel;
+mod policy;
 mod reload;
 mod stopping;
 mod support;

@@ -22,6 +22,9 @@ pub struct Applied {
     /// Per virtual address, the fingerprint of what packets now get. Absent
     /// while something of it is not in place.
     pub vips: Arc<BTreeMap<Vip, u64>>,
+    /// The virtual addresses whose packets are sent to some backend, also when
+    /// nobody is available and it is one that was.
+    pub forwarded: Arc<BTreeSet<Vip>>,
     /// Index of the counter per service and backend.
     pub counters: Arc<BTreeMap<Arc<str>, Counters>>,
     /// Number of each service.
@@ -132,6 +135,14 @@ impl Applier {
         for vip in vips {
             let fingerprint = self.acknowledge(desired, vip);
             set(&mut self.told.vips, vip, fingerprint);
+            let forwarded = self.forwards(desired, vip);
+            if self.told.forwarded.contains(&vip) != forwarded {
+                let told = Arc::make_mut(&mut self.told.forwarded);
+                let _ = match forwarded {
+                    true => told.insert(vip),
+                    false => told.remove(&vip),
+                };
+            }
         }
         for name in names {
             let placed = self.services.get(&name);
@@ -167,6 +178,22 @@ impl Applier {
             carried |= placed.is_some_and(|placed| placed.reachable);
         }
         (published && carried).then_some(vip_plan.fingerprint)
+    }
+
+    /// Whether packets for a virtual address are sent to anybody. Either all slots
+    /// of a ring have an owner or none has.
+    fn forwards(&self, desired: &Desired, vip: Vip) -> bool {
+        let plans = desired.vips.get(&vip).map(|plan| &plan.services);
+        let mut services = plans.into_iter().flatten().map(|plan| &plan.service);
+        services.any(|service| {
+            let listed = self.listing.service(vip, service.protocol, service.ports);
+            let placed = self.services.get(&service.name);
+            let owned = |placed: &Placed| {
+                let mut slots = self.words(placed.ring);
+                slots.next().is_some_and(|slot| slot.current() != 0)
+            };
+            listed.is_some() && placed.is_some_and(owned)
+        })
     }
 
     /// How full each map is.

@@ -1,5 +1,7 @@
 //! The judgement, in a table per matter.
 
+use ipnet::IpNet;
+
 use crate::{
     netlink::{link::Xdp, way::Problems},
     preflight::{ethtool::Feature, facts::Path},
@@ -54,6 +56,7 @@ fn host() -> Facts {
         interfaces: vec![interface("eth0")],
         paths: vec![path(21), path(22)],
         problems: Problems::new(),
+        cut_off: Vec::new(),
         neighbour_limit: Some(1024),
         processors: 256,
     }
@@ -329,5 +332,20 @@ fn backends_are_reached_as_they_should_be() {
             (Warning, "backend 198.51.100.5", "no route"),
             (Warning, "backends", "2 more"),
         ],
+    );
+}
+
+#[test]
+fn what_an_aggregate_would_cut_off_is_told() {
+    check(
+        "a backend inside, by the default route",
+        |facts| {
+            facts.cut_off = vec![CutOff {
+                role: "backend",
+                address: [198, 51, 100, 21].into(),
+                aggregate: IpNet::new_assert([198, 51, 100, 0].into(), 24).into(),
+            }];
+        },
+        &[(Warning, "backend 198.51.100.21", "it would be cut off")],
     );
 }

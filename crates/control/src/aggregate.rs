@@ -1,0 +1,216 @@
+//! Aggregates: prefixes that are announced for the virtual addresses inside
+//! them, since what is longer is not accepted everywhere.
+
+use std::collections::BTreeMap;
+
+use crate::{announcement::State, model::Vip};
+
+/// A prefix that is announced while enough inside it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Aggregate {
+    /// The prefix; no virtual prefix is the same.
+    pub prefix: Vip,
+    /// So many virtual addresses inside it must be announced; at least 1.
+    pub min_alive: u32,
+    /// Whether those inside are not announced one by one.
+    pub suppress: bool,
+}
+
+/// How an aggregate is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Standing {
+    /// The prefix.
+    pub prefix: Vip,
+    /// The state it is announced in, if it is.
+    pub state: Option<State>,
+    /// Virtual addresses inside it that are alive and can be forwarded.
+    pub alive: u32,
+    /// So many are wanted.
+    pub wanted: u32,
+}
+
+/// Adds aggregates to the virtual addresses that are `announced`, and takes out
+/// those that an aggregate stands for. An aggregate is in the best state that
+/// enough of those inside it have reached; it is announced down only if
+/// `fails_open` says so.
+pub fn aggregate(
+    announced: &mut BTreeMap<Vip, State>,
+    aggregates: &[Aggregate],
+    fails_open: impl Fn(Vip) -> bool,
+) -> Vec<Standing> {
+    let standings: Vec<_> = aggregates
+        .iter()
+        .map(|aggregate| aggregate.judge(announced, &fails_open))
+        .collect();
+    let suppressed = |vip: &Vip| {
+        let mut suppressing = aggregates.iter().filter(|aggregate| aggregate.suppress);
+        suppressing.any(|aggregate| aggregate.prefix.contains(*vip))
+    };
+    announced.retain(|vip, _| !suppressed(vip));
+    let states = standings.iter();
+    announced.extend(states.filter_map(|standing| Some((standing.prefix, standing.state?))));
+    standings
+}
+
+impl Aggregate {
+    fn judge(
+        &self,
+        announced: &BTreeMap<Vip, State>,
+        fails_open: impl Fn(Vip) -> bool,
+    ) -> Standing {
+        let reached = |state: State| {
+            let inside = announced
+                .iter()
+                .filter(|(vip, at)| **at >= state && self.prefix.contains(**vip));
+            inside.fold(0, |count, _| count + 1)
+        };
+        let may = |state: &State| match state {
+            State::Up | State::Maintenance => true,
+            State::Down => fails_open(self.prefix),
+        };
+        let enough = |state: &State| reached(*state) >= self.min_alive;
+        Standing {
+            prefix: self.prefix,
+            state: State::ALL.into_iter().find(enough).filter(may),
+            alive: reached(State::Maintenance),
+            wanted: self.min_alive,
+        }
+    }
+}
+
+impl Standing {
+    /// Why it is announced or not, in plain words.
+    #[must_use]
+    pub fn reason(&self) -> String {
+        format!("{} alive inside, {} wanted", self.alive, self.wanted)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ipnet::IpNet;
+
+    use super::*;
+
+    fn vip(text: &str) -> Vip {
+        let address = text
+            .parse()
+            .map(IpNet::from as fn(std::net::IpAddr) -> IpNet);
+        address.unwrap_or_else(|_| text.parse().unwrap()).into()
+    }
+
+    use State::{Down, Maintenance, Up};
+
+    /// One aggregate, 203.0.113.0/24: how many it wants, whether it suppresses
+    /// and fails open; what is announced, and what of it together with the
+    /// aggregate then.
+    #[track_caller]
+    fn check(
+        sentence: &str,
+        (min_alive, suppress, fails_open): (u32, bool, bool),
+        announced: &[(&str, State)],
+        expected: &[(&str, State)],
+    ) {
+        let prefix = vip("203.0.113.0/24");
+        let aggregate = Aggregate {
+            prefix,
+            min_alive,
+            suppress,
+        };
+        let set = |list: &[(&str, State)]| -> BTreeMap<Vip, State> {
+            list.iter()
+                .map(|(text, state)| (vip(text), *state))
+                .collect()
+        };
+        let mut found = set(announced);
+        let standings =
+            super::aggregate(&mut found, &[aggregate], |vip| fails_open && vip == prefix);
+        assert_eq!(found, set(expected), "{sentence}: {standings:#?}");
+    }
+
+    #[test]
+    fn an_aggregate_lives_by_what_is_inside() {
+        let one = (1, false, false);
+        check("nothing inside", one, &[], &[]);
+        check(
+            "something elsewhere",
+            one,
+            &[("198.51.100.1", Up)],
+            &[("198.51.100.1", Up)],
+        );
+        check(
+            "an address inside",
+            one,
+            &[("203.0.113.1", Up)],
+            &[("203.0.113.0/24", Up), ("203.0.113.1", Up)],
+        );
+        check(
+            "a prefix inside",
+            one,
+            &[("203.0.113.16/28", Up)],
+            &[("203.0.113.0/24", Up), ("203.0.113.16/28", Up)],
+        );
+        check(
+            "a prefix around it is not inside",
+            one,
+            &[("203.0.112.0/23", Up)],
+            &[("203.0.112.0/23", Up)],
+        );
+        check(
+            "fewer than wanted",
+            (2, false, false),
+            &[("203.0.113.1", Up)],
+            &[("203.0.113.1", Up)],
+        );
+        check(
+            "as many as wanted",
+            (2, false, false),
+            &[("203.0.113.1", Up), ("203.0.113.2", Up)],
+            &[
+                ("203.0.113.0/24", Up),
+                ("203.0.113.1", Up),
+                ("203.0.113.2", Up),
+            ],
+        );
+        check(
+            "instead of those inside, and of no others",
+            (1, true, false),
+            &[("198.51.100.1", Up), ("203.0.113.1", Up)],
+            &[("198.51.100.1", Up), ("203.0.113.0/24", Up)],
+        );
+        check(
+            "those inside are too few, and not announced by themselves",
+            (2, true, false),
+            &[("203.0.113.1", Up)],
+            &[],
+        );
+    }
+
+    #[test]
+    fn an_aggregate_is_in_the_best_state_that_enough_have_reached() {
+        check(
+            "maintenance",
+            (1, true, false),
+            &[("203.0.113.1", Maintenance), ("203.0.113.2", Down)],
+            &[("203.0.113.0/24", Maintenance)],
+        );
+        check(
+            "one is up, and one is enough",
+            (1, true, true),
+            &[("203.0.113.1", Down), ("203.0.113.2", Up)],
+            &[("203.0.113.0/24", Up)],
+        );
+        check(
+            "one is up, two are wanted",
+            (2, true, true),
+            &[("203.0.113.1", Down), ("203.0.113.2", Up)],
+            &[("203.0.113.0/24", Down)],
+        );
+        check(
+            "down, and it does not fail open",
+            (1, true, false),
+            &[("203.0.113.1", Down)],
+            &[],
+        );
+    }
+}

@@ -1,0 +1,394 @@
+//! The gate in sentences, and its rules at random moments.
+
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{decide::ServicePlan, model::tests::service, ring::RingBase};
+
+/// What the gate is shown about one VIP; `None` is not configured.
+#[derive(Clone, Copy, Debug)]
+struct Shown {
+    configured: bool,
+    alive: bool,
+    /// Whether its packets are sent to somebody.
+    forwarded: bool,
+    decided: u64,
+    acknowledged: Option<u64>,
+}
+
+fn address(i: u8) -> Vip {
+    IpAddr::from([192, 0, 2, i]).into()
+}
+
+fn plan(vip: &Shown) -> Arc<VipPlan> {
+    let mut web = service("web", &[("a", 1, 1), ("b", 2, 1), ("c", 3, 1)]);
+    web.ring_size = 4;
+    Arc::new(VipPlan {
+        alive: vip.alive,
+        services: vec![Arc::new(ServicePlan {
+            alive: vip.alive,
+            standing: Vec::new(),
+            drained: Vec::new(),
+            available: vec![vip.alive, false, false],
+            healthy: vip.alive.into(),
+            configured: 3,
+            base: Arc::new(RingBase::new(&web)),
+            ring: None,
+            ring_fingerprint: None,
+            fingerprint: vip.decided,
+            keyed: 0,
+            service: Arc::new(web),
+        })],
+        fingerprint: vip.decided,
+    })
+}
+
+/// What else it is shown; `None` of the fault is that there is none.
+#[derive(Clone, Copy, Debug, Default)]
+struct World {
+    fault: Option<&'static str>,
+    maintenance: bool,
+    fails_open: bool,
+}
+
+fn update(gate: &mut Gate, vips: &[Shown], world: World) -> Vec<GateChange> {
+    let numbered = || (0..).map(address).zip(vips);
+    let configured = numbered().filter(|(_, vip)| vip.configured);
+    let desired = Desired {
+        services: Vec::new(),
+        vips: configured.map(|(a, vip)| (a, plan(vip))).collect(),
+    };
+    let acknowledged = numbered().filter_map(|(a, vip)| Some((a, vip.acknowledged?)));
+    let terms = Terms {
+        maintenance: world.maintenance,
+        fails_open: |_| world.fails_open,
+    };
+    let forwarded = numbered().filter_map(|(a, vip)| vip.forwarded.then_some(a));
+    let plane = Plane {
+        acknowledged: &acknowledged.collect(),
+        forwarded: &forwarded.collect(),
+        fault: world.fault,
+    };
+    gate.update(&desired, &plane, &terms)
+}
+
+/// Shows one VIP's moments to a gate, and writes down the changes.
+#[track_caller]
+fn check(sentence: &str, moments: &[(Shown, World)], expected: &[&str]) {
+    let mut gate = Gate::default();
+    let mut found = Vec::new();
+    for (vip, world) in moments {
+        let changes = update(&mut gate, &[*vip], *world);
+        found.extend(
+            changes
+                .iter()
+                .map(|change| format!("{:?}: {}", change.kind, change.reason)),
+        );
+    }
+    assert_eq!(found, expected, "{sentence}: {gate:#?}");
+}
+
+const NEW: Shown = Shown {
+    configured: true,
+    alive: true,
+    forwarded: true,
+    decided: 1,
+    acknowledged: None,
+};
+const APPLIED: Shown = Shown {
+    acknowledged: Some(1),
+    ..NEW
+};
+const DEAD: Shown = Shown {
+    alive: false,
+    ..APPLIED
+};
+const CHANGED: Shown = Shown {
+    decided: 2,
+    ..APPLIED
+};
+const GONE: Shown = Shown {
+    configured: false,
+    ..APPLIED
+};
+
+const PLAIN: World = World {
+    fault: None,
+    maintenance: false,
+    fails_open: false,
+};
+const BROKEN: World = World {
+    fault: Some("detached"),
+    ..PLAIN
+};
+const OPEN: World = World {
+    fails_open: true,
+    ..PLAIN
+};
+const LEAVING: World = World {
+    maintenance: true,
+    ..OPEN
+};
+
+const ENTERED: &str = "Entered: web: 1 of 3 backends healthy";
+const WAITING: &str = "Waiting: the data plane has not applied it yet";
+const DIED: &str = "Withdrawn: web: 0 of 3 backends healthy, 1 wanted";
+
+#[test]
+fn rules_of_the_gate() {
+    check(
+        "waits, enters",
+        &[(NEW, PLAIN), (APPLIED, PLAIN)],
+        &[WAITING, ENTERED],
+    );
+    check(
+        "an older acknowledgement does not count",
+        &[(CHANGED, PLAIN)],
+        &[WAITING],
+    );
+    check(
+        "stays while the data plane lags",
+        &[(APPLIED, PLAIN), (CHANGED, PLAIN)],
+        &[ENTERED],
+    );
+    check(
+        "dies",
+        &[(APPLIED, PLAIN), (DEAD, PLAIN), (DEAD, PLAIN)],
+        &[ENTERED, DIED],
+    );
+    check(
+        "does not enter dead",
+        &[(DEAD, PLAIN)],
+        &["Waiting: web: 0 of 3 backends healthy, 1 wanted"],
+    );
+    check(
+        "comes back only with an acknowledgement of what is decided then",
+        &[
+            (APPLIED, PLAIN),
+            (DEAD, PLAIN),
+            (CHANGED, PLAIN),
+            (APPLIED, PLAIN),
+        ],
+        &[ENTERED, DIED, WAITING, ENTERED],
+    );
+    check(
+        "is taken out",
+        &[(APPLIED, PLAIN), (GONE, PLAIN), (GONE, PLAIN)],
+        &[ENTERED, "Withdrawn: no service uses it any more"],
+    );
+    check(
+        "nobody misses what never entered",
+        &[(NEW, PLAIN), (GONE, PLAIN)],
+        &[WAITING],
+    );
+    check(
+        "a fault takes it out, its end lets it in",
+        &[(APPLIED, PLAIN), (APPLIED, BROKEN), (APPLIED, PLAIN)],
+        &[
+            ENTERED,
+            "Withdrawn: the data plane does not forward: detached",
+            ENTERED,
+        ],
+    );
+}
+
+const WORSENED: &str = "Worsened: web: 0 of 3 backends healthy, 1 wanted";
+
+#[test]
+fn what_fails_open_gets_worse_instead_of_leaving() {
+    check(
+        "worse at once, better with an acknowledgement",
+        &[
+            (APPLIED, OPEN),
+            (DEAD, OPEN),
+            (CHANGED, OPEN),
+            (
+                Shown {
+                    acknowledged: Some(2),
+                    ..CHANGED
+                },
+                OPEN,
+            ),
+        ],
+        &[ENTERED, WORSENED, "Improved: web: 1 of 3 backends healthy"],
+    );
+    check(
+        "worse though the data plane lags",
+        &[
+            (APPLIED, OPEN),
+            (
+                Shown {
+                    acknowledged: None,
+                    ..DEAD
+                },
+                OPEN,
+            ),
+        ],
+        &[ENTERED, WORSENED],
+    );
+    check(
+        "an agent before has forwarded it",
+        &[(
+            Shown {
+                acknowledged: None,
+                ..DEAD
+            },
+            OPEN,
+        )],
+        &["Entered: web: 0 of 3 backends healthy, 1 wanted"],
+    );
+    check(
+        "its packets would be dropped",
+        &[
+            (APPLIED, OPEN),
+            (
+                Shown {
+                    forwarded: false,
+                    ..DEAD
+                },
+                OPEN,
+            ),
+        ],
+        &[ENTERED, DIED],
+    );
+    check(
+        "the terms do not let it fail open any more",
+        &[(APPLIED, OPEN), (DEAD, OPEN), (DEAD, PLAIN)],
+        &[ENTERED, WORSENED, DIED],
+    );
+    check(
+        "a fault takes out what is down, too",
+        &[
+            (APPLIED, OPEN),
+            (DEAD, OPEN),
+            (
+                DEAD,
+                World {
+                    fault: Some("detached"),
+                    ..OPEN
+                },
+            ),
+        ],
+        &[ENTERED, WORSENED, DIED],
+    );
+}
+
+#[test]
+fn maintenance_is_worse_than_up_and_better_than_down() {
+    check(
+        "there and back",
+        &[(APPLIED, OPEN), (APPLIED, LEAVING), (APPLIED, OPEN)],
+        &[
+            ENTERED,
+            "Worsened: the host is in maintenance; web: 1 of 3 backends healthy",
+            "Improved: web: 1 of 3 backends healthy",
+        ],
+    );
+    check(
+        "it dies in maintenance",
+        &[(APPLIED, LEAVING), (DEAD, LEAVING)],
+        &[
+            "Entered: the host is in maintenance; web: 1 of 3 backends healthy",
+            WORSENED,
+        ],
+    );
+}
+
+#[test]
+fn withdrawals_come_first() {
+    let mut gate = Gate::default();
+    update(&mut gate, &[NEW, APPLIED, APPLIED], PLAIN);
+    let changes = update(&mut gate, &[APPLIED, DEAD, GONE, NEW], PLAIN);
+    let kinds: Vec<_> = changes.iter().map(|change| change.kind).collect();
+    use GateChangeKind::{Entered, Waiting, Withdrawn};
+    assert_eq!(
+        kinds,
+        [Withdrawn, Withdrawn, Entered, Waiting],
+        "{changes:#?}"
+    );
+}
+
+fn vip() -> impl Strategy<Value = Shown> {
+    let acknowledged = prop::option::of(0..3u64);
+    (
+        prop::bool::weighted(0.9),
+        prop::bool::weighted(0.8),
+        prop::bool::weighted(0.9),
+        0..3u64,
+        acknowledged,
+    )
+        .prop_map(
+            |(configured, alive, forwarded, decided, acknowledged)| Shown {
+                configured,
+                alive,
+                forwarded,
+                decided,
+                acknowledged,
+            },
+        )
+}
+
+fn world() -> impl Strategy<Value = World> {
+    (
+        prop::bool::weighted(0.1),
+        prop::bool::weighted(0.3),
+        prop::bool::weighted(0.7),
+    )
+        .prop_map(|(fault, maintenance, fails_open)| World {
+            fault: fault.then_some("broken"),
+            maintenance,
+            fails_open,
+        })
+}
+
+/// The best state in which a VIP may be announced, if in any.
+fn best(vip: &Shown, world: &World) -> Option<State> {
+    let best = match (vip.alive, world.maintenance) {
+        (false, _) => (vip.forwarded && world.fails_open).then_some(State::Down),
+        (true, true) => Some(State::Maintenance),
+        (true, false) => Some(State::Up),
+    };
+    best.filter(|_| vip.configured && world.fault.is_none())
+}
+
+proptest! {
+    #[test]
+    fn the_rules_hold_at_every_moment(
+        moments in prop::collection::vec((prop::array::uniform4(vip()), world()), 1..40),
+    ) {
+        let mut gate = Gate::default();
+        for (vips, world) in moments {
+            let before = gate.announced();
+            let changes = update(&mut gate, &vips, world);
+            let after = gate.announced();
+            for (a, vip) in (0..).map(address).zip(&vips) {
+                // `None` is worse than any state.
+                let (was, is) = (before.get(&a).copied(), after.get(&a).copied());
+                let may = best(vip, &world);
+                // What is down waits for nothing.
+                let ready = vip.acknowledged == Some(vip.decided) || may == Some(State::Down);
+                prop_assert!(is <= may, "{} must be worse at once: {:?}", a, &gate);
+                prop_assert!(is >= was.min(may), "{} must stay: {:?}", a, &gate);
+                prop_assert!(is <= was || ready, "{} got better too early: {:?}", a, &gate);
+                prop_assert!(is == may || !ready, "{} is held up: {:?}", a, &gate);
+            }
+            let told = |kinds: &[GateChangeKind]| -> BTreeSet<Vip> {
+                let told = changes.iter().filter(|change| kinds.contains(&change.kind));
+                told.map(|change| change.vip).collect()
+            };
+            let compared = |better: fn(Option<State>, Option<State>) -> bool| -> BTreeSet<Vip> {
+                let vips = (0..).map(address).take(vips.len());
+                vips.filter(|a| better(before.get(a).copied(), after.get(a).copied())).collect()
+            };
+            use GateChangeKind::{Entered, Improved, Withdrawn, Worsened};
+            prop_assert_eq!(told(&[Entered]), compared(|was, is| was.is_none() && is.is_some()));
+            prop_assert_eq!(told(&[Withdrawn]), compared(|was, is| was.is_some() && is.is_none()));
+            prop_assert_eq!(told(&[Entered, Improved]), compared(|was, is| is > was));
+            prop_assert_eq!(told(&[Withdrawn, Worsened]), compared(|was, is| is < was));
+            let again = update(&mut gate, &vips, world);
+            prop_assert_eq!(again, [], "the same again is no change");
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! What is announced for what is decided, applied and ordered; the kernel's
+//! part is left out.
+
+use vipd_control::{
+    decide::Decider,
+    model::{Backend, Service},
+};
+
+use super::*;
+use crate::config::Config;
+
+const FILE: &str = r#"
+[dataplane]
+interfaces = ["eth0"]
+
+[bgp]
+local_as = 64500
+router_id = "192.0.2.11"
+
+[[bgp.peer]]
+name = "router"
+address = "192.0.2.1"
+as = 64501
+
+[[bgp.aggregate]]
+prefix = "198.51.100.0/24"
+
+[[service]]
+name = "web"
+vips = ["198.51.100.10", "203.0.113.10"]
+protocol = "tcp"
+port = 80
+mode = "ipip"
+
+[[service.backend]]
+name = "b1"
+address = "192.0.2.21"
+"#;
+
+/// Announced worse when it is down, but for the aggregate.
+const FAILS_OPEN: &str = r#"
+[[bgp.rule]]
+states = ["down"]
+aggregate = false
+announce = true
+
+[[service]]
+name = "web""#;
+
+/// The task's inputs, and what turns them.
+struct World {
+    gate: Gate,
+    inputs: Inputs,
+    decision: watch::Sender<Decision>,
+    applied: watch::Sender<Arc<Applied>>,
+    fault: watch::Sender<Option<String>>,
+    closing: watch::Sender<bool>,
+    maintenance: watch::Sender<bool>,
+    _linger: watch::Sender<Duration>,
+}
+
+impl World {
+    fn new() -> Self {
+        let (decision, decision_out) = watch::channel(Decision::default());
+        let (applied, applied_out) = watch::channel(Arc::default());
+        let (fault, fault_out) = watch::channel(None);
+        let (closing, closing_out) = watch::channel(false);
+        let (maintenance, maintenance_out) = watch::channel(false);
+        let (linger, linger_out) = watch::channel(Duration::ZERO);
+        Self {
+            gate: Gate::default(),
+            inputs: Inputs {
+                decision: decision_out,
+                applied: applied_out,
+                fault: fault_out,
+                closing: closing_out,
+                maintenance: maintenance_out,
+                linger: linger_out,
+                announced: watch::Sender::default(),
+                standings: watch::Sender::default(),
+            },
+            decision,
+            applied,
+            fault,
+            closing,
+            maintenance,
+            _linger: linger,
+        }
+    }
+
+    /// Decides with all backends up or down.
+    fn decide(&self, file: &str, up: bool) {
+        let (config, _) = Config::parse(file, "vipd.toml").expect("a good file");
+        let previous = Arc::clone(&self.decision.borrow().desired);
+        let view = |_: &Service, _: &Backend| up;
+        let desired = Decider::new([0; 16]).decide(&config.model, &view, &previous);
+        self.decision.send_replace(Decision {
+            desired: Arc::new(desired),
+            leaving: Arc::default(),
+            bgp: config.bgp.map(Arc::new),
+        });
+    }
+
+    /// The data plane does what is decided.
+    fn apply(&self) {
+        let desired = Arc::clone(&self.decision.borrow().desired);
+        let vips = desired.vips.iter();
+        let alive = vips.clone().filter(|(_, plan)| plan.alive);
+        let acknowledged = alive.map(|(vip, plan)| (*vip, plan.fingerprint)).collect();
+        self.applied.send_replace(Arc::new(Applied {
+            vips: Arc::new(acknowledged),
+            forwarded: Arc::new(vips.map(|(vip, _)| *vip).collect()),
+            ..Applied::default()
+        }));
+    }
+
+    /// What is announced now, each in its state.
+    #[track_caller]
+    fn check(&mut self, sentence: &str, expected: &[(&str, State)]) {
+        let (announced, standings) = judge(&mut self.gate, &mut self.inputs);
+        let states = announced.states.iter();
+        let found: Vec<_> = states
+            .map(|(vip, state)| (vip.to_string(), *state))
+            .collect();
+        let expected = expected
+            .iter()
+            .map(|(vip, state)| ((*vip).to_owned(), *state));
+        assert_eq!(
+            found,
+            expected.collect::<Vec<_>>(),
+            "{sentence}: {standings:#?}"
+        );
+    }
+}
+
+const INSIDE: &str = "198.51.100.10";
+const ELSEWHERE: &str = "203.0.113.10";
+const AGGREGATE: &str = "198.51.100.0/24";
+
+fn all(state: State) -> [(&'static str, State); 3] {
+    [(AGGREGATE, state), (INSIDE, state), (ELSEWHERE, state)]
+}
+
+#[test]
+fn what_is_announced_follows_what_is_decided_applied_and_ordered() {
+    let mut world = World::new();
+    world.check("nothing is decided", &[]);
+    world.decide(FILE, true);
+    world.check("nothing is applied", &[]);
+    world.apply();
+    world.check("both", &all(State::Up));
+    world.maintenance.send_replace(true);
+    world.check("maintenance", &all(State::Maintenance));
+    world.maintenance.send_replace(false);
+    world.fault.send_replace(Some("detached".to_owned()));
+    world.check("a fault", &[]);
+    world.fault.send_replace(None);
+    world.check("none any more", &all(State::Up));
+    world.decision.send_modify(|decision| {
+        let leaving = decision.desired.vips.keys().take(1);
+        decision.leaving = Arc::new(leaving.copied().collect());
+    });
+    world.check(
+        "one is leaving, and the aggregate with it",
+        &[(ELSEWHERE, State::Up)],
+    );
+    world.closing.send_replace(true);
+    world.check("the agent stops", &[]);
+}
+
+#[test]
+fn a_rule_lets_fail_open_what_it_is_about() {
+    let mut world = World::new();
+    world.decide(FILE, true);
+    world.apply();
+    world.check("up", &all(State::Up));
+    world.decide(FILE, false);
+    world.check("down", &[]);
+    let open = FILE.replace("\n[[service]]\nname = \"web\"", FAILS_OPEN);
+    world.decide(&open, false);
+    world.check(
+        "rules say otherwise",
+        &[(INSIDE, State::Down), (ELSEWHERE, State::Down)],
+    );
+    world.decide(&open, true);
+    world.apply();
+    world.check("up again", &all(State::Up));
+}

@@ -1,0 +1,129 @@
+//! What is shown of announcements: how each prefix stands, and why.
+
+use vipd_control::{announcement::State, gate::Admission, model::Vip};
+
+use crate::{
+    announce::{Announced, Standings},
+    engine::Decision,
+    status::{self, WITHDRAWN},
+};
+
+/// How each virtual address stands.
+pub fn vips(decision: &Decision, standings: &Standings, announced: &Announced) -> Vec<status::Vip> {
+    let aggregates = decision.bgp.iter().flat_map(|bgp| &bgp.aggregates);
+    let suppressing: Vec<_> = aggregates.filter(|aggregate| aggregate.suppress).collect();
+    let vips = decision.desired.vips.iter();
+    vips.map(|(address, plan)| {
+        let admission = standings.vips.get(address);
+        let mut around = suppressing.iter().map(|aggregate| aggregate.prefix);
+        let instead = around.find(|prefix| prefix.contains(*address));
+        let own = admission.and_then(Admission::state);
+        let state = match instead {
+            // What can be heard of it is the aggregate.
+            Some(prefix) => own.and_then(|_| aggregate_state(standings, prefix)),
+            None => own,
+        };
+        let mut reason = match admission {
+            Some(admission) => admission.reason(plan),
+            None if decision.leaving.contains(address) => {
+                "taken out of the configuration; forwarded a little longer".to_owned()
+            }
+            None => "not judged yet".to_owned(),
+        };
+        if is_untold(announced, *address) {
+            reason += "; no peer is told of it";
+        }
+        status::Vip {
+            address: address.to_string(),
+            announced: state.is_some(),
+            state: label(state).to_owned(),
+            suppressed_by: instead.map(|prefix| prefix.to_string()),
+            reason,
+        }
+    })
+    .collect()
+}
+
+/// How each aggregate stands.
+pub fn aggregates(standings: &Standings) -> Vec<status::Aggregate> {
+    let aggregates = standings.aggregates.iter();
+    aggregates
+        .map(|aggregate| status::Aggregate {
+            prefix: aggregate.prefix.to_string(),
+            state: label(aggregate.state).to_owned(),
+            alive: aggregate.alive,
+            wanted: aggregate.wanted,
+        })
+        .collect()
+}
+
+/// Whether it is announced, and no peer is told of it: by rules, or since no
+/// session carries its family.
+fn is_untold(announced: &Announced, prefix: Vip) -> bool {
+    let Some(state) = announced.states.get(&prefix) else {
+        return false;
+    };
+    let mut peers = announced.bgp.iter().flat_map(|bgp| &bgp.peers);
+    !peers.any(|peer| peer.hears_of(prefix, *state))
+}
+
+fn aggregate_state(standings: &Standings, prefix: Vip) -> Option<State> {
+    let mut aggregates = standings.aggregates.iter();
+    aggregates
+        .find(|aggregate| aggregate.prefix == prefix)?
+        .state
+}
+
+fn label(state: Option<State>) -> &'static str {
+    state.map_or(WITHDRAWN, State::label)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::IpAddr, sync::Arc};
+
+    use super::*;
+    use crate::config::Config;
+
+    #[test]
+    fn what_nobody_is_told_of_is_known() {
+        let text = r#"
+            [dataplane]
+            interfaces = ["eth0"]
+
+            [bgp]
+            local_as = 64500
+            router_id = "192.0.2.11"
+
+            [[bgp.peer]]
+            address = "192.0.2.1"
+            as = 64501
+
+            [[bgp.rule]]
+            prefixes = ["198.51.100.11"]
+            announce = false
+
+            [[service]]
+            name = "web"
+            vips = ["198.51.100.10", "198.51.100.11", "2001:db8:100::10"]
+            protocol = "tcp"
+            port = 80
+            mode = "gue"
+
+            [[service.backend]]
+            name = "b1"
+            address = "192.0.2.21"
+        "#;
+        let (config, _) = Config::parse(text, "vipd.toml").expect("a good file");
+        let vips = &config.model.services[0].vips;
+        let announced = Announced {
+            states: vips.iter().map(|vip| (*vip, State::Up)).collect(),
+            bgp: config.bgp.map(Arc::new),
+        };
+        let untold = vips.iter().filter(|vip| is_untold(&announced, **vip));
+        let untold: Vec<_> = untold.map(ToString::to_string).collect();
+        assert_eq!(untold, ["198.51.100.11", "2001:db8:100::10"]);
+        let elsewhere = IpAddr::from([203, 0, 113, 1]).into();
+        assert!(!is_untold(&announced, elsewhere), "it is not announced");
+    }
+}
