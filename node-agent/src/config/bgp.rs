@@ -11,6 +11,7 @@ use std::{
 
 use super::{
     address::Vips,
+    bfd::PeerBfd,
     report::Report,
     routing::{Asn, Community, HoldTime, NextHop},
     secret::SecretFile,
@@ -28,6 +29,8 @@ pub struct Bgp {
     pub local_as: Asn,
     /// Our BGP identifier; no virtual address.
     pub router_id: Ipv4Addr,
+    /// How long routers may keep our routes while the agent is away.
+    pub restart_time: Duration,
     /// The routers we speak to, in the order of their names.
     pub peers: Vec<Arc<BgpPeer>>,
 }
@@ -55,6 +58,8 @@ pub struct BgpPeer {
     pub hold_time: HoldTime,
     /// Pause before the second attempt to connect.
     pub connect_retry: Duration,
+    /// The BFD session with the router, if it is to be watched so.
+    pub bfd: Option<PeerBfd>,
     /// Families of the routes, at least one, with their next hops.
     pub families: Families,
     /// MULTI_EXIT_DISC of announcements.
@@ -130,6 +135,7 @@ impl Bgp {
         Some(Self {
             local_as,
             router_id: table.router_id.as_ref()?.value,
+            restart_time: table.restart_time.value,
             peers: peers.into_iter().map(Arc::new).collect(),
         })
     }
@@ -159,6 +165,7 @@ impl BgpPeer {
         let families = Families::validate(written, address.value, report);
         let remote_as = peer.r#as.as_ref()?.value;
         let internal = remote_as == local_as;
+        let bfd = PeerBfd::validate(peer, directory, report);
         let mut communities: Vec<_> = peer.communities.value.iter().map(|at| at.value).collect();
         communities.sort_unstable();
         communities.dedup();
@@ -177,6 +184,7 @@ impl BgpPeer {
             passive: peer.passive.value,
             hold_time: peer.hold_time.value,
             connect_retry: retry.value,
+            bfd: bfd?,
             families: families?,
             med: peer.med.as_ref().map(|med| med.value.0),
             communities,

@@ -2,6 +2,7 @@
 //! when it has been found to be right.
 
 mod address;
+mod bfd;
 mod bgp;
 mod check;
 mod endpoint;
@@ -21,6 +22,7 @@ use std::{fs, path::Path};
 use toml::de::{DeTable, DeValue};
 
 pub use self::{
+    bfd::{BfdKey, PeerBfd},
     bgp::{Bgp, BgpPeer, Families, Relation},
     reference::reference,
     report::{ConfigError, Finding, Severity, Span},
