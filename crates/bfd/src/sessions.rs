@@ -92,9 +92,15 @@ impl Sessions {
         self.sessions.remove(&id);
     }
 
-    /// The session of that discriminator.
+    /// The session of that discriminator, to change it.
     pub fn get_mut(&mut self, id: NonZeroU32) -> Option<&mut Session> {
         self.sessions.get_mut(&id).map(|(_, session)| session)
+    }
+
+    /// The session of that discriminator.
+    #[must_use]
+    pub fn get(&self, id: NonZeroU32) -> Option<&Session> {
+        self.sessions.get(&id).map(|(_, session)| session)
     }
 
     /// All sessions.
