@@ -44,7 +44,7 @@ use self::gap::Gaps;
 use self::poll::Poll;
 use crate::packet::{MAX_LEN, MIN_LEN, Packet};
 use crate::random::Random;
-use crate::words::{Diagnostic, State};
+use crate::words::{Diagnostic, Discard, State};
 
 /// While a session is not up, nobody sends faster than that (RFC 5880 section
 /// 6.8.3).
@@ -92,6 +92,7 @@ pub struct Session {
     gaps: Gaps,
     counters: Counters,
     last_down: Option<LastDown>,
+    last_discard: Option<Discard>,
     events: VecDeque<Event>,
 }
 
@@ -146,6 +147,7 @@ impl Session {
             gaps: Gaps::default(),
             counters: Counters::default(),
             last_down: None,
+            last_discard: None,
             events: VecDeque::new(),
             config,
         }
@@ -291,6 +293,8 @@ impl Session {
             since: self.since,
             diagnostic: self.diagnostic,
             last_down: self.last_down.clone(),
+            held: self.hold.is_some(),
+            last_discard: self.last_discard,
             remote: self.heard.map(|heard| Remote::of(&heard.packet)),
             transmit_interval: self.transmit_interval(),
             detection_time: self.detection_time(),
@@ -329,6 +333,7 @@ impl Session {
             return;
         }
         self.since = now;
+        self.last_discard = None;
         self.changed = true;
         self.counters.ups += u64::from(to == State::Up);
         self.counters.downs += u64::from(from == State::Up);

@@ -25,6 +25,7 @@ impl Session {
     /// Counts a packet for this session that was discarded before it came here.
     pub(crate) fn discarded(&mut self, reason: Discard) {
         self.counters.discarded.count(reason);
+        self.last_discard = Some(reason);
     }
 
     fn take(&mut self, received: &Received<'_>, now: Instant) -> Result<(), Discard> {

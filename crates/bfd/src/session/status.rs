@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::Gap;
-use crate::words::{Diagnostic, Discards, State};
+use crate::words::{Diagnostic, Discard, Discards, State};
 
 /// A snapshot of a session.
 #[derive(Debug, Clone)]
@@ -18,6 +18,10 @@ pub struct Status {
     pub diagnostic: Diagnostic,
     /// Why we last went down, in full.
     pub last_down: Option<LastDown>,
+    /// Whether [`super::Session::hold`] keeps it down.
+    pub held: bool,
+    /// Why the last packet was discarded, of those in this state.
+    pub last_discard: Option<Discard>,
     /// What the peer says; `None` while it is not heard.
     pub remote: Option<Remote>,
     /// Between two of our packets, before up to a quarter is taken off at

@@ -136,6 +136,7 @@ fn whoever_has_another_key_or_none_is_discarded_with_the_reason() {
         assert_eq!(ours.state(), State::Down, "{sentence}");
         let status = ours.status(now);
         assert_eq!(status.counters.discarded.of(reason), 1, "{sentence}");
+        assert_eq!(status.last_discard, Some(reason), "{sentence}");
         assert_eq!(status.remote, None, "{sentence}");
     }
 }

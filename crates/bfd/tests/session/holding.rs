@@ -26,6 +26,7 @@ fn a_failure_takes_the_session_down_and_keeps_it_there() {
             scripted.run_hearing(ms(2000), peer(heard));
             assert_eq!(scripted.session.state(), State::Down, "hears {heard}");
         }
+        assert!(scripted.session.status(scripted.now).held);
         let last = scripted.session.status(scripted.now).last_down.unwrap();
         assert_eq!(last.cause.to_string(), "eth0 has no carrier");
     }
