@@ -3,7 +3,7 @@
 use std::{
     io,
     sync::mpsc::{SyncSender, sync_channel},
-    thread,
+    thread::{self, JoinHandle},
 };
 
 use tracing::{Level, info, warn};
@@ -11,9 +11,12 @@ use tracing::{Level, info, warn};
 /// Lines that may wait to be written. What comes when there are more is lost.
 const WAITING_MAX: usize = 1000;
 
-/// Where lines go.
+/// Where lines go. What waits is written before it ends.
 #[derive(Debug)]
-pub struct Log(SyncSender<(Level, String)>);
+pub struct Log {
+    lines: Option<SyncSender<(Level, String)>>,
+    writer: Option<JoinHandle<()>>,
+}
 
 impl Log {
     /// Starts the thread.
@@ -31,8 +34,11 @@ impl Log {
                 }
             }
         };
-        thread::Builder::new().name("log".into()).spawn(write)?;
-        Ok(Self(sender))
+        let writer = thread::Builder::new().name("log".into()).spawn(write)?;
+        Ok(Self {
+            lines: Some(sender),
+            writer: Some(writer),
+        })
     }
 
     /// What an operator follows.
@@ -46,7 +52,19 @@ impl Log {
     }
 
     fn write(&self, level: Level, line: String) {
-        // Better a line lost than a packet late.
-        let _ = self.0.try_send((level, line));
+        if let Some(lines) = &self.lines {
+            // Better a line lost than a packet late.
+            let _ = lines.try_send((level, line));
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        drop(self.lines.take());
+        if let Some(writer) = self.writer.take() {
+            // If it has panicked there is nobody to tell.
+            let _ = writer.join();
+        }
     }
 }

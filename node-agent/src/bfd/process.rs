@@ -7,6 +7,7 @@
 
 use std::{
     collections::BTreeMap,
+    io,
     num::NonZeroU32,
     path::{Path as FilePath, PathBuf},
     thread,
@@ -88,10 +89,10 @@ pub(super) struct Entry {
     /// The interface by which the peer was last heard, if it is on our link.
     pub(super) interface: Option<u32>,
     pub(super) unsent: u64,
-    /// Whether sending failed the last time.
-    failing: bool,
+    /// Why the last packet could not be sent.
+    pub(super) failure: Option<io::Error>,
     /// It is not wanted any more, and forgotten then.
-    leaving: Option<Instant>,
+    pub(super) leaving: Option<Instant>,
 }
 
 impl Process {
@@ -271,6 +272,11 @@ impl Process {
                     .warn(format!("the old configuration stays in force: {message}"));
             }
         }
+        if applied {
+            // Sessions may have come and gone.
+            let status = Message::Status(self.status());
+            self.server.publish(&status);
+        }
         let answer = Message::Reloaded { applied, messages };
         for client in std::mem::take(&mut self.readers) {
             self.server.answer(client, &answer);
@@ -336,7 +342,7 @@ impl Process {
                 sender,
                 interface: None,
                 unsent: 0,
-                failing: false,
+                failure: None,
                 leaving: None,
             };
             self.entries.insert(id, entry);
@@ -378,13 +384,12 @@ impl Process {
             while let Some(length) = session.poll_transmit(now, &mut buffer) {
                 let sent = entry.sender.send(&buffer[..length]);
                 entry.unsent += u64::from(sent.is_err());
-                if let Err(error) = &sent
-                    && !entry.failing
-                {
+                if let (Err(error), None) = (&sent, &entry.failure) {
+                    let name = &entry.name;
                     self.log
-                        .warn(format!("BFD with {}: cannot send: {error}", entry.name));
+                        .warn(format!("BFD with {name}: cannot send: {error}"));
                 }
-                entry.failing = sent.is_err();
+                entry.failure = sent.err();
             }
             while let Some(event) = session.poll_event() {
                 let words = format!(
@@ -396,7 +401,9 @@ impl Process {
                 } else {
                     self.log.info(words);
                 }
-                changed.push(*id);
+                if entry.leaving.is_none() {
+                    changed.push(*id);
+                }
             }
         }
         changed.dedup();

@@ -3,7 +3,7 @@
 //!
 //! A client asks with a [`Request`] and gets [`Message`]s. Each request has one
 //! answer, in order; whoever has sent [`Request::Attend`] gets
-//! [`Message::Changed`] in between.
+//! [`Message::Changed`] and [`Message::Status`] in between.
 
 use std::{collections::BTreeMap, net::IpAddr};
 
@@ -35,7 +35,7 @@ pub enum Request {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "message", rename_all = "kebab-case")]
 pub enum Message {
-    /// How everything is.
+    /// How everything is. Agents get it unasked too, when sessions come or go.
     Status(Status),
     /// A session is now like this.
     Changed {

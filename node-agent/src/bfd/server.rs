@@ -29,6 +29,8 @@ pub struct Server {
     listener: UnixListener,
     clients: Vec<Client>,
     last: u64,
+    /// Nobody else can be let in now; asking for it would not let us rest.
+    full: bool,
 }
 
 /// A client, by a number that is never used again.
@@ -57,6 +59,7 @@ impl Server {
             listener,
             clients: Vec::new(),
             last: 0,
+            full: false,
         })
     }
 
@@ -90,7 +93,9 @@ impl Server {
 
     /// What to wait for.
     pub fn poll_fds<'s>(&'s self, fds: &mut Vec<PollFd<'s>>) {
-        fds.push(PollFd::new(&self.listener, PollFlags::IN));
+        if !self.full {
+            fds.push(PollFd::new(&self.listener, PollFlags::IN));
+        }
         fds.extend(self.clients.iter().map(|client| {
             let mut wanted = PollFlags::IN;
             wanted.set(PollFlags::OUT, !client.unread.is_empty());
@@ -101,27 +106,48 @@ impl Server {
     /// Lets clients in and out, writes what waits, and gives back what they ask;
     /// a line that is no request comes as its error.
     pub fn serve(&mut self) -> Vec<(ClientId, Result<Request, String>)> {
-        while self.clients.len() < CLIENTS_MAX
-            && let Ok((stream, _)) = self.listener.accept()
-        {
-            if stream.set_nonblocking(true).is_ok() {
-                self.last += 1;
-                self.clients.push(Client::new(ClientId(self.last), stream));
-            }
-        }
+        self.admit();
         let mut requests = Vec::new();
         for client in &mut self.clients {
             client.read(&mut requests);
             client.flush();
         }
-        self.clients.retain(|client| !client.gone);
+        self.forget_gone();
         requests
+    }
+
+    fn forget_gone(&mut self) {
+        let before = self.clients.len();
+        self.clients.retain(|client| !client.gone);
+        self.full &= self.clients.len() == before;
+    }
+
+    fn admit(&mut self) {
+        loop {
+            self.full = self.clients.len() >= CLIENTS_MAX;
+            if self.full {
+                return;
+            }
+            match self.listener.accept() {
+                Ok((stream, _)) if stream.set_nonblocking(true).is_ok() => {
+                    self.last += 1;
+                    self.clients.push(Client::new(ClientId(self.last), stream));
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                // No descriptor is left, most likely.
+                Err(_) => {
+                    self.full = true;
+                    return;
+                }
+            }
+        }
     }
 
     /// Writes what waits, as far as clients take it.
     pub fn flush(&mut self) {
         self.clients.iter_mut().for_each(Client::flush);
-        self.clients.retain(|client| !client.gone);
+        self.forget_gone();
     }
 
     fn client(&mut self, id: ClientId) -> Option<&mut Client> {
@@ -181,5 +207,59 @@ impl Client {
 impl AsFd for Client {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{env, fs, process};
+
+    use super::*;
+
+    #[test]
+    fn clients_ask_are_answered_and_wait_when_there_are_too_many() {
+        let path = env::temp_dir().join(format!("vipd-bfd-server-{}", process::id()));
+        let mut server = Server::open(&path).expect("a socket");
+        let connect = || UnixStream::connect(&path).expect("it is let in or waits");
+        let mut first = connect();
+        let others: Vec<_> = (0..CLIENTS_MAX).map(|_| connect()).collect();
+        first
+            .write_all(b"{\"request\":\"status\"}\nnonsense\n{\"requ")
+            .expect("it is read");
+        let asked = server.serve();
+        let [(client, Ok(Request::Status)), (_, Err(_))] = &asked[..] else {
+            panic!("it was understood as {asked:?}");
+        };
+        let waits_for = |server: &Server| {
+            let mut fds = Vec::new();
+            server.poll_fds(&mut fds);
+            fds.len()
+        };
+        assert_eq!(waits_for(&server), CLIENTS_MAX, "nobody else is let in");
+
+        server.answer(*client, &Message::Done);
+        server.publish(&Message::Refused {
+            why: "for agents only".into(),
+        });
+        server.flush();
+        let mut answer = [0; 100];
+        let length = first.read(&mut answer).expect("an answer");
+        assert_eq!(&answer[..length], b"{\"message\":\"done\"}\n");
+
+        drop(others);
+        server.serve();
+        assert_eq!(waits_for(&server), 2, "there is room again");
+        server.serve();
+        assert_eq!(waits_for(&server), 2, "the listener and the first client");
+        assert!(!server.has_agent());
+        server.attend(*client);
+        assert!(server.has_agent());
+        drop(first);
+        server.serve();
+        assert!(
+            !server.has_agent(),
+            "the agent lives as long as its connection"
+        );
+        let _ = fs::remove_file(&path);
     }
 }
