@@ -5,7 +5,10 @@ mod streamed;
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt},
+    os::unix::{
+        fs::{DirBuilderExt, FileTypeExt, PermissionsExt},
+        net,
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -181,13 +184,24 @@ async fn capture(
 ///
 /// When something else is there, or its directory cannot be written.
 pub fn listen(path: &Path) -> io::Result<UnixListener> {
+    let listener = bind(path)?;
+    listener.set_nonblocking(true)?;
+    UnixListener::from_std(listener)
+}
+
+/// As [`listen`], without a runtime.
+///
+/// # Errors
+///
+/// As [`listen`].
+pub fn bind(path: &Path) -> io::Result<net::UnixListener> {
     if let Some(directory) = path.parent() {
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o750)
             .create(directory)?;
     }
-    if std::os::unix::net::UnixStream::connect(path).is_ok() {
+    if net::UnixStream::connect(path).is_ok() {
         let message = format!("another vipd serves {}", path.display());
         return Err(io::Error::new(io::ErrorKind::AddrInUse, message));
     }
@@ -201,7 +215,7 @@ pub fn listen(path: &Path) -> io::Result<UnixListener> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    let listener = UnixListener::bind(path)?;
+    let listener = net::UnixListener::bind(path)?;
     fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
     Ok(listener)
 }

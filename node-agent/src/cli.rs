@@ -18,6 +18,7 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     agent,
     api::Client,
+    bfd,
     capture::client as capture,
     config::{Config, Dataplane, Finding, InterfaceName, LogLevel, XdpMode},
     dataplane::kernel::Mode,
@@ -35,6 +36,8 @@ use crate::{
 const CONFIG: &str = "/etc/vipd/vipd.toml";
 /// Where the control socket is by default.
 const SOCKET: &str = "/run/vipd/vipd.sock";
+/// Where the socket of the BFD process is by default.
+const BFD_SOCKET: &str = "/run/vipd/bfd.sock";
 /// Where the decapsulator is pinned by default.
 const DECAP_PINS: &str = "/sys/fs/bpf/vipd-decap";
 
@@ -61,6 +64,13 @@ enum Command {
         #[arg(long, default_value = CONFIG)]
         config: PathBuf,
     },
+    /// Runs the BFD sessions in the foreground until SIGTERM or SIGINT, beside the
+    /// agent, whose end they outlive.
+    Bfd {
+        /// The configuration.
+        #[arg(long, default_value = CONFIG)]
+        config: PathBuf,
+    },
     /// Checks configuration files and says everything that is wrong with them.
     Check {
         /// The files.
@@ -75,6 +85,9 @@ enum Command {
         #[command(flatten)]
         socket: Socket,
     },
+    /// Shows what others than the agent do.
+    #[command(subcommand)]
+    Show(Show),
     /// Tells what the living data plane does with the packets of a flow, and
     /// why. Changes nothing.
     Explain {
@@ -174,6 +187,19 @@ struct Socket {
 }
 
 #[derive(Subcommand)]
+enum Show {
+    /// The BFD sessions, and why they are not up.
+    Bfd {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+        /// The socket of the BFD process.
+        #[arg(long, default_value = BFD_SOCKET)]
+        socket: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
 enum Decap {
     /// Attaches it; it stays until `detach`.
     Attach {
@@ -231,6 +257,8 @@ pub fn main() -> ExitCode {
     let command = Arguments::parse().command;
     let result = match command {
         Command::Check { files } => check(&files),
+        Command::Bfd { config } => run_bfd(&config),
+        Command::Show(Show::Bfd { json, socket }) => show_bfd(json, &socket),
         command => in_runtime(command),
     };
     result.unwrap_or_else(|error| failed(&error))
@@ -257,6 +285,8 @@ fn failed(error: &anyhow::Error) -> ExitCode {
 async fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
         Command::Check { files } => return check(&files),
+        Command::Bfd { config } => return run_bfd(&config),
+        Command::Show(Show::Bfd { json, socket }) => return show_bfd(json, &socket),
         Command::Run { config: path } => {
             let config = read(&path)?;
             log(config.log_level);
@@ -383,6 +413,19 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             tell_removed(&removed)?;
         }
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Runs the BFD process, which has no async runtime.
+fn run_bfd(path: &Path) -> anyhow::Result<ExitCode> {
+    let config = read(path)?;
+    log(config.log_level);
+    bfd::run(path, bfd::Plan::of(&config)?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show_bfd(json: bool, socket: &Path) -> anyhow::Result<ExitCode> {
+    show(json, &bfd::show::ask(socket)?, bfd::show::render)?;
     Ok(ExitCode::SUCCESS)
 }
 

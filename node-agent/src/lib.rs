@@ -8,6 +8,7 @@
 pub mod agent;
 pub mod announce;
 pub mod api;
+pub mod bfd;
 pub mod capture;
 pub mod cli;
 pub mod config;

@@ -5,7 +5,8 @@ use std::{net::IpAddr, path::PathBuf, process::Command, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{
-    bird_socket::BirdSocket, host::Host, process::Process, rack::Machine, wait::wait_until,
+    bfd::BirdBfd, bird_socket::BirdSocket, host::Host, process::Process, rack::Machine,
+    wait::wait_until,
 };
 
 /// A running BIRD.
@@ -163,6 +164,12 @@ template bgp balancer {{
         let hops = self.next_hops(prefix)?;
         ensure!(hops == wanted, "{prefix} leads to {hops:?}");
         Ok(())
+    }
+
+    /// The BFD session with this peer.
+    pub fn bfd(&self, peer: &str) -> Result<BirdBfd> {
+        let text = self.birdc("show bfd sessions")?;
+        BirdBfd::parse(&text, peer).with_context(|| format!("no session with {peer}: {text}"))
     }
 
     /// Replaces the configuration of the running BIRD.

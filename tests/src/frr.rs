@@ -15,6 +15,7 @@ pub struct Frr {
     host: Host,
     dir: PathBuf,
     bgpd: Process,
+    _bfdd: Option<Process>,
     _zebra: Process,
 }
 
@@ -22,6 +23,15 @@ impl Frr {
     /// Starts zebra and bgpd with `config` (bgpd's) and returns when bgpd
     /// answers.
     pub fn start(host: &Host, config: &str) -> Result<Self> {
+        Self::start_all(host, config, None)
+    }
+
+    /// The same, with bfdd and its configuration.
+    pub fn start_with_bfd(host: &Host, config: &str, bfd: &str) -> Result<Self> {
+        Self::start_all(host, config, Some(bfd))
+    }
+
+    fn start_all(host: &Host, config: &str, bfd: Option<&str>) -> Result<Self> {
         let dir = host.dir().join("frr");
         std::fs::create_dir_all(&dir)?;
         // The daemons give up root, and write sockets and pid files there.
@@ -33,11 +43,13 @@ impl Frr {
             ensure!(dir.join("zserv.api").exists(), "no zserv.api yet");
             Ok(())
         })?;
+        let bfdd = bfd.map(|config| start_daemon(host, &dir, "bfdd", config));
         let bgpd = start_daemon(host, &dir, "bgpd", config)?;
         let mut frr = Self {
             host: host.clone(),
             dir,
             bgpd,
+            _bfdd: bfdd.transpose()?,
             _zebra: zebra,
         };
         wait_until("bgpd answers", Duration::from_secs(5), || {
@@ -105,6 +117,14 @@ impl Frr {
         Ok(())
     }
 
+    /// What FRR says of its BFD session with this peer.
+    pub fn bfd(&self, peer: &str) -> Result<Value> {
+        let answer = self.json("show bfd peers json")?;
+        let mut peers = answer.as_array().into_iter().flatten();
+        let found = peers.find(|found| found["peer"] == peer).cloned();
+        found.with_context(|| format!("no session with {peer}: {answer}"))
+    }
+
     /// The paths to a prefix, with all their attributes.
     pub fn paths(&self, prefix: &str) -> Result<Vec<Value>> {
         let family = if prefix.contains(':') { "ipv6" } else { "ipv4" };
@@ -125,6 +145,9 @@ fn start_daemon(host: &Host, dir: &PathBuf, name: &str, config: &str) -> Result<
     command.arg("-i").arg(dir.join(format!("{name}.pid")));
     command.arg("-z").arg(dir.join("zserv.api"));
     command.arg("--vty_socket").arg(dir);
+    if name == "bfdd" {
+        command.arg("--bfdctl").arg(dir.join("bfdd.sock"));
+    }
     command.args(["-P", "0", "--log", "stdout"]);
     host.spawn(name, &mut command)
 }

@@ -15,6 +15,7 @@
 
 mod agent_config;
 pub mod bench;
+mod bfd;
 mod bird;
 mod bird_socket;
 mod client;
@@ -41,6 +42,7 @@ mod vipd;
 mod wait;
 
 pub use agent_config::{AgentConfig, QUICK};
+pub use bfd::{Attendance, Bfd, BirdBfd};
 pub use bird::{Bird, BirdRoute, BirdSession};
 pub use bird_socket::BirdSocket;
 pub use client::{Attempt, Held, HeldConnection, HeldReport, ProbeReport, Probes, ask, ask_udp};
@@ -55,7 +57,9 @@ pub use host::Host;
 pub use lab::{Lab, LabId};
 pub use nginx::Nginx;
 pub use process::Process;
-pub use rack::{CLIENT_IPV4, CLIENT_IPV6, Machine, ROUTER_IPV4, ROUTER_IPV6, Rack, Size, connect};
+pub use rack::{
+    CLIENT_IPV4, CLIENT_IPV6, Machine, ROUTER_IPV4, ROUTER_IPV6, Rack, Size, connect, pass_object,
+};
 pub use removal::remove_leftovers;
 pub use scratch::Scratch;
 pub use site::{Configure, Site, host_prefix};

@@ -250,7 +250,7 @@ fn join_bridge(port: &str) -> String {
 }
 
 /// The pass-all XDP program.
-fn pass_object() -> Result<PathBuf> {
+pub fn pass_object() -> Result<PathBuf> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/bpf/pass");
     path.canonicalize().with_context(|| {
         format!(

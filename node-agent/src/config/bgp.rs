@@ -15,6 +15,7 @@ use vipd_control::{aggregate::Aggregate, model::Vip};
 use super::{
     address::Vips,
     aggregate::aggregates,
+    bfd::PeerBfd,
     community::Community,
     report::{Report, Span},
     routing::{Asn, HoldTime, NextHop},
@@ -35,6 +36,8 @@ pub struct Bgp {
     pub local_as: Asn,
     /// Our BGP identifier; no virtual address.
     pub router_id: Ipv4Addr,
+    /// How long routers may keep our routes while the agent is away.
+    pub restart_time: Duration,
     /// The routers we speak to, in the order of their names.
     pub peers: Vec<Arc<BgpPeer>>,
     /// What is announced for the virtual addresses inside it.
@@ -64,6 +67,8 @@ pub struct BgpPeer {
     pub hold_time: HoldTime,
     /// Pause before the second attempt to connect.
     pub connect_retry: Duration,
+    /// The BFD session with the router, if it is to be watched so.
+    pub bfd: Option<PeerBfd>,
     /// Families of the routes, at least one, with their next hops.
     pub families: Families,
     /// MULTI_EXIT_DISC of announcements.
@@ -153,6 +158,7 @@ impl Bgp {
         Some(Self {
             local_as,
             router_id: table.router_id.as_ref()?.value,
+            restart_time: table.restart_time.value,
             peers: peers.into_iter().map(Arc::new).collect(),
             aggregates: aggregates?,
         })
@@ -195,6 +201,7 @@ impl BgpPeer {
                 .error(&peer.upstream.span, "a peer in our own AS is no upstream")
                 .help("remove `upstream`, or set it at the eBGP peers");
         }
+        let bfd = PeerBfd::validate(peer, directory, report);
         let mut communities: Vec<_> = peer.communities.value.iter().map(|at| at.value).collect();
         communities.sort_unstable();
         communities.dedup();
@@ -213,6 +220,7 @@ impl BgpPeer {
             passive: peer.passive.value,
             hold_time: peer.hold_time.value,
             connect_retry: retry.value,
+            bfd: bfd?,
             families: families?,
             med: peer.med.as_ref().map(|med| med.value.0),
             communities,

@@ -4,6 +4,7 @@
 mod address;
 mod aggregate;
 mod attributes;
+mod bfd;
 mod bgp;
 mod check;
 mod community;
@@ -27,6 +28,7 @@ use toml::de::{DeTable, DeValue};
 
 pub use self::{
     attributes::{Attributes, Case},
+    bfd::{BfdKey, PeerBfd},
     bgp::{Bgp, BgpPeer, Families, Relation},
     community::{Community, GRACEFUL_SHUTDOWN},
     reference::reference,

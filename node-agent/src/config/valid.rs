@@ -40,6 +40,8 @@ pub struct Config {
     pub log_level: LogLevel,
     /// How long packets are still forwarded after a withdrawal.
     pub linger: Duration,
+    /// The socket of the BFD process.
+    pub bfd_socket: PathBuf,
     /// The BGP speaker; `None` announces nothing.
     pub bgp: Option<Bgp>,
     /// What is served.
@@ -143,6 +145,7 @@ impl Config {
             metrics: metrics.enabled.value.then_some(metrics.listen.value),
             log_level: file.log.value.level.value,
             linger: file.stop.value.linger.value,
+            bfd_socket: directory.join(&file.bfd.value.socket.value),
             bgp: transpose(bgp)?,
             model: Model {
                 services: services?,
@@ -209,10 +212,12 @@ impl File {
         let passwords =
             peers.map(|peer| (&peer.value.password_file, peer.value.password(directory)));
         let secrets = [(&node.cluster_secret_file, node.cluster_secret(directory))];
-        for (written, secret) in secrets.into_iter().chain(passwords) {
-            if let (Some(written), Some(secret)) = (written, secret)
-                && let Err(error) = secret.read()
-            {
+        let secrets = secrets.into_iter().chain(passwords);
+        let secrets = secrets.filter_map(|(written, secret)| written.as_ref().zip(secret));
+        let peers = self.bgp.iter().flat_map(|bgp| &bgp.value.peer.value);
+        let keys = peers.filter_map(|peer| peer.value.bfd_key(directory));
+        for (written, secret) in secrets.chain(keys) {
+            if let Err(error) = secret.read() {
                 report
                     .error(&written.span, error.to_string())
                     .help(error.help());

@@ -16,6 +16,7 @@ use vipd_control::model::{Ports, Protocol, Vip};
 
 pub use self::policy::{Aggregate, Rule};
 use super::{
+    bfd::{Bfd, BgpPeerBfd, Switch},
     community::Community,
     report::{Report, Span},
     routing::{Asn, HoldTime, NextHop},
@@ -41,6 +42,8 @@ table! {
         stop: Stop, default "{}";
         /// Announcing to routers.
         bgp: Bgp, optional "nothing is announced";
+        /// The BFD process.
+        bfd: Bfd, default "{}";
         /// What is served.
         service: Vec<At<Service>>, default "[]";
     }
@@ -174,6 +177,9 @@ table! {
         /// Our BGP identifier: an IPv4 address of this node that no other
         /// node shares, so never a virtual address.
         router_id: Ipv4Addr, required;
+        /// How long routers may keep our routes while the agent is away. BFD
+        /// goes down by itself when it is away for longer.
+        restart_time: Duration, default "\"120s\"";
         /// The routers we speak to.
         peer: Vec<At<BgpPeer>>, default "[]";
         /// Prefixes that are announced for the virtual addresses inside them.
@@ -226,6 +232,8 @@ table! {
         hold_time: HoldTime, default "\"90s\"";
         /// Pause before the second attempt to connect; it grows from there.
         connect_retry: Duration, default "\"5s\"";
+        /// Whether the router is watched by BFD, and how; see `[bgp.peer.bfd]`.
+        bfd: Switch<BgpPeerBfd>, optional "false";
         /// Address families of the routes in this session.
         families: Vec<At<Family>>, optional "that of `address`, and the other one when its next hop is given";
         /// Next hop of IPv4 routes: `"self"` is our address of the session.

@@ -79,7 +79,7 @@ impl Netlink {
 impl Link {
     /// The interface a message is about. `None` for messages of one address
     /// family or of a bridge, which say only a part.
-    pub(super) fn read(message: &LinkMessage) -> Option<Self> {
+    pub(crate) fn read(message: &LinkMessage) -> Option<Self> {
         let header = &message.header;
         if header.interface_family != AddressFamily::Unspec {
             return None;

@@ -2,6 +2,7 @@
 //! and what it means, what rules make of announcements, and that the reference is up to date.
 
 mod accepted;
+mod bfd;
 mod command;
 mod reference;
 mod refused;

@@ -43,6 +43,20 @@ fn a_secret_is_read_without_its_line_break() {
 }
 
 #[test]
+fn a_key_for_bfd_is_looked_at_like_other_secrets() {
+    let folder = folder("secret-bfd");
+    let next_hop = "next_hop_ipv6 = \"2001:db8::11\"";
+    let bfd = "[bgp.peer.bfd]\nauth = \"keyed-md5\"\nkey_file = \"secret\"";
+    let text = edited(&[(next_hop, &format!("{next_hop}\n{bfd}"))]);
+    fs::write(folder.join("vipd.toml"), text).expect("the file can be written");
+    write_secret(&folder, &"x".repeat(16), 0o600);
+    load(&folder).expect("the file is right");
+    write_secret(&folder, &"x".repeat(17), 0o600);
+    let error = load(&folder).expect_err("MD5 takes 16 bytes");
+    assert!(error.to_string().contains("at most 16"), "{error}");
+}
+
+#[test]
 fn a_secret_that_cannot_be_used_is_refused() {
     let folder = folder("secret-bad");
     let mut page = String::new();

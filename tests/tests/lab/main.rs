@@ -1,6 +1,7 @@
 //! Labs with real routers and web servers. They need root; what else they
 //! need, they say.
 
+mod bfd;
 mod bgp;
 mod draining;
 mod flooding;

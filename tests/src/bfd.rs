@@ -1,0 +1,172 @@
+//! `vipd bfd` on a host, and what it says of its sessions.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    os::unix::net::UnixStream,
+    path::PathBuf,
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::Signal;
+use vipd::bfd::{
+    protocol::{Request, Session, State, Status, line},
+    show,
+};
+
+use crate::{host::Host, process::Process, vipd::Vipd, wait::wait_until};
+
+/// A running BFD process.
+#[derive(Debug)]
+pub struct Bfd {
+    host: Host,
+    socket: PathBuf,
+    process: Process,
+}
+
+/// What BIRD says of a BFD session.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BirdBfd {
+    /// `Up`, `Down`, ..
+    pub state: String,
+    /// Since when, as BIRD prints it.
+    pub since: String,
+    /// Between its packets, in seconds, as BIRD prints it.
+    pub interval: String,
+}
+
+/// A connection to the BFD process, by which it takes us for the agent.
+#[derive(Debug)]
+pub struct Attendance {
+    stream: UnixStream,
+}
+
+impl Bfd {
+    /// Starts it, with its socket in the host's directory, and returns when it
+    /// answers. `config` has no `[bfd]`.
+    pub fn start(host: &Host, config: &str) -> Result<Self> {
+        let socket = host.dir().join("bfd.sock");
+        let file = host.write("vipd.toml", &with_socket(host, config))?;
+        let mut command = Command::new(Vipd::binary()?);
+        command.arg("bfd").arg("--config").arg(file);
+        let process = host.spawn("bfd", &mut command)?;
+        let host = host.clone();
+        let mut bfd = Self {
+            host,
+            socket,
+            process,
+        };
+        wait_until("vipd bfd answers", Duration::from_secs(10), || {
+            if bfd.process.exited()?.is_some() {
+                bail!("it has ended: {}", bfd.process.log());
+            }
+            bfd.status()
+        })?;
+        Ok(bfd)
+    }
+
+    /// What `vipd show bfd` shows.
+    pub fn status(&self) -> Result<Status> {
+        show::ask(&self.socket)
+    }
+
+    /// The session of that name.
+    pub fn session(&self, name: &str) -> Result<Session> {
+        let status = self.status()?;
+        let mut sessions = status.sessions.into_iter();
+        let found = sessions.find(|session| session.name == name);
+        found.with_context(|| format!("no session {name}"))
+    }
+
+    /// Fails, telling how it is, unless the session is in this state.
+    pub fn ensure(&self, name: &str, state: State) -> Result<Session> {
+        let session = self.session(name)?;
+        ensure!(session.state == state, "{session:?}");
+        Ok(session)
+    }
+
+    /// Waits until the session is in this state.
+    pub fn wait_for(&self, name: &str, state: State) -> Result<Session> {
+        let sentence = format!("{name} is {state:?}");
+        wait_until(&sentence, Duration::from_secs(20), || {
+            self.ensure(name, state)
+        })
+    }
+
+    /// Waits until the session is down for a reason with these words in it.
+    pub fn wait_for_reason(&self, name: &str, words: &str) -> Result<Session> {
+        let sentence = format!("{name} is down: {words}");
+        wait_until(&sentence, Duration::from_secs(20), || {
+            let session = self.session(name)?;
+            ensure!(
+                session.state != State::Up && session.why.contains(words),
+                "{session:?}"
+            );
+            Ok(session)
+        })
+    }
+
+    /// Writes a configuration and asks for it by SIGHUP.
+    pub fn reload(&self, config: &str) -> Result<()> {
+        self.host
+            .write("vipd.toml", &with_socket(&self.host, config))?;
+        self.process.signal(Signal::HUP)
+    }
+
+    /// Plays the agent, until the value is dropped.
+    pub fn attend(&self) -> Result<Attendance> {
+        let mut attendance = Attendance {
+            stream: UnixStream::connect(&self.socket)?,
+        };
+        attendance.ask(&Request::Attend)?;
+        Ok(attendance)
+    }
+
+    /// The process, to be stopped or killed.
+    pub fn process(&mut self) -> &mut Process {
+        &mut self.process
+    }
+}
+
+impl Attendance {
+    /// Asks for something and waits for a line.
+    pub fn ask(&mut self, request: &Request) -> Result<String> {
+        self.stream
+            .set_read_timeout(Some(Duration::from_secs(10)))?;
+        self.stream.write_all(&line(request))?;
+        let mut answer = String::new();
+        BufReader::new(&self.stream).read_line(&mut answer)?;
+        Ok(answer)
+    }
+}
+
+impl BirdBfd {
+    /// Reads `show bfd sessions`:
+    ///
+    /// ```text
+    /// IP address                Interface  State      Since         Interval  Timeout
+    /// 192.0.2.11                rack0      Up         12:00:00.123    0.100    0.500
+    /// ```
+    pub(crate) fn parse(text: &str, address: &str) -> Option<Self> {
+        let words = text
+            .lines()
+            .map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let mut words = words.filter(|words| words.first() == Some(&address));
+        match words.next()?[..] {
+            [_, _, state, since, interval, _] => Some(Self {
+                state: state.to_owned(),
+                since: since.to_owned(),
+                interval: interval.to_owned(),
+            }),
+            _ => None,
+        }
+    }
+}
+
+fn with_socket(host: &Host, config: &str) -> String {
+    format!(
+        "{config}\n[bfd]\nsocket = \"{}/bfd.sock\"\n",
+        host.dir().display()
+    )
+}

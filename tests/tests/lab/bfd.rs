@@ -1,0 +1,477 @@
+//! `vipd bfd` against BIRD and FRR: sessions come up, tell why they are down, and
+//! go down by themselves when packets would be lost.
+
+use std::{
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use vipd::bfd::protocol::{Request, State};
+use vipd_tests::{
+    AgentConfig, Bfd, Bird, CLIENT_IPV4, Frr, Machine, ROUTER_IPV4, ROUTER_IPV6, Rack, Vipd,
+    pass_object, wait_until,
+};
+
+use crate::support::{SMALL, VIP, in_lab};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// 100 ms five times: a busy machine is not a dead one.
+const TIMING: &str = "min_tx = \"100ms\"\nmin_rx = \"100ms\"\nmultiplier = 5\n";
+const BIRD_TIMING: &str = "min rx interval 100 ms; min tx interval 100 ms; multiplier 5;";
+
+#[test]
+fn bird_and_we_see_each_other_over_ipv4_and_ipv6() {
+    in_lab(|lab| {
+        let rack = Rack::build(lab, SMALL)?;
+        let balancer = &rack.balancers[0];
+        let bird = Bird::start(&rack.router, &bird_config(balancer, "", ""))?;
+        let bfd = Bfd::start(&balancer.host, &config(balancer, "", &both(balancer, "")))?;
+        for (name, address) in both_names(balancer) {
+            let session = bfd.wait_for(name, State::Up)?;
+            ensure!(session.interface.as_deref() == Some("eth0"), "{session:?}");
+            wait_for_bird(&bird, &address, "Up")?;
+        }
+        wait_until("both have agreed on 100 ms", PATIENCE, || {
+            let session = bfd.session("four")?;
+            ensure!(
+                session.transmit_interval_seconds == Some(0.1),
+                "{session:?}"
+            );
+            ensure!(session.detection_time_seconds == Some(0.5), "{session:?}");
+            Ok(())
+        })
+    });
+}
+
+#[test]
+fn frr_and_we_see_each_other_over_ipv4_and_ipv6() {
+    in_lab(|lab| {
+        let rack = Rack::build(lab, SMALL)?;
+        let balancer = &rack.balancers[0];
+        let neighbours = [
+            (balancer.ipv4.to_string(), ROUTER_IPV4.to_string()),
+            (balancer.ipv6.to_string(), ROUTER_IPV6.to_string()),
+        ];
+        let peers: String = neighbours
+            .iter()
+            .map(|(peer, local)| {
+                format!(
+                    " peer {peer} local-address {local} interface rack0\n  detect-multiplier 5\n  \
+                     receive-interval 100\n  transmit-interval 100\n  no shutdown\n !\n"
+                )
+            })
+            .collect();
+        let frr = Frr::start_with_bfd(&rack.router, "", &format!("bfd\n{peers}!\n"))?;
+        let bfd = Bfd::start(&balancer.host, &config(balancer, "", &both(balancer, "")))?;
+        for (name, address) in both_names(balancer) {
+            bfd.wait_for(name, State::Up)?;
+            wait_until("FRR says so too", PATIENCE, || {
+                let peer = frr.bfd(&address)?;
+                ensure!(peer["status"] == "up", "{peer}");
+                Ok(())
+            })?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_peer_behind_a_router_is_reached_over_several_hops_and_not_taken_from_farther_away() {
+    in_lab(|lab| {
+        let rack = Rack::build(lab, SMALL)?;
+        let balancer = &rack.balancers[0];
+        let us = balancer.ipv4;
+        let far = format!(
+            "log stderr all;\nrouter id 203.0.113.10;\ntimeformat protocol iso short ms;\n\
+             protocol device {{ }}\nprotocol bfd {{ multihop {{ {BIRD_TIMING} }}; \
+             neighbor {us} local {CLIENT_IPV4} multihop on; }}\n"
+        );
+        let bird = Bird::start(&rack.client, &far)?;
+        let peer = |min_ttl: u8| {
+            let named = ("far", CLIENT_IPV4.to_string(), us.to_string());
+            let further = format!("{TIMING}min_ttl = {min_ttl}\n");
+            config(balancer, "", &session(&named, "multihop = 2", &further))
+        };
+        // BIRD sends with a TTL of 64, and one router is between.
+        let bfd = Bfd::start(&balancer.host, &peer(63))?;
+        let session = bfd.wait_for("far", State::Up)?;
+        ensure!(
+            session.multihop && session.interface.is_none(),
+            "{session:?}"
+        );
+        wait_for_bird(&bird, &us.to_string(), "Up")?;
+
+        bfd.reload(&peer(64))?;
+        bfd.wait_for_reason("far", "more hops")?;
+        Ok(())
+    });
+}
+
+#[test]
+fn every_method_of_authentication_works_with_bird() {
+    in_lab(|lab| {
+        let rack = Rack::build(lab, SMALL)?;
+        let balancer = &rack.balancers[0];
+        balancer
+            .host
+            .write_secret("router.bfd", "as-bird-has-it\n")?;
+        let methods = [
+            ("simple", "simple"),
+            ("keyed-md5", "keyed md5"),
+            ("meticulous-keyed-md5", "meticulous keyed md5"),
+            ("keyed-sha1", "keyed sha1"),
+            ("meticulous-keyed-sha1", "meticulous keyed sha1"),
+        ];
+        for (ours, theirs) in methods {
+            let auth = format!("authentication {theirs}; password \"as-bird-has-it\" {{ id 7; }};");
+            let bird = Bird::start(&rack.router, &bird_config(balancer, &auth, ""))?;
+            let further = format!("auth = \"{ours}\"\nkey_id = 7\nkey_file = \"router.bfd\"\n");
+            let bfd = Bfd::start(
+                &balancer.host,
+                &config(balancer, "", &both(balancer, &further)),
+            )?;
+            bfd.wait_for("four", State::Up)?;
+            wait_for_bird(&bird, &balancer.ipv4.to_string(), "Up")?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_wrong_key_keeps_the_session_down_and_is_told_and_the_right_one_lets_it_up() {
+    in_lab(|lab| {
+        let rack = Rack::build(lab, SMALL)?;
+        let balancer = &rack.balancers[0];
+        let auth = "authentication meticulous keyed sha1; password \"right\" { id 1; };";
+        let bird = Bird::start(&rack.router, &bird_config(balancer, auth, ""))?;
+        balancer.host.write_secret("router.bfd", "wrong\n")?;
+        let further = "auth = \"meticulous-keyed-sha1\"\nkey_file = \"router.bfd\"\n";
+        let config = config(balancer, "", &both(balancer, further));
+        let bfd = Bfd::start(&balancer.host, &config)?;
+        bfd.wait_for_reason("four", "its password or digest is wrong")?;
+        ensure!(bird.bfd(&balancer.ipv4.to_string())?.state == "Down");
+
+        balancer.host.write_secret("router.bfd", "right\n")?;
+        bfd.reload(&config)?;
+        bfd.wait_for("four", State::Up)?;
+        Ok(())
+    });
+}
+
+#[test]
+fn a_router_that_is_killed_is_given_up_and_taken_back() {
+    in_lab(|lab| {
+        let rack = Rack::build(lab, SMALL)?;
+        let balancer = &rack.balancers[0];
+        let mut bird = Bird::start(&rack.router, &bird_config(balancer, "", ""))?;
+        let bfd = Bfd::start(&balancer.host, &config(balancer, "", &both(balancer, "")))?;
+        wait_for_pace(&bfd)?;
+
+        bird.process().kill()?;
+        let killed = Instant::now();
+        let session = bfd.wait_for_reason("four", "nothing was heard of the peer for 500ms")?;
+        ensure!(
+            killed.elapsed() < Duration::from_secs(5),
+            "after {:?}",
+            killed.elapsed()
+        );
+        ensure!(
+            session.diagnostic == "Control Detection Time Expired",
+            "{session:?}"
+        );
+
+        let _bird = Bird::start(&rack.router, &bird_config(balancer, "", ""))?;
+        let session = bfd.wait_for("four", State::Up)?;
+        ensure!((session.ups, session.downs) == (2, 1), "{session:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn when_we_are_killed_the_router_sees_it_and_when_we_end_it_is_told() {
+    in_lab(|lab| {
+        let rack = Rack::build(lab, SMALL)?;
+        let balancer = &rack.balancers[0];
+        let us = balancer.ipv4.to_string();
+        let bird = Bird::start(&rack.router, &bird_config(balancer, "", ""))?;
+        let config = config(balancer, "", &both(balancer, ""));
+        let mut bfd = Bfd::start(&balancer.host, &config)?;
+        wait_for_bird(&bird, &us, "Up")?;
+        bfd.process().kill()?;
+        wait_for_bird(&bird, &us, "Down")?;
+
+        let mut bfd = Bfd::start(&balancer.host, &config)?;
+        wait_for_bird(&bird, &us, "Up")?;
+        let status = bfd.process().terminate(PATIENCE)?;
+        ensure!(status.success(), "{status}");
+        // It has ended because BIRD has said so.
+        ensure!(bird.bfd(&us)?.state == "Down");
+        Ok(())
+    });
+}
+
+#[test]
+fn other_intervals_are_agreed_at_a_reload_and_the_session_stays_up() {
+    in_lab(|lab| {
+        let rack = Rack::build(lab, SMALL)?;
+        let balancer = &rack.balancers[0];
+        let us = balancer.ipv4.to_string();
+        let bird = Bird::start(&rack.router, &bird_config(balancer, "", ""))?;
+        let before = config(balancer, "", &both(balancer, ""));
+        let mut bfd = Bfd::start(&balancer.host, &before)?;
+        wait_for_pace(&bfd)?;
+
+        for (interval, seconds, at_bird) in [("400ms", 0.4, "0.400"), ("200ms", 0.2, "0.200")] {
+            bfd.reload(&before.replace("100ms", interval))?;
+            wait_until("the new interval is in force", PATIENCE, || {
+                let session = bfd.ensure("four", State::Up)?;
+                ensure!(
+                    session.transmit_interval_seconds == Some(seconds),
+                    "{session:?}"
+                );
+                let there = bird.bfd(&us)?;
+                ensure!(there.interval == at_bird, "{there:?}");
+                Ok(())
+            })?;
+        }
+        bfd.reload("this is no configuration")?;
+        wait_until("the refusal is told", PATIENCE, || {
+            let log = bfd.process().log();
+            ensure!(
+                log.contains("the old configuration stays in force"),
+                "{log}"
+            );
+            Ok(())
+        })?;
+        let session = bfd.ensure("four", State::Up)?;
+        ensure!(session.downs == 0, "{session:?}");
+        // A busy machine is late, but not by ages.
+        let delay = bfd.status()?.worst_delay_seconds;
+        ensure!(delay < 5.0, "{delay} s late");
+        let after = bird.bfd(&us)?;
+        ensure!(after.state == "Up", "{after:?}");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_pulled_cable_is_told_as_what_it_is() {
+    in_lab(|lab| {
+        let rack = Rack::build(lab, SMALL)?;
+        let balancer = &rack.balancers[0];
+        let _bird = Bird::start(&rack.router, &bird_config(balancer, "", ""))?;
+        // Long enough that nothing else can notice first.
+        let patient = config(balancer, "", &both(balancer, "")).replace("= 5", "= 100");
+        let bird_is_patient = patient.replace("min_rx = \"100ms\"", "min_rx = \"5s\"");
+        let bfd = Bfd::start(&balancer.host, &bird_is_patient)?;
+        bfd.wait_for("four", State::Up)?;
+        rack.pull_cable(balancer)?;
+        let session = bfd.wait_for_reason("four", "eth0 has no carrier")?;
+        ensure!(session.diagnostic == "Path Down", "{session:?}");
+        rack.push_cable(balancer)?;
+        bfd.wait_for("four", State::Up)?;
+        Ok(())
+    });
+}
+
+#[test]
+fn without_its_xdp_program_the_host_takes_the_session_down() {
+    in_lab(|lab| {
+        let rack = Rack::build(lab, SMALL)?;
+        let balancer = &rack.balancers[0];
+        let us = balancer.ipv4.to_string();
+        let bird = Bird::start(&rack.router, &bird_config(balancer, "", ""))?;
+        let dataplane = "[dataplane]\ninterfaces = [\"eth0\"]\n";
+        let bfd = Bfd::start(
+            &balancer.host,
+            &config(balancer, dataplane, &both(balancer, "")),
+        )?;
+        let reason = "no XDP program is attached to eth0";
+        bfd.wait_for_reason("four", reason)?;
+
+        let pass = pass_object()?;
+        let attach = format!(
+            "link set dev eth0 xdpdrv object {} section xdp\n",
+            pass.display()
+        );
+        balancer.host.ip(&attach)?;
+        bfd.wait_for("four", State::Up)?;
+        wait_for_bird(&bird, &us, "Up")?;
+
+        balancer.host.ip("link set dev eth0 xdpdrv off\n")?;
+        let session = bfd.wait_for_reason("four", reason)?;
+        ensure!(
+            session.diagnostic == "Forwarding Plane Reset",
+            "{session:?}"
+        );
+        wait_for_bird_to_leave(&bird, &us)
+    });
+}
+
+#[test]
+fn an_agent_that_is_away_for_too_long_takes_the_session_with_it_and_a_short_restart_does_not() {
+    in_lab(|lab| {
+        let rack = Rack::build(lab, SMALL)?;
+        let balancer = &rack.balancers[0];
+        let bird = Bird::start(&rack.router, &bird_config(balancer, "", ""))?;
+        let config = config(balancer, "", &both(balancer, ""));
+        let config = config.replace("[bgp]\n", "[bgp]\nrestart_time = \"6s\"\n");
+        let bfd = Bfd::start(&balancer.host, &config)?;
+        let agent = bfd.attend()?;
+        bfd.wait_for("four", State::Up)?;
+
+        drop(agent);
+        sleep(Duration::from_secs(2));
+        bfd.ensure("four", State::Up)?;
+        let mut agent = bfd.attend()?;
+        sleep(Duration::from_secs(7));
+        let session = bfd.ensure("four", State::Up)?;
+        ensure!(
+            session.downs == 0,
+            "a short restart was noticed: {session:?}"
+        );
+
+        agent.ask(&Request::AdminDown {
+            peers: None,
+            down: true,
+        })?;
+        bfd.wait_for("four", State::AdminDown)?;
+        agent.ask(&Request::AdminDown {
+            peers: None,
+            down: false,
+        })?;
+        bfd.wait_for("four", State::Up)?;
+
+        drop(agent);
+        let session = bfd.wait_for_reason("four", "the agent has been away")?;
+        ensure!(
+            session.diagnostic == "Concatenated Path Down",
+            "{session:?}"
+        );
+        wait_for_bird_to_leave(&bird, &balancer.ipv4.to_string())?;
+        let _agent = bfd.attend()?;
+        bfd.wait_for("four", State::Up)?;
+        Ok(())
+    });
+}
+
+#[test]
+fn bird_and_frr_drop_bgp_when_bfd_is_stopped_in_good_order() {
+    in_lab(|lab| {
+        let rack = Rack::build(lab, SMALL)?;
+        let sessions = Bird::sessions(&rack.balancers, 64500, "bfd on;");
+        let head = format!("protocol bfd {{ interface \"*\" {{ {BIRD_TIMING} }}; }}\n");
+        let router = Bird::router_config(64501) + &head + &sessions;
+        let bird = Bird::start(&rack.router, &router)?;
+        stop_bfd(&rack, || bird.ensure_established("lb1").map(drop))
+    });
+    in_lab(|lab| {
+        let rack = Rack::build(lab, SMALL)?;
+        let us = rack.balancers[0].ipv4.to_string();
+        let router = Frr::router_config(64501, &rack.balancers, 64500, &["bfd"]);
+        let frr = Frr::start_with_bfd(&rack.router, &router, "")?;
+        stop_bfd(&rack, || {
+            let peer = frr.bfd(&us)?;
+            ensure!(peer["status"] == "up", "{peer}");
+            frr.ensure_established(&us)
+        })
+    });
+}
+
+/// Stops BFD beside a running agent: the router, which has both, drops BGP too,
+/// though AdminDown says nothing of the path. `docs/bfd.md` warns of that.
+fn stop_bfd(rack: &Rack, stands: impl Fn() -> Result<()>) -> Result<()> {
+    let balancer = &rack.balancers[0];
+    let text = agent_config(rack).text(balancer);
+    let _agent = Vipd::start(&balancer.host, &text)?;
+    let mut bfd = Bfd::start(&balancer.host, &text)?;
+    bfd.wait_for("router", State::Up)?;
+    wait_until("BGP and BFD stand", PATIENCE, &stands)?;
+    // BFD may have come up after BGP, and is told to BGP a moment later.
+    sleep(Duration::from_secs(1));
+    bfd.process().terminate(PATIENCE)?;
+    wait_until("BGP is dropped", PATIENCE, || {
+        ensure!(stands().is_err(), "it stands");
+        Ok(())
+    })
+}
+
+fn agent_config(rack: &Rack) -> AgentConfig {
+    let mut config =
+        AgentConfig::default().udp_service("four", (VIP.into(), 53), "l2-dsr", &rack.backends);
+    config.peer += &format!("[bgp.peer.bfd]\n{TIMING}");
+    config
+}
+
+/// The BGP part of a configuration: these tables, and these peers.
+fn config(balancer: &Machine, tables: &str, peers: &str) -> String {
+    let router_id = balancer.ipv4;
+    format!("{tables}\n[bgp]\nlocal_as = 64500\nrouter_id = \"{router_id}\"\n{peers}")
+}
+
+/// Peers `four` and `six`: the router by both families.
+fn both(balancer: &Machine, further: &str) -> String {
+    let four = ("four", ROUTER_IPV4.to_string(), balancer.ipv4.to_string());
+    let six = ("six", ROUTER_IPV6.to_string(), balancer.ipv6.to_string());
+    let further = format!("{TIMING}{further}");
+    session(&four, "", &further) + &session(&six, "", &further)
+}
+
+fn both_names(balancer: &Machine) -> [(&'static str, String); 2] {
+    [
+        ("four", balancer.ipv4.to_string()),
+        ("six", balancer.ipv6.to_string()),
+    ]
+}
+
+/// A peer by name, address and source, with these lines for BGP and for BFD.
+fn session((name, address, source): &(&str, String, String), peer: &str, bfd: &str) -> String {
+    format!(
+        "[[bgp.peer]]\nname = \"{name}\"\naddress = \"{address}\"\nas = 64501\n\
+         source = \"{source}\"\n{peer}\n[bgp.peer.bfd]\n{bfd}\n"
+    )
+}
+
+/// BIRD with BFD for both addresses of the balancer.
+fn bird_config(balancer: &Machine, interface: &str, further: &str) -> String {
+    let Machine { ipv4, ipv6, .. } = balancer;
+    format!(
+        "log stderr all;\nrouter id 192.0.2.1;\ntimeformat protocol iso short ms;\n\
+         protocol device {{ }}\nprotocol bfd {{\n\
+         interface \"*\" {{ {BIRD_TIMING} {interface} }};\n\
+         neighbor {ipv4} dev \"rack0\" local {ROUTER_IPV4};\n\
+         neighbor {ipv6} dev \"rack0\" local {ROUTER_IPV6};\n}}\n{further}"
+    )
+}
+
+fn wait_for_bird(bird: &Bird, address: &str, state: &str) -> Result<()> {
+    wait_until(&format!("BIRD says {state} of {address}"), PATIENCE, || {
+        let session = bird.bfd(address)?;
+        ensure!(session.state == state, "{session:?}");
+        Ok(())
+    })
+}
+
+/// A peer that hears our Down goes to Init, and waits there for more.
+fn wait_for_bird_to_leave(bird: &Bird, address: &str) -> Result<()> {
+    wait_until(&format!("BIRD has given up {address}"), PATIENCE, || {
+        let session = bird.bfd(address)?;
+        ensure!(session.state != "Up", "{session:?}");
+        Ok(())
+    })
+}
+
+/// Waits until both sides keep the pace of [`TIMING`].
+fn wait_for_pace(bfd: &Bfd) -> Result<()> {
+    wait_until("both have agreed on 100 ms", PATIENCE, || {
+        let session = bfd.ensure("four", State::Up)?;
+        ensure!(
+            session.transmit_interval_seconds == Some(0.1),
+            "{session:?}"
+        );
+        ensure!(session.detection_time_seconds == Some(0.5), "{session:?}");
+        Ok(())
+    })
+}
