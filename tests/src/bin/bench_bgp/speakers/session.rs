@@ -1,22 +1,27 @@
 //! vipd's speaker alone: its sockets and its state machine, without what
 //! decides.
 
-use std::{collections::BTreeSet, future::pending, sync::Arc};
+use std::{future::pending, net::IpAddr, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use tokio::{
     runtime::{Builder, Runtime},
     sync::watch,
 };
-use vipd::{config::Config, speaker::Speaker as VipdSpeaker};
-use vipd_control::model::Vip;
+use vipd::{
+    announce::Announced,
+    config::{Bgp, Config},
+    speaker::Speaker as VipdSpeaker,
+};
+use vipd_control::announcement::State;
 use vipd_tests::{Machine, ROUTER_IPV4};
 
 use super::{Amount, LOCAL_AS, ROUTER_AS, Speaker};
 use crate::results::Change;
 
 pub struct Session {
-    announced: watch::Sender<Arc<BTreeSet<Vip>>>,
+    announced: watch::Sender<Arc<Announced>>,
+    bgp: Arc<Bgp>,
     /// Its threads live on the speaker's host.
     _runtime: Runtime,
 }
@@ -30,7 +35,8 @@ impl Session {
              as = {ROUTER_AS}\nsource = \"{ipv4}\"\nconnect_retry = \"1s\"\n"
         );
         let (config, _) = Config::parse(&text, "vipd.toml")?;
-        let bgp = config.bgp.context("no [bgp]")?;
+        let bgp = Arc::new(config.bgp.context("no [bgp]")?);
+        let configured = Arc::clone(&bgp);
         let (announced, announced_out) = watch::channel(Arc::default());
         let runtime = host.enter(|| {
             let mut builder = Builder::new_multi_thread();
@@ -38,11 +44,12 @@ impl Session {
         })?;
         runtime.spawn(async move {
             let mut speaker = VipdSpeaker::new(announced_out);
-            speaker.configure(Some(&bgp)).await;
+            speaker.configure(Some(&configured)).await;
             pending::<()>().await;
         });
         Ok(Self {
             announced,
+            bgp,
             _runtime: runtime,
         })
     }
@@ -54,14 +61,15 @@ impl Speaker for Session {
     }
 
     fn order(&mut self, amount: Amount, change: Change) -> Result<()> {
-        let set = match change {
-            Change::Announce => amount
-                .addresses()
-                .map(|it| Vip::from(std::net::IpAddr::from(it)))
-                .collect(),
-            Change::Withdraw => BTreeSet::new(),
+        let up = |address| (IpAddr::from(address).into(), State::Up);
+        let states = match change {
+            Change::Announce => amount.addresses().map(up).collect(),
+            Change::Withdraw => [].into(),
         };
-        self.announced.send_replace(Arc::new(set));
+        self.announced.send_replace(Arc::new(Announced {
+            states,
+            bgp: Some(Arc::clone(&self.bgp)),
+        }));
         Ok(())
     }
 }
