@@ -215,7 +215,7 @@ fn it_asks_again(make: Make, rack: &Rack) -> Result<()> {
     wait_until("both routes are sent again", PATIENCE, || {
         let after = updates()?;
         ensure!(
-            after == before + 2,
+            after >= before + 2,
             "{before} UPDATEs before, {after} after"
         );
         Ok(())

@@ -1,7 +1,7 @@
 //! vipd's speaker alone: its sockets and its state machine, without what
 //! decides.
 
-use std::{collections::BTreeMap, future::pending, net::IpAddr, sync::Arc};
+use std::{future::pending, net::IpAddr, sync::Arc};
 
 use anyhow::{Context as _, Result};
 use tokio::{
@@ -13,7 +13,7 @@ use vipd::{
     config::{Bgp, Config},
     speaker::Speaker as VipdSpeaker,
 };
-use vipd_control::{announcement::State, model::Vip};
+use vipd_control::announcement::State;
 use vipd_tests::{Machine, ROUTER_IPV4};
 
 use super::{Amount, LOCAL_AS, ROUTER_AS, Speaker};
@@ -61,14 +61,15 @@ impl Speaker for Session {
     }
 
     fn order(&mut self, amount: Amount, change: Change) -> Result<()> {
-        let up = |it| (Vip::from(IpAddr::from(it)), State::Up);
+        let up = |address| (IpAddr::from(address).into(), State::Up);
         let states = match change {
             Change::Announce => amount.addresses().map(up).collect(),
-            Change::Withdraw => BTreeMap::new(),
+            Change::Withdraw => [].into(),
         };
-        let bgp = Some(Arc::clone(&self.bgp));
-        self.announced
-            .send_replace(Arc::new(Announced { states, bgp }));
+        self.announced.send_replace(Arc::new(Announced {
+            states,
+            bgp: Some(Arc::clone(&self.bgp)),
+        }));
         Ok(())
     }
 }
