@@ -27,6 +27,7 @@ use crate::{
     memory,
     netlink::Netlink,
     plane, preload,
+    show::bgp::BgpView,
     status::Status,
     terminal::{self, PrintError},
 };
@@ -75,6 +76,9 @@ enum Command {
         #[command(flatten)]
         socket: Socket,
     },
+    /// Shows all of one subject.
+    #[command(subcommand)]
+    Show(Show),
     /// Tells what the living data plane does with the packets of a flow, and
     /// why. Changes nothing.
     Explain {
@@ -164,6 +168,20 @@ enum Command {
     /// The decapsulator, on a backend whose kernel has no such tunnel.
     #[command(subcommand)]
     Decap(Decap),
+}
+
+#[derive(Subcommand)]
+enum Show {
+    /// The BGP sessions in a table, or everything of one.
+    Bgp {
+        /// The peer, by its name or address.
+        peer: Option<String>,
+        /// As JSON, with everything.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        socket: Socket,
+    },
 }
 
 #[derive(clap::Args)]
@@ -265,6 +283,19 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Status { json, socket } => {
             let status = Client::new(&socket.socket).status().await?;
             show(json, &status, Status::render)?;
+        }
+        Command::Show(Show::Bgp { peer, json, socket }) => {
+            let view = Client::new(&socket.socket).bgp().await?;
+            match peer {
+                None => show(json, &view, BgpView::table)?,
+                Some(name) => {
+                    let view = view.only(&name);
+                    if view.peers.is_empty() {
+                        bail!("there is no BGP peer {name}: `vipd show bgp` lists them");
+                    }
+                    show(json, &view, BgpView::details)?;
+                }
+            }
         }
         Command::Explain {
             source,

@@ -3,7 +3,6 @@
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    num::NonZeroU8,
     path::Path,
     sync::Arc,
     time::Duration,
@@ -11,14 +10,15 @@ use std::{
 
 use super::{
     address::Vips,
+    reach::Reach,
     report::Report,
     routing::{Asn, Community, HoldTime, NextHop},
     secret::SecretFile,
     table::At,
-    text::Name,
+    text::{InterfaceName, Name},
     valid::check_unique,
     value::show_duration,
-    written::{self, Family},
+    written::{self, Family, Port},
 };
 
 /// The BGP speaker.
@@ -28,6 +28,8 @@ pub struct Bgp {
     pub local_as: Asn,
     /// Our BGP identifier; no virtual address.
     pub router_id: Ipv4Addr,
+    /// The port at which routers may connect to us; `None`: they may not.
+    pub listen: Option<Port>,
     /// The routers we speak to, in the order of their names.
     pub peers: Vec<Arc<BgpPeer>>,
 }
@@ -45,8 +47,10 @@ pub struct BgpPeer {
     pub relation: Relation,
     /// Our address of the session; `None` leaves it to the kernel.
     pub source: Option<IpAddr>,
-    /// TTL of our packets.
-    pub ttl: NonZeroU8,
+    /// The interface or VRF the session is bound to; `None` goes by the routes.
+    pub interface: Option<InterfaceName>,
+    /// How far away the router may be.
+    pub reach: Reach,
     /// TCP MD5 password.
     pub password: Option<SecretFile>,
     /// Whether we only wait for the router to connect.
@@ -91,12 +95,6 @@ pub struct Families {
 /// LOCAL_PREF of routers that are told none.
 const LOCAL_PREFERENCE_DEFAULT: u32 = 100;
 
-/// TTL over iBGP, where a peer may be anywhere in the AS.
-const TTL_INTERNAL: NonZeroU8 = NonZeroU8::new(64).expect("64 is not zero");
-
-/// TTL over eBGP, where a peer is on our link.
-const TTL_EXTERNAL: NonZeroU8 = NonZeroU8::MIN;
-
 /// The shortest pause between attempts to connect.
 const CONNECT_RETRY_MIN: Duration = Duration::from_millis(100);
 
@@ -122,6 +120,15 @@ impl Bgp {
         let addresses = peers.iter().filter_map(|peer| peer.value.address.as_ref());
         check_unique(addresses, "peer address", report);
 
+        for peer in peers.iter().map(|peer| &peer.value.passive) {
+            if peer.value && !table.listen.value {
+                report
+                    .error(&peer.span, "a passive peer, and nobody listens")
+                    .related(&table.listen.span, "it cannot connect to us")
+                    .help("leave out `passive`, or `listen = false`");
+            }
+        }
+
         let local_as = table.local_as.as_ref()?.value;
         let validate = |peer| BgpPeer::validate(peer, local_as, vips, directory, report);
         let peers: Vec<Option<BgpPeer>> = peers.iter().map(validate).collect();
@@ -130,6 +137,7 @@ impl Bgp {
         Some(Self {
             local_as,
             router_id: table.router_id.as_ref()?.value,
+            listen: table.listen.value.then_some(table.listen_port.value),
             peers: peers.into_iter().map(Arc::new).collect(),
         })
     }
@@ -168,11 +176,8 @@ impl BgpPeer {
             remote_as,
             relation: relation(peer, internal, report),
             source: peer.source.as_ref().map(|source| source.value),
-            ttl: match &peer.multihop {
-                Some(hops) => NonZeroU8::new(hops.value.0)?,
-                None if internal => TTL_INTERNAL,
-                None => TTL_EXTERNAL,
-            },
+            interface: peer.interface.as_ref().map(|at| at.value.clone()),
+            reach: Reach::validate(peer, internal, report)?,
             password: peer.password(directory),
             passive: peer.passive.value,
             hold_time: peer.hold_time.value,

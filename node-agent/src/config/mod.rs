@@ -5,6 +5,7 @@ mod address;
 mod bgp;
 mod check;
 mod endpoint;
+mod reach;
 mod reference;
 mod report;
 mod routing;
@@ -22,6 +23,7 @@ use toml::de::{DeTable, DeValue};
 
 pub use self::{
     bgp::{Bgp, BgpPeer, Families, Relation},
+    reach::Reach,
     reference::reference,
     report::{ConfigError, Finding, Severity, Span},
     routing::{Asn, Community, HoldTime, NextHop},

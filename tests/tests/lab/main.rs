@@ -12,6 +12,7 @@ mod loading;
 mod looking;
 mod old_kernel;
 mod reload;
+mod session;
 mod stopping;
 mod support;
 mod the_lab_itself;
