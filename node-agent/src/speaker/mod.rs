@@ -170,8 +170,12 @@ impl Speaker {
             let reason = match (wanted.get(&name), &old, self.running.get_mut(&name)) {
                 (None, ..) => StopReason::PeerDeconfigured,
                 (Some((bgp, peer)), Some(old), Some(running))
-                    if same_session(old, &running.peer.borrow(), bgp, peer) =>
+                    if same_sockets(&running.peer.borrow(), peer) =>
                 {
+                    let config = session_config(bgp, peer);
+                    if config != session_config(old, &running.peer.borrow()) {
+                        let _ = running.commands.send(Command::Reconfigure(config)).await;
+                    }
                     running.peer.send_if_modified(|current| {
                         let changed = **current != ***peer;
                         *current = Arc::clone(peer);
@@ -342,10 +346,9 @@ impl Speaker {
     }
 }
 
-/// Whether nothing has changed that both sides agreed on or the sockets need.
-fn same_session(old_bgp: &Bgp, old: &BgpPeer, bgp: &Bgp, peer: &BgpPeer) -> bool {
-    session_config(old_bgp, old) == session_config(bgp, peer)
-        && old.address == peer.address
+/// Whether nothing has changed that sockets have from their beginning.
+fn same_sockets(old: &BgpPeer, peer: &BgpPeer) -> bool {
+    old.address == peer.address
         && old.source == peer.source
         && old.interface == peer.interface
         && old.reach == peer.reach
@@ -490,6 +493,15 @@ mod tests {
             assert!(session(&speaker).same_channel(&first), "{sentence}");
             assert_eq!(given(&speaker), Some(password(expected)), "{sentence}");
         }
+
+        let mut slower = bgp.clone();
+        slower.router_id = [192, 0, 2, 12].into();
+        slower.peers = vec![Arc::new(BgpPeer {
+            connect_retry: Duration::from_secs(7),
+            ..BgpPeer::clone(&bgp.peers[0])
+        })];
+        speaker.configure(Some(&slower)).await;
+        assert!(session(&speaker).same_channel(&first), "other terms");
 
         let mut open = bgp.clone();
         open.peers = vec![Arc::new(BgpPeer {

@@ -46,6 +46,9 @@ pub enum Command {
     /// Sign with another password from now on, also on the connection that
     /// stands.
     Rekey(Secret),
+    /// Go by other terms from now on; the session knows which of them it can
+    /// take over as it stands.
+    Reconfigure(PeerConfig),
     /// Say what the peer has been told.
     Tell(oneshot::Sender<Told>),
 }
@@ -148,6 +151,7 @@ pub async fn run(session: Session, mut inputs: Inputs) {
         match command {
             None => (),
             Some(Command::Rekey(password)) => driver.rekey(password),
+            Some(Command::Reconfigure(config)) => driver.reconfigure(config),
             Some(Command::Tell(answer)) => drop(answer.send(driver.told())),
             Some(Command::Stop(reason, text)) => {
                 driver
@@ -334,6 +338,13 @@ impl Driver {
         self.dropped = Dropped::now();
         if self.dial.is_some() {
             self.dial();
+        }
+    }
+
+    fn reconfigure(&mut self, config: PeerConfig) {
+        if let Err(error) = self.session.reconfigure(config, Instant::now()) {
+            let peer = &*self.peer.name;
+            warn!(peer, "the session keeps its terms: {error}");
         }
     }
 
