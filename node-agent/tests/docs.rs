@@ -352,6 +352,7 @@ fn status() -> Status {
             last_error: None,
             last_error_time_seconds: None,
             last_error_seconds_ago: None,
+            hint: None,
             notification_received: None,
             notification_received_seconds_ago: None,
             notification_sent: None,

@@ -299,6 +299,7 @@ mod tests {
             last_error: (!up).then(|| "cannot connect: nothing listens there".to_owned()),
             last_error_time_seconds: None,
             last_error_seconds_ago: Some(4.0),
+            hint: None,
             notification_received: (!up).then(|| "Cease / Hard Reset (6/9)".to_owned()),
             notification_received_seconds_ago: Some(80.0),
             notification_sent: None,

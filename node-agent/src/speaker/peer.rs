@@ -460,6 +460,7 @@ impl Driver {
             since: self.journal.since,
             ends: self.connections.iter().flatten().map(|c| c.ends).next(),
             wanted: self.wanted,
+            dropped: self.dropped,
             received: self.journal.received.clone(),
             sent: self.journal.sent.clone(),
             session,

@@ -170,7 +170,8 @@ fn silence(dropped: Dropped, peer: &BgpPeer) -> String {
 
 /// What segments that the kernel has dropped tell of the peer. They may have
 /// come from others too, but seldom have.
-fn evidence(dropped: Dropped, peer: &BgpPeer) -> Option<String> {
+#[must_use]
+pub fn evidence(dropped: Dropped, peer: &BgpPeer) -> Option<String> {
     let Dropped {
         unsigned,
         unexpected,

@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc, time::Instant};
 use ipnet::IpNet;
 use vipd_bgp::{LastError, Session, State, Status, wire::Attributes};
 
+use super::{dropped::Dropped, trouble};
 use crate::config::BgpPeer;
 
 /// What the driver publishes about its session.
@@ -20,6 +21,8 @@ pub struct PeerStatus {
     pub ends: Option<(SocketAddr, SocketAddr)>,
     /// How many routes the peer is to know.
     pub wanted: usize,
+    /// What the kernel had dropped when the session was lost.
+    pub dropped: Dropped,
     /// The last NOTIFICATION of the peer's.
     pub received: Option<LastError>,
     /// The last NOTIFICATION of ours.
@@ -45,10 +48,21 @@ impl PeerStatus {
             since: now,
             ends: None,
             wanted: 0,
+            dropped: Dropped::now(),
             received: None,
             sent: None,
             flushed: true,
             failed: false,
+        }
+    }
+
+    /// What segments that the kernel drops tell of a session that does not
+    /// stand; looked up now.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self.session.state {
+            State::Established => None,
+            _ => trouble::evidence(Dropped::now().since(self.dropped), &self.peer),
         }
     }
 

@@ -79,6 +79,10 @@ pub struct Peer {
     pub last_error_time_seconds: Option<f64>,
     /// How long ago that was.
     pub last_error_seconds_ago: Option<f64>,
+    /// What the kernel's count of dropped segments tells of a session that is
+    /// not established.
+    #[serde(default)]
+    pub hint: Option<String>,
     /// The last NOTIFICATION it sent: why it ended the session.
     #[serde(default)]
     pub notification_received: Option<String>,
@@ -166,6 +170,7 @@ impl Peer {
                 add(name, words, when);
             }
         }
+        lines.extend(self.hint.iter().map(|hint| format!("seen: {hint}")));
         let unsent = self.unsent.iter();
         lines.extend(unsent.map(|route| format!("not sent: {route}")));
         lines

@@ -182,6 +182,7 @@ pub(super) fn peer(status: &PeerStatus, now: Instant, start: &Start) -> status::
             .as_ref()
             .map(|error| start.unix(error.at)),
         last_error_seconds_ago: age(&session.last_error),
+        hint: status.hint(),
         notification_received: words(&status.received),
         notification_received_seconds_ago: age(&status.received),
         notification_sent: words(&status.sent),

@@ -35,7 +35,11 @@ fn a_router_on_the_link_is_taken_with_the_highest_ttl_only() {
 
         let lax = Bird::router_config(64501) + &Bird::sessions(&rack.balancers, 64500, "");
         router.configure(&lax)?;
-        wait_for_words(&agent, "router", &["too low a TTL", "more than 1 hop away"])
+        // It may get as far as that we wait for BIRD's OPEN.
+        wait_for(&agent, "router", "its TTL is told", |peer| {
+            let told = peer["hint"].as_str().unwrap_or_default();
+            told.contains("too low a TTL") && told.contains("more than 1 hop away")
+        })
     });
 }
 
