@@ -19,7 +19,7 @@ use std::{
 };
 
 use futures_util::{
-    Stream, StreamExt as _,
+    FutureExt as _, Stream, StreamExt as _,
     stream::{FuturesUnordered, unfold},
 };
 use tokio::{
@@ -107,6 +107,11 @@ pub async fn run(mut inputs: Inputs, netlink: Netlink) {
             changed = inputs.maintenance.changed() => changed.is_ok(),
             Some(job) = jobs.next() => {
                 holds.done(job);
+                // All that is done by now, since each look at all addresses
+                // costs as much as there are of them.
+                while let Some(Some(job)) = jobs.next().now_or_never() {
+                    holds.done(job);
+                }
                 true
             }
             Some(kernel) = listings.next() => {

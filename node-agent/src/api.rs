@@ -43,6 +43,7 @@ use crate::{
     drain::{self, Answer, Order},
     explain::{Explanation, Question},
     inquiry::Inquiry,
+    show::bgp::BgpView,
     status::Status,
     views::Views,
 };
@@ -76,6 +77,7 @@ pub fn router(
 ) -> Router {
     Router::new()
         .route("/v1/status", get(status))
+        .route("/v1/bgp", get(bgp))
         .route("/v1/reload", post(reload_config))
         .route("/v1/drain", post(drain_backend))
         .route("/v1/explain", post(explain))
@@ -94,6 +96,10 @@ async fn status(State(api): State<Api>) -> Response {
         let _ = serde_json::to_writer(writer, &api.views.status_to_write());
     });
     ([(CONTENT_TYPE, "application/json")], json).into_response()
+}
+
+async fn bgp(State(api): State<Api>) -> Json<BgpView> {
+    Json(api.views.bgp().await)
 }
 
 async fn reload_config(State(api): State<Api>) -> Result<Json<ReloadAnswer>, StatusCode> {
@@ -251,6 +257,15 @@ impl Client {
     pub async fn status(&self) -> anyhow::Result<Status> {
         self.call(Method::GET, "/v1/status", &(), STATUS_TIMEOUT)
             .await
+    }
+
+    /// All of the agent's BGP sessions.
+    ///
+    /// # Errors
+    ///
+    /// When the agent cannot be reached or does not answer.
+    pub async fn bgp(&self) -> anyhow::Result<BgpView> {
+        self.call(Method::GET, "/v1/bgp", &(), STATUS_TIMEOUT).await
     }
 
     /// Has the agent load its configuration anew.

@@ -28,6 +28,7 @@ use crate::{
     memory,
     netlink::Netlink,
     plane, preload,
+    show::bgp::BgpView,
     status::Status,
     terminal::{self, PrintError},
 };
@@ -85,7 +86,7 @@ enum Command {
         #[command(flatten)]
         socket: Socket,
     },
-    /// Shows what others than the agent do.
+    /// Shows all of one subject.
     #[command(subcommand)]
     Show(Show),
     /// Tells what the living data plane does with the packets of a flow, and
@@ -179,15 +180,18 @@ enum Command {
     Decap(Decap),
 }
 
-#[derive(clap::Args)]
-struct Socket {
-    /// The agent's control socket.
-    #[arg(long, default_value = SOCKET)]
-    socket: PathBuf,
-}
-
 #[derive(Subcommand)]
 enum Show {
+    /// The BGP sessions in a table, or everything of one.
+    Bgp {
+        /// The peer, by its name or address.
+        peer: Option<String>,
+        /// As JSON, with everything.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        socket: Socket,
+    },
     /// The BFD sessions, and why they are not up.
     Bfd {
         /// As JSON.
@@ -197,6 +201,13 @@ enum Show {
         #[arg(long, default_value = BFD_SOCKET)]
         socket: PathBuf,
     },
+}
+
+#[derive(clap::Args)]
+struct Socket {
+    /// The agent's control socket.
+    #[arg(long, default_value = SOCKET)]
+    socket: PathBuf,
 }
 
 #[derive(Subcommand)]
@@ -295,6 +306,19 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Status { json, socket } => {
             let status = Client::new(&socket.socket).status().await?;
             show(json, &status, Status::render)?;
+        }
+        Command::Show(Show::Bgp { peer, json, socket }) => {
+            let view = Client::new(&socket.socket).bgp().await?;
+            match peer {
+                None => show(json, &view, BgpView::table)?,
+                Some(name) => {
+                    let view = view.only(&name);
+                    if view.peers.is_empty() {
+                        bail!("there is no BGP peer {name}: `vipd show bgp` lists them");
+                    }
+                    show(json, &view, BgpView::details)?;
+                }
+            }
         }
         Command::Explain {
             source,

@@ -27,6 +27,7 @@ pub mod plane;
 pub mod preflight;
 pub mod preload;
 pub mod probe;
+pub mod show;
 pub mod speaker;
 pub mod status;
 pub mod terminal;

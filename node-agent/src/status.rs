@@ -1,9 +1,13 @@
 //! What `vipd status` shows, as it goes over the control socket: plain data,
 //! the same for people and programs.
 
+mod bgp;
+
 use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
+
+pub use self::bgp::{Messages, Peer, SESSION_FAILED, Sessions, SessionsState};
 
 /// What [`Interface::mode`] can be.
 pub const INTERFACE_MODES: [&str; 5] = ["native", "generic", "detached", "another program", "gone"];
@@ -12,8 +16,6 @@ pub const BACKEND_STATES: [&str; 5] = ["unknown", "up", "going down", "down", "g
 /// What [`Vip::state`] and [`Aggregate::state`] can be besides the states of an
 /// announcement.
 pub const WITHDRAWN: &str = "withdrawn";
-/// What [`Peer::state`] can be besides the states of RFC 4271.
-pub const SESSION_FAILED: &str = "failed";
 
 /// A node as a whole. The services may be anything that is written like them.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -38,6 +40,9 @@ pub struct Status<S = Vec<Service>> {
     pub aggregates: Vec<Aggregate>,
     /// Services.
     pub services: S,
+    /// How many of the BGP sessions are up, if there are any.
+    #[serde(default)]
+    pub sessions: Option<Sessions>,
     /// BGP sessions.
     pub peers: Vec<Peer>,
     /// What was found at the start or the last reload.
@@ -219,45 +224,6 @@ pub struct Check {
     pub detail: String,
 }
 
-/// A BGP session.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Peer {
-    /// Name.
-    pub name: String,
-    /// Address and port.
-    pub address: String,
-    /// Its AS.
-    pub remote_as: u32,
-    /// State by RFC 4271, or `failed` when the session's task has ended by a
-    /// defect.
-    pub state: String,
-    /// How long it has been established, if it is.
-    pub uptime_seconds: Option<f64>,
-    /// Since when, in seconds since 1970.
-    pub start_time_seconds: Option<f64>,
-    /// How often it has been established.
-    pub established_count: u64,
-    /// Prefixes it has been told of, by family.
-    pub advertised: BTreeMap<String, usize>,
-    /// Prefixes it is yet to be told of.
-    pub pending: usize,
-    /// Agreed hold time.
-    pub hold_time_seconds: Option<u64>,
-    /// The last thing that went wrong, and what helps.
-    pub last_error: Option<String>,
-    /// How long ago that was.
-    pub last_error_seconds_ago: Option<f64>,
-    /// Messages sent, by type.
-    pub messages_sent: Messages,
-    /// Messages received, by type.
-    pub messages_received: Messages,
-    /// Routes that this session cannot carry, and why.
-    pub unsent: Vec<String>,
-}
-
-/// Numbers of BGP messages by type.
-pub type Messages = BTreeMap<String, u64>;
-
 impl Status {
     /// For people, in a terminal.
     #[must_use]
@@ -328,10 +294,11 @@ impl Status {
         for service in &self.services {
             service.write(out)?;
         }
-        if !self.peers.is_empty() {
+        if let Some(sessions) = &self.sessions {
+            writeln!(out, "\nrouters: {}", sessions.words())?;
             writeln!(
                 out,
-                "\n{:<20} {:<28} {:>10}  {:<12} {:>8}  ROUTES",
+                "{:<20} {:<28} {:>10}  {:<12} {:>8}  ROUTES",
                 "BGP PEER", "ADDRESS", "AS", "STATE", "FOR"
             )?;
         }
@@ -419,33 +386,6 @@ impl Backend {
     }
 }
 
-impl Peer {
-    fn write(&self, out: &mut String) -> std::fmt::Result {
-        let routes: Vec<_> = self
-            .advertised
-            .iter()
-            .map(|(family, count)| format!("{count} {family}"))
-            .collect();
-        let uptime = self.uptime_seconds.map_or_else(|| "-".to_owned(), ago);
-        writeln!(
-            out,
-            "{:<20} {:<28} {:>10}  {:<12} {uptime:>8}  {}",
-            self.name,
-            self.address,
-            self.remote_as,
-            self.state,
-            routes.join(", ")
-        )?;
-        if let (Some(error), Some(when)) = (&self.last_error, self.last_error_seconds_ago) {
-            writeln!(out, "  last error, {} ago: {error}", ago(when))?;
-        }
-        for unsent in &self.unsent {
-            writeln!(out, "  not sent: {unsent}")?;
-        }
-        Ok(())
-    }
-}
-
 /// What stands in the column "announced".
 fn announced_words(state: &str) -> &str {
     match state {
@@ -456,7 +396,8 @@ fn announced_words(state: &str) -> &str {
 }
 
 /// A duration with one or two units.
-fn ago(seconds: f64) -> String {
+#[must_use]
+pub fn ago(seconds: f64) -> String {
     let whole = Duration::from_secs_f64(seconds.max(0.0)).as_secs();
     match whole {
         0..60 => format!("{whole}s"),

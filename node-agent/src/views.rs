@@ -2,6 +2,7 @@
 //! Reads only.
 
 mod announcements;
+mod bgp;
 
 use std::{
     path::PathBuf,
@@ -28,7 +29,7 @@ use crate::{
     },
     engine::{Decision, SharedHealth},
     netlink::way::Problems,
-    speaker::{PeerStatus, Peers},
+    speaker::Peers,
     status::{self, Status},
 };
 
@@ -116,7 +117,11 @@ impl Views {
         let now = Instant::now();
         let decision = self.decision.borrow().clone();
         let config = Arc::clone(&self.config.borrow());
-        let peers = self.peers.borrow().clone();
+        let views = self.peers.borrow().clone();
+        let peers: Vec<_> = views
+            .values()
+            .map(|view| bgp::peer(&view.status.borrow(), now, &self.started))
+            .collect();
         Status {
             node: config.node.name().to_string(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -135,10 +140,8 @@ impl Views {
                 decision,
                 now,
             }),
-            peers: peers
-                .values()
-                .map(|status| peer(&status.borrow(), now, &self.started))
-                .collect(),
+            sessions: status::Sessions::of(&peers),
+            peers,
             findings: self.findings.borrow().to_vec(),
         }
     }
@@ -282,56 +285,6 @@ fn phases(count: Option<&PhaseCount>) -> status::Phases {
         learn: count.learn,
         track: count.track,
     }
-}
-
-fn peer(status: &PeerStatus, now: Instant, start: &Start) -> status::Peer {
-    let session = &status.session;
-    let error = session.last_error.as_ref();
-    status::Peer {
-        name: status.peer.name.to_string(),
-        address: status.peer.address.to_string(),
-        remote_as: status.peer.remote_as.number(),
-        state: if status.failed {
-            status::SESSION_FAILED.to_owned()
-        } else {
-            session.state.to_string()
-        },
-        uptime_seconds: session.established_at.map(|at| seconds(at, now)),
-        start_time_seconds: session.established_at.map(|at| start.unix(at)),
-        established_count: session.established_count,
-        advertised: session
-            .advertised
-            .iter()
-            .map(|(family, count)| (family.to_string(), *count))
-            .collect(),
-        pending: session.pending,
-        hold_time_seconds: session
-            .agreed
-            .as_ref()
-            .map(|agreed| agreed.hold_time.as_secs()),
-        last_error: error.map(|error| error.words.clone()),
-        last_error_seconds_ago: error.map(|error| seconds(error.at, now)),
-        messages_sent: messages(&session.counters.sent),
-        messages_received: messages(&session.counters.received),
-        unsent: session
-            .unsent
-            .iter()
-            .map(|(prefix, why)| format!("{prefix}: {why}"))
-            .collect(),
-    }
-}
-
-fn messages(messages: &vipd_bgp::Messages) -> status::Messages {
-    [
-        ("open", messages.open),
-        ("update", messages.update),
-        ("notification", messages.notification),
-        ("keepalive", messages.keepalive),
-        ("route_refresh", messages.route_refresh),
-    ]
-    .into_iter()
-    .map(|(kind, count)| (kind.to_owned(), count))
-    .collect()
 }
 
 /// A backend's state in HAProxy's words.

@@ -9,7 +9,8 @@ use std::{
 use vipd::{
     metrics,
     status::{
-        Aggregate, Backend, Check, Dataplane, Interface, MapUse, Peer, Phases, Service, Status, Vip,
+        Aggregate, Backend, Check, Dataplane, Interface, MapUse, Peer, Phases, Service, Sessions,
+        SessionsState, Status, Vip,
     },
 };
 use vipd_abi::{Action, DecapVerdict, LAYOUT, Verdict};
@@ -81,12 +82,17 @@ fn the_place_of_the_pins_is_told() {
 #[test]
 fn whatever_happens_the_page_has_the_series_of_the_configuration() {
     type Change = fn(&mut Status);
-    let changes: [(&str, Change); 10] = [
+    let changes: [(&str, Change); 11] = [
         ("an address is down and announced", |status| {
             status.vips[0].state = "down".into();
         }),
         ("an aggregate is withdrawn", |status| {
             status.aggregates[0].state = "withdrawn".into();
+        }),
+        ("a session was in trouble", |status| {
+            let peer = &mut status.peers[0];
+            (peer.last_error, peer.last_error_time_seconds) =
+                (Some("no answer".into()), Some(1_800_000_001.0));
         }),
         ("a backend is down", |status| {
             let backend = &mut status.services[0].backends[0];
@@ -143,6 +149,9 @@ fn a_state_is_1_and_all_others_are_0() {
         r#"vipd_backend_state{service="web",backend="b1",state="going down"} 0"#,
         r#"vipd_backend_standing{service="web",backend="b1",standing="up"} 1"#,
         r#"vipd_backend_standing{service="web",backend="b1",standing="failing"} 0"#,
+        r#"vipd_bgp_sessions_state{state="healthy"} 1"#,
+        r#"vipd_bgp_sessions_state{state="isolated"} 0"#,
+        r#"vipd_bgp_session_last_error_time_seconds{peer="tor1"} 0"#,
         r#"vipd_bgp_session_state{peer="tor1",state="Established"} 1"#,
         r#"vipd_bgp_session_state{peer="tor1",state="failed"} 0"#,
         r#"vipd_xdp_state{interface="eth0",state="native"} 1"#,
@@ -334,19 +343,34 @@ fn status() -> Status {
                 bytes: 700,
             }],
         }],
+        sessions: Some(Sessions {
+            state: SessionsState::Healthy,
+            established: 1,
+            configured: 1,
+        }),
         peers: vec![Peer {
             name: "tor1".into(),
             address: "192.0.2.1:179".into(),
             remote_as: 64501,
             state: "Established".into(),
+            since_seconds: 10.0,
             uptime_seconds: Some(10.0),
             start_time_seconds: Some(1_800_000_000.5),
             established_count: 1,
             advertised: [("IPv4 unicast".into(), 1)].into(),
+            wanted: 1,
             pending: 0,
+            prefixes_received: 0,
+            prefixes_withdrawn: 0,
             hold_time_seconds: Some(9),
             last_error: None,
+            last_error_time_seconds: None,
             last_error_seconds_ago: None,
+            hint: None,
+            notification_received: None,
+            notification_received_seconds_ago: None,
+            notification_sent: None,
+            notification_sent_seconds_ago: None,
             messages_sent: [("open".into(), 1)].into(),
             messages_received: [("open".into(), 1)].into(),
             unsent: Vec::new(),

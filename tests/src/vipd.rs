@@ -63,6 +63,15 @@ impl Vipd {
         serde_json::from_str(&text).with_context(|| format!("vipd status answered {text}"))
     }
 
+    /// `vipd show bgp`, and what it prints.
+    pub fn show_bgp(&self, arguments: &[&str]) -> Result<String> {
+        let binary = Self::binary()?;
+        let socket = self.host.dir().join("vipd.sock");
+        let socket = socket.to_string_lossy();
+        let all = [&["show", "bgp", "--socket", &socket], arguments].concat();
+        self.host.run(&binary.to_string_lossy(), &all)
+    }
+
     /// Fails, telling what there is, unless every service that has this backend
     /// has it up, or down, as wanted.
     pub fn ensure_backend(&self, name: &str, up: bool) -> Result<()> {

@@ -49,7 +49,7 @@ use crate::{
     netlink::Netlink,
     plane,
     probe::Probes,
-    speaker::Speaker,
+    speaker::{Speaker, Wake},
 };
 
 /// How long peers may take to hear of a withdrawal when the agent stops.
@@ -137,9 +137,13 @@ impl Agent {
             tokio::select! {
                 _ = self.terminate.recv() => return Ok(()),
                 _ = self.interrupt.recv() => return Ok(()),
-                peer = self.speaker.ended() => {
-                    error!("the session with {peer} has failed, a defect of vipd; it starts anew");
-                    sleep(ANEW).await;
+                wake = self.speaker.wake() => {
+                    if let Wake::Ended(peer) = wake {
+                        error!(
+                            "the session with {peer} has failed, a defect of vipd; it starts anew"
+                        );
+                        sleep(ANEW).await;
+                    }
                     let config = Arc::clone(&self.config.borrow());
                     self.speaker.configure(config.bgp.as_ref()).await;
                 }

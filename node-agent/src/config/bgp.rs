@@ -4,7 +4,6 @@
 use std::{
     collections::BTreeSet,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    num::NonZeroU8,
     path::Path,
     sync::Arc,
     time::Duration,
@@ -17,16 +16,17 @@ use super::{
     aggregate::aggregates,
     bfd::PeerBfd,
     community::Community,
+    reach::Reach,
     report::{Report, Span},
     routing::{Asn, HoldTime, NextHop},
     rule::{self, Known, Rule},
     secret::SecretFile,
     table::At,
-    text::Name,
+    text::{InterfaceName, Name},
     upstream::warn_filtered,
     valid::check_unique,
     value::show_duration,
-    written::{self, Family},
+    written::{self, Family, Port},
 };
 
 /// The BGP speaker.
@@ -38,6 +38,8 @@ pub struct Bgp {
     pub router_id: Ipv4Addr,
     /// How long routers may keep our routes while the agent is away.
     pub restart_time: Duration,
+    /// The port at which routers may connect to us; `None`: they may not.
+    pub listen: Option<Port>,
     /// The routers we speak to, in the order of their names.
     pub peers: Vec<Arc<BgpPeer>>,
     /// What is announced for the virtual addresses inside it.
@@ -57,8 +59,10 @@ pub struct BgpPeer {
     pub relation: Relation,
     /// Our address of the session; `None` leaves it to the kernel.
     pub source: Option<IpAddr>,
-    /// TTL of our packets.
-    pub ttl: NonZeroU8,
+    /// The interface or VRF the session is bound to; `None` goes by the routes.
+    pub interface: Option<InterfaceName>,
+    /// How far away the router may be.
+    pub reach: Reach,
     /// TCP MD5 password.
     pub password: Option<SecretFile>,
     /// Whether we only wait for the router to connect.
@@ -109,12 +113,6 @@ pub struct Families {
 /// LOCAL_PREF of routers that are told none.
 const LOCAL_PREFERENCE_DEFAULT: u32 = 100;
 
-/// TTL over iBGP, where a peer may be anywhere in the AS.
-const TTL_INTERNAL: NonZeroU8 = NonZeroU8::new(64).expect("64 is not zero");
-
-/// TTL over eBGP, where a peer is on our link.
-const TTL_EXTERNAL: NonZeroU8 = NonZeroU8::MIN;
-
 /// The shortest pause between attempts to connect.
 const CONNECT_RETRY_MIN: Duration = Duration::from_millis(100);
 
@@ -141,6 +139,15 @@ impl Bgp {
         check_unique(addresses, "peer address", report);
 
         let aggregates = aggregates(&table.aggregate.value, vips, report);
+        for peer in peers.iter().map(|peer| &peer.value.passive) {
+            if peer.value && !table.listen.value {
+                report
+                    .error(&peer.span, "a passive peer, and nobody listens")
+                    .related(&table.listen.span, "it cannot connect to us")
+                    .help("leave out `passive`, or `listen = false`");
+            }
+        }
+
         let local_as = table.local_as.as_ref()?.value;
         let validate = |peer| BgpPeer::validate(peer, local_as, vips, directory, report);
         let validated: Vec<Option<BgpPeer>> = peers.iter().map(validate).collect();
@@ -159,6 +166,7 @@ impl Bgp {
             local_as,
             router_id: table.router_id.as_ref()?.value,
             restart_time: table.restart_time.value,
+            listen: table.listen.value.then_some(table.listen_port.value),
             peers: peers.into_iter().map(Arc::new).collect(),
             aggregates: aggregates?,
         })
@@ -211,11 +219,8 @@ impl BgpPeer {
             remote_as,
             relation: relation(peer, internal, report),
             source: peer.source.as_ref().map(|source| source.value),
-            ttl: match &peer.multihop {
-                Some(hops) => NonZeroU8::new(hops.value.0)?,
-                None if internal => TTL_INTERNAL,
-                None => TTL_EXTERNAL,
-            },
+            interface: peer.interface.as_ref().map(|at| at.value.clone()),
+            reach: Reach::validate(peer, internal, report)?,
             password: peer.password(directory),
             passive: peer.passive.value,
             hold_time: peer.hold_time.value,

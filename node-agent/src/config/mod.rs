@@ -9,6 +9,7 @@ mod bgp;
 mod check;
 mod community;
 mod endpoint;
+mod reach;
 mod reference;
 mod report;
 mod routing;
@@ -31,6 +32,7 @@ pub use self::{
     bfd::{BfdKey, PeerBfd},
     bgp::{Bgp, BgpPeer, Families, Relation},
     community::{Community, GRACEFUL_SHUTDOWN},
+    reach::Reach,
     reference::reference,
     report::{ConfigError, Finding, Severity, Span},
     routing::{Asn, HoldTime, NextHop},

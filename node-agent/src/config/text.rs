@@ -102,7 +102,7 @@ impl fmt::Display for InterfaceName {
 
 impl Value for InterfaceName {
     fn kind() -> String {
-        String::from("interface names")
+        String::from("interface name")
     }
 
     fn read(value: &DeValue<'_>, span: &Span, report: &mut Report) -> Option<Self> {

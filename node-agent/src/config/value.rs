@@ -357,6 +357,7 @@ impl<T: Value> Value for Vec<At<T>> {
         match T::kind().as_str() {
             "table" => String::from("tables"),
             "address" => String::from("list of addresses"),
+            "interface name" => String::from("list of interface names"),
             "address or prefix" => String::from("list of addresses and prefixes"),
             "AS number" => String::from("list of AS numbers"),
             "name" => String::from("list of names"),

@@ -180,6 +180,12 @@ table! {
         /// How long routers may keep our routes while the agent is away. BFD
         /// goes down by itself when it is away for longer.
         restart_time: Duration, default "\"120s\"";
+        /// Whether routers may connect to us: at the `source` addresses of the
+        /// peers, for peers without one at all addresses. `false` listens
+        /// nowhere; then we must be able to connect to each router.
+        listen: bool, default "true";
+        /// TCP port at which routers may connect to us.
+        listen_port: Port, default "179";
         /// The routers we speak to.
         peer: Vec<At<BgpPeer>>, default "[]";
         /// Prefixes that are announced for the virtual addresses inside them.
@@ -221,6 +227,13 @@ table! {
         source: IpAddr, optional "the kernel chooses";
         /// TTL of our packets: how many hops the router may be away.
         multihop: Int<u8, 1, 255>, optional "1 (eBGP), 64 (iBGP)";
+        /// GTSM (RFC 5082): how many hops the router may be away, 1 on our
+        /// link. We send with a TTL of 255, as the router must, and drop what
+        /// has come farther. Not together with `multihop`.
+        ttl_security: Int<u8, 1, 254>, optional "any TTL is taken";
+        /// The interface, or VRF, that the session is bound to: packets of the
+        /// session neither leave nor come by another.
+        interface: InterfaceName, optional "as the routes say";
         /// File with the TCP MD5 password (RFC 2385) of the session, at most
         /// 80 bytes.
         password_file: PathBuf, optional "no password";

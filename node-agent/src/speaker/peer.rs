@@ -6,8 +6,9 @@
 //! (nothing is read in the wait itself), the dial (kept outside), channels.
 
 use std::{
-    future::pending,
+    future::{pending, ready},
     io,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
@@ -15,64 +16,27 @@ use std::{
 
 use bytes::{Buf, BytesMut};
 use tokio::{
-    io::{Interest, Ready},
+    io::Interest,
     net::TcpStream,
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     task::yield_now,
-    time::{sleep_until, timeout},
+    time::sleep_until,
 };
-use tracing::{debug, info, warn};
-use vipd_bgp::{
-    Action, Direction, Event, Input, LastError, PeerConfig, Session, State, Status, StopReason,
-    wire,
-};
+use tracing::warn;
+use vipd_bgp::{Action, Direction, Event, Input, PeerConfig, Session, State, StopReason, wire};
 
-use super::{routes::routes, socket};
+use super::{
+    dropped::Dropped,
+    journal::Journal,
+    routes::routes,
+    socket, sockopt,
+    trouble::{self, Trouble},
+    watched::{PeerStatus, Told},
+};
 use crate::{
     announce::Announced,
     config::{Bgp, BgpPeer, Secret},
 };
-
-/// What the driver publishes about its session.
-#[derive(Clone, Debug)]
-pub struct PeerStatus {
-    /// The peer as configured.
-    pub peer: Arc<BgpPeer>,
-    /// The session.
-    pub session: Status,
-    /// Whether every route is with the kernel's socket, or there is nobody to
-    /// tell.
-    pub flushed: bool,
-    /// Whether its task has ended without being told to: nothing of the
-    /// session is left.
-    pub failed: bool,
-}
-
-impl PeerStatus {
-    /// A session that has not begun.
-    #[must_use]
-    pub fn new(peer: &Arc<BgpPeer>, session: &Session) -> Self {
-        Self {
-            peer: Arc::clone(peer),
-            session: session.status(),
-            flushed: true,
-            failed: false,
-        }
-    }
-
-    /// Makes it that of a session whose task has ended without being told to.
-    pub fn fail(&mut self, now: Instant) {
-        self.failed = true;
-        self.session.state = State::Idle;
-        self.session.established_at = None;
-        self.session.agreed = None;
-        self.session.advertised.clear();
-        self.session.last_error = Some(LastError {
-            at: now,
-            words: "its task has failed, which is a defect of vipd; see the log".to_owned(),
-        });
-    }
-}
 
 /// What a driver can be told.
 #[derive(Debug)]
@@ -80,6 +44,14 @@ pub enum Command {
     /// End the session for this reason, with words for the peer's operator,
     /// and end the task.
     Stop(StopReason, Option<String>),
+    /// Sign with another password from now on, also on the connection that
+    /// stands.
+    Rekey(Secret),
+    /// Go by other terms from now on; the session knows which of them it can
+    /// take over as it stands.
+    Reconfigure(PeerConfig),
+    /// Say what the peer has been told.
+    Tell(oneshot::Sender<Told>),
 }
 
 /// What a driver lives on.
@@ -121,23 +93,32 @@ pub fn session_config(bgp: &Bgp, peer: &BgpPeer) -> PeerConfig {
 }
 
 /// Runs a session until it is told to stop.
+///
+/// Whatever wakes it, a turn reads what the peer has sent and looks at the
+/// time: so neither routes that never stop changing nor a peer that never stops
+/// sending keeps it from the other, or from its keepalives.
 pub async fn run(session: Session, mut inputs: Inputs) {
+    let now = Instant::now();
+    let peer = inputs.peer.borrow_and_update().clone();
     let mut driver = Driver {
-        peer: inputs.peer.borrow_and_update().clone(),
         password: inputs.password.take(),
         session,
         connections: [None, None],
         dial: None,
+        journal: Journal::new(&peer.name, now),
+        dropped: Dropped::now(),
+        wanted: 0,
+        more: false,
+        peer,
     };
     driver.set_routes(&mut inputs);
-    driver.session.handle(Input::Start, Instant::now());
+    driver.session.handle(Input::Start, now);
     loop {
         driver.flush();
         driver.publish(&inputs.status);
         let deadline = driver.session.poll_timeout();
         let [outgoing, incoming] = &driver.connections;
         let command = tokio::select! {
-            // Bytes before time: our own delay must not look like the peer's.
             biased;
             command = inputs.commands.recv() => Some(command.unwrap_or(ABANDONED)),
             changed = inputs.announced.changed() => match changed {
@@ -155,38 +136,38 @@ pub async fn run(session: Session, mut inputs: Inputs) {
                 }
                 Err(_) => Some(ABANDONED),
             },
-            ready = readiness(outgoing.as_ref()) => {
-                driver.ready(Direction::Outgoing, ready);
-                driver.keep_time();
-                None
-            }
-            ready = readiness(incoming.as_ref()) => {
-                driver.ready(Direction::Incoming, ready);
-                driver.keep_time();
-                None
-            }
+            () = readiness(outgoing.as_ref()) => None,
+            () = readiness(incoming.as_ref()) => None,
             result = dialled(&mut driver.dial) => {
                 driver.dialled(result);
                 None
             }
             Some(stream) = inputs.incoming.recv() => {
                 driver.accepted(stream);
-                driver.keep_time();
                 None
             }
-            () = expiry(deadline) => {
-                driver.keep_time();
-                None
-            }
+            () = expiry(deadline) => None,
+            () = ready(()), if driver.more => None,
         };
-        if let Some(Command::Stop(reason, text)) = command {
-            driver
-                .session
-                .handle(Input::Stop { reason, text }, Instant::now());
-            driver.flush();
-            driver.publish(&inputs.status);
-            return;
+        match command {
+            None => (),
+            Some(Command::Rekey(password)) => driver.rekey(password),
+            Some(Command::Reconfigure(config)) => driver.reconfigure(config),
+            Some(Command::Tell(answer)) => drop(answer.send(driver.told())),
+            Some(Command::Stop(reason, text)) => {
+                driver
+                    .session
+                    .handle(Input::Stop { reason, text }, Instant::now());
+                driver.flush();
+                driver.publish(&inputs.status);
+                return;
+            }
         }
+        // Bytes before time: our own delay must not look like the peer's.
+        for direction in Direction::ALL {
+            driver.read(direction);
+        }
+        driver.keep_time();
         // Without this, one that is always readable starves all other tasks.
         yield_now().await;
     }
@@ -202,39 +183,51 @@ struct Driver {
     /// By [`Direction`].
     connections: [Option<Connection>; 2],
     dial: Option<Dial>,
+    journal: Journal,
+    /// What the kernel had dropped when the session was lost.
+    dropped: Dropped,
+    /// How many routes the peer is to know.
+    wanted: usize,
+    /// Whether there may be more to write than one turn takes.
+    more: bool,
 }
 
-type Dial = Pin<Box<dyn Future<Output = Result<TcpStream, String>> + Send>>;
+type Dial = Pin<Box<dyn Future<Output = Result<TcpStream, Trouble>> + Send>>;
+
+/// Messages that a turn writes at most.
+const TURN: usize = 256;
 
 struct Connection {
     stream: TcpStream,
+    /// Ours and the peer's.
+    ends: (SocketAddr, SocketAddr),
     /// What the socket has not taken yet.
     out: BytesMut,
 }
 
-async fn readiness(connection: Option<&Connection>) -> io::Result<Ready> {
-    match connection {
-        Some(connection) if connection.out.is_empty() => {
-            connection.stream.ready(Interest::READABLE).await
-        }
-        Some(connection) => {
-            connection
-                .stream
-                .ready(Interest::READABLE | Interest::WRITABLE)
-                .await
-        }
-        None => pending().await,
-    }
+/// Until there is something to read, or room for what is left to write.
+async fn readiness(connection: Option<&Connection>) {
+    let Some(connection) = connection else {
+        return pending().await;
+    };
+    let interest = if connection.out.is_empty() {
+        Interest::READABLE
+    } else {
+        Interest::READABLE | Interest::WRITABLE
+    };
+    // An error is met again when the socket is read.
+    let _ = connection.stream.ready(interest).await;
 }
 
-async fn dialled(dial: &mut Option<Dial>) -> Result<TcpStream, String> {
+async fn dialled(dial: &mut Option<Dial>) -> Result<TcpStream, Trouble> {
     match dial {
         Some(dial) => dial.await,
         None => pending().await,
     }
 }
 
-async fn expiry(deadline: Option<Instant>) {
+/// Until a moment, if there is one.
+pub async fn expiry(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline.into()).await,
         None => pending().await,
@@ -244,11 +237,12 @@ async fn expiry(deadline: Option<Instant>) {
 impl Driver {
     fn set_routes(&mut self, inputs: &mut Inputs) {
         let announced = inputs.announced.borrow_and_update().clone();
-        self.session.set_routes(routes(&announced, &self.peer.name));
+        let routes = routes(&announced, &self.peer.name);
+        self.wanted = routes.len();
+        self.session.set_routes(routes);
     }
 
-    /// Lets the timers run, once the bytes that were there have been read:
-    /// whoever keeps us busy must not keep us from our keepalives.
+    /// Lets the timers run, once the bytes that were there have been read.
     fn keep_time(&mut self) {
         let now = Instant::now();
         if self.session.poll_timeout().is_some_and(|at| at <= now) {
@@ -256,13 +250,15 @@ impl Driver {
         }
     }
 
-    fn dialled(&mut self, result: Result<TcpStream, String>) {
+    fn dialled(&mut self, result: Result<TcpStream, Trouble>) {
         self.dial = None;
         match result {
             Ok(stream) => self.connected(Direction::Outgoing, stream),
-            Err(reason) => self
-                .session
-                .handle(Input::TcpFailed { reason }, Instant::now()),
+            Err(trouble) => {
+                let reason = trouble.words(&self.peer);
+                self.session
+                    .handle(Input::TcpFailed { reason }, Instant::now());
+            }
         }
     }
 
@@ -273,8 +269,12 @@ impl Driver {
     }
 
     fn connected(&mut self, direction: Direction, stream: TcpStream) {
-        let local = match stream.local_addr() {
-            Ok(address) => address.ip(),
+        let ends = stream.local_addr().and_then(|local| {
+            let (local, remote) = (canonical(local), canonical(stream.peer_addr()?));
+            Ok((local, remote))
+        });
+        let ends = match ends {
+            Ok(ends) => ends,
             Err(error) => {
                 let reason = error.to_string();
                 if direction == Direction::Outgoing {
@@ -284,27 +284,25 @@ impl Driver {
                 return;
             }
         };
-        let local = local.to_canonical();
+        let local = ends.0.ip();
         socket::limit_unacknowledged(&stream, self.session.config().hold_time);
         self.connections[direction as usize] = Some(Connection {
             stream,
+            ends,
             out: BytesMut::new(),
         });
         self.session
             .handle(Input::TcpConnected { direction, local }, Instant::now());
     }
 
-    /// A socket can be read or written; writing is the flush's.
-    fn ready(&mut self, direction: Direction, ready: io::Result<Ready>) {
-        if !ready.is_ok_and(|ready| ready.is_readable() || ready.is_read_closed()) {
-            return;
-        }
+    /// Reads what is there, a bufferful at most; writing is the flush's.
+    fn read(&mut self, direction: Direction) {
         let mut buffer = [0; 65536];
         let Some(connection) = &self.connections[direction as usize] else {
             return;
         };
-        let reason = match connection.stream.try_read(&mut buffer) {
-            Ok(0) => socket::end_words(None),
+        let error = match connection.stream.try_read(&mut buffer) {
+            Ok(0) => None,
             Ok(count) => {
                 let bytes = &buffer[..count];
                 self.session
@@ -312,11 +310,51 @@ impl Driver {
                 return;
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-            Err(error) => socket::end_words(Some(&error)),
+            Err(error) => Some(error),
         };
+        self.ended(direction, error.as_ref());
+    }
+
+    /// A connection has ended without our doing.
+    fn ended(&mut self, direction: Direction, error: Option<&io::Error>) {
         self.connections[direction as usize] = None;
+        let hold_time = self.session.config().hold_time;
+        let state = self.session.state();
+        let dropped = Dropped::now().since(self.dropped);
+        let reason = trouble::end(error, state, hold_time, dropped, &self.peer);
         self.session
             .handle(Input::TcpClosed { direction, reason }, Instant::now());
+    }
+
+    /// Signs with another password from now on. The session stays if the peer
+    /// does the same before its hold time, or ours, is over.
+    fn rekey(&mut self, password: Secret) {
+        let peer = self.peer.address.ip();
+        for connection in self.connections.iter().flatten() {
+            let set = sockopt::set_password(&connection.stream, peer, Some(&password));
+            if let Err(error) = set {
+                let peer = &*self.peer.name;
+                warn!(peer, "the connection keeps its old MD5 password: {error}");
+            }
+        }
+        self.password = Some(password);
+        self.dropped = Dropped::now();
+        if self.dial.is_some() {
+            self.dial();
+        }
+    }
+
+    fn reconfigure(&mut self, config: PeerConfig) {
+        if let Err(error) = self.session.reconfigure(config, Instant::now()) {
+            let peer = &*self.peer.name;
+            warn!(peer, "the session keeps its terms: {error}");
+        }
+    }
+
+    fn told(&self) -> Told {
+        let told = self.session.told();
+        told.map(|(prefix, attributes)| (*prefix, attributes))
+            .collect()
     }
 
     /// Does what the session asks for and writes what the sockets take.
@@ -326,9 +364,17 @@ impl Driver {
                 self.act(action);
             }
             while let Some(event) = self.session.poll_event() {
-                log(&self.peer.name, &event);
+                if let Event::StateChanged {
+                    from: State::Established,
+                    ..
+                } = event
+                {
+                    self.dropped = Dropped::now();
+                }
+                self.journal.event(&event, Instant::now());
             }
             let mut ended = false;
+            self.more = false;
             for direction in Direction::ALL {
                 ended |= self.write(direction);
             }
@@ -340,18 +386,7 @@ impl Driver {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Connect => {
-                let peer = Arc::clone(&self.peer);
-                let password = self.password.clone();
-                // A little sooner than the session itself gives up, since the
-                // socket knows better what no answer means.
-                let limit = self.session.config().connect_timeout.mul_f32(0.95);
-                self.dial = Some(Box::pin(async move {
-                    timeout(limit, socket::dial(&peer, password.as_ref()))
-                        .await
-                        .unwrap_or_else(|_| Err(socket::timeout_words(&peer)))
-                }));
-            }
+            Action::Connect => self.dial(),
             Action::Close {
                 direction,
                 last_words,
@@ -369,18 +404,35 @@ impl Driver {
         }
     }
 
-    /// Writes until the socket is full; says whether the connection ended.
+    fn dial(&mut self) {
+        let peer = Arc::clone(&self.peer);
+        let (password, dropped) = (self.password.clone(), self.dropped);
+        // A little sooner than the session itself gives up, since the socket
+        // knows better what no answer means.
+        let limit = self.session.config().connect_timeout.mul_f32(0.95);
+        self.dial = Some(Box::pin(async move {
+            socket::dial(&peer, password.as_ref(), limit, dropped).await
+        }));
+    }
+
+    /// Writes until the socket is full or the turn is over; says whether the
+    /// connection ended.
     fn write(&mut self, direction: Direction) -> bool {
         let Some(connection) = &mut self.connections[direction as usize] else {
             return false;
         };
-        let result = loop {
+        let mut messages = 0;
+        let error = loop {
             let waiting = connection.out.len();
             let written = connection.write();
             if connection.out.len() < waiting {
                 self.session.wrote(direction, Instant::now());
             }
             match written {
+                Ok(true) if messages == TURN => {
+                    self.more = true;
+                    return false;
+                }
                 Ok(true) => match self.session.poll_transmit(direction) {
                     Some(message) => connection.out.extend_from_slice(&message),
                     None => return false,
@@ -388,26 +440,33 @@ impl Driver {
                 Ok(false) => return false,
                 Err(error) => break error,
             }
+            messages += 1;
         };
         // The peer's last words may still wait in the socket.
-        self.ready(direction, Ok(Ready::READABLE));
-        if self.connections[direction as usize].take().is_some() {
-            let reason = socket::end_words(Some(&result));
-            self.session
-                .handle(Input::TcpClosed { direction, reason }, Instant::now());
+        self.read(direction);
+        if self.connections[direction as usize].is_some() {
+            self.ended(direction, Some(&error));
         }
         true
     }
 
-    fn publish(&self, status: &watch::Sender<PeerStatus>) {
+    fn publish(&mut self, status: &watch::Sender<PeerStatus>) {
         let written = self
             .connections
             .iter()
             .flatten()
             .all(|connection| connection.out.is_empty());
+        let session = self.session.status();
+        self.journal.status(&session, Instant::now());
         status.send_replace(PeerStatus {
             peer: Arc::clone(&self.peer),
-            session: self.session.status(),
+            since: self.journal.since,
+            ends: self.connections.iter().flatten().map(|c| c.ends).next(),
+            wanted: self.wanted,
+            dropped: self.dropped,
+            received: self.journal.received.clone(),
+            sent: self.journal.sent.clone(),
+            session,
             flushed: written
                 && (self.session.state() != State::Established || self.session.is_flushed()),
             failed: false,
@@ -429,172 +488,11 @@ impl Connection {
     }
 }
 
-/// One line per event, in words.
-fn log(peer: &str, event: &Event) {
-    match event {
-        Event::StateChanged { from, to, why } if *to == State::Established => {
-            info!(peer, "BGP session established (was {from}): {why}");
-        }
-        Event::StateChanged { from, to, why } if *from == State::Established => {
-            warn!(peer, "BGP session lost, now {to}: {why}");
-        }
-        Event::StateChanged { from, to, why } => debug!(peer, "{from} -> {to}: {why}"),
-        Event::Established(agreed) => debug!(peer, ?agreed, "agreed"),
-        Event::NotificationSent { notification, .. } => {
-            warn!(peer, "sent NOTIFICATION: {notification}");
-        }
-        Event::NotificationReceived { notification, .. } => {
-            warn!(peer, "received NOTIFICATION: {notification}");
-        }
-        Event::EndOfRib(family) => debug!(peer, ?family, "the peer has all routes"),
-        Event::RefreshRequested(family) => {
-            info!(peer, ?family, "the peer asks for all routes again");
-        }
-        Event::UpdateFaults(faults) => {
-            for fault in faults {
-                debug!(peer, ?fault, "malformed UPDATE survived (RFC 7606)");
-            }
-        }
-    }
+/// As one would write it, also where the kernel gives an IPv4 address as an
+/// IPv6 one.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write as _;
-
-    use bytes::BytesMut;
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        net::TcpListener,
-        task::JoinHandle,
-    };
-    use vipd_bgp::wire::{Capability, Dialect, Family, Message, Open};
-
-    use super::*;
-    use crate::speaker::tests::{bgp, peer};
-
-    /// A running session and everything that it hangs on.
-    struct World {
-        peer: watch::Sender<Arc<BgpPeer>>,
-        announced: watch::Sender<Arc<Announced>>,
-        _door: mpsc::Sender<TcpStream>,
-        _commands: mpsc::Sender<Command>,
-        task: JoinHandle<()>,
-    }
-
-    fn start(peer: BgpPeer) -> World {
-        let peer = Arc::new(peer);
-        let session = Session::new(session_config(&bgp(), &peer), 1).unwrap();
-        let (announced, announced_out) = watch::channel(Arc::default());
-        let (door, incoming) = mpsc::channel(1);
-        let (commands, commands_out) = mpsc::channel(1);
-        let (status, _) = watch::channel(PeerStatus::new(&peer, &session));
-        let (peer, peer_out) = watch::channel(peer);
-        let inputs = Inputs {
-            peer: peer_out,
-            password: None,
-            announced: announced_out,
-            incoming,
-            commands: commands_out,
-            status,
-        };
-        World {
-            peer,
-            announced,
-            _door: door,
-            _commands: commands,
-            task: tokio::spawn(run(session, inputs)),
-        }
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn a_session_that_nobody_feeds_any_more_stops() {
-        for abandoned in ["announced", "peer"] {
-            let World {
-                peer: peer_in,
-                announced,
-                task,
-                _door,
-                _commands,
-            } = start(peer("192.0.2.1:179"));
-            let _kept: Box<dyn Send> = if abandoned == "peer" {
-                drop(peer_in);
-                Box::new(announced)
-            } else {
-                drop(announced);
-                Box::new(peer_in)
-            };
-            let ended = timeout(Duration::from_secs(20), task).await;
-            assert!(ended.is_ok(), "still running without `{abandoned}`");
-        }
-    }
-
-    fn open() -> Open {
-        Open {
-            my_as: 64497,
-            hold_time: 3,
-            router_id: [192, 0, 2, 1].into(),
-            capabilities: vec![
-                Capability::family(Family::Ipv4Unicast),
-                Capability::FourOctetAs(64497),
-            ],
-        }
-    }
-
-    #[tokio::test]
-    async fn a_peer_that_never_stops_sending_leaves_time_for_others() {
-        let flooded = Duration::from_secs(8);
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let world = start(peer(&listener.local_addr().unwrap().to_string()));
-        let flood = std::thread::spawn(move || {
-            let (mut stream, _) = listener.accept().unwrap();
-            stream.write_all(&open().emit()).unwrap();
-            let many = wire::keepalive().repeat(100_000);
-            let begun = Instant::now();
-            while begun.elapsed() < flooded && stream.write_all(&many).is_ok() {}
-        });
-        let begun = Instant::now();
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let took = begun.elapsed();
-        world.task.abort();
-        assert!(took < flooded / 2, "one second took {took:?}");
-        let _ = world.task.await;
-        flood.join().unwrap();
-    }
-
-    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-    async fn keepalives_are_sent_to_a_peer_that_never_stops_sending() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let world = start(peer(&listener.local_addr().unwrap().to_string()));
-        let (stream, _) = listener.accept().await.unwrap();
-        let (mut from, mut to) = stream.into_split();
-        let flood = tokio::spawn(async move {
-            to.write_all(&open().emit()).await.unwrap();
-            let many = wire::keepalive().repeat(10_000);
-            while to.write_all(&many).await.is_ok() {}
-        });
-        let mut seen = Vec::new();
-        let keepalives = async {
-            let mut bytes = BytesMut::new();
-            while seen.iter().filter(|m| **m == Message::Keepalive).count() < 3 {
-                assert_ne!(from.read_buf(&mut bytes).await.unwrap(), 0);
-                while let Some(message) = Message::take(
-                    &mut bytes,
-                    Dialect {
-                        four_octet_as: true,
-                        internal: false,
-                        extended_messages: false,
-                    },
-                )
-                .unwrap()
-                {
-                    seen.push(message);
-                }
-            }
-        };
-        let come = timeout(Duration::from_secs(20), keepalives).await;
-        flood.abort();
-        world.task.abort();
-        assert!(come.is_ok(), "only {seen:?}");
-    }
-}
+mod tests;

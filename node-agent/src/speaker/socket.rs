@@ -1,119 +1,160 @@
-//! Sockets for BGP: source address, TTL and TCP MD5 signature, and errors in
-//! an operator's words.
+//! Sockets for BGP: dialled, listening and accepted, each with what its peer is
+//! configured with.
 
 use std::{
+    future::poll_fn,
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::NonZeroU8,
-    os::fd::AsRawFd,
+    os::fd::AsFd,
     time::Duration,
 };
 
-use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
 
-use crate::config::{BgpPeer, Secret};
+use super::{
+    dropped::Dropped,
+    sockopt,
+    trouble::{Step, Trouble},
+};
+use crate::config::{BgpPeer, InterfaceName, Secret};
 
-/// Has the kernel sign and check all segments to and from a peer (RFC 2385).
+/// Dials a peer, with its password if it has one, for at most `limit`. `before`
+/// is what the kernel had dropped when the trouble began, if there is any.
 ///
 /// # Errors
 ///
-/// When the kernel has no TCP MD5 signatures.
-pub fn set_password(socket: &impl AsRawFd, peer: IpAddr, password: &Secret) -> io::Result<()> {
-    let password = password.bytes();
-    let mut option = TcpMd5Sig {
-        address: [0; 128],
-        flags: 0,
-        prefix_length: 0,
-        key_length: u16::try_from(password.len()).unwrap_or(u16::MAX),
-        ifindex: 0,
-        key: [0; 80],
-    };
-    let address = SockAddr::from(SocketAddr::new(peer, 0));
-    let room = option.key.get_mut(..password.len());
-    room.ok_or(io::ErrorKind::InvalidInput)?
-        .copy_from_slice(password);
-    // SAFETY: a sockaddr_storage is 128 bytes and `len` says how many of
-    // them are in use; the option is a plain struct of the kernel's shape
-    // (include/uapi/linux/tcp.h), alive during the call.
-    let result = unsafe {
-        std::ptr::copy_nonoverlapping(
-            address.as_ptr().cast::<u8>(),
-            option.address.as_mut_ptr(),
-            (address.len() as usize).min(option.address.len()),
-        );
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_MD5SIG,
-            std::ptr::from_ref(&option).cast(),
-            size_of::<TcpMd5Sig>() as libc::socklen_t,
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
+/// Why there is no connection.
+pub async fn dial(
+    peer: &BgpPeer,
+    password: Option<&Secret>,
+    limit: Duration,
+    before: Dropped,
+) -> Result<TcpStream, Trouble> {
+    let socket = prepare(peer, password)?;
+    match timeout(limit, connect(socket, peer.address)).await {
+        Ok(Err(Trouble::Refused { error, .. })) if error.kind() == io::ErrorKind::TimedOut => {
+            Err(Trouble::Silence(Dropped::now().since(before)))
+        }
+        Ok(result) => result,
+        Err(_) => Err(Trouble::Silence(Dropped::now().since(before))),
     }
 }
 
-/// `struct tcp_md5sig` (include/uapi/linux/tcp.h).
-#[repr(C, align(8))]
-struct TcpMd5Sig {
-    address: [u8; 128],
-    flags: u8,
-    prefix_length: u8,
-    key_length: u16,
-    ifindex: u32,
-    key: [u8; 80],
-}
-
-/// Dials a peer, with its password if it has one.
-///
-/// # Errors
-///
-/// In words that say what to look at.
-pub async fn dial(peer: &BgpPeer, password: Option<&Secret>) -> Result<TcpStream, String> {
-    let attempt = || -> io::Result<TcpSocket> {
-        let socket = match peer.address {
-            SocketAddr::V4(_) => TcpSocket::new_v4()?,
-            SocketAddr::V6(_) => TcpSocket::new_v6()?,
-        };
-        socket.set_nodelay(true)?;
-        set_ttl(&SockRef::from(&socket), peer.address, peer.ttl)?;
-        if let Some(source) = peer.source {
-            socket.bind(SocketAddr::new(source, 0))?;
-        }
-        if let Some(password) = password {
-            set_password(&socket, peer.address.ip(), password)?;
-        }
-        Ok(socket)
-    };
-    let socket = attempt().map_err(|error| local_words(&error, peer))?;
-    let stream = socket.connect(peer.address).await;
-    stream.map_err(|error| dial_words(&error, peer))
-}
-
-/// A socket that is to listen at a local address. `ttl` is that of what it
-/// answers: a peer that expects the highest (RFC 5082) drops a SYN-ACK with
-/// less.
-///
-/// # Errors
-///
-/// What the system says; the address may be taken or not be ours.
-pub fn bind(address: SocketAddr, ttl: NonZeroU8) -> io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM.nonblocking(),
-        Some(Protocol::TCP),
-    )?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
+/// A socket that is ready to be connected to the peer.
+fn prepare(peer: &BgpPeer, password: Option<&Secret>) -> Result<Socket, Trouble> {
+    let at = |step| move |error| Trouble::Local(step, error);
+    let socket = open(peer.address).map_err(at(Step::Open))?;
+    socket.set_tcp_nodelay(true).map_err(at(Step::Open))?;
+    bind_interface(&socket, peer.interface.as_ref()).map_err(at(Step::Interface))?;
+    set_ttl(&SockRef::from(&socket), peer).map_err(at(Step::Ttl))?;
+    if let Some(source) = peer.source {
+        let source = SocketAddr::new(source, 0);
+        socket.bind(&source.into()).map_err(at(Step::Source))?;
     }
-    socket.set_reuse_address(true)?;
-    set_ttl(&SockRef::from(&socket), address, ttl)?;
-    socket.bind(&address.into())?;
+    if password.is_some() {
+        let set = sockopt::set_password(&socket, peer.address.ip(), password);
+        set.map_err(at(Step::Password))?;
+    }
+    // Without it there are fewer words.
+    let _ = sockopt::keep_icmp(&socket, peer.address, true);
     Ok(socket)
+}
+
+async fn connect(socket: Socket, address: SocketAddr) -> Result<TcpStream, Trouble> {
+    let opened = |error| Trouble::Local(Step::Open, error);
+    let refused = |error| Trouble::Refused {
+        error,
+        icmp: None,
+        ours: false,
+    };
+    match socket.connect(&address.into()) {
+        Ok(()) => (),
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => (),
+        Err(error) => return Err(refused(error)),
+    }
+    let stream = TcpStream::from_std(socket.into()).map_err(opened)?;
+    let writable = poll_fn(|context| stream.poll_write_ready(context));
+    writable.await.map_err(refused)?;
+    match stream.take_error() {
+        Ok(None) => {
+            sockopt::keep_icmp(&stream, address, false).map_err(opened)?;
+            Ok(stream)
+        }
+        Ok(Some(error)) | Err(error) => {
+            let icmp = sockopt::icmp_error(&stream);
+            let ours = icmp.is_some_and(|icmp| is_ours(icmp.from));
+            Err(Trouble::Refused { error, icmp, ours })
+        }
+    }
+}
+
+/// Whether an address is one of this host's.
+fn is_ours(address: IpAddr) -> bool {
+    let bound = open(SocketAddr::new(address, 0))
+        .and_then(|socket| socket.bind(&SocketAddr::new(address, 0).into()));
+    bound.is_ok()
+}
+
+/// Where to listen.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The interface or VRF; `None`: all.
+    pub interface: Option<InterfaceName>,
+    /// The address, or the unspecified one of its family: all.
+    pub address: IpAddr,
+    /// The port.
+    pub port: u16,
+    /// Whether others of ours listen at the port too, each on an interface.
+    pub shared: bool,
+}
+
+impl Place {
+    /// All addresses of the family of `other`.
+    #[must_use]
+    pub fn everywhere(other: IpAddr) -> IpAddr {
+        match other {
+            IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        }
+    }
+
+    /// A socket bound there. `ttl` is that of what it answers: a peer that
+    /// expects the highest (RFC 5082) drops a SYN-ACK with less. SYNs with a
+    /// TTL below `min_ttl` are dropped.
+    ///
+    /// # Errors
+    ///
+    /// What the system says; the address may be taken or not be ours.
+    pub fn bind(&self, ttl: NonZeroU8, min_ttl: u8) -> io::Result<Socket> {
+        let address = SocketAddr::new(self.address, self.port);
+        let socket = open(address)?;
+        if address.is_ipv6() {
+            socket.set_only_v6(true)?;
+        }
+        socket.set_reuse_address(true)?;
+        socket.set_reuse_port(self.shared)?;
+        bind_interface(&socket, self.interface.as_ref())?;
+        self.set_ttls(&socket, ttl, min_ttl)?;
+        sockopt::keep_syn(&socket)?;
+        socket.bind(&address.into())?;
+        Ok(socket)
+    }
+
+    /// Changes what was told to [`Place::bind`].
+    ///
+    /// # Errors
+    ///
+    /// What the system says.
+    pub fn set_ttls(&self, socket: &impl AsFd, ttl: NonZeroU8, min_ttl: u8) -> io::Result<()> {
+        let address = SocketAddr::new(self.address, self.port);
+        send_ttl(&SockRef::from(socket), address, ttl)?;
+        sockopt::set_min_ttl(&socket.as_fd(), address, min_ttl)
+    }
 }
 
 /// Listens for peers that connect to where the socket is bound.
@@ -133,15 +174,8 @@ pub fn listen(socket: Socket) -> io::Result<TcpListener> {
 /// What the system says.
 pub fn accept(stream: &TcpStream, peer: &BgpPeer) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    set_ttl(&SockRef::from(stream), peer.address, peer.ttl)
-}
-
-/// Sets the TTL or hop limit, by the family of `address`.
-fn set_ttl(socket: &SockRef<'_>, address: SocketAddr, ttl: NonZeroU8) -> io::Result<()> {
-    match address {
-        SocketAddr::V4(_) => socket.set_ttl_v4(ttl.get().into()),
-        SocketAddr::V6(_) => socket.set_unicast_hops_v6(ttl.get().into()),
-    }
+    bind_interface(&SockRef::from(stream), peer.interface.as_ref())?;
+    set_ttl(&SockRef::from(stream), peer)
 }
 
 /// How long a connection may have unacknowledged data: the hold time, so that
@@ -154,77 +188,34 @@ pub fn limit_unacknowledged(stream: &TcpStream, hold_time: Duration) {
     }
 }
 
-/// What is wrong on our side.
-fn local_words(error: &io::Error, peer: &BgpPeer) -> String {
-    match (error.raw_os_error(), peer.source) {
-        (Some(libc::EADDRNOTAVAIL), Some(source)) => format!(
-            "the source address {source} is not configured on this host: add it, or change \
-             `source` of this peer"
-        ),
-        (Some(libc::ENOPROTOOPT), _) => {
-            "this kernel has no TCP MD5 signatures (CONFIG_TCP_MD5SIG), but the peer has a \
-             password_file"
-                .to_owned()
-        }
-        _ => error.to_string(),
+fn open(family: SocketAddr) -> io::Result<Socket> {
+    Socket::new(
+        Domain::for_address(family),
+        Type::STREAM.nonblocking(),
+        Some(Protocol::TCP),
+    )
+}
+
+fn bind_interface(socket: &Socket, interface: Option<&InterfaceName>) -> io::Result<()> {
+    match interface {
+        Some(interface) => socket.bind_device(Some(interface.as_str().as_bytes())),
+        None => Ok(()),
     }
 }
 
-/// What a failed dial means.
-fn dial_words(error: &io::Error, peer: &BgpPeer) -> String {
-    let address = peer.address;
-    let password = peer.password.is_some();
-    match error.raw_os_error() {
-        Some(libc::ECONNREFUSED) => format!(
-            "nothing listens on {address}: is BGP running there, and does it accept us as a \
-             neighbour?"
-        ),
-        Some(libc::ECONNRESET) if password => format!(
-            "{address} reset the connection, and an MD5 password is set here: the password may \
-             differ or be missing there"
-        ),
-        Some(libc::ECONNRESET) => format!(
-            "{address} reset the connection: it may not know us as a neighbour, or expect an \
-             MD5 password"
-        ),
-        Some(libc::ENETUNREACH | libc::EHOSTUNREACH) => {
-            format!(
-                "there is no way to {address}: see `ip route get {}`",
-                address.ip()
-            )
-        }
-        Some(libc::ETIMEDOUT) => timeout_words(peer),
-        _ => error.to_string(),
+/// Sets the TTL of what is sent, and the least of what is taken.
+fn set_ttl(socket: &SockRef<'_>, peer: &BgpPeer) -> io::Result<()> {
+    send_ttl(socket, peer.address, peer.reach.ttl())?;
+    match peer.reach.min_ttl() {
+        0 => Ok(()),
+        min_ttl => sockopt::set_min_ttl(&**socket, peer.address, min_ttl),
     }
 }
 
-/// What a dial without any answer may mean.
-#[must_use]
-pub fn timeout_words(peer: &BgpPeer) -> String {
-    let address = peer.address;
-    if peer.password.is_some() {
-        format!(
-            "no answer from {address}, and an MD5 password is set here: the password may differ \
-             or be missing there (such segments are dropped without a word), or port {} is \
-             blocked",
-            address.port()
-        )
-    } else {
-        format!(
-            "no answer from {address}: port {} may be blocked, the host down, or an MD5 \
-             password expected there",
-            address.port()
-        )
-    }
-}
-
-/// What the end of a standing connection means.
-#[must_use]
-pub fn end_words(error: Option<&io::Error>) -> String {
-    match error.and_then(io::Error::raw_os_error) {
-        None if error.is_none() => "the peer closed it".to_owned(),
-        Some(libc::ECONNRESET) => "the peer reset it".to_owned(),
-        Some(libc::ETIMEDOUT) => "the peer acknowledged nothing for the hold time".to_owned(),
-        _ => error.map_or_else(String::new, ToString::to_string),
+/// Sets the TTL or hop limit, by the family of `address`.
+fn send_ttl(socket: &SockRef<'_>, address: SocketAddr, ttl: NonZeroU8) -> io::Result<()> {
+    match address {
+        SocketAddr::V4(_) => socket.set_ttl_v4(ttl.get().into()),
+        SocketAddr::V6(_) => socket.set_unicast_hops_v6(ttl.get().into()),
     }
 }

@@ -136,10 +136,10 @@ fn a_peer_is_internal_or_external_by_its_as() {
         panic!("two peers, not {:?}", bgp.peers);
     };
     assert_eq!(external.relation, Relation::External { prepend: 0 });
-    assert_eq!(external.ttl.get(), 1);
+    assert_eq!(external.reach.ttl().get(), 1);
     let local_preference = 200;
     assert_eq!(internal.relation, Relation::Internal { local_preference });
-    assert_eq!(internal.ttl.get(), 64);
+    assert_eq!(internal.reach.ttl().get(), 64);
 }
 
 #[test]

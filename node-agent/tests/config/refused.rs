@@ -185,6 +185,25 @@ const BGP: &[Case] = &[
     ),
     ("a TTL of 0", &[("source = \"192.0.2.11\"", "multihop = 0")]),
     (
+        "a TTL for packets that must have the highest",
+        &[("local_preference = 200", "multihop = 2\nttl_security = 1")],
+    ),
+    (
+        "a router that may be as far as any",
+        &[("local_preference = 200", "ttl_security = 255")],
+    ),
+    (
+        "a session over an interface that cannot be",
+        &[("local_preference = 200", "interface = \"eth0:1\"")],
+    ),
+    (
+        "a router that can only connect to us, and may not",
+        &[
+            ("local_as = 64500", "local_as = 64500\nlisten = false"),
+            ("local_preference = 200", "passive = true"),
+        ],
+    ),
+    (
         "a session without families",
         &[("source = \"192.0.2.11\"", "families = []")],
     ),

@@ -16,6 +16,7 @@ mod million;
 mod old_kernel;
 mod policy;
 mod reload;
+mod session;
 mod stopping;
 mod support;
 mod the_lab_itself;

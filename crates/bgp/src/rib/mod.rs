@@ -24,7 +24,7 @@ pub(crate) use self::outlet::Outlet;
 
 use self::marks::{Mark, Marks};
 use self::pending::Pending;
-use crate::wire::Family;
+use crate::wire::{Attributes, Family};
 
 /// A message to write.
 #[derive(Debug, PartialEq, Eq)]
@@ -217,6 +217,14 @@ impl AdjRibOut {
         self.written
             .iter()
             .filter_map(|(prefix, route)| Some((prefix, route.as_deref()?)))
+    }
+
+    /// What the peer has been told on this session, as it was told.
+    pub(crate) fn told(&self) -> impl Iterator<Item = (&IpNet, Attributes)> {
+        self.written().filter_map(|(prefix, route)| {
+            let outlet = self.outlet.as_ref()?;
+            Some((prefix, outlet.attributes(Family::of(prefix), route)))
+        })
     }
 
     /// What the peer has been told of `family`, in prefixes.

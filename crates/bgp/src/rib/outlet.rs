@@ -139,7 +139,8 @@ impl Outlet {
         (update.emit(self.dialect), prefixes)
     }
 
-    fn attributes(&self, family: Family, route: &Route) -> Attributes {
+    /// The attributes of `route` as the peer is told them.
+    pub(super) fn attributes(&self, family: Family, route: &Route) -> Attributes {
         let Dialect {
             internal,
             four_octet_as,

@@ -46,6 +46,7 @@ mod ending;
 mod heard;
 mod io;
 mod liveness;
+mod looking;
 mod messages;
 mod negotiate;
 mod reconfigure;

@@ -1,0 +1,17 @@
+//! What an operator may see of a session besides its [`Status`]; worked out
+//! only when asked for.
+//!
+//! [`Status`]: super::Status
+
+use ipnet::IpNet;
+
+use super::Session;
+use crate::wire::Attributes;
+
+impl Session {
+    /// The routes the peer has been told of, with the attributes it was told,
+    /// in the order of their prefixes.
+    pub fn told(&self) -> impl Iterator<Item = (&IpNet, Attributes)> {
+        self.rib.told()
+    }
+}

@@ -1,0 +1,3 @@
+//! What `vipd show` shows: one subject each, more of it than `vipd status`.
+
+pub mod bgp;
