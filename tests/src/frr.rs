@@ -15,8 +15,8 @@ pub struct Frr {
     host: Host,
     dir: PathBuf,
     bgpd: Process,
-    _bfdd: Option<Process>,
-    _zebra: Process,
+    /// zebra, and bfdd where it was asked for.
+    _others: Vec<Process>,
 }
 
 impl Frr {
@@ -38,19 +38,20 @@ impl Frr {
         let owner = dir.to_string_lossy();
         host.run("chown", &["frr:frr", &owner])
             .context("FRR is not installed: run `cargo xtask setup`")?;
-        let zebra = start_daemon(host, &dir, "zebra", "")?;
+        let mut others = vec![start_daemon(host, &dir, "zebra", "")?];
         wait_until("zebra listens", Duration::from_secs(5), || {
             ensure!(dir.join("zserv.api").exists(), "no zserv.api yet");
             Ok(())
         })?;
-        let bfdd = bfd.map(|config| start_daemon(host, &dir, "bfdd", config));
+        if let Some(config) = bfd {
+            others.push(start_daemon(host, &dir, "bfdd", config)?);
+        }
         let bgpd = start_daemon(host, &dir, "bgpd", config)?;
         let mut frr = Self {
             host: host.clone(),
             dir,
             bgpd,
-            _bfdd: bfdd.transpose()?,
-            _zebra: zebra,
+            _others: others,
         };
         wait_until("bgpd answers", Duration::from_secs(5), || {
             frr.bgpd.ensure_running()?;

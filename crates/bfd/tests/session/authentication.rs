@@ -138,6 +138,16 @@ fn whoever_has_another_key_or_none_is_discarded_with_the_reason() {
         assert_eq!(status.counters.discarded.of(reason), 1, "{sentence}");
         assert_eq!(status.last_discard, Some(reason), "{sentence}");
         assert_eq!(status.remote, None, "{sentence}");
+
+        ours.configure(theirs.config().clone());
+        let taken = deliver(&another(&mut theirs, now), &mut ours, now);
+        assert_eq!(taken, Ok(()), "{sentence}, and the same key then");
+        let status = ours.status(now);
+        assert_eq!(
+            (status.state, status.last_discard),
+            (State::Init, None),
+            "{sentence}"
+        );
     }
 }
 

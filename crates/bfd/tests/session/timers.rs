@@ -292,3 +292,18 @@ fn our_own_delay_is_seen() {
     );
     assert_eq!(status.worst_gap, status.worst_gap_last_minute);
 }
+
+#[test]
+fn a_peer_that_asks_for_a_faster_pace_makes_us_no_later() {
+    let mut scripted = agreed();
+    let slow = Packet {
+        required_min_rx: ms(1000),
+        ..peer(State::Up)
+    };
+    scripted.hear(slow);
+    scripted.run_hearing(ms(5000), slow);
+    let quick = scripted.run_hearing(ms(700), peer(State::Up));
+    assert!(quick.len() > 4, "{quick:?}");
+    let status = scripted.session.status(scripted.now);
+    assert!(status.worst_gap.delay() < ms(1), "{:?}", status.worst_gap);
+}
