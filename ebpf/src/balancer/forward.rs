@@ -213,10 +213,11 @@ fn decrement_ttl(frame: &Frame, packet: &Packet) -> bool {
             // SAFETY: `at` has checked the bounds: TTL and protocol, checksum.
             unsafe {
                 let [ttl_protocol, checksum] = word.read_unaligned();
-                // RFC 1624, equation 3, for a word that shrinks by 0x0100.
-                let sum = u32::from(!checksum) + u32::from(!0x0001_u16);
-                let sum = (sum & 0xffff) + (sum >> 16);
-                word.write_unaligned([ttl_protocol - 1, !(sum as u16)]);
+                // RFC 1624, equation 3, for a word that shrinks by 0x0100: the
+                // checksum grows by as much, and 0xffff counts as a carry.
+                let grown = u32::from(checksum) + u32::from(0x0100_u16.to_be());
+                let carry = (grown + 1) >> 16;
+                word.write_unaligned([ttl_protocol - 1, (grown + carry) as u16]);
             }
         }
         Family::V6 => {

@@ -29,7 +29,7 @@ use super::check::{check, guarded};
 
 /// Checks under way together. Backends that answer take none of it for long; so
 /// many that do not answer can be asked once per time-out.
-const MOST_AT_ONCE: usize = 16_384;
+const MOST_AT_ONCE: usize = 8_192;
 
 /// Between two lines about checks that are not possible.
 const TOLD_AGAIN: Duration = Duration::from_secs(60);
