@@ -31,7 +31,7 @@ use vipd_control::{
     aggregate::{self, aggregate},
     announcement::State,
     decide::Desired,
-    gate::{Admission, Gate, GateChange, GateChangeKind, Plane, Terms},
+    gate::{Admission, Gate, GateChange, GateChangeKind, Obstacle, Plane, Terms},
     model::Vip,
 };
 
@@ -45,6 +45,9 @@ pub struct Announced {
     pub states: BTreeMap<Vip, State>,
     /// What each peer is told of it; `None`: nobody is told anything.
     pub bgp: Option<Arc<Bgp>>,
+    /// Whether this was all there is to know once: a router that has kept what an
+    /// earlier agent told it may forget the rest (RFC 4724).
+    pub complete: bool,
 }
 
 /// How everything stands that can be announced.
@@ -68,6 +71,8 @@ pub struct Inputs {
     pub closing: watch::Receiver<bool>,
     /// Whether the host is about to leave: true makes announcements worse.
     pub maintenance: watch::Receiver<bool>,
+    /// When what is not known yet is not waited for any longer.
+    pub known_by: Instant,
     /// How long to hold an address after its withdrawal.
     pub linger: watch::Receiver<Duration>,
     /// What is announced.
@@ -84,6 +89,7 @@ pub async fn run(mut inputs: Inputs, netlink: Netlink) {
     let mut holds = Holds::inherited(left, Instant::now() + INHERITED);
     let mut jobs = FuturesUnordered::new();
     let mut listings = pin!(listings(&netlink));
+    let mut complete = false;
     loop {
         let (mut admitted, standings) = judge(&mut gate, &mut inputs);
         let wanted = admitted.states.keys().copied().collect();
@@ -93,11 +99,15 @@ pub async fn run(mut inputs: Inputs, netlink: Netlink) {
         // A withdrawal waits for nothing; what enters, until it is held.
         let held = holds.held(&wanted);
         admitted.states.retain(|prefix, _| held.contains(prefix));
+        complete |= admitted.complete && held.len() == wanted.len();
+        complete |= Instant::now() >= inputs.known_by;
+        admitted.complete = complete;
         publish(&inputs.announced, admitted);
         log_aggregates(&inputs.standings.borrow().aggregates, &standings.aggregates);
         publish(&inputs.standings, standings);
 
-        let next = holds.next();
+        let known_by = (!complete).then_some(inputs.known_by);
+        let next = holds.next().into_iter().chain(known_by).min();
         let go_on = tokio::select! {
             biased;
             changed = inputs.decision.changed() => changed.is_ok(),
@@ -189,7 +199,15 @@ fn judge(gate: &mut Gate, inputs: &mut Inputs) -> (Announced, Standings) {
         aggregates: aggregate(&mut states, aggregates, terms.fails_open),
         vips: gate.admissions().clone(),
     };
-    (Announced { states, bgp }, standings)
+    let mut admissions = standings.vips.values();
+    let unapplied = Admission::Withheld(Obstacle::NotAcknowledged);
+    let complete = decision.known && admissions.all(|admission| *admission != unapplied);
+    let announced = Announced {
+        states,
+        bgp,
+        complete,
+    };
+    (announced, standings)
 }
 
 /// Whether any peer is told of the prefix while it is down.

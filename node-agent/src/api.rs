@@ -34,12 +34,13 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     net::{UnixListener, UnixStream},
     sync::{mpsc, oneshot},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 use self::streamed::streamed;
 use crate::{
     capture::{self, CaptureError, Message},
+    departure,
     drain::{self, Answer, Order},
     explain::{Explanation, Question},
     inquiry::Inquiry,
@@ -63,29 +64,34 @@ pub struct ReloadAnswer {
 #[derive(Clone)]
 struct Api {
     views: Views,
-    reload: mpsc::Sender<Reload>,
-    orders: mpsc::Sender<drain::Request>,
+    asked: Asked,
     inquiry: Option<Inquiry>,
 }
 
+/// Where what is asked for goes.
+#[derive(Clone)]
+pub struct Asked {
+    /// To load the configuration anew.
+    pub reload: mpsc::Sender<Reload>,
+    /// To drain a backend.
+    pub orders: mpsc::Sender<drain::Request>,
+    /// To take the node out of service.
+    pub departure: mpsc::Sender<departure::Request>,
+}
+
 /// The control interface; without a data plane there is nothing to inquire.
-pub fn router(
-    views: Views,
-    reload: mpsc::Sender<Reload>,
-    orders: mpsc::Sender<drain::Request>,
-    inquiry: Option<Inquiry>,
-) -> Router {
+pub fn router(views: Views, asked: Asked, inquiry: Option<Inquiry>) -> Router {
     Router::new()
         .route("/v1/status", get(status))
         .route("/v1/bgp", get(bgp))
         .route("/v1/reload", post(reload_config))
         .route("/v1/drain", post(drain_backend))
+        .route("/v1/maintenance", post(maintain))
         .route("/v1/explain", post(explain))
         .route("/v1/capture", post(capture))
         .with_state(Api {
             views,
-            reload,
-            orders,
+            asked,
             inquiry,
         })
 }
@@ -103,7 +109,7 @@ async fn bgp(State(api): State<Api>) -> Json<BgpView> {
 }
 
 async fn reload_config(State(api): State<Api>) -> Result<Json<ReloadAnswer>, StatusCode> {
-    ask(&api.reload, |answer| answer).await
+    ask(&api.asked.reload, |answer| answer).await
 }
 
 /// Drains a backend, or ends that.
@@ -111,13 +117,21 @@ async fn drain_backend(
     State(api): State<Api>,
     Json(order): Json<Order>,
 ) -> Result<Json<Answer>, StatusCode> {
-    let Json(answer) = ask(&api.orders, |answer| (order.clone(), answer)).await?;
+    let Json(answer) = ask(&api.asked.orders, |answer| (order.clone(), answer)).await?;
     let config = api.views.config.borrow();
     let dataplane = config.dataplane.as_ref();
     Ok(Json(match dataplane {
         Some(dataplane) => answer.warn_of_stop(&order, dataplane.on_stop),
         None => answer,
     }))
+}
+
+/// Takes the node out of service, or ends that.
+async fn maintain(
+    State(api): State<Api>,
+    Json(order): Json<departure::Order>,
+) -> Result<Json<Answer>, StatusCode> {
+    ask(&api.asked.departure, |answer| (order, answer)).await
 }
 
 /// Hands a request over to who carries it out, and waits for the answer.
@@ -325,6 +339,31 @@ impl Client {
     pub async fn order(&self, order: &Order) -> anyhow::Result<Answer> {
         self.call(Method::POST, "/v1/drain", order, STATUS_TIMEOUT)
             .await
+    }
+
+    /// Takes the node out of service, step by step, or ends that.
+    ///
+    /// # Errors
+    ///
+    /// When the agent cannot be reached or does not answer.
+    pub async fn depart(&self, order: departure::Order) -> anyhow::Result<Answer> {
+        let path = "/v1/maintenance";
+        self.call(Method::POST, path, &order, STATUS_TIMEOUT).await
+    }
+
+    /// Waits until there is no agent any more.
+    ///
+    /// # Errors
+    ///
+    /// When it is still there after `limit`.
+    pub async fn gone(&self, limit: Duration) -> anyhow::Result<()> {
+        let gone = async {
+            while self.socket.exists() {
+                sleep(Duration::from_millis(100)).await;
+            }
+        };
+        let gone = timeout(limit, gone).await;
+        gone.with_context(|| format!("the agent is still there after {limit:?}; see its log"))
     }
 
     async fn call<T: for<'a> Deserialize<'a>>(

@@ -23,6 +23,7 @@ use crate::{
     config::{Config, Dataplane, Finding, InterfaceName, LogLevel, XdpMode},
     dataplane::kernel::Mode,
     decap,
+    departure::{self, Unfollowed},
     drain::{self, Order, Target, Unfinished},
     explain::{self, Explanation, Question, Transport},
     memory,
@@ -48,6 +49,12 @@ Exit codes:
   1  refused, or with --wait: it is not drained any more
   3  with --timeout: there may be flows yet; it stays drained
   4  with --wait: the agent has not answered for a minute, or until the time-out";
+
+const MAINT_EXIT_CODES: &str = "\
+Exit codes:
+  0  the node is out of service, or with --end: back
+  1  the agent has not answered
+  3  packets still arrive; the node stays announced, worse than others";
 
 /// Keeps virtual IPs alive.
 #[derive(Parser)]
@@ -153,6 +160,23 @@ enum Command {
         /// The backend.
         #[arg(value_name = "SERVICE/BACKEND")]
         target: Target,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Takes the whole node out of service without losing a packet: routers are
+    /// told to prefer other ways, and once they do the routes are withdrawn and the
+    /// agent stops.
+    #[command(after_help = MAINT_EXIT_CODES)]
+    Maint {
+        /// How long routers may take to go elsewhere.
+        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+        timeout: u64,
+        /// Withdraws all the same when packets still arrive then.
+        #[arg(long)]
+        force: bool,
+        /// Goes back to how it was, as long as the agent runs.
+        #[arg(long, conflicts_with_all = ["force", "timeout"])]
+        end: bool,
         #[command(flatten)]
         socket: Socket,
     },
@@ -289,6 +313,9 @@ fn failed(error: &anyhow::Error) -> ExitCode {
         return terminal::CLOSED.into();
     }
     terminal::tell(format_args!("vipd: {error:#}"));
+    if error.is::<Unfollowed>() {
+        return Unfollowed::EXIT_CODE.into();
+    }
     let unfinished = error.downcast_ref().map(Unfinished::exit_code);
     unfinished.map_or(ExitCode::FAILURE, Into::into)
 }
@@ -370,6 +397,19 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             if wait {
                 let limit = timeout.map(Duration::from_secs);
                 drain::wait(&client, &order.target, limit).await?;
+            }
+        }
+        Command::Maint {
+            timeout,
+            force,
+            end,
+            socket,
+        } => {
+            let client = Client::new(&socket.socket);
+            if end {
+                terminal::line(client.depart(departure::Order::End).await?.message)?;
+            } else {
+                departure::leave(&client, Duration::from_secs(timeout), force).await?;
             }
         }
         Command::Undrain { target, socket } => {

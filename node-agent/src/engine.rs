@@ -43,6 +43,9 @@ pub struct Decision {
     /// What is announced to whom. It comes with what it is about, so that no
     /// address is ever announced by rules that do not know it.
     pub bgp: Option<Arc<Bgp>>,
+    /// Whether something was known of every backend once: before, what is not
+    /// alive may only not have been asked.
+    pub known: bool,
 }
 
 /// The health table, for whoever shows it.
@@ -161,6 +164,7 @@ impl Engine {
     /// farm comes up, results come faster than decisions could be made.
     fn observe(&mut self, observations: impl Iterator<Item = Observation>) {
         let mut decide = false;
+        let known = self.decision.borrow().known;
         for observation in observations {
             let (service, backend) = (Arc::clone(&observation.service), observation.backend);
             let detail = observation.result.to_string();
@@ -168,10 +172,11 @@ impl Engine {
                 transition,
                 standing,
             } = self.table().observe(observation, Instant::now());
+            let is_first = transition.is_some();
             if let Some(transition) = transition {
                 self.log(&service, backend, &transition, &detail);
             }
-            decide |= standing.is_some();
+            decide |= standing.is_some() || (is_first && !known);
         }
         if decide {
             self.decide();
@@ -206,10 +211,14 @@ impl Engine {
     }
 
     fn decide(&self) {
-        let previous = Arc::clone(&self.decision.borrow().desired);
+        let (previous, mut known) = {
+            let decision = self.decision.borrow();
+            (Arc::clone(&decision.desired), decision.known)
+        };
         let model = self.leaving.extend(&self.plan.model);
         let desired = {
             let table = self.table();
+            known = known || table.is_known();
             let view = View {
                 health: &table,
                 drains: &self.drains,
@@ -221,12 +230,14 @@ impl Engine {
         self.decision.send_if_modified(|decision| {
             let changed = *decision.desired != desired
                 || *decision.leaving != leaving
-                || decision.bgp != self.plan.bgp;
+                || decision.bgp != self.plan.bgp
+                || decision.known != known;
             if changed {
                 *decision = Decision {
                     desired: Arc::new(desired),
                     leaving: Arc::new(leaving),
                     bgp: self.plan.bgp.clone(),
+                    known,
                 };
             }
             changed

@@ -14,6 +14,7 @@ pub mod cli;
 pub mod config;
 pub mod dataplane;
 pub mod decap;
+pub mod departure;
 pub mod drain;
 pub mod engine;
 pub mod explain;

@@ -94,7 +94,15 @@ impl Node {
         let socket = socket(name);
         let listener = api::listen(&socket).expect("a socket");
         let client = Client::new(&socket);
-        let router = api::router(views, mpsc::channel(1).0, orders, None);
+        let router = api::router(
+            views,
+            api::Asked {
+                reload: mpsc::channel(1).0,
+                orders,
+                departure: mpsc::channel(1).0,
+            },
+            None,
+        );
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self {
             client,

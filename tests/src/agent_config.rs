@@ -120,6 +120,9 @@ name = "{name}"
 [control]
 socket = "{dir}/vipd.sock"
 
+[bfd]
+socket = "{dir}/bfd.sock"
+
 [dataplane]
 interfaces = ["eth0"]
 pin_path = "{pins}"

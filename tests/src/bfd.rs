@@ -44,7 +44,7 @@ pub struct Attendance {
 
 impl Bfd {
     /// Starts it, with its socket in the host's directory, and returns when it
-    /// answers. `config` has no `[bfd]`.
+    /// answers. A `config` without `[bfd]` gets one.
     pub fn start(host: &Host, config: &str) -> Result<Self> {
         let socket = host.dir().join("bfd.sock");
         let file = host.write("vipd.toml", &with_socket(host, config))?;
@@ -165,6 +165,9 @@ impl BirdBfd {
 }
 
 fn with_socket(host: &Host, config: &str) -> String {
+    if config.contains("[bfd]\n") {
+        return config.to_owned();
+    }
     format!(
         "{config}\n[bfd]\nsocket = \"{}/bfd.sock\"\n",
         host.dir().display()

@@ -104,6 +104,11 @@ template bgp balancer {{
             .collect()
     }
 
+    /// What it has logged.
+    pub fn log(&self) -> String {
+        self.process.log()
+    }
+
     /// Asks BIRD by its own client, for instance `show route`.
     pub fn birdc(&self, request: &str) -> Result<String> {
         let socket = self.socket.to_string_lossy();

@@ -6,7 +6,7 @@ use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Instant};
 use crate::{
     check::Observation,
     decide::HealthView,
-    health::{Health, Initial, Transition},
+    health::{Health, Initial, State, Transition},
     model::{Backend, CheckKind, Model, Service},
     standing::Standing,
 };
@@ -62,6 +62,14 @@ impl HealthTable {
             return Change::default();
         };
         row.observe(observation, now).unwrap_or_default()
+    }
+
+    /// Whether something is known of every backend: it has been checked, or
+    /// something was believed of it from the start.
+    #[must_use]
+    pub fn is_known(&self) -> bool {
+        let mut backends = self.services.values().flat_map(|row| &row.backends);
+        backends.all(|health| health.state() != State::Unknown)
     }
 
     /// Health of one backend.
@@ -147,7 +155,6 @@ mod tests {
     use super::*;
     use crate::{
         check::{CheckCode, CheckResult},
-        health::State,
         model::tests::service,
         standing::Standing::{Available, Dead, Failing},
     };
@@ -193,6 +200,16 @@ mod tests {
         let change = observe(&mut table, 9, CheckCode::L4Ok);
         assert_eq!(change, Change::default(), "{table:#?}");
         assert_eq!(table.standing(&service("other", &[])), []);
+    }
+
+    #[test]
+    fn all_is_known_when_every_backend_has_been_checked() {
+        let mut table = table(&service("web", &[("a", 1, 1), ("b", 2, 1)]));
+        assert!(!table.is_known(), "{table:#?}");
+        observe(&mut table, 1, CheckCode::L4Ok);
+        assert!(!table.is_known(), "{table:#?}");
+        observe(&mut table, 2, CheckCode::L4Con);
+        assert!(table.is_known(), "{table:#?}");
     }
 
     #[test]

@@ -43,7 +43,8 @@ use crate::{
         apply::{Applied, Settings},
         kernel::Kernel,
     },
-    drain,
+    departure,
+    drain::{self, Answer},
     engine::{Decision, Plan},
     memory,
     netlink::Netlink,
@@ -75,8 +76,8 @@ pub async fn run(path: &Path, config: Config) -> anyhow::Result<()> {
         let _ = std::fs::remove_file(&socket);
     })?;
     match agent.serve().await {
-        Ok(()) => {
-            agent.stop().await;
+        Ok(end) => {
+            agent.stop(end).await;
             Ok(())
         }
         Err(error) => {
@@ -98,8 +99,8 @@ struct Agent {
     guarded: watch::Sender<Option<Dataplane>>,
     linger: watch::Sender<Duration>,
     closing: watch::Sender<bool>,
-    /// Nobody turns it yet.
-    _maintenance: watch::Sender<bool>,
+    maintenance: watch::Sender<bool>,
+    departures: mpsc::Receiver<departure::Request>,
     wanted: watch::Sender<BTreeSet<IpAddr>>,
     netlink: Netlink,
     plane: Option<Plane>,
@@ -132,11 +133,18 @@ impl Agent {
     /// # Errors
     ///
     /// When a task has ended that must not.
-    async fn serve(&mut self) -> anyhow::Result<()> {
+    async fn serve(&mut self) -> anyhow::Result<End> {
         loop {
             tokio::select! {
-                _ = self.terminate.recv() => return Ok(()),
-                _ = self.interrupt.recv() => return Ok(()),
+                _ = self.terminate.recv() => return Ok(End::Signal),
+                _ = self.interrupt.recv() => return Ok(End::Signal),
+                Some((order, answer)) = self.departures.recv() => {
+                    // Whoever asked may have gone.
+                    let _ = answer.send(self.depart(order));
+                    if order == departure::Order::Leave {
+                        return Ok(End::Departure);
+                    }
+                }
                 wake = self.speaker.wake() => {
                     if let Wake::Ended(peer) = wake {
                         error!(
@@ -162,41 +170,52 @@ impl Agent {
         }
     }
 
+    fn depart(&self, order: departure::Order) -> Answer {
+        let (in_maintenance, message) = match order {
+            departure::Order::Begin => (
+                true,
+                "in maintenance: routers are told to prefer other ways",
+            ),
+            departure::Order::End => (false, "out of maintenance: announced as before"),
+            departure::Order::Leave => (true, "leaving: all routes are withdrawn"),
+        };
+        info!("{message}");
+        self.maintenance.send_replace(in_maintenance);
+        Answer {
+            done: true,
+            message: message.to_owned(),
+        }
+    }
+
     /// The ordered stop: withdraw, linger while still forwarding, Cease, and
-    /// only then take away.
-    async fn stop(mut self) {
+    /// only then take away. If forwarding stays, and routers keep our routes for
+    /// the next agent, nothing is withdrawn.
+    async fn stop(mut self, end: End) {
         let config = Arc::clone(&self.config.borrow());
-        info!("stopping: withdrawing all routes");
-        self.closing.send_replace(true);
-        let mut announced = self.speaker.announced();
-        let withdrawn = announced.wait_for(|announced| announced.states.is_empty());
-        let _ = tokio::time::timeout(FLUSH, withdrawn).await;
-        for peer in self.speaker.flushed(FLUSH).await {
-            warn!("{peer} has not taken the withdrawal");
+        let on_stop = config.dataplane.as_ref().map(|dataplane| dataplane.on_stop);
+        let keep = on_stop == Some(OnStop::Keep) && end == End::Signal;
+        let restarts = keep && self.speaker.can_restart();
+        if restarts {
+            info!("stopping: routers keep our routes for the next agent (graceful restart)");
+            self.speaker.restart("vipd restarts").await;
+        } else {
+            self.withdraw(config.linger).await;
+            self.speaker
+                .stop(match end {
+                    End::Signal => "vipd stops",
+                    End::Departure => "vipd leaves for maintenance",
+                })
+                .await;
         }
-        if self.speaker.has_sessions() {
-            info!(
-                "forwarding for {:?} more; another signal cuts this short",
-                config.linger
-            );
-            tokio::select! {
-                () = sleep(config.linger) => {}
-                _ = self.terminate.recv() => {}
-                _ = self.interrupt.recv() => {}
-            }
-        }
-        self.speaker.stop("vipd stops").await;
         self.tasks.abort_all();
-        // While the pins are locked: later these routes may be another agent's.
-        announce::release_all(&self.netlink).await;
+        if !restarts {
+            // While the pins are locked: later these routes may be another agent's.
+            announce::release_all(&self.netlink).await;
+        }
         if let Some(plane) = self.plane {
             let _none = plane.captures.stop().await;
             plane.stop.send_replace(true);
             let _ = tokio::task::spawn_blocking(|| plane.thread.join()).await;
-            let keep = config
-                .dataplane
-                .as_ref()
-                .is_some_and(|dataplane| dataplane.on_stop == OnStop::Keep);
             if keep {
                 info!("the data plane stays and forwards on: on_stop = \"keep\"");
             } else {
@@ -220,6 +239,35 @@ impl Agent {
         }
         info!("stopped");
     }
+
+    /// Withdraws all routes, and goes on forwarding until routers have followed.
+    async fn withdraw(&mut self, linger: Duration) {
+        info!("stopping: withdrawing all routes");
+        self.closing.send_replace(true);
+        let mut announced = self.speaker.announced();
+        let withdrawn = announced.wait_for(|announced| announced.states.is_empty());
+        let _ = tokio::time::timeout(FLUSH, withdrawn).await;
+        for peer in self.speaker.flushed(FLUSH).await {
+            warn!("{peer} has not taken the withdrawal");
+        }
+        if self.speaker.has_sessions() {
+            info!("forwarding for {linger:?} more; another signal cuts this short");
+            tokio::select! {
+                () = sleep(linger) => {}
+                _ = self.terminate.recv() => {}
+                _ = self.interrupt.recv() => {}
+            }
+        }
+    }
+}
+
+/// Why the agent stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// A signal; another agent may follow.
+    Signal,
+    /// The host is taken out for maintenance.
+    Departure,
 }
 
 /// Which task has ended that must not, and how.

@@ -94,6 +94,7 @@ impl Agent {
         self.plans.send_replace(plan(&new, secret));
         self.probes.configure(&new.model);
         self.speaker.configure(new.bgp.as_ref()).await;
+        messages.extend(self.speaker.reload_bfd().await);
         let found: Arc<[String]> = errors.into_iter().chain(warnings).collect();
         let known = self.findings.send_replace(Arc::clone(&found));
         messages.extend(found.iter().filter(|f| !known.contains(f)).cloned());
@@ -125,6 +126,7 @@ fn needs_restart(old: &Config, new: &Config) -> Option<&'static str> {
         (pins(old) != pins(new), "dataplane.pin_path"),
         (mode(old) != mode(new), "dataplane.xdp_mode"),
         (old.control_socket != new.control_socket, "control.socket"),
+        (old.bfd_socket != new.bfd_socket, "bfd.socket"),
         (old.metrics != new.metrics, "[metrics]"),
         (old.log_level != new.log_level, "log.level"),
     ];

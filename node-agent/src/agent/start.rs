@@ -1,7 +1,7 @@
 //! The start: every room is opened and connected, in the order that loses
 //! nothing when one of them cannot be.
 
-use std::{path::Path, sync::Arc};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -199,6 +199,7 @@ impl Agent {
             fault,
             closing: closing_out,
             maintenance: maintenance_out,
+            known_by: tokio::time::Instant::now() + known_within(&config),
             linger: linger_out,
             announced: announced_in,
             standings: standings_in,
@@ -208,7 +209,8 @@ impl Agent {
             "announce",
             announce::run(inputs, netlink.clone()),
         );
-        let mut speaker = Speaker::new(announced.clone());
+        let survived = !adopted.services.is_empty();
+        let mut speaker = Speaker::new(announced.clone(), survived, config.bfd_socket.clone());
         speaker.configure(config.bgp.as_ref()).await;
 
         let (config_in, config_out) = watch::channel(config);
@@ -225,6 +227,7 @@ impl Agent {
             findings: findings_out,
         };
         let (reload, reloads) = mpsc::channel(1);
+        let (departure, departures) = mpsc::channel(1);
         let inquiry = captures.map(|(captures, applied)| Inquiry {
             pins: captures.pins().clone(),
             netlink: netlink.clone(),
@@ -232,7 +235,12 @@ impl Agent {
             applied,
             captures,
         });
-        let api = axum::serve(control, api::router(views.clone(), reload, orders, inquiry));
+        let asked = api::Asked {
+            reload,
+            orders,
+            departure,
+        };
+        let api = axum::serve(control, api::router(views.clone(), asked, inquiry));
         spawn(&mut tasks, "control socket", async {
             // Its errors are those of single connections.
             let _ = api.await;
@@ -260,7 +268,8 @@ impl Agent {
             guarded,
             linger,
             closing,
-            _maintenance: maintenance,
+            maintenance,
+            departures,
             wanted,
             netlink,
             plane: running,
@@ -275,6 +284,13 @@ impl Agent {
             hangup,
         })
     }
+}
+
+/// After so long routers hear that they have been told everything, whatever is not
+/// known by then: soon enough for those that wait for it after a restart.
+fn known_within(config: &Config) -> Duration {
+    let restart_time = config.bgp.as_ref().map(|bgp| bgp.restart_time);
+    restart_time.unwrap_or_default() / 2
 }
 
 /// Raises the limit of open files to what is allowed: ten thousand checks want

@@ -75,6 +75,7 @@ impl World {
                 fault: fault_out,
                 closing: closing_out,
                 maintenance: maintenance_out,
+                known_by: Instant::now(),
                 linger: linger_out,
                 announced: watch::Sender::default(),
                 standings: watch::Sender::default(),
@@ -98,6 +99,7 @@ impl World {
             desired: Arc::new(desired),
             leaving: Arc::default(),
             bgp: config.bgp.map(Arc::new),
+            known: true,
         });
     }
 
@@ -185,4 +187,24 @@ fn a_rule_lets_fail_open_what_it_is_about() {
     world.decide(&open, true);
     world.apply();
     world.check("up again", &all(State::Up));
+}
+
+#[test]
+fn it_is_all_when_every_backend_is_known_and_everything_is_applied() {
+    let mut world = World::new();
+    let check = |sentence, world: &mut World, expected| {
+        let (announced, standings) = judge(&mut world.gate, &mut world.inputs);
+        assert_eq!(announced.complete, expected, "{sentence}: {standings:#?}");
+    };
+    check("nothing is decided", &mut world, false);
+    world.decide(FILE, true);
+    check("nothing is applied", &mut world, false);
+    world.apply();
+    check("both", &mut world, true);
+    world
+        .decision
+        .send_modify(|decision| decision.known = false);
+    check("a backend has not been asked", &mut world, false);
+    world.decide(FILE, false);
+    check("all are down, which is known", &mut world, true);
 }

@@ -277,7 +277,7 @@ fn take(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::{env, fs, process};
 
     use tokio::{net::UnixListener, time::timeout};
@@ -286,7 +286,8 @@ mod tests {
 
     const PATIENCE: Duration = Duration::from_secs(20);
 
-    fn session(last: u8, state: State, why: &str) -> Session {
+    /// A session with 192.0.2.`last`.
+    pub fn session(last: u8, state: State, why: &str) -> Session {
         let view = format!(
             r#"{{"name": "router", "remote": "192.0.2.{last}", "local": null, "interface": null,
             "multihop": false, "state": "down", "why": "{why}", "for_seconds": 0.0,

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use vipd_bgp::wire::MAX_RESTART_TIME;
 use vipd_control::{aggregate::Aggregate, model::Vip};
 
 use super::{
@@ -26,7 +27,7 @@ use super::{
     upstream::warn_filtered,
     valid::check_unique,
     value::show_duration,
-    written::{self, Family, Port},
+    written::{self, Family, GracefulRestart, Port},
 };
 
 /// The BGP speaker.
@@ -73,6 +74,10 @@ pub struct BgpPeer {
     pub connect_retry: Duration,
     /// The BFD session with the router, if it is to be watched so.
     pub bfd: Option<PeerBfd>,
+    /// Whether the router is asked to keep our routes while the agent is away.
+    pub graceful_restart: bool,
+    /// The most prefixes of each family that the router may announce.
+    pub max_prefixes: Option<u32>,
     /// Families of the routes, at least one, with their next hops.
     pub families: Families,
     /// MULTI_EXIT_DISC of announcements.
@@ -165,7 +170,7 @@ impl Bgp {
         Some(Self {
             local_as,
             router_id: table.router_id.as_ref()?.value,
-            restart_time: table.restart_time.value,
+            restart_time: restart_time(&table.restart_time, report)?,
             listen: table.listen.value.then_some(table.listen_port.value),
             peers: peers.into_iter().map(Arc::new).collect(),
             aggregates: aggregates?,
@@ -210,6 +215,11 @@ impl BgpPeer {
                 .help("remove `upstream`, or set it at the eBGP peers");
         }
         let bfd = PeerBfd::validate(peer, directory, report);
+        let graceful_restart = match peer.graceful_restart.value {
+            GracefulRestart::Auto => matches!(bfd, Some(Some(_))),
+            GracefulRestart::Always => true,
+            GracefulRestart::Off => false,
+        };
         let mut communities: Vec<_> = peer.communities.value.iter().map(|at| at.value).collect();
         communities.sort_unstable();
         communities.dedup();
@@ -226,6 +236,8 @@ impl BgpPeer {
             hold_time: peer.hold_time.value,
             connect_retry: retry.value,
             bfd: bfd?,
+            graceful_restart,
+            max_prefixes: peer.max_prefixes.as_ref().map(|most| most.value.0),
             families: families?,
             med: peer.med.as_ref().map(|med| med.value.0),
             communities,
@@ -280,6 +292,19 @@ fn announced(table: &written::Bgp, vips: &Vips) -> Vec<(Vip, Span)> {
     vips.map(|(vip, span)| (*vip, span.clone()))
         .chain(prefixes)
         .collect()
+}
+
+/// It goes over the wire in whole seconds (RFC 4724 section 3).
+fn restart_time(written: &At<Duration>, report: &mut Report) -> Option<Duration> {
+    let time = written.value;
+    if time.subsec_nanos() == 0 && (1..=u64::from(MAX_RESTART_TIME)).contains(&time.as_secs()) {
+        return Some(time);
+    }
+    let title = format!("a restart time of {} is not possible", show_duration(time));
+    report.error(&written.span, title).help(format!(
+        "whole seconds, from \"1s\" to \"{MAX_RESTART_TIME}s\""
+    ));
+    None
 }
 
 /// The name as written, or the address.

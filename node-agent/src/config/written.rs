@@ -177,8 +177,9 @@ table! {
         /// Our BGP identifier: an IPv4 address of this node that no other
         /// node shares, so never a virtual address.
         router_id: Ipv4Addr, required;
-        /// How long routers may keep our routes while the agent is away. BFD
-        /// goes down by itself when it is away for longer.
+        /// How long routers may keep our routes while the agent is away, in whole
+        /// seconds, at most `"4095s"`. BFD goes down by itself when it is away
+        /// for longer.
         restart_time: Duration, default "\"120s\"";
         /// Whether routers may connect to us: at the `source` addresses of the
         /// peers, for peers without one at all addresses. `false` listens
@@ -247,6 +248,14 @@ table! {
         connect_retry: Duration, default "\"5s\"";
         /// Whether the router is watched by BFD, and how; see `[bgp.peer.bfd]`.
         bfd: Switch<BgpPeerBfd>, optional "false";
+        /// Whether the router is asked to keep our routes while the agent is away
+        /// and packets are forwarded without it (RFC 4724): `"auto"` where BFD
+        /// watches, so that a host that dies is noticed all the same; `"always"`;
+        /// or `"off"`. The router must be told to help, too.
+        graceful_restart: GracefulRestart, default "\"auto\"";
+        /// The most prefixes of each family that the router may announce. None is
+        /// ever used, and without a limit none is remembered.
+        max_prefixes: Int<u32, 1, 4_294_967_295>, optional "no limit";
         /// Address families of the routes in this session.
         families: Vec<At<Family>>, optional "that of `address`, and the other one when its next hop is given";
         /// Next hop of IPv4 routes: `"self"` is our address of the session.
@@ -449,6 +458,22 @@ words! { LogLevel {
     "info" => Self::Info,
     "debug" => Self::Debug,
     "trace" => Self::Trace,
+} }
+
+/// Whether a router is to keep our routes while the agent is away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GracefulRestart {
+    /// Where BFD watches.
+    Auto,
+    /// Also where the death of this host would be noticed late.
+    Always,
+    /// Never.
+    Off,
+}
+words! { GracefulRestart {
+    "auto" => Self::Auto,
+    "always" => Self::Always,
+    "off" => Self::Off,
 } }
 
 /// How packets reach backends.

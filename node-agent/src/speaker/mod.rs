@@ -1,6 +1,7 @@
 //! The speaker: one session per peer, started, changed and stopped as the
 //! configuration says, and the listener that hands them incoming connections.
 
+mod bfd;
 mod dropped;
 mod icmp;
 mod journal;
@@ -9,6 +10,7 @@ mod peer;
 mod routes;
 mod socket;
 mod sockopt;
+mod terms;
 mod trouble;
 mod watched;
 
@@ -16,6 +18,7 @@ use std::{
     collections::BTreeMap,
     future::poll_fn,
     hash::{BuildHasher, RandomState},
+    path::PathBuf,
     pin::Pin,
     sync::Arc,
     task::Poll,
@@ -34,7 +37,8 @@ use vipd_bgp::{Session, StopReason};
 pub use self::watched::{PeerStatus, Told};
 use self::{
     listener::{Door, Listeners},
-    peer::{Command, Inputs, session_config},
+    peer::{Command, Inputs},
+    terms::{Restart, session_config},
 };
 use crate::{
     announce::Announced,
@@ -66,6 +70,9 @@ const READ_AGAIN_MAX: Duration = Duration::from_secs(60);
 pub struct Speaker {
     bgp: Option<Bgp>,
     announced: watch::Receiver<Arc<Announced>>,
+    /// This agent goes on with a data plane that an earlier one has left.
+    survived: bool,
+    bfd: bfd::Watch,
     running: BTreeMap<Arc<str>, Running>,
     held_up: BTreeMap<Arc<str>, HeldUp>,
     listeners: Listeners,
@@ -120,12 +127,19 @@ impl PeerView {
 }
 
 impl Speaker {
-    /// A speaker without sessions.
+    /// A speaker without sessions. `survived`: packets are forwarded as an earlier
+    /// agent has left it, so routers may keep what that one told them.
     #[must_use]
-    pub fn new(announced: watch::Receiver<Arc<Announced>>) -> Self {
+    pub fn new(
+        announced: watch::Receiver<Arc<Announced>>,
+        survived: bool,
+        bfd_socket: PathBuf,
+    ) -> Self {
         Self {
             bgp: None,
             announced,
+            survived,
+            bfd: bfd::Watch::new(bfd_socket),
             running: BTreeMap::new(),
             held_up: BTreeMap::new(),
             listeners: Listeners::default(),
@@ -158,6 +172,8 @@ impl Speaker {
     /// of its routes are sent as an update, another password is put on its
     /// connection, and when nothing has changed nothing happens.
     pub async fn configure(&mut self, new: Option<&Bgp>) {
+        self.bfd.follow(new);
+        let restart = self.restarting();
         let old = std::mem::replace(&mut self.bgp, new.cloned());
         let wanted: BTreeMap<_, _> = new
             .iter()
@@ -174,8 +190,8 @@ impl Speaker {
                 (Some((bgp, peer)), Some(old), Some(running))
                     if same_sockets(&running.peer.borrow(), peer) =>
                 {
-                    let config = session_config(bgp, peer);
-                    if config != session_config(old, &running.peer.borrow()) {
+                    let config = session_config(bgp, peer, restart);
+                    if config != session_config(old, &running.peer.borrow(), restart) {
                         let _ = running.commands.send(Command::Reconfigure(config)).await;
                     }
                     running.peer.send_if_modified(|current| {
@@ -223,7 +239,8 @@ impl Speaker {
 
     fn start(&mut self, bgp: &Bgp, peer: &Arc<BgpPeer>) {
         let seed = RandomState::new().hash_one(&*peer.name);
-        let session = match Session::new(session_config(bgp, peer), seed) {
+        let config = session_config(bgp, peer, self.restarting());
+        let session = match Session::new(config, seed) {
             Ok(session) => session,
             Err(reason) => {
                 error!(peer = &*peer.name, "no session: {reason}");
@@ -247,6 +264,7 @@ impl Speaker {
                 peer: peer_out,
                 password: password.clone(),
                 announced: self.announced.clone(),
+                bfd: self.bfd.states(),
                 incoming,
                 commands: commands_out,
                 status: status.clone(),
@@ -337,14 +355,60 @@ impl Speaker {
             .collect()
     }
 
-    /// Ends all sessions with a Cease.
+    /// Whether any peer keeps our routes while another agent takes over.
+    #[must_use]
+    pub fn can_restart(&self) -> bool {
+        self.running.values().any(Running::can_restart)
+    }
+
+    /// Makes room for another agent: peers that keep our routes meanwhile see the
+    /// connection end without a word, the others a Cease.
+    pub async fn restart(&mut self, text: &str) {
+        self.end(|running| match running.can_restart() {
+            true => (StopReason::Restart, None),
+            false => (StopReason::AdminShutdown, Some(text.to_owned())),
+        })
+        .await;
+    }
+
+    /// Ends all sessions for good, with a Cease. Then routers are told by BFD too
+    /// that we leave on purpose.
     pub async fn stop(&mut self, text: &str) {
+        self.end(|_| (StopReason::AdminShutdown, Some(text.to_owned())))
+            .await;
+        if let Err(error) = self.bfd.admin_down().await {
+            warn!("routers do not hear by BFD that we leave: {error}");
+        }
+    }
+
+    async fn end(&mut self, words: impl Fn(&Running) -> (StopReason, Option<String>)) {
         self.listeners.close().await;
         let running = std::mem::take(&mut self.running);
-        let stops = running
-            .into_values()
-            .map(|running| running.stop(StopReason::AdminShutdown, Some(text.to_owned())));
+        let stops = running.into_values().map(|running| {
+            let (reason, text) = words(&running);
+            running.stop(reason, text)
+        });
         futures_util::future::join_all(stops).await;
+    }
+
+    /// Has the BFD process follow the configuration too; what has changed, in
+    /// words.
+    pub async fn reload_bfd(&self) -> Vec<String> {
+        match self.bfd.process() {
+            Some(process) => match process.reload().await {
+                Ok(messages) => messages.iter().map(|it| format!("BFD: {it}")).collect(),
+                Err(error) => vec![format!("BFD goes by what it has read before: {error}")],
+            },
+            None => Vec::new(),
+        }
+    }
+
+    /// How our own restart goes, as far as peers are to know.
+    fn restarting(&self) -> Restart {
+        Restart {
+            restarting: self.survived,
+            forwarding: self.survived || self.announced.borrow().complete,
+        }
     }
 }
 
@@ -387,6 +451,14 @@ impl Running {
         }
     }
 
+    /// Whether the peer keeps our routes when the connection ends.
+    fn can_restart(&self) -> bool {
+        let status = self.status.borrow();
+        let agreed = status.session.agreed.as_ref();
+        status.session.established_at.is_some()
+            && agreed.is_some_and(|agreed| agreed.restart.is_some())
+    }
+
     async fn stop(mut self, reason: StopReason, text: Option<String>) {
         let _ = self.commands.send(Command::Stop(reason, text)).await;
         if timeout(LAST_WORDS, &mut self.task).await.is_err() {
@@ -400,175 +472,4 @@ impl Running {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{
-        fs,
-        os::unix::fs::PermissionsExt,
-        path::PathBuf,
-        sync::atomic::{AtomicU32, Ordering},
-    };
-
-    use super::*;
-    use crate::config::{Config, SecretFile};
-
-    /// A speaker with one peer, which is [`peer`].
-    pub fn bgp() -> Bgp {
-        let text = r#"
-            [bgp]
-            local_as = 64496
-            router_id = "192.0.2.11"
-
-            [[bgp.peer]]
-            name = "router"
-            address = "192.0.2.1"
-            as = 64497
-            hold_time = "3s"
-        "#;
-        let (config, _) = Config::parse(text, "vipd.toml").expect("a good configuration");
-        config.bgp.expect("it has [bgp]")
-    }
-
-    /// A router at this address and port.
-    pub fn peer(address: &str) -> BgpPeer {
-        BgpPeer {
-            address: address.parse().unwrap(),
-            ..BgpPeer::clone(&bgp().peers[0])
-        }
-    }
-
-    /// A file with a password, for as long as this lives.
-    struct PasswordFile(PathBuf);
-
-    impl PasswordFile {
-        fn new(password: &[u8]) -> Self {
-            static NUMBER: AtomicU32 = AtomicU32::new(0);
-            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-            let name = format!("vipd-password-{}-{number}", std::process::id());
-            let file = Self(std::env::temp_dir().join(name));
-            file.write(password);
-            file
-        }
-
-        fn write(&self, password: &[u8]) {
-            fs::write(&self.0, password).unwrap();
-            fs::set_permissions(&self.0, fs::Permissions::from_mode(0o600)).unwrap();
-        }
-    }
-
-    impl Drop for PasswordFile {
-        fn drop(&mut self) {
-            let _ = fs::remove_file(&self.0);
-        }
-    }
-
-    /// A password as it is read.
-    pub fn password(bytes: &[u8]) -> Secret {
-        let file = PasswordFile::new(bytes);
-        SecretFile::new(file.0.clone(), 1000).read().unwrap()
-    }
-
-    #[tokio::test]
-    async fn a_session_takes_another_password_over_and_starts_anew_only_without_one() {
-        let file = PasswordFile::new(b"swordfish");
-        let mut bgp = bgp();
-        bgp.peers = vec![Arc::new(BgpPeer {
-            passive: true,
-            source: Some([127, 0, 0, 77].into()),
-            password: Some(SecretFile::new(file.0.clone(), 80)),
-            ..peer("192.0.2.1:179")
-        })];
-        let (_announced, announced) = watch::channel(Arc::default());
-        let mut speaker = Speaker::new(announced);
-        speaker.configure(Some(&bgp)).await;
-        let session = |speaker: &Speaker| speaker.running["router"].door.clone();
-        let first = session(&speaker);
-
-        let given = |speaker: &Speaker| speaker.running["router"].password.clone();
-        let steps: [(&str, &[u8], &[u8]); 3] = [
-            ("nothing changed", b"swordfish", b"swordfish"),
-            ("it is unreadable", b"", b"swordfish"),
-            ("it has changed", b"other", b"other"),
-        ];
-        for (sentence, written, expected) in steps {
-            file.write(written);
-            speaker.configure(Some(&bgp)).await;
-            assert!(session(&speaker).same_channel(&first), "{sentence}");
-            assert_eq!(given(&speaker), Some(password(expected)), "{sentence}");
-        }
-
-        let mut slower = bgp.clone();
-        slower.router_id = [192, 0, 2, 12].into();
-        slower.peers = vec![Arc::new(BgpPeer {
-            connect_retry: Duration::from_secs(7),
-            ..BgpPeer::clone(&bgp.peers[0])
-        })];
-        speaker.configure(Some(&slower)).await;
-        assert!(session(&speaker).same_channel(&first), "other terms");
-
-        let mut open = bgp.clone();
-        open.peers = vec![Arc::new(BgpPeer {
-            password: None,
-            ..BgpPeer::clone(&bgp.peers[0])
-        })];
-        speaker.configure(Some(&open)).await;
-        assert!(!session(&speaker).same_channel(&first), "there is none");
-    }
-
-    #[tokio::test]
-    async fn a_session_whose_password_cannot_be_read_shows_why_and_starts_by_itself() {
-        let file = PasswordFile::new(b"");
-        let mut bgp = bgp();
-        bgp.peers = vec![Arc::new(BgpPeer {
-            passive: true,
-            source: Some([127, 0, 0, 79].into()),
-            password: Some(SecretFile::new(file.0.clone(), 80)),
-            ..peer("192.0.2.1:179")
-        })];
-        let (_announced, announced) = watch::channel(Arc::default());
-        let mut speaker = Speaker::new(announced);
-        speaker.configure(Some(&bgp)).await;
-        let peers = speaker.peers();
-        let error = || {
-            let view = peers.borrow()["router"].clone();
-            let status = view.status.borrow();
-            status.session.last_error.clone().map(|error| error.words)
-        };
-        let words = error().expect("it says why");
-        assert!(words.contains("is empty"), "{words}");
-
-        file.write(b"swordfish");
-        let wake = timeout(Duration::from_secs(20), speaker.wake()).await;
-        assert_eq!(wake, Ok(Wake::Password));
-        speaker.configure(Some(&bgp)).await;
-        assert!(speaker.running.contains_key("router"));
-        assert_eq!(error(), None);
-        let early = timeout(Duration::from_millis(50), speaker.wake()).await;
-        assert!(early.is_err(), "woken for nothing: {early:?}");
-    }
-
-    #[tokio::test]
-    async fn a_session_that_fails_is_named_and_can_be_started_again() {
-        let mut bgp = bgp();
-        bgp.peers = vec![Arc::new(BgpPeer {
-            passive: true,
-            source: Some([127, 0, 0, 78].into()),
-            ..peer("192.0.2.1:179")
-        })];
-        let (_announced, announced) = watch::channel(Arc::default());
-        let mut speaker = Speaker::new(announced);
-        speaker.configure(Some(&bgp)).await;
-        let peers = speaker.peers();
-        let failed =
-            |peers: &watch::Receiver<Peers>| peers.borrow()["router"].status.borrow().failed;
-        assert!(!failed(&peers));
-        let early = timeout(Duration::from_millis(50), speaker.wake()).await;
-        assert!(early.is_err(), "ended while it runs: {early:?}");
-
-        speaker.running["router"].task.abort();
-        let ended = timeout(Duration::from_secs(20), speaker.wake()).await;
-        assert_eq!(ended, Ok(Wake::Ended("router".into())));
-        assert!(failed(&peers));
-        speaker.configure(Some(&bgp)).await;
-        assert!(!failed(&peers));
-    }
-}
+mod tests;

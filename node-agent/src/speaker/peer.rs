@@ -8,24 +8,26 @@
 use std::{
     future::{pending, ready},
     io,
-    net::SocketAddr,
+    net::{Shutdown, SocketAddr},
     pin::Pin,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use bytes::{Buf, BytesMut};
+use socket2::SockRef;
 use tokio::{
     io::Interest,
     net::TcpStream,
     sync::{mpsc, oneshot, watch},
-    task::yield_now,
-    time::sleep_until,
+    task::{JoinHandle, yield_now},
+    time::{sleep_until, timeout},
 };
 use tracing::warn;
-use vipd_bgp::{Action, Direction, Event, Input, PeerConfig, Session, State, StopReason, wire};
+use vipd_bgp::{Action, Direction, Event, Input, PeerConfig, Session, State, StopReason};
 
 use super::{
+    bfd::Ear,
     dropped::Dropped,
     journal::Journal,
     routes::routes,
@@ -35,7 +37,8 @@ use super::{
 };
 use crate::{
     announce::Announced,
-    config::{Bgp, BgpPeer, Secret},
+    bfd::client::States,
+    config::{BgpPeer, Secret},
 };
 
 /// What a driver can be told.
@@ -62,34 +65,14 @@ pub struct Inputs {
     pub password: Option<Secret>,
     /// What is announced.
     pub announced: watch::Receiver<Arc<Announced>>,
+    /// What BFD says.
+    pub bfd: watch::Receiver<States>,
     /// Connections the peer has opened.
     pub incoming: mpsc::Receiver<TcpStream>,
     /// Commands.
     pub commands: mpsc::Receiver<Command>,
     /// Where the state goes.
     pub status: watch::Sender<PeerStatus>,
-}
-
-/// The session's terms, as the state machine wants them.
-#[must_use]
-pub fn session_config(bgp: &Bgp, peer: &BgpPeer) -> PeerConfig {
-    let mut config = PeerConfig::new(
-        bgp.local_as.number(),
-        peer.remote_as.number(),
-        bgp.router_id,
-    );
-    config.hold_time = Duration::from_secs(peer.hold_time.seconds().into());
-    config.passive = peer.passive;
-    config.retry_min = peer.connect_retry;
-    config.retry_max = config.retry_max.max(peer.connect_retry);
-    config.families.clear();
-    if peer.families.ipv4.is_some() {
-        config.families.insert(wire::Family::Ipv4Unicast);
-    }
-    if peer.families.ipv6.is_some() {
-        config.families.insert(wire::Family::Ipv6Unicast);
-    }
-    config
 }
 
 /// Runs a session until it is told to stop.
@@ -107,11 +90,14 @@ pub async fn run(session: Session, mut inputs: Inputs) {
         dial: None,
         journal: Journal::new(&peer.name, now),
         dropped: Dropped::now(),
+        parting: Vec::new(),
+        ear: Ear::default(),
         wanted: 0,
         more: false,
         peer,
     };
     driver.set_routes(&mut inputs);
+    driver.hear(&mut inputs.bfd);
     driver.session.handle(Input::Start, now);
     loop {
         driver.flush();
@@ -136,6 +122,11 @@ pub async fn run(session: Session, mut inputs: Inputs) {
                 }
                 Err(_) => Some(ABANDONED),
             },
+            // It lives as long as the speaker, and so as long as `commands`.
+            Ok(()) = inputs.bfd.changed() => {
+                driver.hear(&mut inputs.bfd);
+                None
+            }
             () = readiness(outgoing.as_ref()) => None,
             () = readiness(incoming.as_ref()) => None,
             result = dialled(&mut driver.dial) => {
@@ -160,6 +151,7 @@ pub async fn run(session: Session, mut inputs: Inputs) {
                     .handle(Input::Stop { reason, text }, Instant::now());
                 driver.flush();
                 driver.publish(&inputs.status);
+                driver.part().await;
                 return;
             }
         }
@@ -186,6 +178,9 @@ struct Driver {
     journal: Journal,
     /// What the kernel had dropped when the session was lost.
     dropped: Dropped,
+    /// Connections that are ended, until the peer has ended them too.
+    parting: Vec<JoinHandle<()>>,
+    ear: Ear,
     /// How many routes the peer is to know.
     wanted: usize,
     /// Whether there may be more to write than one turn takes.
@@ -193,6 +188,9 @@ struct Driver {
 }
 
 type Dial = Pin<Box<dyn Future<Output = Result<TcpStream, Trouble>> + Send>>;
+
+/// How long a peer may take to end a connection that we have ended.
+const PARTING: Duration = Duration::from_millis(500);
 
 /// Messages that a turn writes at most.
 const TURN: usize = 256;
@@ -240,6 +238,36 @@ impl Driver {
         let routes = routes(&announced, &self.peer.name);
         self.wanted = routes.len();
         self.session.set_routes(routes);
+        self.session.set_complete(announced.complete);
+        if announced.complete {
+            self.forwards();
+        }
+    }
+
+    /// Takes in what BFD says.
+    fn hear(&mut self, states: &mut watch::Receiver<States>) {
+        let said = self
+            .ear
+            .hear(&states.borrow_and_update(), self.peer.address.ip());
+        for said in said {
+            self.session.handle(Input::Bfd(said), Instant::now());
+        }
+    }
+
+    /// From now on packets are forwarded whenever a session comes, which the next
+    /// OPEN says.
+    fn forwards(&mut self) {
+        let config = self.session.config();
+        let Some(restart) = &config.graceful_restart else {
+            return;
+        };
+        if restart.forwarding != config.families {
+            let mut config = config.clone();
+            if let Some(restart) = &mut config.graceful_restart {
+                restart.forwarding.clone_from(&config.families);
+            }
+            self.reconfigure(config);
+        }
     }
 
     /// Lets the timers run, once the bytes that were there have been read.
@@ -399,8 +427,17 @@ impl Driver {
                     // What the socket does not take now is lost; the peer
                     // sees the connection end either way.
                     let _ = connection.write();
+                    self.parting.retain(|parting| !parting.is_finished());
+                    self.parting.push(tokio::spawn(part(connection.stream)));
                 }
             }
+        }
+    }
+
+    /// Waits until the peer has taken the last words.
+    async fn part(&mut self) {
+        for parting in self.parting.drain(..) {
+            let _ = parting.await;
         }
     }
 
@@ -472,6 +509,25 @@ impl Driver {
             failed: false,
         });
     }
+}
+
+/// Ends a connection so that the last words arrive: what still comes in is read
+/// until the peer has ended it too. A socket that is closed with something unread
+/// is reset, and the peer then loses what it has not read.
+async fn part(stream: TcpStream) {
+    let _ = SockRef::from(&stream).shutdown(Shutdown::Write);
+    let ended = async {
+        let mut buffer = [0; 4096];
+        while stream.readable().await.is_ok() {
+            match stream.try_read(&mut buffer) {
+                Ok(0) => return,
+                Ok(_) => (),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => (),
+                Err(_) => return,
+            }
+        }
+    };
+    let _ = timeout(PARTING, ended).await;
 }
 
 impl Connection {

@@ -78,6 +78,7 @@ mod tests {
         Announced {
             states: states.into(),
             bgp: Some(Arc::new(bgp())),
+            complete: true,
         }
     }
 

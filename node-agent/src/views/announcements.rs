@@ -119,6 +119,7 @@ mod tests {
         let announced = Announced {
             states: vips.iter().map(|vip| (*vip, State::Up)).collect(),
             bgp: config.bgp.map(Arc::new),
+            complete: true,
         };
         let untold = vips.iter().filter(|vip| is_untold(&announced, **vip));
         let untold: Vec<_> = untold.map(ToString::to_string).collect();

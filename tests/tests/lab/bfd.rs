@@ -7,13 +7,15 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
+use rustix::process::Signal;
+use serde_json::Value;
 use vipd::bfd::protocol::{Request, State};
 use vipd_tests::{
     AgentConfig, Bfd, Bird, CLIENT_IPV4, Frr, Machine, ROUTER_IPV4, ROUTER_IPV6, Rack, Vipd,
     pass_object, wait_until,
 };
 
-use crate::support::{SMALL, VIP, in_lab};
+use crate::support::{SMALL, VIP, in_lab, wait_for_peer};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -354,6 +356,37 @@ fn an_agent_that_is_away_for_too_long_takes_the_session_with_it_and_a_short_rest
         let _agent = bfd.attend()?;
         bfd.wait_for("four", State::Up)?;
         Ok(())
+    });
+}
+
+#[test]
+fn a_router_that_falls_silent_is_given_up_by_bfd_and_taken_back() {
+    in_lab(|lab| {
+        let rack = Rack::build(lab, SMALL)?;
+        let sessions = Bird::sessions(&rack.balancers, 64500, "bfd on;");
+        let head = format!("protocol bfd {{ interface \"*\" {{ {BIRD_TIMING} }}; }}\n");
+        let mut bird = Bird::start(
+            &rack.router,
+            &(Bird::router_config(64501) + &head + &sessions),
+        )?;
+        let balancer = &rack.balancers[0];
+        let text = agent_config(&rack).text(balancer);
+        let bfd = Bfd::start(&balancer.host, &text)?;
+        let agent = Vipd::start(&balancer.host, &text)?;
+        bfd.wait_for("router", State::Up)?;
+        wait_for_peer(&agent, "it stands", |peer| peer["state"] == "Established")?;
+        // BFD may have come up after BGP, and is told to BGP a moment later.
+        sleep(Duration::from_secs(1));
+
+        bird.process().signal(Signal::STOP)?;
+        let silent = |peer: &Value| {
+            let words = peer["last_error"].as_str().unwrap_or_default();
+            peer["state"] != "Established" && words.contains("BFD says")
+        };
+        let given_up = wait_for_peer(&agent, "it is given up, and the reason is BFD", silent);
+        bird.process().signal(Signal::CONT)?;
+        given_up?;
+        wait_for_peer(&agent, "it is back", |peer| peer["state"] == "Established")
     });
 }
 

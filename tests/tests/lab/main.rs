@@ -10,6 +10,7 @@ mod forwarding;
 mod holding;
 mod interfaces;
 mod interop;
+mod leaving;
 mod loading;
 mod looking;
 mod million;

@@ -17,16 +17,24 @@ use tokio::{
     task::JoinHandle,
     time::{interval, sleep, timeout},
 };
-use vipd_bgp::wire::{Capability, Dialect, Family, Message, Open};
+use vipd_bgp::wire::{self, Capability, Dialect, Family, Message, Open};
 use vipd_control::{announcement, model::Vip};
 
 use super::*;
 use crate::{
-    config::{NextHop, SecretFile},
-    speaker::tests::{bgp, password, peer},
+    config::{Bgp, NextHop, SecretFile},
+    speaker::{
+        terms::{Restart, session_config},
+        tests::{bgp, password, peer},
+    },
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
+
+const FRESH: Restart = Restart {
+    restarting: false,
+    forwarding: false,
+};
 
 /// A running session and everything that it hangs on.
 struct World {
@@ -40,7 +48,7 @@ struct World {
 
 fn start(peer: BgpPeer, password: Option<Secret>) -> World {
     let peer = Arc::new(peer);
-    let session = Session::new(session_config(&bgp(), &peer), 1).unwrap();
+    let session = Session::new(session_config(&bgp(), &peer, FRESH), 1).unwrap();
     let (announced, announced_out) = watch::channel(Arc::default());
     let (door, incoming) = mpsc::channel(1);
     let (commands, commands_out) = mpsc::channel(1);
@@ -50,6 +58,7 @@ fn start(peer: BgpPeer, password: Option<Secret>) -> World {
         peer: peer_out,
         password,
         announced: announced_out,
+        bfd: watch::channel(States::default()).1,
         incoming,
         commands: commands_out,
         status,
@@ -230,6 +239,7 @@ async fn the_peer_is_heard_and_hears_while_routes_never_stop_changing() {
                 Arc::new(Announced {
                     states: vips.map(|vip| (vip, announcement::State::Up)).collect(),
                     bgp: Some(Arc::clone(&bgp)),
+                    complete: true,
                 })
             };
             let vips = [network(1), network(2)];

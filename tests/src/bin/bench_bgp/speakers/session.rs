@@ -43,7 +43,7 @@ impl Session {
             Ok(builder.worker_threads(2).enable_all().build()?)
         })?;
         runtime.spawn(async move {
-            let mut speaker = VipdSpeaker::new(announced_out);
+            let mut speaker = VipdSpeaker::new(announced_out, false, "bfd.sock".into());
             speaker.configure(Some(&configured)).await;
             pending::<()>().await;
         });
@@ -69,6 +69,7 @@ impl Speaker for Session {
         self.announced.send_replace(Arc::new(Announced {
             states,
             bgp: Some(Arc::clone(&self.bgp)),
+            complete: true,
         }));
         Ok(())
     }
