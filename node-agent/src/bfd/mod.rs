@@ -3,7 +3,7 @@
 //! Routers take a BFD session that goes down as a reason to drop BGP and all
 //! routes. So BFD must not die with the agent: it is a process of its own, small,
 //! without an async runtime, that lives on while the agent is restarted and takes
-//! sessions down by itself when packets would be lost ([`holds`]).
+//! sessions down by itself when packets would be lost (`holds`).
 //!
 //! ```text
 //!  configuration --> process <== Unix socket ==> client (in the agent)
