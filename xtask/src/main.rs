@@ -3,6 +3,7 @@
 mod bench;
 mod build;
 mod demo;
+mod fuzz;
 mod load;
 mod setup;
 mod shell;
@@ -38,6 +39,8 @@ enum Task {
     Bench(bench::Bench),
     /// Check and test everything, or run one tier of tests
     Test(test::Args),
+    /// Feed the decoders what a fuzzer thinks up
+    Fuzz(fuzz::Args),
     /// Check the house rules
     Tidy,
 }
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::run(&args),
         Task::Bench(bench) => bench::run(&bench),
         Task::Test(args) => test::run(&args),
+        Task::Fuzz(args) => fuzz::run(&args),
         Task::Tidy => tidy::run(),
     };
     match outcome {

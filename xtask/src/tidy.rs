@@ -16,8 +16,14 @@ use anyhow::{Context as _, Result, bail};
 use self::dependencies::Graph;
 use crate::shell;
 
-/// Directories that hold nothing of ours, by their names in the root.
-const FOREIGN: [&str; 2] = ["target", ".git"];
+/// Directories that hold no text of ours, by their paths from the root.
+const FOREIGN: [&str; 5] = [
+    "target",
+    ".git",
+    "fuzz/artifacts",
+    "fuzz/corpus",
+    "fuzz/target",
+];
 
 /// Documents whose paths must exist.
 const DOCUMENTS: [&str; 3] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"];

@@ -140,6 +140,12 @@ impl Finding {
         self
     }
 
+    /// The places in the text that it is about, the main one first.
+    pub fn spans(&self) -> impl Iterator<Item = &Span> {
+        let related = self.related.iter().map(|(span, _)| span);
+        self.span.iter().chain(related)
+    }
+
     /// Line and column of the place, both from 1, the column in characters.
     #[must_use]
     pub fn position(&self) -> Option<(usize, usize)> {

@@ -82,7 +82,10 @@ fn own_host(target: SocketAddr) -> String {
 
 /// The status once its head is complete. Interim responses may come before it
 /// (RFC 9110, section 15.2); 101 is none, since nothing else follows in HTTP.
-fn status(mut answer: &[u8]) -> Result<Option<u16>, httparse::Error> {
+///
+/// # Errors
+/// What comes is not HTTP.
+pub fn status(mut answer: &[u8]) -> Result<Option<u16>, httparse::Error> {
     loop {
         let mut headers = [httparse::EMPTY_HEADER; 128];
         let mut response = httparse::Response::new(&mut headers);

@@ -2,7 +2,7 @@
 //! what was found. What it means is decided elsewhere.
 
 mod check;
-mod http;
+pub mod http;
 mod rounds;
 mod tcp;
 

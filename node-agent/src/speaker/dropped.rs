@@ -36,7 +36,8 @@ impl Dropped {
     }
 
     /// Reads `/proc/net/netstat`: per group a line of names and one of values.
-    fn parse(text: &str) -> Self {
+    #[must_use]
+    pub fn parse(text: &str) -> Self {
         let mut group = text
             .lines()
             .filter_map(|line| line.strip_prefix("TcpExt: "))

@@ -38,6 +38,7 @@ const ERROR: usize = 16;
 
 /// Reads the first control message of the error queue. `None` if it is no ICMP
 /// error that means anything here.
+#[must_use]
 pub fn parse(control: &[u8]) -> Option<IcmpError> {
     let int = |at: usize| -> Option<i32> {
         let bytes = control.get(at..at + 4)?;

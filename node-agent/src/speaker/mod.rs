@@ -2,8 +2,8 @@
 //! configuration says, and the listener that hands them incoming connections.
 
 mod bfd;
-mod dropped;
-mod icmp;
+pub mod dropped;
+pub mod icmp;
 mod journal;
 mod listener;
 mod peer;

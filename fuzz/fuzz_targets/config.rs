@@ -1,0 +1,4 @@
+//! Fuzzes `vipd_fuzz::agent::config`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| vipd_fuzz::agent::config(bytes));

@@ -1,0 +1,4 @@
+//! Fuzzes `vipd_fuzz::agent::kernel`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| vipd_fuzz::agent::kernel(bytes));
