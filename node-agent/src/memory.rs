@@ -11,8 +11,15 @@ pub fn share_one_heap() {
     // the result and costs memory only.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
+        // By default the heap learns from a large piece that is given back to keep
+        // all of that size.
+        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
     }
 }
+
+/// Pieces from this size on are the system's own, and go back to it at once.
+#[cfg(target_env = "gnu")]
+const LARGE: libc::c_int = 256 * 1024;
 
 /// Gives back to the system what is free: after a configuration has been read,
 /// which for a moment takes many times its size.

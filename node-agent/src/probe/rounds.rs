@@ -31,6 +31,10 @@ use super::check::{check, guarded};
 /// many that do not answer can be asked once per time-out.
 const MOST_AT_ONCE: usize = 8_192;
 
+/// So many backends that appear together are asked within a second. More would
+/// all wait for each other, and for what their results change.
+const FIRST_PER_SECOND: usize = 5_000;
+
 /// Between two lines about checks that are not possible.
 const TOLD_AGAIN: Duration = Duration::from_secs(60);
 
@@ -154,6 +158,7 @@ impl Rounds {
             .into_iter()
             .map(|target| ((name(&target.service), target.backend), target))
             .collect();
+        let mut new = Vec::new();
         let checked = services
             .iter()
             .filter(|service| service.check.kind != CheckKind::None);
@@ -165,28 +170,27 @@ impl Rounds {
                     Some(old) if same(&old) => old,
                     other => {
                         retire(other);
-                        self.add(service, backend.address, now)
+                        let target = Arc::new(Target {
+                            service: Arc::clone(service),
+                            backend: backend.address,
+                            retired: AtomicBool::new(false),
+                        });
+                        new.push(Arc::clone(&target));
+                        target
                     }
                 };
                 self.targets.push(target);
             }
         }
         retire(before.into_values());
+        let spread = Duration::from_secs((new.len() / FIRST_PER_SECOND) as u64);
+        for target in new {
+            let random = fastrand::f64();
+            let first = first_check(now, &target.service.check.timing, random);
+            self.wait(first.max(now + spread.mul_f64(random)), target);
+        }
         self.waiting
             .retain(|Reverse(due)| !due.target.retired.load(Ordering::Relaxed));
-    }
-
-    fn add(&mut self, service: &Arc<Service>, backend: IpAddr, now: Instant) -> Arc<Target> {
-        let target = Arc::new(Target {
-            service: Arc::clone(service),
-            backend,
-            retired: AtomicBool::new(false),
-        });
-        self.wait(
-            first_check(now, &service.check.timing, fastrand::f64()),
-            Arc::clone(&target),
-        );
-        target
     }
 
     fn wait(&mut self, at: Instant, target: Arc<Target>) {
@@ -317,6 +321,20 @@ mod tests {
         assert_eq!(rounds.next(), Some(now + SECOND));
         assert_eq!(ask_all(&mut rounds, now + SECOND / 2), [""; 0]);
         assert_eq!(ask_all(&mut rounds, now + SECOND).len(), 2);
+    }
+
+    #[test]
+    fn very_many_that_appear_together_are_not_asked_all_at_once() {
+        let now = Instant::now();
+        let mut rounds = Rounds::default();
+        let backends: Vec<u8> = (1..=200).collect();
+        let services: Vec<_> = (0..100)
+            .map(|number| service(&format!("web{number}"), 80, &backends))
+            .collect();
+        rounds.configure(&services, now);
+        let first = ask_all(&mut rounds, now + SECOND).len();
+        assert!((4_000..6_000).contains(&first), "{first} of 20,000");
+        assert!(ask_all(&mut rounds, now + 4 * SECOND).len() > 14_000);
     }
 
     #[test]
