@@ -191,8 +191,10 @@ fn it_has_enough(make: Make, rack: &Rack) -> Result<()> {
     });
     agent.reload(&more.text(&rack.balancers[0]))?;
     wait_until("it is told", PATIENCE, || {
-        let told = "received NOTIFICATION: Cease / Maximum Number of Prefixes Reached";
-        ensure!(agent.log().contains(told), "{}", agent.peer("router")?);
+        let peer = agent.peer("router")?;
+        let told = peer["notification_received"].as_str().unwrap_or_default();
+        let words = "Cease / Maximum Number of Prefixes Reached";
+        ensure!(told.contains(words), "{peer}");
         Ok(())
     })
 }
