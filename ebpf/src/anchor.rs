@@ -24,6 +24,23 @@ pub fn anchor<T>(place: &T) -> &T {
     place
 }
 
+/// A number that the compiler takes as it is: what it was made of, and what it
+/// cannot be, is hidden.
+#[inline(always)]
+#[cfg(target_arch = "bpf")]
+pub fn hidden(mut number: u64) -> u64 {
+    // SAFETY: it is moved to where it is. (As above, some instruction it must be.)
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) number, options(nomem, nostack)) };
+    number
+}
+
+/// The same on the machine that lints these programs.
+#[inline(always)]
+#[cfg(not(target_arch = "bpf"))]
+pub fn hidden(number: u64) -> u64 {
+    number
+}
+
 /// An index into a table of so many places, a power of two: out of range is
 /// brought into it, which an agent that is right never needs.
 ///

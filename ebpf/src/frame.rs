@@ -5,6 +5,7 @@ use aya_ebpf::{
     helpers::{bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_load_bytes},
 };
 
+use crate::anchor::hidden;
 use crate::header::{ETHERNET, ETHERTYPE, ETHERTYPE_PROVIDER, ETHERTYPE_VLAN, VLAN_TAG};
 
 /// Destination and source as the first twelve bytes of a frame.
@@ -67,7 +68,7 @@ impl Frame {
     /// checked is what is used.
     #[inline(always)]
     pub fn at_variable<T>(&self, offset: usize) -> Option<*mut T> {
-        let start = in_one(self.data() + offset);
+        let start = hidden((self.data() + offset) as u64) as usize;
         if start + size_of::<T>() > self.data_end() {
             return None;
         }
@@ -221,19 +222,4 @@ impl Frame {
 #[inline(always)]
 fn is_tag(ethertype: u16) -> bool {
     ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_PROVIDER
-}
-
-/// A number that the compiler takes as it is: what it was made of is hidden.
-#[inline(always)]
-#[cfg(target_arch = "bpf")]
-fn in_one(mut number: usize) -> usize {
-    // SAFETY: it is moved to where it is. Without any instruction the line
-    // numbers of two places would fall together, which the kernel refuses.
-    unsafe { core::arch::asm!("{0} = {0}", inout(reg) number, options(nomem, nostack)) };
-    number
-}
-
-#[cfg(not(target_arch = "bpf"))]
-fn in_one(number: usize) -> usize {
-    number
 }

@@ -82,7 +82,17 @@ fn to_backend(
     backend: &BackendRecord,
     hash: u64,
 ) -> Result<Verdict, Verdict> {
-    let way = &Way::to(backend, packet, plane)?;
+    let hop = &raw const plane.hops[within::<NEXT_HOPS>(backend.next_hop)];
+    // SAFETY: the agent stores the word as a whole, and it is read once.
+    let hop = unsafe { hop.read_volatile() };
+    if hop == NextHop::UNRESOLVED {
+        return Err(Verdict::NoNextHop);
+    }
+    if packet.ttl <= 1 {
+        return Err(Verdict::TtlExpired);
+    }
+    let uplink = anchor(&plane.uplinks[within::<UPLINKS>(hop.uplink())]);
+    let way = &Way { hop, uplink };
     let dressed = match BackendKind::of(backend.kind) {
         BackendKind::Ipip4 => {
             let link = &way.ready(frame, packet, IPV4_HEADER)?;
@@ -117,22 +127,7 @@ struct Way<'a> {
     uplink: &'a Uplink,
 }
 
-impl<'a> Way<'a> {
-    #[inline(always)]
-    fn to(backend: &BackendRecord, packet: &Packet, plane: &'a Plane) -> Result<Self, Verdict> {
-        let hop = &raw const plane.hops[within::<NEXT_HOPS>(backend.next_hop)];
-        // SAFETY: the agent stores the word as a whole, and it is read once.
-        let hop = unsafe { hop.read_volatile() };
-        if hop == NextHop::UNRESOLVED {
-            return Err(Verdict::NoNextHop);
-        }
-        if packet.ttl <= 1 {
-            return Err(Verdict::TtlExpired);
-        }
-        let uplink = anchor(&plane.uplinks[within::<UPLINKS>(hop.uplink())]);
-        Ok(Self { hop, uplink })
-    }
-
+impl Way<'_> {
     /// Bytes that stay free. To another interface the kernel hands no frame that
     /// is longer than that one's MTU with a link header and one tag
     /// (`xdp_ok_fwd_dev`), so a second tag is at the packet's expense.
