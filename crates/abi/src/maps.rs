@@ -1,12 +1,12 @@
 //! The maps: their names, their sizes, and the version of all of it.
 
 /// Version of the layout: the name of the directory that holds the pins.
-pub const LAYOUT: &str = "v3";
+pub const LAYOUT: &str = "v4";
 
 /// Places for (address, protocol, port) in one half of the VIP table.
-pub const VIP_SLOTS: u32 = 1 << 14;
+pub const VIP_SLOTS: u32 = 1 << 16;
 /// Buckets of the VIP table's hash in one half, each with a displacement.
-pub const VIP_BUCKETS: u32 = 1 << 12;
+pub const VIP_BUCKETS: u32 = 1 << 14;
 /// Ring slots of all services together; 8 bytes each.
 pub const RING_SLOTS: u32 = 1 << 23;
 /// Buckets of the flow table; a power of two.

@@ -159,7 +159,7 @@ impl VipKey {
     #[must_use]
     #[inline(always)]
     pub const fn place(hash: u64, displacement: u64) -> u32 {
-        (hash.wrapping_mul(displacement) >> 50) as u32 & (VIP_SLOTS - 1)
+        (hash.wrapping_mul(displacement) >> 48) as u32 & (VIP_SLOTS - 1)
     }
 }
 
