@@ -18,7 +18,6 @@ use vipd_tests::{
 
 use crate::{
     results::{Change, Results},
-    speakers::Amount,
     stage::Stage,
 };
 
@@ -80,19 +79,14 @@ fn measure(lab: &Lab, rounds: u32) -> Result<Results> {
     let mut results = Results::default();
     for round in 1..=rounds {
         eprintln!("==> round {round} of {rounds}");
-        for amount in Amount::ALL {
-            for number in 0..stage.speakers.len() {
-                if !stage.speakers[number].can_carry(amount) {
-                    continue;
-                }
-                for change in Change::ALL {
-                    sleep(PAUSE);
-                    let took = stage.time(number, amount, change)?;
-                    let speaker = &mut stage.speakers[number];
-                    results.add(amount, change, speaker.name(), took);
-                    if change == Change::Withdraw {
-                        speaker.settle()?;
-                    }
+        for number in 0..stage.speakers.len() {
+            for change in Change::ALL {
+                sleep(PAUSE);
+                let took = stage.time(number, change)?;
+                let speaker = &mut stage.speakers[number];
+                results.add(change, speaker.name(), took);
+                if change == Change::Withdraw {
+                    speaker.settle()?;
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::{Value, json};
 use vipd_tests::bench::{Machine, Spread};
 
-use crate::speakers::Amount;
+use crate::speakers::ROUTES;
 
 /// Who the others are compared with.
 const STANDARD: &str = "BIRD";
@@ -32,7 +32,6 @@ impl Change {
 
 /// One measurement.
 struct Sample {
-    amount: Amount,
     change: Change,
     speaker: &'static str,
     milliseconds: f64,
@@ -44,7 +43,6 @@ pub struct Results(Vec<Sample>);
 
 /// What one speaker came to.
 struct Row {
-    amount: Amount,
     change: Change,
     speaker: &'static str,
     milliseconds: Spread,
@@ -53,31 +51,20 @@ struct Row {
 }
 
 impl Results {
-    pub fn add(
-        &mut self,
-        amount: Amount,
-        change: Change,
-        speaker: &'static str,
-        milliseconds: f64,
-    ) {
-        eprintln!(
-            "    {} {}, {speaker}: {milliseconds:.1} ms",
-            amount.routes(),
-            change.name()
-        );
+    pub fn add(&mut self, change: Change, speaker: &'static str, milliseconds: f64) {
+        eprintln!("    {}, {speaker}: {milliseconds:.1} ms", change.name());
         self.0.push(Sample {
-            amount,
             change,
             speaker,
             milliseconds,
         });
     }
 
-    fn of(&self, amount: Amount, change: Change, speaker: &str) -> Vec<f64> {
+    fn of(&self, change: Change, speaker: &str) -> Vec<f64> {
         let samples = self
             .0
             .iter()
-            .filter(|it| (it.amount, it.change, it.speaker) == (amount, change, speaker));
+            .filter(|it| (it.change, it.speaker) == (change, speaker));
         samples.map(|it| it.milliseconds).collect()
     }
 
@@ -89,21 +76,18 @@ impl Results {
             }
         }
         let mut rows = Vec::new();
-        for amount in Amount::ALL {
-            for change in Change::ALL {
-                let standard = self.of(amount, change, STANDARD);
-                rows.extend(speakers.iter().filter_map(|speaker| {
-                    let times = self.of(amount, change, speaker);
-                    let ratios = times.iter().zip(&standard).map(|(a, b)| a / b);
-                    Some(Row {
-                        amount,
-                        change,
-                        speaker,
-                        ratio: Spread::of(ratios)?,
-                        milliseconds: Spread::of(times)?,
-                    })
-                }));
-            }
+        for change in Change::ALL {
+            let standard = self.of(change, STANDARD);
+            rows.extend(speakers.iter().filter_map(|speaker| {
+                let times = self.of(change, speaker);
+                let ratios = times.iter().zip(&standard).map(|(a, b)| a / b);
+                Some(Row {
+                    change,
+                    speaker,
+                    ratio: Spread::of(ratios)?,
+                    milliseconds: Spread::of(times)?,
+                })
+            }));
         }
         rows
     }
@@ -115,19 +99,19 @@ impl Results {
             kernel,
             date,
         } = Machine::here();
-        let rounds = self.of(Amount::Many, Change::Announce, STANDARD).len();
+        let rounds = self.of(Change::Announce, STANDARD).len();
         let mut text = format!(
-            "{processor}, {kernel}, {date}: `cargo xtask bench bgp`, {rounds} rounds.\n\n\
-             | routes | change | by | median ms | max ms | ratio to {STANDARD} (min-max) |\n\
-             | ---: | --- | --- | ---: | ---: | ---: |\n"
+            "{processor}, {kernel}, {date}: `cargo xtask bench bgp`, {rounds} rounds of \
+             {ROUTES} routes.\n\n\
+             | change | by | median ms | max ms | ratio to {STANDARD} (min-max) |\n\
+             | --- | --- | ---: | ---: | ---: |\n"
         );
         for row in self.rows() {
             let (time, ratio) = (row.milliseconds, row.ratio);
             // Writing into a string cannot fail.
             let _ = writeln!(
                 text,
-                "| {} | {} | {} | {:.1} | {:.1} | {:.2} ({:.2}-{:.2}) |",
-                row.amount.routes(),
+                "| {} | {} | {:.1} | {:.1} | {:.2} ({:.2}-{:.2}) |",
                 row.change.name(),
                 row.speaker,
                 time.median,
@@ -144,7 +128,7 @@ impl Results {
     pub fn json(&self) -> Value {
         let rows = self.rows().into_iter().map(|row| {
             json!({
-                "routes": row.amount.routes(),
+                "routes": ROUTES,
                 "change": row.change.name(),
                 "by": row.speaker,
                 "milliseconds": row.milliseconds.json(),

@@ -11,7 +11,7 @@ use vipd_tests::{Bird, BirdSocket, Lab, Rack, Size, wait_until};
 use crate::{
     results::Change,
     speakers::{
-        Agent, Amount, BirdSpeaker, Exabgp, GobgpSpeaker, LOCAL_AS, ROUTER_AS, Session, Speaker,
+        Agent, BirdSpeaker, Exabgp, GobgpSpeaker, LOCAL_AS, ROUTER_AS, ROUTES, Session, Speaker,
     },
 };
 
@@ -76,10 +76,10 @@ impl Stage {
 
     /// From the order for a change until the router has seen its last route, in
     /// milliseconds.
-    pub fn time(&mut self, number: usize, amount: Amount, change: Change) -> Result<f64> {
+    pub fn time(&mut self, number: usize, change: Change) -> Result<f64> {
         let (before, after) = match change {
-            Change::Announce => (0, amount.routes()),
-            Change::Withdraw => (amount.routes(), 0),
+            Change::Announce => (0, ROUTES),
+            Change::Withdraw => (ROUTES, 0),
         };
         let there = self.socket.imported(&self.names[number])?;
         let name = self.speakers[number].name();
@@ -87,10 +87,10 @@ impl Stage {
             there == before,
             "{name}: {there} routes instead of {before}"
         );
-        self.speakers[number].prepare(amount, change)?;
+        self.speakers[number].prepare(change)?;
         let start = Instant::now();
         self.speakers[number]
-            .order(amount, change)
+            .order(change)
             .with_context(|| format!("{name}: {change:?}"))?;
         let end = self
             .wait_for(number, after)

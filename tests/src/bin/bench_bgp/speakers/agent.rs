@@ -10,7 +10,7 @@ use vipd::{
 };
 use vipd_tests::{AgentConfig, Host, Machine, Vipd, wait_until};
 
-use super::{Amount, LOCAL_AS, ROUTER_AS, Speaker};
+use super::{LOCAL_AS, ROUTER_AS, Speaker, addresses};
 use crate::results::Change;
 
 /// The one service.
@@ -44,7 +44,7 @@ impl Agent {
             backend: backend.host.name().to_owned(),
             _process: process,
         };
-        agent.order(Amount::Few, Change::Withdraw)?;
+        agent.order(Change::Withdraw)?;
         Ok(agent)
     }
 }
@@ -54,11 +54,7 @@ impl Speaker for Agent {
         "vipd"
     }
 
-    fn can_carry(&self, amount: Amount) -> bool {
-        amount == Amount::Few
-    }
-
-    fn order(&mut self, _amount: Amount, change: Change) -> Result<()> {
+    fn order(&mut self, change: Change) -> Result<()> {
         let order = Order {
             target: Target {
                 service: SERVICE.to_owned(),
@@ -86,7 +82,7 @@ impl Speaker for Agent {
 /// One service on all addresses, with one backend that is not checked.
 fn service(backend: &Machine) -> Result<String> {
     let mut text = format!("\n[[service]]\nname = \"{SERVICE}\"\nvips = [\n");
-    for address in Amount::Few.addresses() {
+    for address in addresses() {
         writeln!(text, "\"{address}\",")?;
     }
     write!(

@@ -1,11 +1,11 @@
-//! BIRD, with its routes in static protocols that are enabled and disabled.
+//! BIRD, with its routes in a static protocol that is enabled and disabled.
 
 use std::fmt::Write as _;
 
 use anyhow::Result;
 use vipd_tests::{Bird, BirdSocket, Machine, ROUTER_IPV4};
 
-use super::{Amount, LOCAL_AS, ROUTER_AS, Speaker};
+use super::{LOCAL_AS, ROUTER_AS, Speaker, addresses};
 use crate::results::Change;
 
 pub struct BirdSpeaker {
@@ -30,17 +30,11 @@ protocol bgp upstream {{
 }}
 "
         );
-        for amount in Amount::ALL {
-            writeln!(
-                config,
-                "protocol static {} {{ disabled; ipv4;",
-                amount.word()
-            )?;
-            for address in amount.addresses() {
-                writeln!(config, "route {address}/32 blackhole;")?;
-            }
-            writeln!(config, "}}")?;
+        config += "protocol static all_routes { disabled; ipv4;\n";
+        for address in addresses() {
+            writeln!(config, "route {address}/32 blackhole;")?;
         }
+        config += "}\n";
         let process = Bird::start(&machine.host, &config)?;
         Ok(Self {
             socket: process.connect()?,
@@ -54,12 +48,12 @@ impl Speaker for BirdSpeaker {
         "BIRD"
     }
 
-    fn order(&mut self, amount: Amount, change: Change) -> Result<()> {
+    fn order(&mut self, change: Change) -> Result<()> {
         let verb = match change {
             Change::Announce => "enable",
             Change::Withdraw => "disable",
         };
-        self.socket.ask(&format!("{verb} {}", amount.word()))?;
+        self.socket.ask(&format!("{verb} all_routes"))?;
         Ok(())
     }
 }

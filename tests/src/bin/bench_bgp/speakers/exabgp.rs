@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result};
 use vipd_tests::{Machine, Process, ROUTER_IPV4};
 
-use super::{Amount, LOCAL_AS, ROUTER_AS, Speaker};
+use super::{LOCAL_AS, ROUTER_AS, Speaker, addresses};
 use crate::results::Change;
 
 pub struct Exabgp {
@@ -63,13 +63,13 @@ impl Speaker for Exabgp {
         "ExaBGP"
     }
 
-    fn order(&mut self, amount: Amount, change: Change) -> Result<()> {
+    fn order(&mut self, change: Change) -> Result<()> {
         let verb = match change {
             Change::Announce => "announce",
             Change::Withdraw => "withdraw",
         };
         let mut order = format!("{verb} attributes next-hop self nlri");
-        for address in amount.addresses() {
+        for address in addresses() {
             write!(order, " {address}/32")?;
         }
         order += "\n";

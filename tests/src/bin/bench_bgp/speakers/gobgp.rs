@@ -8,7 +8,7 @@ use std::{fs, path::PathBuf, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use vipd_tests::{Gobgp, Host, Machine, ROUTER_IPV4, wait_until};
 
-use super::{Amount, LOCAL_AS, ROUTER_AS, Speaker};
+use super::{LOCAL_AS, ROUTER_AS, ROUTES, Speaker, addresses};
 use crate::results::Change;
 
 /// How long its client may take to fill the table.
@@ -45,11 +45,8 @@ impl GobgpSpeaker {
              config.peer-as = {ROUTER_AS}\ntimers.config.connect-retry = 1\n\
              [[neighbors.afi-safis]]\nconfig.afi-safi-name = \"ipv4-unicast\"\n{POLICIES}"
         );
-        for amount in Amount::ALL {
-            let path = dump_of(host, amount);
-            fs::write(&path, dump(machine, amount))
-                .with_context(|| format!("write {}", path.display()))?;
-        }
+        let path = dump_of(host);
+        fs::write(&path, dump(machine)).with_context(|| format!("write {}", path.display()))?;
         Ok(Self {
             host: host.clone(),
             process: Gobgp::start(host, &config)?,
@@ -69,24 +66,24 @@ impl Speaker for GobgpSpeaker {
         "GoBGP"
     }
 
-    fn prepare(&mut self, amount: Amount, change: Change) -> Result<()> {
+    fn prepare(&mut self, change: Change) -> Result<()> {
         if change == Change::Withdraw {
             return Ok(());
         }
         self.set_policy("none")?;
-        let dump = dump_of(&self.host, amount);
+        let dump = dump_of(&self.host);
         let words = ["mrt", "inject", "global", &dump.to_string_lossy()];
         self.process.ask(&words)?;
         wait_until("all routes are in GoBGP's table", PATIENCE, || {
             let summary = self.process.ask(&["global", "rib", "summary"])?;
-            let wanted = format!("Destination: {},", amount.routes());
+            let wanted = format!("Destination: {ROUTES},");
             ensure!(summary.contains(&wanted), "{summary}");
             Ok(())
         })?;
         self.set_policy("all")
     }
 
-    fn order(&mut self, _amount: Amount, change: Change) -> Result<()> {
+    fn order(&mut self, change: Change) -> Result<()> {
         let router = ROUTER_IPV4.to_string();
         match change {
             Change::Announce => self.process.ask(&["neighbor", &router, "softresetout"]),
@@ -96,21 +93,21 @@ impl Speaker for GobgpSpeaker {
     }
 }
 
-fn dump_of(host: &Host, amount: Amount) -> PathBuf {
-    host.dir().join(format!("{}.mrt", amount.word()))
+fn dump_of(host: &Host) -> PathBuf {
+    host.dir().join("routes.mrt")
 }
 
 /// A `TABLE_DUMP_V2` (RFC 6396): an index of one peer, and an entry for each
 /// route. The client ends before GoBGP has taken in the last of them, so they
 /// come three times.
-fn dump(machine: &Machine, amount: Amount) -> Vec<u8> {
+fn dump(machine: &Machine) -> Vec<u8> {
     let own = machine.ipv4.octets();
     let asn = LOCAL_AS.to_be_bytes();
     let index = [&own[..], &[0, 0, 0, 1, 2], &own, &own, &asn].concat();
     let mut dump = record(1, &index);
     // ORIGIN, an empty AS_PATH, NEXT_HOP.
     let attributes = [&[0x40, 1, 1, 0, 0x40, 2, 0, 0x40, 3, 4], &own[..]].concat();
-    let addresses = [(); 3].into_iter().flat_map(|()| amount.addresses());
+    let addresses = [(); 3].into_iter().flat_map(|()| addresses());
     for (number, address) in (0u32..).zip(addresses) {
         let prefix = [&number.to_be_bytes()[..], &[32], &address.octets()].concat();
         let entry = [

@@ -16,7 +16,7 @@ use vipd::{
 use vipd_control::announcement::State;
 use vipd_tests::{Machine, ROUTER_IPV4};
 
-use super::{Amount, LOCAL_AS, ROUTER_AS, Speaker};
+use super::{LOCAL_AS, ROUTER_AS, Speaker, addresses};
 use crate::results::Change;
 
 pub struct Session {
@@ -60,10 +60,10 @@ impl Speaker for Session {
         "vipd, its speaker alone"
     }
 
-    fn order(&mut self, amount: Amount, change: Change) -> Result<()> {
+    fn order(&mut self, change: Change) -> Result<()> {
         let up = |address| (IpAddr::from(address).into(), State::Up);
         let states = match change {
-            Change::Announce => amount.addresses().map(up).collect(),
+            Change::Announce => addresses().map(up).collect(),
             Change::Withdraw => [].into(),
         };
         self.announced.send_replace(Arc::new(Announced {
