@@ -170,9 +170,15 @@ fn judge(gate: &mut Gate, inputs: &mut Inputs) -> (Announced, Standings) {
     let fault = inputs.fault.borrow_and_update().clone();
     let closing = *inputs.closing.borrow_and_update();
     let bgp = decision.bgp;
+    let aggregates = bgp.as_ref().map_or(&[][..], |bgp| &bgp.aggregates);
+    let fails_open = |prefix| fails_open(bgp.as_deref(), prefix);
+    let prefixes = aggregates.iter().map(|aggregate| aggregate.prefix);
+    let open: Vec<_> = prefixes.filter(|prefix| fails_open(*prefix)).collect();
     let terms = Terms {
         maintenance: *inputs.maintenance.borrow_and_update(),
-        fails_open: |prefix| fails_open(bgp.as_deref(), prefix),
+        // Or an aggregate would have nothing inside it; its rules still keep the
+        // address itself from peers.
+        fails_open: |vip| open.iter().any(|around| around.contains(vip)) || fails_open(vip),
     };
     let mut desired = Desired::default();
     if !closing {
@@ -194,9 +200,8 @@ fn judge(gate: &mut Gate, inputs: &mut Inputs) -> (Announced, Standings) {
         log(&change);
     }
     let mut states = gate.announced();
-    let aggregates = bgp.as_ref().map_or(&[][..], |bgp| &bgp.aggregates);
     let standings = Standings {
-        aggregates: aggregate(&mut states, aggregates, terms.fails_open),
+        aggregates: aggregate(&mut states, aggregates, |prefix| open.contains(&prefix)),
         vips: gate.admissions().clone(),
     };
     let mut admissions = standings.vips.values();

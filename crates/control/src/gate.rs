@@ -72,7 +72,8 @@ pub struct Plane<'a> {
 pub struct Terms<F> {
     /// Whether the host is about to leave.
     pub maintenance: bool,
-    /// Whether a VIP is announced to anybody while it is [`State::Down`].
+    /// Whether anybody is told of a VIP while it is [`State::Down`], or of an
+    /// aggregate for its sake.
     pub fails_open: F,
 }
 

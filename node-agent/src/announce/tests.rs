@@ -47,6 +47,21 @@ announce = true
 [[service]]
 name = "web""#;
 
+/// The aggregate alone is announced worse when what is inside it is down.
+const AGGREGATE_FAILS_OPEN: &str = r#"
+[[bgp.rule]]
+states = ["down"]
+aggregate = true
+announce = true
+
+[[service]]
+name = "web""#;
+
+/// With rules in front of the service.
+fn with(rules: &str) -> String {
+    FILE.replace("\n[[service]]\nname = \"web\"", rules)
+}
+
 /// The task's inputs, and what turns them.
 struct World {
     gate: Gate,
@@ -178,7 +193,7 @@ fn a_rule_lets_fail_open_what_it_is_about() {
     world.check("up", &all(State::Up));
     world.decide(FILE, false);
     world.check("down", &[]);
-    let open = FILE.replace("\n[[service]]\nname = \"web\"", FAILS_OPEN);
+    let open = with(FAILS_OPEN);
     world.decide(&open, false);
     world.check(
         "rules say otherwise",
@@ -187,6 +202,35 @@ fn a_rule_lets_fail_open_what_it_is_about() {
     world.decide(&open, true);
     world.apply();
     world.check("up again", &all(State::Up));
+}
+
+#[test]
+fn an_aggregate_fails_open_by_a_rule_of_its_own() {
+    let mut world = World::new();
+    let open = with(AGGREGATE_FAILS_OPEN);
+    world.decide(&open, true);
+    world.apply();
+    world.check("up", &all(State::Up));
+    world.decide(&open, false);
+    world.check("down", &[(AGGREGATE, State::Down), (INSIDE, State::Down)]);
+    let (announced, _) = judge(&mut world.gate, &mut world.inputs);
+    let bgp = announced.bgp.expect("a speaker");
+    let inside: Vip = INSIDE.parse::<std::net::IpAddr>().unwrap().into();
+    assert!(
+        !bgp.peers[0].hears_of(inside, State::Down),
+        "the rule is not about the address"
+    );
+    let suppressing = open.replace(
+        "\"198.51.100.0/24\"",
+        "\"198.51.100.0/24\"\nsuppress = true",
+    );
+    world.decide(&suppressing, false);
+    world.check("those inside are suppressed", &[(AGGREGATE, State::Down)]);
+    world.decide(&with(FAILS_OPEN), false);
+    world.check(
+        "the aggregate does not fail open",
+        &[(INSIDE, State::Down), (ELSEWHERE, State::Down)],
+    );
 }
 
 #[test]
