@@ -13,6 +13,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::{sync::oneshot, time::sleep};
+use vipd_abi::Verdict;
 
 use crate::{api::Client, drain::Answer, status::Status, terminal};
 
@@ -104,9 +105,12 @@ pub async fn leave(client: &Client, limit: Duration, force: bool) -> anyhow::Res
     )?)
 }
 
-/// Packets that were forwarded, by all services.
+/// Packets that were forwarded, by verdict: what services count goes with them.
 fn packets(status: &Status) -> u64 {
-    status.services.iter().map(|service| service.packets).sum()
+    let forwarded = [Verdict::Forwarded, Verdict::Redirected].map(Verdict::label);
+    let verdicts = status.dataplane.iter().flat_map(|plane| &plane.verdicts);
+    let counts = verdicts.filter(|(verdict, _)| forwarded.contains(&verdict.as_str()));
+    counts.map(|(_, packets)| packets).sum()
 }
 
 /// How fast a counter rises.
@@ -117,15 +121,18 @@ struct Rate {
 
 impl Rate {
     /// Takes in what a counter says; the rate per second, once it has been looked
-    /// at often enough. A counter that has fallen has not risen.
+    /// at often enough. One that has fallen is another one, and says nothing yet.
     fn look(&mut self, count: u64, now: Instant) -> Option<f64> {
+        if self.looks.back().is_some_and(|(before, _)| count < *before) {
+            self.looks.clear();
+        }
         self.looks.push_back((count, now));
         if self.looks.len() <= LOOKS {
             return None;
         }
         let (before, then) = self.looks.pop_front()?;
         let seconds = now.saturating_duration_since(then).as_secs_f64();
-        (seconds > 0.0).then(|| count.saturating_sub(before) as f64 / seconds)
+        (seconds > 0.0).then(|| (count - before) as f64 / seconds)
     }
 }
 
@@ -145,6 +152,27 @@ mod tests {
         assert_eq!(look(4, 4000), Some(2000.0 / 3.0));
         assert_eq!(look(5, 4000), Some(1000.0 / 3.0));
         assert_eq!(look(6, 4000), Some(0.0), "nothing comes any more");
-        assert_eq!(look(7, 10), Some(0.0), "a service has gone");
+        assert_eq!(
+            look(7, 10),
+            None,
+            "it counts from the start: that is not quiet"
+        );
+        assert_eq!(look(8, 1010), None);
+        assert_eq!(look(9, 2010), None);
+        assert_eq!(look(10, 3010), Some(1000.0));
+    }
+
+    #[test]
+    fn what_is_forwarded_is_counted_whatever_becomes_of_services() {
+        let status = serde_json::json!({
+            "node": "lb1", "version": "0", "uptime_seconds": 1.0, "config": "vipd.toml",
+            "dataplane": {
+                "pin_path": "/pins", "interfaces": [], "fault": null, "faults": {}, "maps": [],
+                "verdicts": { "forwarded": 40, "redirected": 2, "not_vip": 1000, "loop": 7 },
+            },
+            "vips": [], "services": [], "peers": [], "findings": [],
+        });
+        let status = serde_json::from_value(status).expect("a status");
+        assert_eq!(packets(&status), 42);
     }
 }
