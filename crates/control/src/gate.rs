@@ -3,7 +3,7 @@
 //!
 //! - A VIP **enters** only when it is alive and the data plane has acknowledged
 //!   what is decided for it now: no router sends a packet before it can be
-//!   forwarded. The same holds for a better state than it is in.
+//!   forwarded. The same holds when it is down and gets better.
 //! - Once announced it **stays** while the data plane follows further changes:
 //!   a slow map write flaps no route.
 //! - It **leaves at once**, or takes the worse state at once, when it is not
@@ -183,7 +183,9 @@ impl<F: Fn(Vip) -> bool> Terms<F> {
         let applied = plane.acknowledged.get(&vip) == Some(&plan.fingerprint);
         match before {
             _ if applied => Admission::Announced(wanted),
-            Some(before) => Admission::Announced(wanted.min(before)),
+            // Maintenance says nothing of the data plane: back from there, too.
+            Some(State::Up | State::Maintenance) => Admission::Announced(wanted),
+            Some(State::Down) => Admission::Announced(State::Down),
             None => withheld(Obstacle::NotAcknowledged),
         }
     }
