@@ -36,7 +36,12 @@ use vipd_control::{
 };
 
 use self::holds::{Holds, Job};
-use crate::{config::Bgp, dataplane::apply::Applied, engine::Decision, netlink::Netlink};
+use crate::{
+    config::Bgp,
+    dataplane::apply::Applied,
+    engine::Decision,
+    netlink::{Error, Netlink},
+};
 
 /// What the speaker announces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -86,7 +91,7 @@ pub async fn run(mut inputs: Inputs, netlink: Netlink) {
     let mut gate = Gate::default();
     // What a previous agent holds is let go unless it is announced again.
     let left = left_behind(&netlink).await;
-    let mut holds = Holds::inherited(left, Instant::now() + INHERITED);
+    let mut holds = Holds::inherited(left, INHERITED, Instant::now());
     let mut jobs = FuturesUnordered::new();
     let mut listings = pin!(listings(&netlink));
     let mut complete = false;
@@ -115,21 +120,22 @@ pub async fn run(mut inputs: Inputs, netlink: Netlink) {
             changed = inputs.fault.changed() => changed.is_ok(),
             changed = inputs.closing.changed() => changed.is_ok(),
             changed = inputs.maintenance.changed() => changed.is_ok(),
-            Some(job) = jobs.next() => {
-                holds.done(job);
+            Some(done) = jobs.next() => {
+                take_in(&mut holds, done);
                 // All that is done by now, since each look at all addresses
                 // costs as much as there are of them.
-                while let Some(Some(job)) = jobs.next().now_or_never() {
-                    holds.done(job);
+                while let Some(Some(done)) = jobs.next().now_or_never() {
+                    take_in(&mut holds, done);
                 }
                 true
             }
-            Some(kernel) = listings.next() => {
-                let lost = holds.found(&kernel);
-                for Job::Hold(vip) | Job::Release(vip) in &lost {
-                    warn!("the unreachable route of {vip} is not there any more; it is made anew");
+            Some((asked, kernel)) = listings.next() => {
+                for (job, lost) in holds.found(&kernel, asked) {
+                    if let Job::Hold(vip) = job && lost {
+                        warn!("the unreachable route of {vip} has gone; it is made anew");
+                    }
+                    jobs.push(carry_out(&netlink, job));
                 }
-                jobs.extend(lost.into_iter().map(|job| carry_out(&netlink, job)));
                 true
             }
             () = async { match next {
@@ -143,24 +149,34 @@ pub async fn run(mut inputs: Inputs, netlink: Netlink) {
     }
 }
 
-/// Asks the kernel. A refusal is told, and changes nothing else.
-async fn carry_out(netlink: &Netlink, job: Job) -> Job {
-    match job {
-        Job::Hold(vip) => {
-            if let Err(error) = netlink.hold(vip).await {
-                warn!(
-                    "no unreachable route holds {vip}: {error}; packets for it that XDP does not \
-                     see could go in a circle"
-                );
-            }
-        }
-        Job::Release(vip) => {
-            if let Err(error) = netlink.release(vip).await {
-                warn!("the unreachable route of {vip} stays behind: {error}");
-            }
+/// Asks the kernel.
+async fn carry_out(netlink: &Netlink, job: Job) -> (Job, Result<(), Error>) {
+    let result = match job {
+        Job::Hold(vip) => netlink.hold(vip).await,
+        Job::Release(vip) => netlink.release(vip).await,
+    };
+    (job, result)
+}
+
+/// Takes in what the kernel has done. A refusal is told, and changes nothing else.
+fn take_in(holds: &mut Holds, (job, result): (Job, Result<(), Error>)) {
+    if holds.done(job, result.is_err(), Instant::now()) {
+        log_job(job, &result);
+    }
+}
+
+fn log_job(job: Job, result: &Result<(), Error>) {
+    match (job, result) {
+        (Job::Hold(vip), Ok(())) => info!("an unreachable route holds {vip} now"),
+        (Job::Hold(vip), Err(error)) => warn!(
+            "no unreachable route holds {vip}: {error}; packets for it that XDP does not see could \
+             go in a circle"
+        ),
+        (Job::Release(_), Ok(())) => {}
+        (Job::Release(vip), Err(error)) => {
+            warn!("the unreachable route of {vip} stays behind: {error}");
         }
     }
-    job
 }
 
 /// What is to be announced by what is known now, and how everything stands.
@@ -267,14 +283,15 @@ async fn left_behind(netlink: &Netlink) -> BTreeSet<Vip> {
     list(netlink).await.unwrap_or_default()
 }
 
-/// What the kernel holds, again and again.
-fn listings(netlink: &Netlink) -> impl Stream<Item = BTreeSet<Vip>> {
+/// What the kernel holds, again and again, and when it was asked.
+fn listings(netlink: &Netlink) -> impl Stream<Item = (Instant, BTreeSet<Vip>)> {
     let ticks = interval_at(Instant::now() + LOOK, LOOK);
     let lists = unfold(ticks, async |mut ticks| {
         ticks.tick().await;
-        Some((list(netlink).await, ticks))
+        let asked = Instant::now();
+        Some(((asked, list(netlink).await), ticks))
     });
-    lists.filter_map(async |list| list)
+    lists.filter_map(async |(asked, list)| Some((asked, list?)))
 }
 
 async fn list(netlink: &Netlink) -> Option<BTreeSet<Vip>> {
@@ -286,6 +303,7 @@ async fn list(netlink: &Netlink) -> Option<BTreeSet<Vip>> {
 /// Lets go of every address that is held.
 pub async fn release_all(netlink: &Netlink) {
     for vip in left_behind(netlink).await {
-        carry_out(netlink, Job::Release(vip)).await;
+        let (job, result) = carry_out(netlink, Job::Release(vip)).await;
+        log_job(job, &result);
     }
 }
