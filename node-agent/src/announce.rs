@@ -8,6 +8,7 @@
 //! about, and no other.
 
 mod holds;
+mod news;
 #[cfg(test)]
 mod tests;
 
@@ -31,11 +32,14 @@ use vipd_control::{
     aggregate::{self, aggregate},
     announcement::State,
     decide::Desired,
-    gate::{Admission, Gate, GateChange, GateChangeKind, Obstacle, Plane, Terms},
+    gate::{Admission, Gate, GateChange, Obstacle, Plane, Terms},
     model::Vip,
 };
 
-use self::holds::{Holds, Job};
+use self::{
+    holds::{Holds, Job},
+    news::{News, log},
+};
 use crate::{
     config::Bgp,
     dataplane::apply::Applied,
@@ -94,9 +98,10 @@ pub async fn run(mut inputs: Inputs, netlink: Netlink) {
     let mut holds = Holds::inherited(left, INHERITED, Instant::now());
     let mut jobs = FuturesUnordered::new();
     let mut listings = pin!(listings(&netlink));
+    let mut news = News::default();
     let mut complete = false;
     loop {
-        let (mut admitted, standings) = judge(&mut gate, &mut inputs);
+        let (mut admitted, standings, changes) = judge(&mut gate, &mut inputs);
         let wanted = admitted.states.keys().copied().collect();
         let linger = *inputs.linger.borrow();
         let new = holds.follow(&wanted, linger, Instant::now());
@@ -108,8 +113,9 @@ pub async fn run(mut inputs: Inputs, netlink: Netlink) {
         complete |= Instant::now() >= inputs.known_by;
         admitted.complete = complete;
         publish(&inputs.announced, admitted);
-        log_aggregates(&inputs.standings.borrow().aggregates, &standings.aggregates);
         publish(&inputs.standings, standings);
+        let waits = |prefix| wanted.contains(&prefix) && !held.contains(&prefix);
+        news.take(changes, waits).iter().for_each(log);
 
         let known_by = (!complete).then_some(inputs.known_by);
         let next = holds.next().into_iter().chain(known_by).min();
@@ -179,8 +185,9 @@ fn log_job(job: Job, result: &Result<(), Error>) {
     }
 }
 
-/// What is to be announced by what is known now, and how everything stands.
-fn judge(gate: &mut Gate, inputs: &mut Inputs) -> (Announced, Standings) {
+/// What is to be announced by what is known now, how everything stands, and what
+/// is otherwise than before.
+fn judge(gate: &mut Gate, inputs: &mut Inputs) -> (Announced, Standings, Vec<GateChange>) {
     let decision = inputs.decision.borrow_and_update().clone();
     let applied = Arc::clone(&inputs.applied.borrow_and_update());
     let fault = inputs.fault.borrow_and_update().clone();
@@ -208,18 +215,21 @@ fn judge(gate: &mut Gate, inputs: &mut Inputs) -> (Announced, Standings) {
         forwarded: &applied.forwarded,
         fault: fault.as_deref(),
     };
-    let changes = gate.update(&desired, &plane, &terms);
-    for mut change in changes {
-        if closing {
-            "the agent stops".clone_into(&mut change.reason);
-        }
-        log(&change);
-    }
+    let mut changes = gate.update(&desired, &plane, &terms);
     let mut states = gate.announced();
     let standings = Standings {
         aggregates: aggregate(&mut states, aggregates, |prefix| open.contains(&prefix)),
         vips: gate.admissions().clone(),
     };
+    changes.extend(aggregate::changes(
+        &inputs.standings.borrow().aggregates,
+        &standings.aggregates,
+    ));
+    if closing {
+        for change in &mut changes {
+            "the agent stops".clone_into(&mut change.reason);
+        }
+    }
     let mut admissions = standings.vips.values();
     let unapplied = Admission::Withheld(Obstacle::NotAcknowledged);
     let complete = decision.known && admissions.all(|admission| *admission != unapplied);
@@ -228,7 +238,7 @@ fn judge(gate: &mut Gate, inputs: &mut Inputs) -> (Announced, Standings) {
         bgp,
         complete,
     };
-    (announced, standings)
+    (announced, standings, changes)
 }
 
 /// Whether any peer is told of the prefix while it is down.
@@ -245,33 +255,6 @@ fn publish<T: PartialEq>(sender: &watch::Sender<Arc<T>>, new: T) {
         }
         changed
     });
-}
-
-fn log(change: &GateChange) {
-    let GateChange { vip, kind, reason } = change;
-    match kind {
-        GateChangeKind::Entered => info!("{vip} is announced: {reason}"),
-        GateChangeKind::Improved => info!("{vip} is announced better: {reason}"),
-        GateChangeKind::Worsened => warn!("{vip} is announced worse: {reason}"),
-        GateChangeKind::Withdrawn => warn!("{vip} is withdrawn: {reason}"),
-        GateChangeKind::Waiting => info!("{vip} is not announced: {reason}"),
-    }
-}
-
-fn log_aggregates(before: &[aggregate::Standing], now: &[aggregate::Standing]) {
-    for standing in now {
-        let prefix = standing.prefix;
-        let before = before.iter().find(|before| before.prefix == prefix);
-        let (before, reason) = (before.and_then(|before| before.state), standing.reason());
-        match standing.state {
-            state if state == before => (),
-            Some(state) => info!(
-                "the aggregate {prefix} is announced as {}: {reason}",
-                state.label()
-            ),
-            None => warn!("the aggregate {prefix} is withdrawn: {reason}"),
-        }
-    }
 }
 
 /// How long what a previous agent holds is kept without being announced.

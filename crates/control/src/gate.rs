@@ -77,10 +77,10 @@ pub struct Terms<F> {
     pub fails_open: F,
 }
 
-/// A change at the gate.
+/// A change at the gate, or of an aggregate behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GateChange {
-    /// Whom it concerns.
+    /// Whom it concerns: a VIP or an aggregate.
     pub vip: Vip,
     /// What happened.
     pub kind: GateChangeKind,
@@ -88,7 +88,7 @@ pub struct GateChange {
     pub reason: String,
 }
 
-/// What happened to a VIP at the gate.
+/// What happened to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum GateChangeKind {
     /// It was announced and is not any more.
@@ -120,7 +120,7 @@ impl Gate {
             if previous != Some(&admission) {
                 changes.push(GateChange {
                     vip,
-                    kind: kind(state, admission.state()),
+                    kind: GateChangeKind::between(state, admission.state()),
                     reason: admission.reason(plan),
                 });
             }
@@ -217,13 +217,18 @@ impl Admission {
     }
 }
 
-fn kind(before: Option<State>, now: Option<State>) -> GateChangeKind {
-    match (before, now) {
-        (Some(_), None) => GateChangeKind::Withdrawn,
-        (Some(before), Some(now)) if now < before => GateChangeKind::Worsened,
-        (Some(_), Some(_)) => GateChangeKind::Improved,
-        (None, Some(_)) => GateChangeKind::Entered,
-        (None, None) => GateChangeKind::Waiting,
+impl GateChangeKind {
+    /// What has happened to something that was announced in a state, or not, and
+    /// is in another now.
+    #[must_use]
+    pub fn between(before: Option<State>, now: Option<State>) -> Self {
+        match (before, now) {
+            (Some(_), None) => Self::Withdrawn,
+            (Some(before), Some(now)) if now < before => Self::Worsened,
+            (Some(_), Some(_)) => Self::Improved,
+            (None, Some(_)) => Self::Entered,
+            (None, None) => Self::Waiting,
+        }
     }
 }
 

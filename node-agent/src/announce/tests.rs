@@ -134,7 +134,7 @@ impl World {
     /// What is announced now, each in its state.
     #[track_caller]
     fn check(&mut self, sentence: &str, expected: &[(&str, State)]) {
-        let (announced, standings) = judge(&mut self.gate, &mut self.inputs);
+        let (announced, standings, _) = judge(&mut self.gate, &mut self.inputs);
         let states = announced.states.iter();
         let found: Vec<_> = states
             .map(|(vip, state)| (vip.to_string(), *state))
@@ -213,7 +213,7 @@ fn an_aggregate_fails_open_by_a_rule_of_its_own() {
     world.check("up", &all(State::Up));
     world.decide(&open, false);
     world.check("down", &[(AGGREGATE, State::Down), (INSIDE, State::Down)]);
-    let (announced, _) = judge(&mut world.gate, &mut world.inputs);
+    let (announced, _, _) = judge(&mut world.gate, &mut world.inputs);
     let bgp = announced.bgp.expect("a speaker");
     let inside: Vip = INSIDE.parse::<std::net::IpAddr>().unwrap().into();
     assert!(
@@ -237,7 +237,7 @@ fn an_aggregate_fails_open_by_a_rule_of_its_own() {
 fn it_is_all_when_every_backend_is_known_and_everything_is_applied() {
     let mut world = World::new();
     let check = |sentence, world: &mut World, expected| {
-        let (announced, standings) = judge(&mut world.gate, &mut world.inputs);
+        let (announced, standings, _) = judge(&mut world.gate, &mut world.inputs);
         assert_eq!(announced.complete, expected, "{sentence}: {standings:#?}");
     };
     check("nothing is decided", &mut world, false);
