@@ -50,6 +50,7 @@ use crate::{
     netlink::Netlink,
     plane,
     probe::Probes,
+    request,
     speaker::{Speaker, Wake},
 };
 
@@ -138,7 +139,7 @@ impl Agent {
             tokio::select! {
                 _ = self.terminate.recv() => return Ok(End::Signal),
                 _ = self.interrupt.recv() => return Ok(End::Signal),
-                Some((order, answer)) = self.departures.recv() => {
+                Some((order, answer)) = request::next(&mut self.departures) => {
                     // Whoever asked may have gone.
                     let _ = answer.send(self.depart(order));
                     if order == departure::Order::Leave {
@@ -161,10 +162,10 @@ impl Agent {
                 _ = self.hangup.recv() => {
                     self.reload().await;
                 }
-                Some(reload) = self.reloads.recv() => {
+                Some(((), reloaded)) = request::next(&mut self.reloads) => {
                     let answer = self.reload().await;
                     // Whoever asked may have gone.
-                    let _ = reload.send(answer);
+                    let _ = reloaded.send(answer);
                 }
             }
         }
