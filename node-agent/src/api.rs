@@ -131,7 +131,7 @@ async fn drain_backend(
 async fn maintain(
     State(api): State<Api>,
     Json(order): Json<departure::Order>,
-) -> Result<Json<Answer>, StatusCode> {
+) -> Result<Json<departure::Answer>, StatusCode> {
     ask(&api.asked.departure, order).await
 }
 
@@ -343,24 +343,31 @@ impl Client {
     /// # Errors
     ///
     /// When the agent cannot be reached or does not answer.
-    pub async fn depart(&self, order: departure::Order) -> anyhow::Result<Answer> {
+    pub async fn depart(&self, order: departure::Order) -> anyhow::Result<departure::Answer> {
         let path = "/v1/maintenance";
         self.call(Method::POST, path, &order, RELOAD_TIMEOUT).await
     }
 
-    /// Waits until there is no agent any more.
+    /// Waits until the agent has gone in good order.
     ///
     /// # Errors
     ///
-    /// When it is still there after `limit`.
+    /// When it has not after `limit`.
     pub async fn gone(&self, limit: Duration) -> anyhow::Result<()> {
         let gone = async {
             while self.socket.exists() {
                 sleep(Duration::from_millis(100)).await;
             }
         };
-        let gone = timeout(limit, gone).await;
-        gone.with_context(|| format!("the agent is still there after {limit:?}; see its log"))
+        if timeout(limit, gone).await.is_ok() {
+            return Ok(());
+        }
+        // A dead agent leaves its socket behind.
+        let how = match UnixStream::connect(&self.socket).await {
+            Ok(_) => "is still there",
+            Err(_) => "has died on the way, and may have left its data plane behind",
+        };
+        bail!("the agent {how} after {limit:?}; see its log")
     }
 
     async fn call<T: for<'a> Deserialize<'a>>(

@@ -23,7 +23,7 @@ use crate::{
     config::{Config, Dataplane, Finding, InterfaceName, LogLevel, XdpMode},
     dataplane::kernel::Mode,
     decap,
-    departure::{self, Unfollowed},
+    departure::{self, Stayed},
     drain::{self, Order, Target, Unfinished},
     explain::{self, Explanation, Question, Transport},
     memory,
@@ -53,8 +53,10 @@ Exit codes:
 const MAINT_EXIT_CODES: &str = "\
 Exit codes:
   0  the node is out of service, or with --end: back
-  1  the agent has not answered
-  3  packets still arrive; the node stays announced, worse than others";
+  1  the agent cannot be reached, the maintenance was ended meanwhile, or the
+     agent has left something behind
+  3  packets still arrive; the node stays announced, worse than others
+  4  the agent has not answered for a minute; the node stays in maintenance";
 
 /// Keeps virtual IPs alive.
 #[derive(Parser)]
@@ -174,7 +176,7 @@ enum Command {
         /// Withdraws all the same when packets still arrive then.
         #[arg(long)]
         force: bool,
-        /// Goes back to how it was, as long as the agent runs.
+        /// Goes back to how it was, as long as the node has not left.
         #[arg(long, conflicts_with_all = ["force", "timeout"])]
         end: bool,
         #[command(flatten)]
@@ -313,11 +315,9 @@ fn failed(error: &anyhow::Error) -> ExitCode {
         return terminal::CLOSED.into();
     }
     terminal::tell(format_args!("vipd: {error:#}"));
-    if error.is::<Unfollowed>() {
-        return Unfollowed::EXIT_CODE.into();
-    }
     let unfinished = error.downcast_ref().map(Unfinished::exit_code);
-    unfinished.map_or(ExitCode::FAILURE, Into::into)
+    let stayed = error.downcast_ref().map(Stayed::exit_code);
+    unfinished.or(stayed).map_or(ExitCode::FAILURE, Into::into)
 }
 
 async fn run(command: Command) -> anyhow::Result<ExitCode> {

@@ -31,6 +31,9 @@ pub struct Status<S = Vec<Service>> {
     pub start_time_seconds: f64,
     /// The configuration file in force.
     pub config: PathBuf,
+    /// Whether the node is in maintenance: announced worse, and about to leave.
+    #[serde(default)]
+    pub maintenance: bool,
     /// The data plane.
     pub dataplane: Option<Dataplane>,
     /// Virtual addresses.
@@ -261,6 +264,9 @@ impl Status {
             for (subject, fault) in &dataplane.faults {
                 writeln!(out, "! {subject}: {fault}")?;
             }
+        }
+        if self.maintenance {
+            writeln!(out, "! in maintenance: `vipd maint --end` goes back")?;
         }
         for finding in &self.findings {
             writeln!(out, "! {finding}")?;

@@ -56,6 +56,8 @@ pub struct Views {
     pub dataplane: Option<DataplaneViews>,
     /// What was found at the start or the last reload.
     pub findings: watch::Receiver<Arc<[String]>>,
+    /// Whether the host is in maintenance.
+    pub maintenance: watch::Receiver<bool>,
 }
 
 /// A moment by both clocks, so that others can be told in seconds since 1970: the
@@ -133,6 +135,7 @@ impl Views {
             uptime_seconds: seconds(self.started.instant, now),
             start_time_seconds: self.started.unix,
             config: self.path.clone(),
+            maintenance: *self.maintenance.borrow(),
             dataplane: self.dataplane.as_ref().map(DataplaneViews::status),
             vips: announcements::vips(&decision, &standings, &announced),
             aggregates: announcements::aggregates(&standings),
@@ -334,6 +337,7 @@ mod tests {
             peers: watch::channel(Peers::default()).1,
             dataplane: None,
             findings: watch::channel(Arc::from([])).1,
+            maintenance: watch::channel(false).1,
         };
         views.status_with(|_| {
             let (done, told) = mpsc::channel();
