@@ -119,6 +119,9 @@ pub struct Aggregate {
     pub alive: u32,
     /// So many are wanted.
     pub wanted: u32,
+    /// Why it is announced, or why not.
+    #[serde(default)]
+    pub reason: String,
 }
 
 /// A service.
@@ -285,17 +288,17 @@ impl Status {
             )?;
         }
         if !self.aggregates.is_empty() {
-            writeln!(out, "\n{:<40} ANNOUNCED    ALIVE INSIDE", "AGGREGATE")?;
+            writeln!(out, "\n{:<40} ANNOUNCED    WHY", "AGGREGATE")?;
         }
         for aggregate in &self.aggregates {
             let Aggregate {
                 prefix,
                 state,
-                alive,
-                wanted,
+                reason,
+                ..
             } = aggregate;
             let words = announced_words(state);
-            writeln!(out, "{prefix:<40} {words:<11}  {alive}, {wanted} wanted")?;
+            writeln!(out, "{prefix:<40} {words:<11}  {reason}")?;
         }
         for service in &self.services {
             service.write(out)?;

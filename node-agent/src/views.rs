@@ -138,7 +138,7 @@ impl Views {
             maintenance: *self.maintenance.borrow(),
             dataplane: self.dataplane.as_ref().map(DataplaneViews::status),
             vips: announcements::vips(&decision, &standings, &announced),
-            aggregates: announcements::aggregates(&standings),
+            aggregates: announcements::aggregates(&standings, &announced),
             services: services(Services {
                 views: self,
                 decision,

@@ -303,6 +303,7 @@ fn status() -> Status {
             state: "up".into(),
             alive: 1,
             wanted: 1,
+            reason: "1 alive inside, 1 wanted".into(),
         }],
         services: vec![Service {
             name: "web".into(),
