@@ -8,6 +8,7 @@
 //! about, and no other.
 
 mod holds;
+mod news;
 #[cfg(test)]
 mod tests;
 
@@ -31,12 +32,20 @@ use vipd_control::{
     aggregate::{self, aggregate},
     announcement::State,
     decide::Desired,
-    gate::{Admission, Gate, GateChange, GateChangeKind, Obstacle, Plane, Terms},
+    gate::{Admission, Gate, GateChange, Obstacle, Plane, Terms},
     model::Vip,
 };
 
-use self::holds::{Holds, Job};
-use crate::{config::Bgp, dataplane::apply::Applied, engine::Decision, netlink::Netlink};
+use self::{
+    holds::{Holds, Job},
+    news::{News, log},
+};
+use crate::{
+    config::Bgp,
+    dataplane::apply::Applied,
+    engine::Decision,
+    netlink::{Error, Netlink},
+};
 
 /// What the speaker announces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -86,12 +95,13 @@ pub async fn run(mut inputs: Inputs, netlink: Netlink) {
     let mut gate = Gate::default();
     // What a previous agent holds is let go unless it is announced again.
     let left = left_behind(&netlink).await;
-    let mut holds = Holds::inherited(left, Instant::now() + INHERITED);
+    let mut holds = Holds::inherited(left, INHERITED, Instant::now());
     let mut jobs = FuturesUnordered::new();
     let mut listings = pin!(listings(&netlink));
+    let mut news = News::default();
     let mut complete = false;
     loop {
-        let (mut admitted, standings) = judge(&mut gate, &mut inputs);
+        let (mut admitted, standings, changes) = judge(&mut gate, &mut inputs);
         let wanted = admitted.states.keys().copied().collect();
         let linger = *inputs.linger.borrow();
         let new = holds.follow(&wanted, linger, Instant::now());
@@ -103,8 +113,9 @@ pub async fn run(mut inputs: Inputs, netlink: Netlink) {
         complete |= Instant::now() >= inputs.known_by;
         admitted.complete = complete;
         publish(&inputs.announced, admitted);
-        log_aggregates(&inputs.standings.borrow().aggregates, &standings.aggregates);
         publish(&inputs.standings, standings);
+        let waits = |prefix| wanted.contains(&prefix) && !held.contains(&prefix);
+        news.take(changes, waits).iter().for_each(log);
 
         let known_by = (!complete).then_some(inputs.known_by);
         let next = holds.next().into_iter().chain(known_by).min();
@@ -115,21 +126,22 @@ pub async fn run(mut inputs: Inputs, netlink: Netlink) {
             changed = inputs.fault.changed() => changed.is_ok(),
             changed = inputs.closing.changed() => changed.is_ok(),
             changed = inputs.maintenance.changed() => changed.is_ok(),
-            Some(job) = jobs.next() => {
-                holds.done(job);
+            Some(done) = jobs.next() => {
+                take_in(&mut holds, done);
                 // All that is done by now, since each look at all addresses
                 // costs as much as there are of them.
-                while let Some(Some(job)) = jobs.next().now_or_never() {
-                    holds.done(job);
+                while let Some(Some(done)) = jobs.next().now_or_never() {
+                    take_in(&mut holds, done);
                 }
                 true
             }
-            Some(kernel) = listings.next() => {
-                let lost = holds.found(&kernel);
-                for Job::Hold(vip) | Job::Release(vip) in &lost {
-                    warn!("the unreachable route of {vip} is not there any more; it is made anew");
+            Some((asked, kernel)) = listings.next() => {
+                for (job, lost) in holds.found(&kernel, asked) {
+                    if let Job::Hold(vip) = job && lost {
+                        warn!("the unreachable route of {vip} has gone; it is made anew");
+                    }
+                    jobs.push(carry_out(&netlink, job));
                 }
-                jobs.extend(lost.into_iter().map(|job| carry_out(&netlink, job)));
                 true
             }
             () = async { match next {
@@ -143,36 +155,53 @@ pub async fn run(mut inputs: Inputs, netlink: Netlink) {
     }
 }
 
-/// Asks the kernel. A refusal is told, and changes nothing else.
-async fn carry_out(netlink: &Netlink, job: Job) -> Job {
-    match job {
-        Job::Hold(vip) => {
-            if let Err(error) = netlink.hold(vip).await {
-                warn!(
-                    "no unreachable route holds {vip}: {error}; packets for it that XDP does not \
-                     see could go in a circle"
-                );
-            }
-        }
-        Job::Release(vip) => {
-            if let Err(error) = netlink.release(vip).await {
-                warn!("the unreachable route of {vip} stays behind: {error}");
-            }
-        }
-    }
-    job
+/// Asks the kernel.
+async fn carry_out(netlink: &Netlink, job: Job) -> (Job, Result<(), Error>) {
+    let result = match job {
+        Job::Hold(vip) => netlink.hold(vip).await,
+        Job::Release(vip) => netlink.release(vip).await,
+    };
+    (job, result)
 }
 
-/// What is to be announced by what is known now, and how everything stands.
-fn judge(gate: &mut Gate, inputs: &mut Inputs) -> (Announced, Standings) {
+/// Takes in what the kernel has done. A refusal is told, and changes nothing else.
+fn take_in(holds: &mut Holds, (job, result): (Job, Result<(), Error>)) {
+    if holds.done(job, result.is_err(), Instant::now()) {
+        log_job(job, &result);
+    }
+}
+
+fn log_job(job: Job, result: &Result<(), Error>) {
+    match (job, result) {
+        (Job::Hold(vip), Ok(())) => info!("an unreachable route holds {vip} now"),
+        (Job::Hold(vip), Err(error)) => warn!(
+            "no unreachable route holds {vip}: {error}; packets for it that XDP does not see could \
+             go in a circle"
+        ),
+        (Job::Release(_), Ok(())) => {}
+        (Job::Release(vip), Err(error)) => {
+            warn!("the unreachable route of {vip} stays behind: {error}");
+        }
+    }
+}
+
+/// What is to be announced by what is known now, how everything stands, and what
+/// is otherwise than before.
+fn judge(gate: &mut Gate, inputs: &mut Inputs) -> (Announced, Standings, Vec<GateChange>) {
     let decision = inputs.decision.borrow_and_update().clone();
     let applied = Arc::clone(&inputs.applied.borrow_and_update());
     let fault = inputs.fault.borrow_and_update().clone();
     let closing = *inputs.closing.borrow_and_update();
     let bgp = decision.bgp;
+    let aggregates = bgp.as_ref().map_or(&[][..], |bgp| &bgp.aggregates);
+    let fails_open = |prefix| fails_open(bgp.as_deref(), prefix);
+    let prefixes = aggregates.iter().map(|aggregate| aggregate.prefix);
+    let open: Vec<_> = prefixes.filter(|prefix| fails_open(*prefix)).collect();
     let terms = Terms {
         maintenance: *inputs.maintenance.borrow_and_update(),
-        fails_open: |prefix| fails_open(bgp.as_deref(), prefix),
+        // Or an aggregate would have nothing inside it; its rules still keep the
+        // address itself from peers.
+        fails_open: |vip| open.iter().any(|around| around.contains(vip)) || fails_open(vip),
     };
     let mut desired = Desired::default();
     if !closing {
@@ -186,19 +215,21 @@ fn judge(gate: &mut Gate, inputs: &mut Inputs) -> (Announced, Standings) {
         forwarded: &applied.forwarded,
         fault: fault.as_deref(),
     };
-    let changes = gate.update(&desired, &plane, &terms);
-    for mut change in changes {
-        if closing {
-            "the agent stops".clone_into(&mut change.reason);
-        }
-        log(&change);
-    }
+    let mut changes = gate.update(&desired, &plane, &terms);
     let mut states = gate.announced();
-    let aggregates = bgp.as_ref().map_or(&[][..], |bgp| &bgp.aggregates);
     let standings = Standings {
-        aggregates: aggregate(&mut states, aggregates, terms.fails_open),
+        aggregates: aggregate(&mut states, aggregates, |prefix| open.contains(&prefix)),
         vips: gate.admissions().clone(),
     };
+    changes.extend(aggregate::changes(
+        &inputs.standings.borrow().aggregates,
+        &standings.aggregates,
+    ));
+    if closing {
+        for change in &mut changes {
+            "the agent stops".clone_into(&mut change.reason);
+        }
+    }
     let mut admissions = standings.vips.values();
     let unapplied = Admission::Withheld(Obstacle::NotAcknowledged);
     let complete = decision.known && admissions.all(|admission| *admission != unapplied);
@@ -207,7 +238,7 @@ fn judge(gate: &mut Gate, inputs: &mut Inputs) -> (Announced, Standings) {
         bgp,
         complete,
     };
-    (announced, standings)
+    (announced, standings, changes)
 }
 
 /// Whether any peer is told of the prefix while it is down.
@@ -226,33 +257,6 @@ fn publish<T: PartialEq>(sender: &watch::Sender<Arc<T>>, new: T) {
     });
 }
 
-fn log(change: &GateChange) {
-    let GateChange { vip, kind, reason } = change;
-    match kind {
-        GateChangeKind::Entered => info!("{vip} is announced: {reason}"),
-        GateChangeKind::Improved => info!("{vip} is announced better: {reason}"),
-        GateChangeKind::Worsened => warn!("{vip} is announced worse: {reason}"),
-        GateChangeKind::Withdrawn => warn!("{vip} is withdrawn: {reason}"),
-        GateChangeKind::Waiting => info!("{vip} is not announced: {reason}"),
-    }
-}
-
-fn log_aggregates(before: &[aggregate::Standing], now: &[aggregate::Standing]) {
-    for standing in now {
-        let prefix = standing.prefix;
-        let before = before.iter().find(|before| before.prefix == prefix);
-        let (before, reason) = (before.and_then(|before| before.state), standing.reason());
-        match standing.state {
-            state if state == before => (),
-            Some(state) => info!(
-                "the aggregate {prefix} is announced as {}: {reason}",
-                state.label()
-            ),
-            None => warn!("the aggregate {prefix} is withdrawn: {reason}"),
-        }
-    }
-}
-
 /// How long what a previous agent holds is kept without being announced.
 const INHERITED: Duration = Duration::from_secs(60);
 /// Between two looks at whether what is held is still there.
@@ -262,14 +266,15 @@ async fn left_behind(netlink: &Netlink) -> BTreeSet<Vip> {
     list(netlink).await.unwrap_or_default()
 }
 
-/// What the kernel holds, again and again.
-fn listings(netlink: &Netlink) -> impl Stream<Item = BTreeSet<Vip>> {
+/// What the kernel holds, again and again, and when it was asked.
+fn listings(netlink: &Netlink) -> impl Stream<Item = (Instant, BTreeSet<Vip>)> {
     let ticks = interval_at(Instant::now() + LOOK, LOOK);
     let lists = unfold(ticks, async |mut ticks| {
         ticks.tick().await;
-        Some((list(netlink).await, ticks))
+        let asked = Instant::now();
+        Some(((asked, list(netlink).await), ticks))
     });
-    lists.filter_map(async |list| list)
+    lists.filter_map(async |(asked, list)| Some((asked, list?)))
 }
 
 async fn list(netlink: &Netlink) -> Option<BTreeSet<Vip>> {
@@ -281,6 +286,7 @@ async fn list(netlink: &Netlink) -> Option<BTreeSet<Vip>> {
 /// Lets go of every address that is held.
 pub async fn release_all(netlink: &Netlink) {
     for vip in left_behind(netlink).await {
-        carry_out(netlink, Job::Release(vip)).await;
+        let (job, result) = carry_out(netlink, Job::Release(vip)).await;
+        log_job(job, &result);
     }
 }

@@ -33,7 +33,7 @@ use hyper_util::rt::TokioIo;
 use serde::{Deserialize, Serialize};
 use tokio::{
     net::{UnixListener, UnixStream},
-    sync::{mpsc, oneshot},
+    sync::mpsc,
     time::{sleep, timeout},
 };
 
@@ -44,13 +44,14 @@ use crate::{
     drain::{self, Answer, Order},
     explain::{Explanation, Question},
     inquiry::Inquiry,
+    request,
     show::bgp::BgpView,
     status::Status,
     views::Views,
 };
 
-/// A request to load the configuration anew; the answer goes back.
-pub type Reload = oneshot::Sender<ReloadAnswer>;
+/// A request to load the configuration anew.
+pub type Reload = request::Request<(), ReloadAnswer>;
 
 /// What came of a reload.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,7 +110,7 @@ async fn bgp(State(api): State<Api>) -> Json<BgpView> {
 }
 
 async fn reload_config(State(api): State<Api>) -> Result<Json<ReloadAnswer>, StatusCode> {
-    ask(&api.asked.reload, |answer| answer).await
+    ask(&api.asked.reload, ()).await
 }
 
 /// Drains a backend, or ends that.
@@ -117,7 +118,7 @@ async fn drain_backend(
     State(api): State<Api>,
     Json(order): Json<Order>,
 ) -> Result<Json<Answer>, StatusCode> {
-    let Json(answer) = ask(&api.asked.orders, |answer| (order.clone(), answer)).await?;
+    let Json(answer) = ask(&api.asked.orders, order.clone()).await?;
     let config = api.views.config.borrow();
     let dataplane = config.dataplane.as_ref();
     Ok(Json(match dataplane {
@@ -130,22 +131,17 @@ async fn drain_backend(
 async fn maintain(
     State(api): State<Api>,
     Json(order): Json<departure::Order>,
-) -> Result<Json<Answer>, StatusCode> {
-    ask(&api.asked.departure, |answer| (order, answer)).await
+) -> Result<Json<departure::Answer>, StatusCode> {
+    ask(&api.asked.departure, order).await
 }
 
-/// Hands a request over to who carries it out, and waits for the answer.
-async fn ask<R, A>(
-    to: &mpsc::Sender<R>,
-    request: impl FnOnce(oneshot::Sender<A>) -> R,
+/// Hands a question over to who answers it, and waits for the answer.
+async fn ask<Q, A>(
+    to: &mpsc::Sender<request::Request<Q, A>>,
+    question: Q,
 ) -> Result<Json<A>, StatusCode> {
-    let (answer, answered) = oneshot::channel();
-    let sent = to.send(request(answer)).await;
-    sent.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
-    let answer = answered.await;
-    answer
-        .map(Json)
-        .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)
+    let answer = request::ask(to, question).await;
+    answer.map(Json).ok_or(StatusCode::SERVICE_UNAVAILABLE)
 }
 
 /// Why a question has no answer.
@@ -240,10 +236,11 @@ pub fn bind(path: &Path) -> io::Result<net::UnixListener> {
     Ok(listener)
 }
 
-/// How long an agent may take to tell its status, or to obey.
+/// How long an agent may take to tell its status, or to drain a backend.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long an agent may take over a reload, in which sessions may end.
+/// How long an agent may take over a reload, in which sessions may end, and over
+/// what waits for one.
 const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long an agent may take to load the explaining program and ask it.
@@ -346,24 +343,31 @@ impl Client {
     /// # Errors
     ///
     /// When the agent cannot be reached or does not answer.
-    pub async fn depart(&self, order: departure::Order) -> anyhow::Result<Answer> {
+    pub async fn depart(&self, order: departure::Order) -> anyhow::Result<departure::Answer> {
         let path = "/v1/maintenance";
-        self.call(Method::POST, path, &order, STATUS_TIMEOUT).await
+        self.call(Method::POST, path, &order, RELOAD_TIMEOUT).await
     }
 
-    /// Waits until there is no agent any more.
+    /// Waits until the agent has gone in good order.
     ///
     /// # Errors
     ///
-    /// When it is still there after `limit`.
+    /// When it has not after `limit`.
     pub async fn gone(&self, limit: Duration) -> anyhow::Result<()> {
         let gone = async {
             while self.socket.exists() {
                 sleep(Duration::from_millis(100)).await;
             }
         };
-        let gone = timeout(limit, gone).await;
-        gone.with_context(|| format!("the agent is still there after {limit:?}; see its log"))
+        if timeout(limit, gone).await.is_ok() {
+            return Ok(());
+        }
+        // A dead agent leaves its socket behind.
+        let how = match UnixStream::connect(&self.socket).await {
+            Ok(_) => "is still there",
+            Err(_) => "has died on the way, and may have left its data plane behind",
+        };
+        bail!("the agent {how} after {limit:?}; see its log")
     }
 
     async fn call<T: for<'a> Deserialize<'a>>(

@@ -23,7 +23,7 @@ use crate::{
     config::{Config, Dataplane, Finding, InterfaceName, LogLevel, XdpMode},
     dataplane::kernel::Mode,
     decap,
-    departure::{self, Unfollowed},
+    departure::{self, Stayed},
     drain::{self, Order, Target, Unfinished},
     explain::{self, Explanation, Question, Transport},
     memory,
@@ -53,8 +53,10 @@ Exit codes:
 const MAINT_EXIT_CODES: &str = "\
 Exit codes:
   0  the node is out of service, or with --end: back
-  1  the agent has not answered
-  3  packets still arrive; the node stays announced, worse than others";
+  1  the agent cannot be reached, the maintenance was ended meanwhile, or the
+     agent has left something behind
+  3  packets still arrive; the node stays announced, worse than others
+  4  the agent has not answered for a minute; the node stays in maintenance";
 
 /// Keeps virtual IPs alive.
 #[derive(Parser)]
@@ -174,7 +176,7 @@ enum Command {
         /// Withdraws all the same when packets still arrive then.
         #[arg(long)]
         force: bool,
-        /// Goes back to how it was, as long as the agent runs.
+        /// Goes back to how it was, as long as the node has not left.
         #[arg(long, conflicts_with_all = ["force", "timeout"])]
         end: bool,
         #[command(flatten)]
@@ -234,6 +236,12 @@ struct Socket {
     socket: PathBuf,
 }
 
+impl Socket {
+    fn client(&self) -> Client {
+        Client::new(&self.socket)
+    }
+}
+
 #[derive(Subcommand)]
 enum Decap {
     /// Attaches it; it stays until `detach`.
@@ -289,64 +297,24 @@ impl From<ModeArgument> for Mode {
 /// Runs the command of the command line.
 #[must_use]
 pub fn main() -> ExitCode {
-    let command = Arguments::parse().command;
-    let result = match command {
-        Command::Check { files } => check(&files),
-        Command::Bfd { config } => run_bfd(&config),
-        Command::Show(Show::Bfd { json, socket }) => show_bfd(json, &socket),
-        command => in_runtime(command),
-    };
+    let result = run(Arguments::parse().command);
     result.unwrap_or_else(|error| failed(&error))
 }
 
-fn in_runtime(command: Command) -> anyhow::Result<ExitCode> {
-    memory::share_one_heap();
-    let runtime = tokio::runtime::Runtime::new()?;
-    let result = runtime.block_on(run(command));
-    // Tasks that still run have nothing to finish.
-    runtime.shutdown_background();
-    result
-}
-
-fn failed(error: &anyhow::Error) -> ExitCode {
-    if let Some(PrintError::Closed) = error.downcast_ref() {
-        return terminal::CLOSED.into();
-    }
-    terminal::tell(format_args!("vipd: {error:#}"));
-    if error.is::<Unfollowed>() {
-        return Unfollowed::EXIT_CODE.into();
-    }
-    let unfinished = error.downcast_ref().map(Unfinished::exit_code);
-    unfinished.map_or(ExitCode::FAILURE, Into::into)
-}
-
-async fn run(command: Command) -> anyhow::Result<ExitCode> {
+/// Whatever has an async runtime gets it here: the BFD process has none.
+fn run(command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Check { files } => return check(&files),
-        Command::Bfd { config } => return run_bfd(&config),
-        Command::Show(Show::Bfd { json, socket }) => return show_bfd(json, &socket),
-        Command::Run { config: path } => {
-            let config = read(&path)?;
-            log(config.log_level);
-            agent::run(&path, config).await?;
-        }
-        Command::Status { json, socket } => {
-            let status = Client::new(&socket.socket).status().await?;
-            show(json, &status, Status::render)?;
-        }
+        Command::Run { config } => in_runtime(run_agent(&config)),
+        Command::Bfd { config } => run_bfd(&config),
+        Command::Check { files } => check(&files),
+        Command::Status { json, socket } => in_runtime(async {
+            let status = socket.client().status().await?;
+            show(json, &status, Status::render)
+        }),
         Command::Show(Show::Bgp { peer, json, socket }) => {
-            let view = Client::new(&socket.socket).bgp().await?;
-            match peer {
-                None => show(json, &view, BgpView::table)?,
-                Some(name) => {
-                    let view = view.only(&name);
-                    if view.peers.is_empty() {
-                        bail!("there is no BGP peer {name}: `vipd show bgp` lists them");
-                    }
-                    show(json, &view, BgpView::details)?;
-                }
-            }
+            in_runtime(show_bgp(peer.as_deref(), json, &socket))
         }
+        Command::Show(Show::Bfd { json, socket }) => show_bfd(json, &socket),
         Command::Explain {
             source,
             destination,
@@ -355,7 +323,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
             iface,
             json,
             socket,
-        } => {
+        } => in_runtime(async {
             let question = Question {
                 source,
                 destination,
@@ -363,31 +331,25 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
                 opens: syn,
                 interface: iface,
             };
-            let explanation = Client::new(&socket.socket).explain(&question).await?;
-            show(json, &explanation, Explanation::render)?;
-        }
+            let explanation = socket.client().explain(&question).await?;
+            show(json, &explanation, Explanation::render)
+        }),
         Command::Capture {
             filter,
             write,
             socket,
-        } => capture::run(&socket.socket, &filter.into(), write.as_deref()).await?,
-        Command::Reload { socket } => {
-            let answer = Client::new(&socket.socket).reload().await?;
-            for message in &answer.messages {
-                terminal::line(message)?;
-            }
-            if !answer.applied {
-                bail!("refused; the old configuration stays in force");
-            }
-        }
+        } => in_runtime(async {
+            capture::run(&socket.socket, &filter.into(), write.as_deref()).await
+        }),
+        Command::Reload { socket } => in_runtime(reload(&socket)),
         Command::Drain {
             target,
             wait,
             timeout,
             force,
             socket,
-        } => {
-            let client = Client::new(&socket.socket);
+        } => in_runtime(async {
+            let client = socket.client();
             let order = Order {
                 target,
                 drained: true,
@@ -398,61 +360,126 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
                 let limit = timeout.map(Duration::from_secs);
                 drain::wait(&client, &order.target, limit).await?;
             }
-        }
-        Command::Maint {
-            timeout,
-            force,
-            end,
-            socket,
-        } => {
-            let client = Client::new(&socket.socket);
-            if end {
-                terminal::line(client.depart(departure::Order::End).await?.message)?;
-            } else {
-                departure::leave(&client, Duration::from_secs(timeout), force).await?;
-            }
-        }
-        Command::Undrain { target, socket } => {
+            Ok(())
+        }),
+        Command::Undrain { target, socket } => in_runtime(async {
             let order = Order {
                 target,
                 drained: false,
                 force: false,
             };
-            obey(&Client::new(&socket.socket), &order).await?;
-        }
+            obey(&socket.client(), &order).await
+        }),
+        Command::Maint {
+            timeout,
+            force,
+            end,
+            socket,
+        } => in_runtime(async {
+            let client = socket.client();
+            if end {
+                let answer = client.depart(departure::Order::End).await?;
+                return Ok(terminal::line(answer.message)?);
+            }
+            departure::leave(&client, Duration::from_secs(timeout), force).await
+        }),
         Command::Load {
-            config: path,
+            config,
             iface,
             mode,
-        } => {
-            let config = read(&path)?;
-            let mut dataplane = dataplane(&path, &config)?;
-            if !iface.is_empty() {
-                dataplane.interfaces = iface;
-            }
-            if let Some(mode) = mode {
-                dataplane.xdp_mode = mode.into();
-            }
-            terminal::print(preload::load(&path, &config, &dataplane).await?)?;
-        }
-        Command::Unload { config } => {
-            let dataplane = dataplane(&config, &read(&config)?)?;
-            let removed = plane::unload(&dataplane, &Netlink::connect()?).await?;
-            if removed.is_empty() {
-                terminal::line(format_args!(
-                    "nothing is pinned at {}",
-                    dataplane.pin_path.display()
-                ))?;
-            }
-            tell_removed(&removed)?;
-        }
-        Command::Decap(Decap::Attach {
+        } => in_runtime(load(&config, iface, mode)),
+        Command::Unload { config } => in_runtime(unload(&config)),
+        Command::Decap(command) => in_runtime(run_decap(command)),
+    }
+}
+
+fn in_runtime(task: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<ExitCode> {
+    memory::share_one_heap();
+    let runtime = tokio::runtime::Runtime::new()?;
+    let result = runtime.block_on(task);
+    // Tasks that still run have nothing to finish.
+    runtime.shutdown_background();
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+fn failed(error: &anyhow::Error) -> ExitCode {
+    if let Some(PrintError::Closed) = error.downcast_ref() {
+        return terminal::CLOSED.into();
+    }
+    terminal::tell(format_args!("vipd: {error:#}"));
+    let unfinished = error.downcast_ref().map(Unfinished::exit_code);
+    let stayed = error.downcast_ref().map(Stayed::exit_code);
+    unfinished.or(stayed).map_or(ExitCode::FAILURE, Into::into)
+}
+
+async fn run_agent(path: &Path) -> anyhow::Result<()> {
+    let config = read(path)?;
+    log(config.log_level);
+    agent::run(path, config).await
+}
+
+async fn show_bgp(peer: Option<&str>, json: bool, socket: &Socket) -> anyhow::Result<()> {
+    let view = socket.client().bgp().await?;
+    let Some(name) = peer else {
+        return show(json, &view, BgpView::table);
+    };
+    let view = view.only(name);
+    if view.peers.is_empty() {
+        bail!("there is no BGP peer {name}: `vipd show bgp` lists them");
+    }
+    show(json, &view, BgpView::details)
+}
+
+async fn reload(socket: &Socket) -> anyhow::Result<()> {
+    let answer = socket.client().reload().await?;
+    for message in &answer.messages {
+        terminal::line(message)?;
+    }
+    if !answer.applied {
+        bail!("refused; the old configuration stays in force");
+    }
+    Ok(())
+}
+
+async fn load(
+    path: &Path,
+    interfaces: Vec<InterfaceName>,
+    mode: Option<ModeArgument>,
+) -> anyhow::Result<()> {
+    let config = read(path)?;
+    let mut dataplane = dataplane(path, &config)?;
+    if !interfaces.is_empty() {
+        dataplane.interfaces = interfaces;
+    }
+    if let Some(mode) = mode {
+        dataplane.xdp_mode = mode.into();
+    }
+    Ok(terminal::print(
+        preload::load(path, &config, &dataplane).await?,
+    )?)
+}
+
+async fn unload(config: &Path) -> anyhow::Result<()> {
+    let dataplane = dataplane(config, &read(config)?)?;
+    let removed = plane::unload(&dataplane, &Netlink::connect()?).await?;
+    if removed.is_empty() {
+        terminal::line(format_args!(
+            "nothing is pinned at {}",
+            dataplane.pin_path.display()
+        ))?;
+    }
+    Ok(tell_removed(&removed)?)
+}
+
+async fn run_decap(command: Decap) -> anyhow::Result<()> {
+    match command {
+        Decap::Attach {
             iface,
             from,
             gue_port,
             mode,
             pin_path,
-        }) => {
+        } => {
             let link = plane::interface(&Netlink::connect()?, &iface).await?;
             decap::attach(
                 &pin_path,
@@ -462,11 +489,11 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
                 gue_port,
                 mode.into(),
             )?;
-            terminal::line(format_args!(
+            Ok(terminal::line(format_args!(
                 "decapsulator attached to {iface}; undo with `vipd decap detach --iface {iface}`"
-            ))?;
+            ))?)
         }
-        Command::Decap(Decap::Detach { iface, pin_path }) => {
+        Decap::Detach { iface, pin_path } => {
             let removed = match &iface {
                 Some(name) => {
                     let link = plane::interface(&Netlink::connect()?, name).await?;
@@ -474,10 +501,9 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
                 }
                 None => decap::detach(&pin_path, None)?,
             };
-            tell_removed(&removed)?;
+            Ok(tell_removed(&removed)?)
         }
     }
-    Ok(ExitCode::SUCCESS)
 }
 
 /// Runs the BFD process, which has no async runtime.

@@ -3,18 +3,23 @@
 //! Routers are told to prefer other ways (RFC 8326), and followed until they do;
 //! only then are the routes withdrawn, and the agent stops. Whoever asks waits
 //! and counts: if that is interrupted, the node goes on serving, only worse
-//! announced.
+//! announced. A word beside the pinned maps remembers that, so an agent that
+//! dies meanwhile is followed by one that announces no better.
+
+mod watch;
 
 use std::{
-    collections::VecDeque,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
+use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
-use thiserror::Error;
-use tokio::{sync::oneshot, time::sleep};
+use tokio::time::sleep;
 
-use crate::{api::Client, drain::Answer, status::Status, terminal};
+pub use self::watch::Stayed;
+use self::watch::{Seen, Watch};
+use crate::{api::Client, dataplane::pins::Pins, request, terminal};
 
 /// What the agent is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,123 +33,68 @@ pub enum Order {
     Leave,
 }
 
-/// An order, and where its answer goes.
-pub type Request = (Order, oneshot::Sender<Answer>);
+/// What comes of an order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// What is so now.
+    pub message: String,
+    /// For how many seconds the agent forwards on before it goes, if it goes.
+    pub linger_seconds: u64,
+}
+
+/// An order on its way to the agent's main loop.
+pub type Request = request::Request<Order, Answer>;
 
 /// Between two looks at the counters.
 const LOOK: Duration = Duration::from_secs(1);
 
-/// The rate is that of so many looks.
-const LOOKS: usize = 3;
-
-/// Fewer packets per second than this are stragglers.
-const QUIET: f64 = 5.0;
-
 /// How long the agent may take to go beyond its linger.
 const GOING: Duration = Duration::from_secs(60);
-
-/// Routers still send to this node.
-#[derive(Clone, Copy, Debug, PartialEq, Error)]
-#[error(
-    "{rate:.0} packets/s still arrive after {seconds} s: no other way has taken over. The node \
-     stays in maintenance, announced and forwarding. Do routers act on GRACEFUL_SHUTDOWN, and is \
-     there another node? `vipd maint --force` withdraws all the same, `vipd maint --end` goes back"
-)]
-pub struct Unfollowed {
-    /// Packets per second.
-    pub rate: f64,
-    /// How long was waited.
-    pub seconds: u64,
-}
-
-impl Unfollowed {
-    /// The command's exit code.
-    pub const EXIT_CODE: u8 = 3;
-}
 
 /// Takes the node out of service.
 ///
 /// # Errors
 ///
-/// [`Unfollowed`] unless forced, when the agent cannot be reached, or nothing can
-/// be printed.
+/// [`Stayed`], when the agent cannot be reached or leaves something behind, or
+/// nothing can be printed.
 pub async fn leave(client: &Client, limit: Duration, force: bool) -> anyhow::Result<()> {
     terminal::line(client.depart(Order::Begin).await?.message)?;
-    let begun = Instant::now();
-    let mut rate = Rate::default();
-    let mut told = None;
-    loop {
-        let now = rate.look(packets(&client.status().await?), Instant::now());
-        if let Some(now) = now
-            && told != Some(now.round())
-        {
-            terminal::line(format_args!("{now:.0} packets/s"))?;
-            told = Some(now.round());
-        }
-        match now {
-            Some(now) if now < QUIET => break,
-            Some(now) if begun.elapsed() >= limit => {
-                let unfollowed = Unfollowed {
-                    rate: now,
-                    seconds: limit.as_secs(),
-                };
-                if !force {
-                    return Err(unfollowed.into());
-                }
-                terminal::line(format_args!("{now:.0} packets/s still arrive; going on"))?;
-                break;
-            }
-            _ => sleep(LOOK).await,
-        }
+    let pin_path = wait(client, Watch::new(limit, force, Instant::now())).await?;
+    let answer = client.depart(Order::Leave).await;
+    let answer = answer.context("the node is in maintenance, and was not told to leave")?;
+    terminal::line(answer.message)?;
+    let linger = Duration::from_secs(answer.linger_seconds);
+    client.gone(GOING.saturating_add(linger)).await?;
+    if let Some(pins) = pin_path.map(|path| Pins::new(&path).directory()) {
+        ensure!(
+            !pins.exists(),
+            "the agent has stopped, but its data plane is still at {}: see its log; `vipd unload` \
+             takes it away",
+            pins.display()
+        );
     }
-    terminal::line(client.depart(Order::Leave).await?.message)?;
-    client.gone(GOING).await?;
     Ok(terminal::line(
         "the agent has stopped: nothing is announced or forwarded here",
     )?)
 }
 
-/// Packets that were forwarded, by all services.
-fn packets(status: &Status) -> u64 {
-    status.services.iter().map(|service| service.packets).sum()
-}
-
-/// How fast a counter rises.
-#[derive(Debug, Default)]
-struct Rate {
-    looks: VecDeque<(u64, Instant)>,
-}
-
-impl Rate {
-    /// Takes in what a counter says; the rate per second, once it has been looked
-    /// at often enough. A counter that has fallen has not risen.
-    fn look(&mut self, count: u64, now: Instant) -> Option<f64> {
-        self.looks.push_back((count, now));
-        if self.looks.len() <= LOOKS {
-            return None;
+/// Waits until the node may leave. Gives back where its data plane is pinned.
+async fn wait(client: &Client, mut watch: Watch) -> anyhow::Result<Option<PathBuf>> {
+    let mut pin_path = None;
+    loop {
+        let status = client.status().await.map_err(|error| format!("{error:#}"));
+        let seen = status.map(|status| {
+            let seen = Seen::of(&status);
+            pin_path = status.dataplane.map(|plane| plane.pin_path);
+            seen
+        });
+        let (words, end) = watch.look(seen, Instant::now());
+        if let Some(words) = words {
+            terminal::line(words)?;
         }
-        let (before, then) = self.looks.pop_front()?;
-        let seconds = now.saturating_duration_since(then).as_secs_f64();
-        (seconds > 0.0).then(|| count.saturating_sub(before) as f64 / seconds)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_rate_is_that_of_the_last_looks() {
-        let start = Instant::now();
-        let mut rate = Rate::default();
-        let mut look = |second: u64, count| rate.look(count, start + Duration::from_secs(second));
-        assert_eq!(look(0, 1000), None);
-        assert_eq!(look(1, 2000), None);
-        assert_eq!(look(2, 3000), None, "too few looks to be sure");
-        assert_eq!(look(3, 4000), Some(1000.0));
-        assert_eq!(look(4, 4000), Some(2000.0 / 3.0));
-        assert_eq!(look(5, 4000), Some(1000.0 / 3.0));
-        assert_eq!(look(6, 4000), Some(0.0), "nothing comes any more");
-        assert_eq!(look(7, 10), Some(0.0), "a service has gone");
+        match end {
+            Some(end) => return Ok(end.map(|()| pin_path)?),
+            None => sleep(LOOK).await,
+        }
     }
 }

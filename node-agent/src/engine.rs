@@ -30,6 +30,7 @@ use crate::{
     config::Bgp,
     drain::{self, Answer, Drains, Order},
     leaving::Leaving,
+    request,
 };
 
 /// What the engine publishes.
@@ -145,7 +146,7 @@ impl Engine {
                     }
                     Err(_) => return,
                 },
-                Some((order, answer)) = orders.recv() => {
+                Some((order, answer)) = request::next(&mut orders) => {
                     // Whoever asked may have gone.
                     let _ = answer.send(self.order(&order));
                 }

@@ -28,6 +28,7 @@ pub mod plane;
 pub mod preflight;
 pub mod preload;
 pub mod probe;
+pub mod request;
 pub mod show;
 pub mod speaker;
 pub mod status;

@@ -16,7 +16,7 @@ use std::fmt;
 
 use axum::{
     Router, extract,
-    http::{HeaderMap, header},
+    http::{HeaderMap, StatusCode, header},
     response::IntoResponse,
     routing::get,
 };
@@ -26,6 +26,7 @@ use prometheus_client::{
     metrics::{MetricType, counter::ConstCounter, gauge::ConstGauge, info::Info},
     registry::{Registry, Unit},
 };
+use tokio::task::spawn_blocking;
 use vipd_control::{announcement::State, standing::Standing};
 
 use crate::{
@@ -47,13 +48,15 @@ pub fn router(views: Views) -> Router {
 async fn page(
     extract::State(views): extract::State<Views>,
     headers: HeaderMap,
-) -> impl IntoResponse {
+) -> Result<impl IntoResponse, StatusCode> {
     let accepted = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
     let openmetrics =
         accepted.is_some_and(|accept| accept.contains("application/openmetrics-text"));
-    let text = render(views.status(), openmetrics);
+    // The page of a large farm takes long to make, and sessions share this thread.
+    let text = spawn_blocking(move || render(views.status(), openmetrics)).await;
+    let text = text.map_err(|_| StatusCode::INTERNAL_SERVER_ERROR)?;
     let kind = if openmetrics { OPENMETRICS } else { PROMETHEUS };
-    ([(header::CONTENT_TYPE, kind)], text)
+    Ok(([(header::CONTENT_TYPE, kind)], text))
 }
 
 /// The whole page.

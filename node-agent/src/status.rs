@@ -31,6 +31,9 @@ pub struct Status<S = Vec<Service>> {
     pub start_time_seconds: f64,
     /// The configuration file in force.
     pub config: PathBuf,
+    /// Whether the node is in maintenance: announced worse, and about to leave.
+    #[serde(default)]
+    pub maintenance: bool,
     /// The data plane.
     pub dataplane: Option<Dataplane>,
     /// Virtual addresses.
@@ -116,6 +119,9 @@ pub struct Aggregate {
     pub alive: u32,
     /// So many are wanted.
     pub wanted: u32,
+    /// Why it is announced, or why not.
+    #[serde(default)]
+    pub reason: String,
 }
 
 /// A service.
@@ -262,6 +268,9 @@ impl Status {
                 writeln!(out, "! {subject}: {fault}")?;
             }
         }
+        if self.maintenance {
+            writeln!(out, "! in maintenance: `vipd maint --end` goes back")?;
+        }
         for finding in &self.findings {
             writeln!(out, "! {finding}")?;
         }
@@ -279,17 +288,17 @@ impl Status {
             )?;
         }
         if !self.aggregates.is_empty() {
-            writeln!(out, "\n{:<40} ANNOUNCED    ALIVE INSIDE", "AGGREGATE")?;
+            writeln!(out, "\n{:<40} ANNOUNCED    WHY", "AGGREGATE")?;
         }
         for aggregate in &self.aggregates {
             let Aggregate {
                 prefix,
                 state,
-                alive,
-                wanted,
+                reason,
+                ..
             } = aggregate;
             let words = announced_words(state);
-            writeln!(out, "{prefix:<40} {words:<11}  {alive}, {wanted} wanted")?;
+            writeln!(out, "{prefix:<40} {words:<11}  {reason}")?;
         }
         for service in &self.services {
             service.write(out)?;

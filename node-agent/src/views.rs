@@ -56,6 +56,8 @@ pub struct Views {
     pub dataplane: Option<DataplaneViews>,
     /// What was found at the start or the last reload.
     pub findings: watch::Receiver<Arc<[String]>>,
+    /// Whether the host is in maintenance.
+    pub maintenance: watch::Receiver<bool>,
 }
 
 /// A moment by both clocks, so that others can be told in seconds since 1970: the
@@ -118,6 +120,11 @@ impl Views {
         let decision = self.decision.borrow().clone();
         let config = Arc::clone(&self.config.borrow());
         let views = self.peers.borrow().clone();
+        // No lock is held while services are made, which takes long for many:
+        // whoever publishes an announcement waits for it.
+        let standings = Arc::clone(&self.standings.borrow());
+        let announced = Arc::clone(&self.announced.borrow());
+        let findings = Arc::clone(&self.findings.borrow());
         let peers: Vec<_> = views
             .values()
             .map(|view| bgp::peer(&view.status.borrow(), now, &self.started))
@@ -128,13 +135,10 @@ impl Views {
             uptime_seconds: seconds(self.started.instant, now),
             start_time_seconds: self.started.unix,
             config: self.path.clone(),
+            maintenance: *self.maintenance.borrow(),
             dataplane: self.dataplane.as_ref().map(DataplaneViews::status),
-            vips: announcements::vips(
-                &decision,
-                &self.standings.borrow(),
-                &self.announced.borrow(),
-            ),
-            aggregates: announcements::aggregates(&self.standings.borrow()),
+            vips: announcements::vips(&decision, &standings, &announced),
+            aggregates: announcements::aggregates(&standings, &announced),
             services: services(Services {
                 views: self,
                 decision,
@@ -142,7 +146,7 @@ impl Views {
             }),
             sessions: status::Sessions::of(&peers),
             peers,
-            findings: self.findings.borrow().to_vec(),
+            findings: findings.to_vec(),
         }
     }
 
@@ -309,4 +313,41 @@ fn check(result: &CheckResult) -> status::Check {
 
 fn seconds(since: Instant, now: Instant) -> f64 {
     now.saturating_duration_since(since).as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::mpsc, thread, time::Duration};
+
+    use super::*;
+
+    #[test]
+    fn who_announces_waits_for_no_service_that_is_shown() {
+        let (config, _) = Config::parse("", "vipd.toml").expect("an empty file is legal");
+        let standings = watch::Sender::<Arc<Standings>>::default();
+        let announced = watch::Sender::<Arc<Announced>>::default();
+        let views = Views {
+            started: Start::now(),
+            path: PathBuf::new(),
+            config: watch::channel(Arc::new(config)).1,
+            decision: watch::channel(Decision::default()).1,
+            health: SharedHealth::default(),
+            announced: announced.subscribe(),
+            standings: standings.subscribe(),
+            peers: watch::channel(Peers::default()).1,
+            dataplane: None,
+            findings: watch::channel(Arc::from([])).1,
+            maintenance: watch::channel(false).1,
+        };
+        views.status_with(|_| {
+            let (done, told) = mpsc::channel();
+            thread::spawn(move || {
+                standings.send_replace(Arc::default());
+                announced.send_replace(Arc::default());
+                let _ = done.send(());
+            });
+            let waited = told.recv_timeout(Duration::from_secs(20));
+            assert!(waited.is_ok(), "it cannot publish while services are made");
+        });
+    }
 }

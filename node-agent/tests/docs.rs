@@ -275,6 +275,7 @@ fn status() -> Status {
         uptime_seconds: 1.5,
         start_time_seconds: 1_800_000_000.25,
         config: "/etc/vipd/vipd.toml".into(),
+        maintenance: true,
         dataplane: Some(Dataplane {
             pin_path: "/sys/fs/bpf/vipd".into(),
             interfaces: vec![Interface {
@@ -302,6 +303,7 @@ fn status() -> Status {
             state: "up".into(),
             alive: 1,
             wanted: 1,
+            reason: "1 alive inside, 1 wanted".into(),
         }],
         services: vec![Service {
             name: "web".into(),

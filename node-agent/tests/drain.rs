@@ -86,6 +86,7 @@ impl Node {
             peers: watch::channel(Default::default()).1,
             dataplane: None,
             findings: watch::channel(Arc::from([])).1,
+            maintenance: watch::channel(false).1,
         };
         let (observations, observed) = mpsc::channel(1);
         let (plans, plans_out) = watch::channel(plan.clone());

@@ -3,7 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use crate::{announcement::State, model::Vip};
+use crate::{
+    announcement::State,
+    gate::{GateChange, GateChangeKind},
+    model::Vip,
+};
 
 /// A prefix that is announced while enough inside it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,6 +56,30 @@ pub fn aggregate(
     standings
 }
 
+/// What has changed between two moments.
+#[must_use]
+pub fn changes(before: &[Standing], now: &[Standing]) -> Vec<GateChange> {
+    let state = |standings: &[Standing], prefix| {
+        let mut standings = standings.iter();
+        standings.find(|standing| standing.prefix == prefix)?.state
+    };
+    let gone = before.iter().filter(|old| {
+        let mut now = now.iter();
+        !now.any(|standing| standing.prefix == old.prefix)
+    });
+    let gone = gone.map(|old| (old.prefix, "it is not configured any more".to_owned()));
+    let reasons = now.iter().map(|new| (new.prefix, new.reason()));
+    let all = gone.chain(reasons).filter_map(|(prefix, reason)| {
+        let (before, now) = (state(before, prefix), state(now, prefix));
+        (before != now).then(|| GateChange {
+            vip: prefix,
+            kind: GateChangeKind::between(before, now),
+            reason,
+        })
+    });
+    all.collect()
+}
+
 impl Aggregate {
     fn judge(
         &self,
@@ -82,7 +110,11 @@ impl Standing {
     /// Why it is announced or not, in plain words.
     #[must_use]
     pub fn reason(&self) -> String {
-        format!("{} alive inside, {} wanted", self.alive, self.wanted)
+        let counts = format!("{} alive inside, {} wanted", self.alive, self.wanted);
+        match self.state {
+            Some(State::Maintenance) => format!("the host is in maintenance; {counts}"),
+            Some(State::Up | State::Down) | None => counts,
+        }
     }
 }
 
@@ -212,5 +244,39 @@ mod tests {
             &[("203.0.113.1", Down)],
             &[],
         );
+    }
+
+    #[test]
+    fn changes_are_told_in_the_words_of_the_gate() {
+        let standing = |text, state, alive| Standing {
+            prefix: vip(text),
+            state,
+            alive,
+            wanted: 1,
+        };
+        let (kept, gone) = ("203.0.113.0/24", "198.51.100.0/24");
+        let moments = [
+            vec![],
+            vec![standing(kept, Some(Up), 2), standing(gone, None, 0)],
+            vec![standing(kept, Some(Up), 1), standing(gone, Some(Up), 1)],
+            vec![standing(kept, Some(Maintenance), 1)],
+            vec![standing(kept, None, 0)],
+        ];
+        let expected: [&[&str]; 4] = [
+            &["Entered 203.0.113.0/24: 2 alive inside, 1 wanted"],
+            &["Entered 198.51.100.0/24: 1 alive inside, 1 wanted"],
+            &[
+                "Withdrawn 198.51.100.0/24: it is not configured any more",
+                "Worsened 203.0.113.0/24: the host is in maintenance; 1 alive inside, 1 wanted",
+            ],
+            &["Withdrawn 203.0.113.0/24: 0 alive inside, 1 wanted"],
+        ];
+        for (moment, expected) in moments.windows(2).zip(expected) {
+            let found: Vec<_> = changes(&moment[0], &moment[1])
+                .iter()
+                .map(|change| format!("{:?} {}: {}", change.kind, change.vip, change.reason))
+                .collect();
+            assert_eq!(found, expected);
+        }
     }
 }

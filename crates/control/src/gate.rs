@@ -3,7 +3,7 @@
 //!
 //! - A VIP **enters** only when it is alive and the data plane has acknowledged
 //!   what is decided for it now: no router sends a packet before it can be
-//!   forwarded. The same holds for a better state than it is in.
+//!   forwarded. The same holds when it is down and gets better.
 //! - Once announced it **stays** while the data plane follows further changes:
 //!   a slow map write flaps no route.
 //! - It **leaves at once**, or takes the worse state at once, when it is not
@@ -72,14 +72,15 @@ pub struct Plane<'a> {
 pub struct Terms<F> {
     /// Whether the host is about to leave.
     pub maintenance: bool,
-    /// Whether a VIP is announced to anybody while it is [`State::Down`].
+    /// Whether anybody is told of a VIP while it is [`State::Down`], or of an
+    /// aggregate for its sake.
     pub fails_open: F,
 }
 
-/// A change at the gate.
+/// A change at the gate, or of an aggregate behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GateChange {
-    /// Whom it concerns.
+    /// Whom it concerns: a VIP or an aggregate.
     pub vip: Vip,
     /// What happened.
     pub kind: GateChangeKind,
@@ -87,7 +88,7 @@ pub struct GateChange {
     pub reason: String,
 }
 
-/// What happened to a VIP at the gate.
+/// What happened to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum GateChangeKind {
     /// It was announced and is not any more.
@@ -119,7 +120,7 @@ impl Gate {
             if previous != Some(&admission) {
                 changes.push(GateChange {
                     vip,
-                    kind: kind(state, admission.state()),
+                    kind: GateChangeKind::between(state, admission.state()),
                     reason: admission.reason(plan),
                 });
             }
@@ -182,7 +183,9 @@ impl<F: Fn(Vip) -> bool> Terms<F> {
         let applied = plane.acknowledged.get(&vip) == Some(&plan.fingerprint);
         match before {
             _ if applied => Admission::Announced(wanted),
-            Some(before) => Admission::Announced(wanted.min(before)),
+            // Maintenance says nothing of the data plane: back from there, too.
+            Some(State::Up | State::Maintenance) => Admission::Announced(wanted),
+            Some(State::Down) => Admission::Announced(State::Down),
             None => withheld(Obstacle::NotAcknowledged),
         }
     }
@@ -214,13 +217,18 @@ impl Admission {
     }
 }
 
-fn kind(before: Option<State>, now: Option<State>) -> GateChangeKind {
-    match (before, now) {
-        (Some(_), None) => GateChangeKind::Withdrawn,
-        (Some(before), Some(now)) if now < before => GateChangeKind::Worsened,
-        (Some(_), Some(_)) => GateChangeKind::Improved,
-        (None, Some(_)) => GateChangeKind::Entered,
-        (None, None) => GateChangeKind::Waiting,
+impl GateChangeKind {
+    /// What has happened to something that was announced in a state, or not, and
+    /// is in another now.
+    #[must_use]
+    pub fn between(before: Option<State>, now: Option<State>) -> Self {
+        match (before, now) {
+            (Some(_), None) => Self::Withdrawn,
+            (Some(before), Some(now)) if now < before => Self::Worsened,
+            (Some(_), Some(_)) => Self::Improved,
+            (None, Some(_)) => Self::Entered,
+            (None, None) => Self::Waiting,
+        }
     }
 }
 

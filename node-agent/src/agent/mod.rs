@@ -43,13 +43,13 @@ use crate::{
         apply::{Applied, Settings},
         kernel::Kernel,
     },
-    departure,
-    drain::{self, Answer},
+    departure, drain,
     engine::{Decision, Plan},
     memory,
     netlink::Netlink,
     plane,
     probe::Probes,
+    request,
     speaker::{Speaker, Wake},
 };
 
@@ -138,7 +138,7 @@ impl Agent {
             tokio::select! {
                 _ = self.terminate.recv() => return Ok(End::Signal),
                 _ = self.interrupt.recv() => return Ok(End::Signal),
-                Some((order, answer)) = self.departures.recv() => {
+                Some((order, answer)) = request::next(&mut self.departures) => {
                     // Whoever asked may have gone.
                     let _ = answer.send(self.depart(order));
                     if order == departure::Order::Leave {
@@ -161,16 +161,16 @@ impl Agent {
                 _ = self.hangup.recv() => {
                     self.reload().await;
                 }
-                Some(reload) = self.reloads.recv() => {
+                Some(((), reloaded)) = request::next(&mut self.reloads) => {
                     let answer = self.reload().await;
                     // Whoever asked may have gone.
-                    let _ = reload.send(answer);
+                    let _ = reloaded.send(answer);
                 }
             }
         }
     }
 
-    fn depart(&self, order: departure::Order) -> Answer {
+    fn depart(&self, order: departure::Order) -> departure::Answer {
         let (in_maintenance, message) = match order {
             departure::Order::Begin => (
                 true,
@@ -179,11 +179,21 @@ impl Agent {
             departure::Order::End => (false, "out of maintenance: announced as before"),
             departure::Order::Leave => (true, "leaving: all routes are withdrawn"),
         };
-        info!("{message}");
+        let mut message = message.to_owned();
         self.maintenance.send_replace(in_maintenance);
-        Answer {
-            done: true,
-            message: message.to_owned(),
+        let pins = self.plane.as_ref().map(|plane| plane.captures.pins());
+        if let Some(Err(error)) = pins.map(|pins| pins.set_maintenance(in_maintenance)) {
+            message += &format!("; an agent that is started again will not know: {error}");
+        }
+        if order == departure::Order::Begin
+            && let Some(drained) = drain::drained(&self.decision.borrow().desired)
+        {
+            message += &format!("; the drain of {drained} will be forgotten when the node leaves");
+        }
+        info!("{message}");
+        departure::Answer {
+            message,
+            linger_seconds: self.config.borrow().linger.as_secs(),
         }
     }
 
@@ -224,10 +234,11 @@ impl Agent {
                     Err(error) => error!("the data plane stays behind: {error}"),
                 }
                 if let Some(drained) = drain::drained(&self.decision.borrow().desired) {
-                    warn!(
-                        "the drain of {drained} is forgotten with it; with on_stop = \"keep\" it \
-                         would not be"
-                    );
+                    let remedy = match end {
+                        End::Signal => "; with on_stop = \"keep\" it would not be",
+                        End::Departure => "",
+                    };
+                    warn!("the drain of {drained} is forgotten with it{remedy}");
                 }
                 if let Some(dataplane) = &config.dataplane {
                     plane::wait_detached(dataplane, &self.netlink).await;

@@ -191,14 +191,19 @@ impl Agent {
         let (announced_in, announced) = watch::channel(Default::default());
         let (standings_in, standings) = watch::channel(Default::default());
         let (closing, closing_out) = watch::channel(false);
-        let (maintenance, maintenance_out) = watch::channel(false);
+        let pins = config.dataplane.as_ref().map(|d| Pins::new(&d.pin_path));
+        let in_maintenance = pins.is_some_and(|pins| pins.maintenance());
+        if in_maintenance {
+            warn!("still in maintenance: `vipd maint --end` goes back");
+        }
+        let (maintenance, maintenance_out) = watch::channel(in_maintenance);
         let (linger, linger_out) = watch::channel(config.linger);
         let inputs = announce::Inputs {
             decision: decision.clone(),
             applied,
             fault,
             closing: closing_out,
-            maintenance: maintenance_out,
+            maintenance: maintenance_out.clone(),
             known_by: tokio::time::Instant::now() + known_within(&config),
             linger: linger_out,
             announced: announced_in,
@@ -225,6 +230,7 @@ impl Agent {
             peers: speaker.peers(),
             dataplane: dataplane_views,
             findings: findings_out,
+            maintenance: maintenance_out,
         };
         let (reload, reloads) = mpsc::channel(1);
         let (departure, departures) = mpsc::channel(1);

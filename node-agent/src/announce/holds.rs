@@ -21,12 +21,16 @@ pub struct Holds {
 enum Hold {
     /// The kernel has been asked to hold it.
     Taking,
-    /// It is held.
+    /// It is held, or counts as held since the kernel refuses.
     Held {
         /// When it is let go; `None` while it is wanted.
         until: Option<Instant>,
-        /// Somebody has removed the route, and the kernel has been asked anew.
+        /// The route is not there, and the kernel has been asked anew.
         anew: bool,
+        /// The kernel has refused when it was asked last.
+        refused: bool,
+        /// When the kernel answered.
+        since: Instant,
     },
     /// The kernel has been asked to let go of it.
     Releasing,
@@ -42,12 +46,14 @@ pub enum Job {
 }
 
 impl Holds {
-    /// What a previous agent holds: let go at `until`, unless wanted before.
+    /// What a previous agent holds: let go after `linger`, unless wanted before.
     #[must_use]
-    pub fn inherited(vips: impl IntoIterator<Item = Vip>, until: Instant) -> Self {
+    pub fn inherited(vips: impl IntoIterator<Item = Vip>, linger: Duration, now: Instant) -> Self {
         let held = Hold::Held {
-            until: Some(until),
+            until: Some(now + linger),
             anew: false,
+            refused: false,
+            since: now,
         };
         Self {
             vips: vips.into_iter().map(|vip| (vip, held)).collect(),
@@ -60,7 +66,7 @@ impl Holds {
     pub fn follow(&mut self, wanted: &BTreeSet<Vip>, linger: Duration, now: Instant) -> Vec<Job> {
         let mut jobs = Vec::new();
         for (&vip, hold) in &mut self.vips {
-            if let Hold::Held { until, anew } = hold {
+            if let Hold::Held { until, anew, .. } = hold {
                 if wanted.contains(&vip) {
                     *until = None;
                 } else if *until.get_or_insert(now + linger) <= now && !*anew {
@@ -78,36 +84,51 @@ impl Holds {
         jobs
     }
 
-    /// Compares with what the kernel has, and says what is to be held anew.
+    /// Compares with what the kernel has, by a list that was begun at `asked`, and
+    /// says what is to be held anew, and whether somebody has let go of it: what
+    /// the kernel refused before is only tried again.
     #[must_use]
-    pub fn found(&mut self, kernel: &BTreeSet<Vip>) -> Vec<Job> {
+    pub fn found(&mut self, kernel: &BTreeSet<Vip>, asked: Instant) -> Vec<(Job, bool)> {
         let mut jobs = Vec::new();
         for (&vip, hold) in &mut self.vips {
-            if let Hold::Held { anew, .. } = hold
+            if let Hold::Held {
+                anew,
+                refused,
+                since,
+                ..
+            } = hold
                 && !*anew
+                && *since < asked
                 && !kernel.contains(&vip)
             {
                 *anew = true;
-                jobs.push(Job::Hold(vip));
+                jobs.push((Job::Hold(vip), !*refused));
             }
         }
         jobs
     }
 
-    /// A job has been done, well or not: an address that cannot be held is
-    /// taken for held, since it is announced all the same.
-    pub fn done(&mut self, job: Job) {
+    /// A job has been done, or refused: an address that cannot be held is taken
+    /// for held, since it is announced all the same. Says whether that is news.
+    pub fn done(&mut self, job: Job, refused: bool, now: Instant) -> bool {
         match job {
             Job::Hold(vip) => {
-                let until = match self.vips.get(&vip) {
-                    Some(Hold::Held { until, .. }) => *until,
-                    _ => None,
+                let (until, before) = match self.vips.get(&vip) {
+                    Some(Hold::Held { until, refused, .. }) => (*until, *refused),
+                    _ => (None, false),
                 };
-                let anew = false;
-                self.vips.insert(vip, Hold::Held { until, anew });
+                let held = Hold::Held {
+                    until,
+                    anew: false,
+                    refused,
+                    since: now,
+                };
+                self.vips.insert(vip, held);
+                before != refused
             }
             Job::Release(vip) => {
                 self.vips.remove(&vip);
+                refused
             }
         }
     }
@@ -124,7 +145,9 @@ impl Holds {
     #[must_use]
     pub fn next(&self) -> Option<Instant> {
         let until = |hold: &Hold| match hold {
-            Hold::Held { until, anew: false } => *until,
+            Hold::Held {
+                until, anew: false, ..
+            } => *until,
             Hold::Held { anew: true, .. } | Hold::Taking | Hold::Releasing => None,
         };
         self.vips.values().filter_map(until).min()
@@ -150,6 +173,11 @@ mod tests {
         Found(&'static [u8]),
         Done(Job),
     }
+
+    /// A moment of a test, `second` seconds after its start.
+    fn at(start: Instant, second: u64) -> Instant {
+        start + Duration::from_secs(second)
+    }
     use Step::{Done, Found, Wanted};
 
     /// Each step: at which second, what happens, which jobs it gives, and
@@ -157,17 +185,20 @@ mod tests {
     #[track_caller]
     fn check(sentence: &str, steps: Vec<(u64, Step, Vec<Job>, &[u8])>) {
         let start = Instant::now();
-        let mut holds = Holds::inherited([vip(9)], start + LINGER);
+        let mut holds = Holds::inherited([vip(9)], LINGER, start);
         let mut wanted = BTreeSet::new();
         for (i, (second, step, jobs, held)) in steps.into_iter().enumerate() {
             let set = |vips: &[u8]| vips.iter().copied().map(vip).collect();
+            let now = at(start, second);
             let mut asked = Vec::new();
             match step {
                 Wanted(vips) => wanted = set(vips),
-                Found(vips) => asked = holds.found(&set(vips)),
-                Done(job) => holds.done(job),
+                Found(vips) => {
+                    let jobs = holds.found(&set(vips), now);
+                    asked.extend(jobs.into_iter().map(|(job, _)| job));
+                }
+                Done(job) => assert!(!holds.done(job, false, now), "{sentence}, step {i}: news"),
             }
-            let now = start + Duration::from_secs(second);
             asked.extend(holds.follow(&wanted, LINGER, now));
             assert_eq!(asked, jobs, "{sentence}, step {i}: {holds:#?}");
             let held: BTreeSet<_> = held.iter().copied().map(vip).collect();
@@ -230,7 +261,7 @@ mod tests {
         check(
             "removed while it lingers, it is held anew and let go in its time",
             vec![
-                (0, Found(&[]), vec![Job::Hold(vip(9))], &[]),
+                (1, Found(&[]), vec![Job::Hold(vip(9))], &[]),
                 (10, Wanted(&[]), vec![], &[]),
                 (11, Done(Job::Hold(vip(9))), vec![inherited], &[]),
                 (12, Found(&[]), vec![], &[]),
@@ -247,5 +278,36 @@ mod tests {
                 (13, Done(Job::Hold(vip(9))), vec![], &[9]),
             ],
         );
+    }
+
+    #[test]
+    fn what_the_kernel_refuses_is_tried_again_and_told_once() {
+        let start = Instant::now();
+        let mut holds = Holds::default();
+        let job = Job::Hold(vip(1));
+        let wanted = BTreeSet::from([vip(1)]);
+        assert_eq!(holds.follow(&wanted, LINGER, start), [job]);
+        assert!(holds.done(job, true, at(start, 1)), "the first refusal");
+        assert_eq!(holds.held(&wanted), wanted, "it is announced all the same");
+        for second in [10, 20] {
+            let jobs = holds.found(&BTreeSet::new(), at(start, second));
+            assert_eq!(jobs, [(job, false)], "nobody has let go of it");
+            assert!(!holds.done(job, true, at(start, second + 1)), "again");
+        }
+        let _ = holds.found(&BTreeSet::new(), at(start, 30));
+        assert!(holds.done(job, false, at(start, 31)), "it is held");
+        let jobs = holds.found(&BTreeSet::new(), at(start, 40));
+        assert_eq!(jobs, [(job, true)], "somebody has let go of it");
+    }
+
+    #[test]
+    fn a_list_says_nothing_of_what_was_held_after_it_was_begun() {
+        let start = Instant::now();
+        let mut holds = Holds::default();
+        let job = Job::Hold(vip(1));
+        let _ = holds.follow(&BTreeSet::from([vip(1)]), LINGER, start);
+        holds.done(job, false, at(start, 2));
+        assert_eq!(holds.found(&BTreeSet::new(), at(start, 1)), []);
+        assert_eq!(holds.found(&BTreeSet::new(), at(start, 3)), [(job, true)]);
     }
 }

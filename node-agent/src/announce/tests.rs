@@ -47,6 +47,21 @@ announce = true
 [[service]]
 name = "web""#;
 
+/// The aggregate alone is announced worse when what is inside it is down.
+const AGGREGATE_FAILS_OPEN: &str = r#"
+[[bgp.rule]]
+states = ["down"]
+aggregate = true
+announce = true
+
+[[service]]
+name = "web""#;
+
+/// With rules in front of the service.
+fn with(rules: &str) -> String {
+    FILE.replace("\n[[service]]\nname = \"web\"", rules)
+}
+
 /// The task's inputs, and what turns them.
 struct World {
     gate: Gate,
@@ -119,7 +134,7 @@ impl World {
     /// What is announced now, each in its state.
     #[track_caller]
     fn check(&mut self, sentence: &str, expected: &[(&str, State)]) {
-        let (announced, standings) = judge(&mut self.gate, &mut self.inputs);
+        let (announced, standings, _) = judge(&mut self.gate, &mut self.inputs);
         let states = announced.states.iter();
         let found: Vec<_> = states
             .map(|(vip, state)| (vip.to_string(), *state))
@@ -178,7 +193,7 @@ fn a_rule_lets_fail_open_what_it_is_about() {
     world.check("up", &all(State::Up));
     world.decide(FILE, false);
     world.check("down", &[]);
-    let open = FILE.replace("\n[[service]]\nname = \"web\"", FAILS_OPEN);
+    let open = with(FAILS_OPEN);
     world.decide(&open, false);
     world.check(
         "rules say otherwise",
@@ -190,10 +205,39 @@ fn a_rule_lets_fail_open_what_it_is_about() {
 }
 
 #[test]
+fn an_aggregate_fails_open_by_a_rule_of_its_own() {
+    let mut world = World::new();
+    let open = with(AGGREGATE_FAILS_OPEN);
+    world.decide(&open, true);
+    world.apply();
+    world.check("up", &all(State::Up));
+    world.decide(&open, false);
+    world.check("down", &[(AGGREGATE, State::Down), (INSIDE, State::Down)]);
+    let (announced, _, _) = judge(&mut world.gate, &mut world.inputs);
+    let bgp = announced.bgp.expect("a speaker");
+    let inside: Vip = INSIDE.parse::<std::net::IpAddr>().unwrap().into();
+    assert!(
+        !bgp.peers[0].hears_of(inside, State::Down),
+        "the rule is not about the address"
+    );
+    let suppressing = open.replace(
+        "\"198.51.100.0/24\"",
+        "\"198.51.100.0/24\"\nsuppress = true",
+    );
+    world.decide(&suppressing, false);
+    world.check("those inside are suppressed", &[(AGGREGATE, State::Down)]);
+    world.decide(&with(FAILS_OPEN), false);
+    world.check(
+        "the aggregate does not fail open",
+        &[(INSIDE, State::Down), (ELSEWHERE, State::Down)],
+    );
+}
+
+#[test]
 fn it_is_all_when_every_backend_is_known_and_everything_is_applied() {
     let mut world = World::new();
     let check = |sentence, world: &mut World, expected| {
-        let (announced, standings) = judge(&mut world.gate, &mut world.inputs);
+        let (announced, standings, _) = judge(&mut world.gate, &mut world.inputs);
         assert_eq!(announced.complete, expected, "{sentence}: {standings:#?}");
     };
     check("nothing is decided", &mut world, false);

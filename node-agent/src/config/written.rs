@@ -103,7 +103,7 @@ table! {
 }
 
 table! {
-    /// The socket through which `vipd status` and `vipd reload` speak to the
+    /// The socket through which `vipd status` and other commands speak to the
     /// agent.
     ///
     /// ```toml
@@ -111,7 +111,9 @@ table! {
     /// socket = "/run/vipd/vipd.sock"
     /// ```
     Control = "[control]" {
-        /// Unix socket, readable and writable for its group.
+        /// Unix socket, readable and writable for its group. Whoever may use it may
+        /// do all that `vipd` can ask of the agent: show the status, but also reload,
+        /// drain, capture packets and take the node out of service.
         socket: PathBuf, default "\"/run/vipd/vipd.sock\"";
     }
 }

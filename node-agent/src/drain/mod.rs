@@ -11,7 +11,6 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
 use vipd_control::{
     decide::{Desired, ServicePlan},
     model::{Backend, Model, Service},
@@ -19,7 +18,7 @@ use vipd_control::{
 };
 
 pub use self::watch::{Unfinished, wait};
-use crate::config::OnStop;
+use crate::{config::OnStop, request};
 
 /// A backend by the names of the configuration: `SERVICE/BACKEND`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -61,8 +60,8 @@ impl Answer {
     }
 }
 
-/// An order on its way to the engine; the answer goes back.
-pub type Request = (Order, oneshot::Sender<Answer>);
+/// An order on its way to the engine.
+pub type Request = request::Request<Order, Answer>;
 
 /// The backends that are drained: per service, by their addresses, which are
 /// their identity.

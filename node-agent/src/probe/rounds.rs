@@ -21,7 +21,7 @@ use tokio::{
 use tracing::{error, warn};
 use vipd_control::{
     check::{CheckCode, Observation},
-    model::{CheckKind, Service},
+    model::{Check, CheckKind, Service},
     schedule::{first_check, next_check},
 };
 
@@ -76,10 +76,12 @@ pub async fn run(
     }
 }
 
-/// A backend of a service.
+/// A backend of a service. It may stay as it is over many reloads, so it keeps
+/// nothing else of the service.
 #[derive(Debug)]
 struct Target {
-    service: Arc<Service>,
+    service: Arc<str>,
+    check: Arc<Check>,
     backend: IpAddr,
     /// It is not in the configuration any more, or is checked otherwise.
     retired: AtomicBool,
@@ -96,11 +98,11 @@ struct Asked {
 /// Checks once, and hands over what was found; nothing when nobody wants it.
 async fn ask(target: Arc<Target>, observations: mpsc::Sender<Observation>) -> Option<Asked> {
     let started = Instant::now();
-    let result = guarded(check(&target.service.check, target.backend)).await;
+    let result = guarded(check(&target.check, target.backend)).await;
     let unable = (result.code == CheckCode::SockErr).then(|| result.detail.clone());
     if !target.retired.load(Ordering::Relaxed) {
         let observation = Observation {
-            service: Arc::clone(&target.service.name),
+            service: Arc::clone(&target.service),
             backend: target.backend,
             result,
         };
@@ -153,25 +155,25 @@ impl Rounds {
     /// Follows a configuration. Who is checked as before keeps its rhythm.
     fn configure(&mut self, services: &[Arc<Service>], now: Instant) {
         let before = std::mem::take(&mut self.targets);
-        let name = |service: &Arc<Service>| Arc::clone(&service.name);
         let mut before: HashMap<_, _> = before
             .into_iter()
-            .map(|target| ((name(&target.service), target.backend), target))
+            .map(|target| ((Arc::clone(&target.service), target.backend), target))
             .collect();
         let mut new = Vec::new();
         let checked = services
             .iter()
             .filter(|service| service.check.kind != CheckKind::None);
         for service in checked {
+            let check = Arc::new(service.check.clone());
             for backend in &service.backends {
-                let old = before.remove(&(name(service), backend.address));
-                let same = |old: &Arc<Target>| old.service.check == service.check;
+                let old = before.remove(&(Arc::clone(&service.name), backend.address));
                 let target = match old {
-                    Some(old) if same(&old) => old,
+                    Some(old) if old.check == check => old,
                     other => {
                         retire(other);
                         let target = Arc::new(Target {
-                            service: Arc::clone(service),
+                            service: Arc::clone(&service.name),
+                            check: Arc::clone(&check),
                             backend: backend.address,
                             retired: AtomicBool::new(false),
                         });
@@ -186,7 +188,7 @@ impl Rounds {
         let spread = Duration::from_secs((new.len() / FIRST_PER_SECOND) as u64);
         for target in new {
             let random = fastrand::f64();
-            let first = first_check(now, &target.service.check.timing, random);
+            let first = first_check(now, &target.check.timing, random);
             self.wait(first.max(now + spread.mul_f64(random)), target);
         }
         self.waiting
@@ -219,7 +221,7 @@ impl Rounds {
             self.unable.tell(&target, &detail, Instant::now());
         }
         if !target.retired.load(Ordering::Relaxed) {
-            let timing = &target.service.check.timing;
+            let timing = &target.check.timing;
             self.wait(next_check(started, timing, fastrand::f64()), target);
         }
     }
@@ -251,7 +253,7 @@ impl Unable {
         };
         warn!(
             "no check of {} in {} is possible: {detail}; it stays in the state it is in{others}",
-            target.backend, target.service.name
+            target.backend, target.service
         );
         self.told = Some(now);
     }
@@ -296,7 +298,7 @@ mod tests {
         let due: Vec<_> = std::iter::from_fn(|| rounds.due(now)).collect();
         let mut names: Vec<_> = due
             .iter()
-            .map(|target| format!("{}/{}", target.service.name, target.backend))
+            .map(|target| format!("{}/{}", target.service, target.backend))
             .collect();
         names.sort();
         for target in due {
@@ -358,6 +360,18 @@ mod tests {
     }
 
     #[test]
+    fn who_is_checked_as_before_keeps_nothing_of_an_old_configuration() {
+        let now = Instant::now();
+        let mut rounds = Rounds::default();
+        let old = service("web", 80, &[1]);
+        let kept = Arc::downgrade(&old);
+        rounds.configure(&[old], now);
+        rounds.configure(&[service("web", 80, &[1, 2])], now);
+        assert_eq!(kept.strong_count(), 0, "a reload each day would add up");
+        assert_eq!(ask_all(&mut rounds, now).len(), 2);
+    }
+
+    #[test]
     fn who_leaves_during_a_check_is_not_asked_again() {
         let now = Instant::now();
         let web = service("web", 80, &[1]);
@@ -378,8 +392,10 @@ mod tests {
     #[tokio::test]
     async fn a_result_of_who_has_left_is_not_handed_over() {
         let target = |retired| {
+            let web = service("web", 9, &[1]);
             Arc::new(Target {
-                service: service("web", 9, &[1]),
+                service: Arc::clone(&web.name),
+                check: Arc::new(web.check.clone()),
                 backend: [127, 0, 0, 1].into(),
                 retired: AtomicBool::new(retired),
             })
@@ -394,8 +410,10 @@ mod tests {
 
     #[test]
     fn checks_that_are_not_possible_are_told_once_a_minute_and_counted() {
+        let web = service("web", 80, &[1]);
         let target = Target {
-            service: service("web", 80, &[1]),
+            service: Arc::clone(&web.name),
+            check: Arc::new(web.check.clone()),
             backend: [127, 0, 0, 1].into(),
             retired: AtomicBool::new(false),
         };

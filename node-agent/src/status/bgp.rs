@@ -239,33 +239,38 @@ impl Sessions {
 
 #[cfg(test)]
 mod tests {
-    use super::{Sessions, SessionsState};
+    use super::{Peer, Sessions};
+
+    /// A session that is established, or not.
+    fn peer(up: bool) -> Peer {
+        let peer = serde_json::json!({
+            "name": "router", "address": "192.0.2.1:179", "remote_as": 64501,
+            "state": if up { "Established" } else { "Active" },
+            "uptime_seconds": up.then_some(1.0), "established_count": 1, "advertised": {},
+            "pending": 0, "messages_sent": {}, "messages_received": {}, "unsent": [],
+        });
+        serde_json::from_value(peer).expect("a peer")
+    }
 
     #[test]
     fn a_node_is_as_well_connected_as_it_has_sessions() {
-        let words = |established, configured| {
-            let state = match established {
-                0 => SessionsState::Isolated,
-                _ if established < configured => SessionsState::Degraded,
-                _ => SessionsState::Healthy,
-            };
-            let sessions = Sessions {
-                state,
-                established,
-                configured,
-            };
-            sessions.words()
-        };
-        for (established, configured, expected) in [
-            (2, 2, "healthy: 2 of 2 BGP sessions up"),
-            (1, 2, "degraded: 1 of 2 BGP sessions down"),
+        let cases: [(&[bool], _); 5] = [
+            (&[], None),
+            (&[true, true], Some("healthy: 2 of 2 BGP sessions up")),
+            (&[false, true], Some("degraded: 1 of 2 BGP sessions down")),
             (
-                0,
-                1,
-                "isolated: none of 1 BGP sessions is up, no router hears from this node",
+                &[false],
+                Some("isolated: none of 1 BGP sessions is up, no router hears from this node"),
             ),
-        ] {
-            assert_eq!(words(established, configured), expected);
+            (
+                &[false, false],
+                Some("isolated: none of 2 BGP sessions is up, no router hears from this node"),
+            ),
+        ];
+        for (up, expected) in cases {
+            let peers: Vec<_> = up.iter().map(|up| peer(*up)).collect();
+            let words = Sessions::of(&peers).map(|sessions| sessions.words());
+            assert_eq!(words.as_deref(), expected, "{up:?}");
         }
     }
 }

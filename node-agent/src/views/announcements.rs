@@ -30,8 +30,8 @@ pub fn vips(decision: &Decision, standings: &Standings, announced: &Announced) -
             }
             None => "not judged yet".to_owned(),
         };
-        if is_untold(announced, *address) {
-            reason += "; no peer is told of it";
+        if is_untold(announced, instead.unwrap_or(*address)) {
+            reason += UNTOLD;
         }
         status::Vip {
             address: address.to_string(),
@@ -45,17 +45,27 @@ pub fn vips(decision: &Decision, standings: &Standings, announced: &Announced) -
 }
 
 /// How each aggregate stands.
-pub fn aggregates(standings: &Standings) -> Vec<status::Aggregate> {
+pub fn aggregates(standings: &Standings, announced: &Announced) -> Vec<status::Aggregate> {
     let aggregates = standings.aggregates.iter();
     aggregates
-        .map(|aggregate| status::Aggregate {
-            prefix: aggregate.prefix.to_string(),
-            state: label(aggregate.state).to_owned(),
-            alive: aggregate.alive,
-            wanted: aggregate.wanted,
+        .map(|aggregate| {
+            let mut reason = aggregate.reason();
+            if is_untold(announced, aggregate.prefix) {
+                reason += UNTOLD;
+            }
+            status::Aggregate {
+                prefix: aggregate.prefix.to_string(),
+                state: label(aggregate.state).to_owned(),
+                alive: aggregate.alive,
+                wanted: aggregate.wanted,
+                reason,
+            }
         })
         .collect()
 }
+
+/// What is said of what is announced and never sent.
+const UNTOLD: &str = "; no peer is told of it";
 
 /// Whether it is announced, and no peer is told of it: by rules, or since no
 /// session carries its family.
@@ -81,6 +91,12 @@ fn label(state: Option<State>) -> &'static str {
 #[cfg(test)]
 mod tests {
     use std::{net::IpAddr, sync::Arc};
+
+    use vipd_control::{
+        aggregate::Standing,
+        decide::{Decider, Desired},
+        model::{Backend, Service},
+    };
 
     use super::*;
     use crate::config::Config;
@@ -126,5 +142,79 @@ mod tests {
         assert_eq!(untold, ["198.51.100.11", "2001:db8:100::10"]);
         let elsewhere = IpAddr::from([203, 0, 113, 1]).into();
         assert!(!is_untold(&announced, elsewhere), "it is not announced");
+    }
+
+    #[test]
+    fn an_aggregate_that_nobody_is_told_of_is_shown_so_with_what_it_stands_for() {
+        let text = r#"
+            [dataplane]
+            interfaces = ["eth0"]
+
+            [bgp]
+            local_as = 64500
+            router_id = "192.0.2.11"
+
+            [[bgp.peer]]
+            address = "192.0.2.1"
+            as = 64501
+
+            [[bgp.aggregate]]
+            prefix = "198.51.100.0/24"
+            suppress = true
+
+            [[bgp.rule]]
+            aggregate = true
+            announce = false
+
+            [[service]]
+            name = "web"
+            vips = ["198.51.100.10"]
+            protocol = "tcp"
+            port = 80
+            mode = "ipip"
+
+            [[service.backend]]
+            name = "b1"
+            address = "192.0.2.21"
+        "#;
+        let (config, _) = Config::parse(text, "vipd.toml").expect("a good file");
+        let up = |_: &Service, _: &Backend| true;
+        let desired = Decider::new([0; 16]).decide(&config.model, &up, &Desired::default());
+        let bgp = config.bgp.map(Arc::new);
+        let around = bgp.as_ref().expect("a speaker").aggregates[0].prefix;
+        let vips = desired.vips.keys();
+        let standings = Standings {
+            vips: vips
+                .map(|vip| (*vip, Admission::Announced(State::Up)))
+                .collect(),
+            aggregates: vec![Standing {
+                prefix: around,
+                state: Some(State::Up),
+                alive: 1,
+                wanted: 1,
+            }],
+        };
+        let announced = Announced {
+            states: [(around, State::Up)].into(),
+            bgp: bgp.clone(),
+            complete: true,
+        };
+        let decision = Decision {
+            desired: Arc::new(desired),
+            bgp,
+            ..Decision::default()
+        };
+        let vips = super::vips(&decision, &standings, &announced);
+        let vips = vips.into_iter().map(|vip| vip.reason);
+        let aggregates = aggregates(&standings, &announced);
+        let aggregates = aggregates.into_iter().map(|aggregate| aggregate.reason);
+        let reasons: Vec<_> = vips.chain(aggregates).collect();
+        assert_eq!(
+            reasons,
+            [
+                "web: 1 of 1 backends healthy; no peer is told of it",
+                "1 alive inside, 1 wanted; no peer is told of it",
+            ]
+        );
     }
 }

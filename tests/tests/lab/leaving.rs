@@ -123,16 +123,25 @@ fn a_node_in_maintenance_leaves_when_another_has_taken_over_and_no_connection_fa
             balancers: 2,
             backends: 2,
         };
-        let site = obedient(lab, size)?;
+        // What a stop keeps goes with the node all the same.
+        let site = obedient(lab, size, "on_stop = \"keep\"\n")?;
         let router_log = || site.router.log();
         let probes = Probes::start(&site.rack.client, (VIP, 80).into());
         sleep(Duration::from_millis(500));
-        let said = site.agents[0].command("maint", &[])?;
+        let mut maint = site.agents[0].spawn("maint", &[])?;
+        wait_until("the route says that it will go", PATIENCE, || {
+            let routes = site.router.birdc("show route all protocol lb1")?;
+            ensure!(routes.contains("(65535,0)"), "{routes}");
+            Ok(())
+        })?;
+        let ended = maint.wait(PATIENCE)?;
+        ensure!(ended.success(), "{ended}: {}", maint.log());
         sleep(Duration::from_millis(500));
         let report = probes.finish()?;
         ensure!(report.failures().count() == 0, "{:?}", report.by_failure());
-        ensure!(said.contains("the agent has stopped"), "{said}");
         site.wait_for_routes(VIP.into(), &site.rack.balancers[1..])?;
+        let pins = site.rack.balancers[0].host.pins().join("vipd");
+        ensure!(!pins.exists(), "{} is still there", pins.display());
         let log = router_log();
         ensure!(log.contains("vipd leaves for maintenance"), "{log}");
         Ok(())
@@ -140,18 +149,38 @@ fn a_node_in_maintenance_leaves_when_another_has_taken_over_and_no_connection_fa
 }
 
 #[test]
+fn maintenance_outlives_an_agent_that_dies() {
+    in_lab(|lab| {
+        let mut site = obedient(lab, SMALL, "")?;
+        let agent = &mut site.agents[0];
+        for (arguments, obeyed, expected) in [
+            (["--timeout", "0"].as_slice(), false, "maintenance"),
+            (&["--end"], true, "up"),
+        ] {
+            let probes = Probes::start(&site.rack.client, (VIP, 80).into());
+            let done = agent.command("maint", arguments);
+            ensure!(done.is_ok() == obeyed, "{arguments:?}: {done:?}");
+            drop(probes);
+            agent.process().kill()?;
+            agent.start_again()?;
+            wait_until("it is announced again", PATIENCE, || {
+                let state = state(agent)?;
+                ensure!(state == expected, "{arguments:?}: {state}");
+                Ok(())
+            })?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
 fn a_node_that_nobody_can_replace_stays_announced_unless_it_is_forced() {
     in_lab(|lab| {
-        let mut site = obedient(lab, SMALL)?;
+        let mut site = obedient(lab, SMALL, "")?;
         let probes = Probes::start(&site.rack.client, (VIP, 80).into());
         let said = site.agents[0].command("maint", &["--timeout", "4"]);
         let said = format!("{:#}", said.err().context("it has left")?);
         ensure!(said.contains("packets/s still arrive"), "{said}");
-        let state = |agent: &Vipd| -> Result<String> {
-            let status = agent.status()?;
-            let state = status["vips"][0]["state"].as_str();
-            Ok(state.context("no state")?.to_owned())
-        };
         ensure!(state(&site.agents[0])? == "maintenance");
         let route = site
             .router
@@ -183,14 +212,26 @@ fn a_node_that_nobody_can_replace_stays_announced_unless_it_is_forced() {
     });
 }
 
-/// A site whose router prefers whoever is not about to leave.
-fn obedient(lab: &Lab, size: Size) -> Result<Site> {
+/// The state in which the VIP is announced.
+fn state(agent: &Vipd) -> Result<String> {
+    let status = agent.status()?;
+    let state = status["vips"][0]["state"].as_str();
+    Ok(state.context("no state")?.to_owned())
+}
+
+/// A site whose router prefers whoever is not about to leave. The agents have
+/// more lines in `[dataplane]`.
+fn obedient(lab: &Lab, size: Size, dataplane: &str) -> Result<Site> {
     let mut site = Site::without_agents(lab, size, &[VIP.into()])?;
     let sessions = Bird::sessions(&site.rack.balancers, 64500, OBEYS);
     site.router
         .configure(&(Bird::router_config(64501) + &sessions))?;
     let Rack { backends, .. } = &site.rack;
-    let config = AgentConfig::default().service("web", VIP.into(), "ipip", backends);
+    let config = AgentConfig {
+        dataplane: dataplane.to_owned(),
+        ..AgentConfig::default()
+    };
+    let config = config.service("web", VIP.into(), "ipip", backends);
     site.start_agents(&config)?;
     site.wait_for_sessions()?;
     site.wait_for_routes(VIP.into(), &site.rack.balancers)?;

@@ -287,6 +287,15 @@ fn maintenance_is_worse_than_up_and_better_than_down() {
         ],
     );
     check(
+        "back, though the data plane lags",
+        &[(APPLIED, PLAIN), (CHANGED, LEAVING), (CHANGED, PLAIN)],
+        &[
+            ENTERED,
+            "Worsened: the host is in maintenance; web: 1 of 3 backends healthy",
+            "Improved: web: 1 of 3 backends healthy",
+        ],
+    );
+    check(
         "it dies in maintenance",
         &[(APPLIED, LEAVING), (DEAD, LEAVING)],
         &[
@@ -367,8 +376,10 @@ proptest! {
                 // `None` is worse than any state.
                 let (was, is) = (before.get(&a).copied(), after.get(&a).copied());
                 let may = best(vip, &world);
-                // What is down waits for nothing.
-                let ready = vip.acknowledged == Some(vip.decided) || may == Some(State::Down);
+                // What is down waits for nothing, nor does what is announced alive.
+                let ready = vip.acknowledged == Some(vip.decided)
+                    || may == Some(State::Down)
+                    || was >= Some(State::Maintenance);
                 prop_assert!(is <= may, "{} must be worse at once: {:?}", a, &gate);
                 prop_assert!(is >= was.min(may), "{} must stay: {:?}", a, &gate);
                 prop_assert!(is <= was || ready, "{} got better too early: {:?}", a, &gate);
