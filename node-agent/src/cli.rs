@@ -1,31 +1,31 @@
-//! The command line of vipd: arguments, and what each command prints.
+//! The command line of vipd, and what each command prints.
+
+mod arguments;
 
 use std::{
     env,
     io::{self, IsTerminal},
-    net::SocketAddr,
     path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
 
 use anyhow::{Context as _, bail};
-use clap::{Parser, Subcommand, ValueEnum};
-use ipnet::IpNet;
+use clap::Parser as _;
 use serde::Serialize;
 use tracing_subscriber::EnvFilter;
 
+use self::arguments::{Arguments, Command, Decap, ModeArgument, Show, Socket};
 use crate::{
     agent,
     api::Client,
     bfd,
     capture::client as capture,
-    config::{Config, Dataplane, Finding, InterfaceName, LogLevel, XdpMode},
-    dataplane::kernel::Mode,
+    config::{Config, Dataplane, Finding, InterfaceName, LogLevel},
     decap,
     departure::{self, Stayed},
-    drain::{self, Order, Target, Unfinished},
-    explain::{self, Explanation, Question, Transport},
+    drain::{self, Order, Unfinished},
+    explain::{Explanation, Question},
     memory,
     netlink::Netlink,
     plane, preload,
@@ -33,266 +33,6 @@ use crate::{
     status::Status,
     terminal::{self, PrintError},
 };
-
-/// Where the configuration is by default.
-const CONFIG: &str = "/etc/vipd/vipd.toml";
-/// Where the control socket is by default.
-const SOCKET: &str = "/run/vipd/vipd.sock";
-/// Where the socket of the BFD process is by default.
-const BFD_SOCKET: &str = "/run/vipd/bfd.sock";
-/// Where the decapsulator is pinned by default.
-const DECAP_PINS: &str = "/sys/fs/bpf/vipd-decap";
-
-const DRAIN_EXIT_CODES: &str = "\
-Exit codes:
-  0  drained; with --wait: and no flow is left
-  1  refused, or with --wait: it is not drained any more
-  3  with --timeout: there may be flows yet; it stays drained
-  4  with --wait: the agent has not answered for a minute, or until the time-out";
-
-const MAINT_EXIT_CODES: &str = "\
-Exit codes:
-  0  the node is out of service, or with --end: back
-  1  the agent cannot be reached, the maintenance was ended meanwhile, or the
-     agent has left something behind
-  3  packets still arrive; the node stays announced, worse than others
-  4  the agent has not answered for a minute; the node stays in maintenance";
-
-/// Keeps virtual IPs alive.
-#[derive(Parser)]
-#[command(version)]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Subcommand)]
-enum Command {
-    /// Runs the agent in the foreground until SIGTERM or SIGINT.
-    Run {
-        /// The configuration.
-        #[arg(long, default_value = CONFIG)]
-        config: PathBuf,
-    },
-    /// Runs the BFD sessions in the foreground until SIGTERM or SIGINT, beside the
-    /// agent, whose end they outlive.
-    Bfd {
-        /// The configuration.
-        #[arg(long, default_value = CONFIG)]
-        config: PathBuf,
-    },
-    /// Checks configuration files and says everything that is wrong with them.
-    Check {
-        /// The files.
-        #[arg(required = true)]
-        files: Vec<PathBuf>,
-    },
-    /// Shows what the agent does, and why.
-    Status {
-        /// As JSON.
-        #[arg(long)]
-        json: bool,
-        #[command(flatten)]
-        socket: Socket,
-    },
-    /// Shows all of one subject.
-    #[command(subcommand)]
-    Show(Show),
-    /// Tells what the living data plane does with the packets of a flow, and
-    /// why. Changes nothing.
-    Explain {
-        /// The client: ADDRESS:PORT.
-        #[arg(value_parser = explain::socket_address)]
-        source: SocketAddr,
-        /// The virtual address and port: ADDRESS:PORT.
-        #[arg(value_parser = explain::socket_address)]
-        destination: SocketAddr,
-        /// The transport protocol.
-        #[arg(default_value = "tcp")]
-        protocol: Transport,
-        /// A packet that opens a flow, rather than one of a flow that goes on.
-        #[arg(long)]
-        syn: bool,
-        /// The interface it comes by; the first configured one by default.
-        #[arg(long)]
-        iface: Option<String>,
-        /// As JSON.
-        #[arg(long)]
-        json: bool,
-        #[command(flatten)]
-        socket: Socket,
-    },
-    /// Shows packets as they come and leave, each with its verdict, service and
-    /// backend. One capture at a time; costs nothing when none runs.
-    Capture {
-        #[command(flatten)]
-        filter: capture::Filter,
-        /// Write a pcapng file, which Wireshark opens, instead of lines.
-        #[arg(long)]
-        write: Option<PathBuf>,
-        #[command(flatten)]
-        socket: Socket,
-    },
-    /// Has the agent load its configuration anew; a bad one changes nothing.
-    Reload {
-        #[command(flatten)]
-        socket: Socket,
-    },
-    /// Takes a backend out of service without breaking what it serves: new
-    /// flows go to others, old ones stay until they end.
-    #[command(after_help = DRAIN_EXIT_CODES)]
-    Drain {
-        /// The backend.
-        #[arg(value_name = "SERVICE/BACKEND")]
-        target: Target,
-        /// Waits until it has no flow left, and tells how many it has.
-        #[arg(long)]
-        wait: bool,
-        /// Waits no longer than that.
-        #[arg(long, value_name = "SECONDS", requires = "wait")]
-        timeout: Option<u64>,
-        /// Also when the service then has too few backends.
-        #[arg(long)]
-        force: bool,
-        #[command(flatten)]
-        socket: Socket,
-    },
-    /// Gives a drained backend new flows again.
-    Undrain {
-        /// The backend.
-        #[arg(value_name = "SERVICE/BACKEND")]
-        target: Target,
-        #[command(flatten)]
-        socket: Socket,
-    },
-    /// Takes the whole node out of service without losing a packet: routers are
-    /// told to prefer other ways, and once they do the routes are withdrawn and the
-    /// agent stops.
-    #[command(after_help = MAINT_EXIT_CODES)]
-    Maint {
-        /// How long routers may take to go elsewhere.
-        #[arg(long, value_name = "SECONDS", default_value_t = 60)]
-        timeout: u64,
-        /// Withdraws all the same when packets still arrive then.
-        #[arg(long)]
-        force: bool,
-        /// Goes back to how it was, as long as the node has not left.
-        #[arg(long, conflicts_with_all = ["force", "timeout"])]
-        end: bool,
-        #[command(flatten)]
-        socket: Socket,
-    },
-    /// Loads, attaches and pins the XDP program, fills it with every backend
-    /// taken for healthy, and leaves. An agent can take over later.
-    Load {
-        /// The configuration.
-        #[arg(long, default_value = CONFIG)]
-        config: PathBuf,
-        /// Attach here instead of where the configuration says.
-        #[arg(long)]
-        iface: Vec<InterfaceName>,
-        /// Attach in this mode instead of the one in the configuration.
-        #[arg(long)]
-        mode: Option<ModeArgument>,
-    },
-    /// Takes away a data plane that no agent runs.
-    Unload {
-        /// The configuration.
-        #[arg(long, default_value = CONFIG)]
-        config: PathBuf,
-    },
-    /// The decapsulator, on a backend whose kernel has no such tunnel.
-    #[command(subcommand)]
-    Decap(Decap),
-}
-
-#[derive(Subcommand)]
-enum Show {
-    /// The BGP sessions in a table, or everything of one.
-    Bgp {
-        /// The peer, by its name or address.
-        peer: Option<String>,
-        /// As JSON, with everything.
-        #[arg(long)]
-        json: bool,
-        #[command(flatten)]
-        socket: Socket,
-    },
-    /// The BFD sessions, and why they are not up.
-    Bfd {
-        /// As JSON.
-        #[arg(long)]
-        json: bool,
-        /// The socket of the BFD process.
-        #[arg(long, default_value = BFD_SOCKET)]
-        socket: PathBuf,
-    },
-}
-
-#[derive(clap::Args)]
-struct Socket {
-    /// The agent's control socket.
-    #[arg(long, default_value = SOCKET)]
-    socket: PathBuf,
-}
-
-impl Socket {
-    fn client(&self) -> Client {
-        Client::new(&self.socket)
-    }
-}
-
-#[derive(Subcommand)]
-enum Decap {
-    /// Attaches it; it stays until `detach`.
-    Attach {
-        /// The interface packets arrive by.
-        #[arg(long)]
-        iface: String,
-        /// Addresses of the balancers; packets from elsewhere are dropped.
-        #[arg(long, required = true)]
-        from: Vec<IpNet>,
-        /// UDP port that GUE comes to.
-        #[arg(long, default_value_t = vipd_abi::GUE_PORT)]
-        gue_port: u16,
-        /// Where it runs.
-        #[arg(long, default_value = "native")]
-        mode: ModeArgument,
-        /// Where it is pinned.
-        #[arg(long, default_value = DECAP_PINS)]
-        pin_path: PathBuf,
-    },
-    /// Takes it off.
-    Detach {
-        /// The interface; all of them when not given.
-        #[arg(long)]
-        iface: Option<String>,
-        /// Where it is pinned.
-        #[arg(long, default_value = DECAP_PINS)]
-        pin_path: PathBuf,
-    },
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum ModeArgument {
-    Native,
-    Generic,
-}
-
-impl From<ModeArgument> for XdpMode {
-    fn from(mode: ModeArgument) -> Self {
-        match mode {
-            ModeArgument::Native => Self::Native,
-            ModeArgument::Generic => Self::Generic,
-        }
-    }
-}
-
-impl From<ModeArgument> for Mode {
-    fn from(mode: ModeArgument) -> Self {
-        plane::mode(mode.into())
-    }
-}
 
 /// Runs the command of the command line.
 #[must_use]

@@ -6,16 +6,19 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, Output},
     sync::Arc,
+    time::Duration,
 };
 
 use axum::{Json, Router, routing::post};
 use tokio::{
     sync::{mpsc, watch},
     task::spawn_blocking,
+    time::timeout,
 };
 use vipd::{
     api::{self, Client},
     config::Config,
+    departure,
     drain::{Answer, Order},
     engine::{Belief, Decision, Engine, Plan},
     status::Backend,
@@ -53,6 +56,8 @@ struct Node {
     plans: watch::Sender<Plan>,
     plan: Plan,
     socket: PathBuf,
+    /// Orders to the agent's main loop, which there is none of.
+    departures: mpsc::Receiver<departure::Request>,
     /// Nobody observes, but somebody could.
     _ends: (
         mpsc::Sender<vipd_control::check::Observation>,
@@ -91,6 +96,7 @@ impl Node {
         let (observations, observed) = mpsc::channel(1);
         let (plans, plans_out) = watch::channel(plan.clone());
         let (orders, orders_out) = mpsc::channel(1);
+        let (departure, departures) = mpsc::channel(1);
         tokio::spawn(engine.run(observed, plans_out, orders_out));
         let socket = socket(name);
         let listener = api::listen(&socket).expect("a socket");
@@ -100,7 +106,7 @@ impl Node {
             api::Asked {
                 reload: mpsc::channel(1).0,
                 orders,
-                departure: mpsc::channel(1).0,
+                departure,
             },
             None,
         );
@@ -111,6 +117,7 @@ impl Node {
             plans,
             plan,
             socket,
+            departures,
             _ends: (observations, config_in),
         }
     }
@@ -159,6 +166,19 @@ impl Drop for Node {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.socket);
     }
+}
+
+#[tokio::test]
+async fn who_waits_for_no_answer_any_more_has_given_up_the_order() {
+    const PATIENCE: Duration = Duration::from_secs(20);
+    let mut node = Node::start("given-up", "");
+    let order = node.client.depart(departure::Order::Begin);
+    let given_up = timeout(Duration::from_millis(500), order).await;
+    assert!(given_up.is_err(), "{given_up:?}");
+    let order = timeout(PATIENCE, node.departures.recv()).await;
+    let (_, mut answer) = order.expect("in time").expect("an order");
+    let closed = timeout(PATIENCE, answer.closed()).await;
+    assert!(closed.is_ok(), "it would be carried out all the same");
 }
 
 #[tokio::test]

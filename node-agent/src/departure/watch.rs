@@ -124,7 +124,7 @@ impl Watch {
             Err(last) => {
                 let words = self.news(format!("{last}; asking again"));
                 let silent = now.saturating_duration_since(self.heard);
-                let lost = (silent >= SILENCE).then(|| Stayed::Lost {
+                let lost = (silent >= SILENCE).then_some(Stayed::Lost {
                     seconds: silent.as_secs(),
                     last,
                 });
