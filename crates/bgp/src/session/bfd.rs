@@ -67,6 +67,11 @@ impl Session {
     /// A session that stands is ended, and in strict mode one that has our
     /// consent already. Others have nothing to lose, and BFD may be what is
     /// late.
+    ///
+    /// The end is final, whether or not BFD on either side shares its fate with
+    /// the control plane (the C bit): the way fails before a restart has begun,
+    /// so the topology has changed (RFC 5882 sections 4.3.1 and 4.3.2.2), and a
+    /// peer that kept our routes would send into the hole.
     fn bfd_down(&mut self, now: Instant) {
         let strict = self.config.bfd == BfdMode::Strict;
         let is_hit = |connection: &Connection| match connection.stage {
@@ -76,7 +81,7 @@ impl Session {
         };
         if self.connections.iter().flatten().any(is_hit) {
             let words = "BFD says that the way to the peer is gone";
-            self.cease_all(&Notification::new(Code::BFD_DOWN, []), false, now);
+            self.cease_all(&Notification::new(Code::BFD_DOWN, []), true, now);
             self.note_error(words.to_owned(), now);
             self.retreat(Retreat::Active, now, now, words);
         }

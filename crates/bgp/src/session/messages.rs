@@ -181,13 +181,14 @@ impl Session {
         }
     }
 
+    /// For good (RFC 8538 section 5.1): meanwhile we could withdraw nothing.
     pub(super) fn too_many_prefixes(&mut self, family: Family, limit: u32, now: Instant) {
         let pause = self.config.max_prefixes_pause;
         let words = format!(
             "the peer announces more than {limit} prefixes of {family}, which is the limit here: \
              filter there, or raise it here; the next attempt is in {pause:?}"
         );
-        self.cease_all(&Notification::maximum_prefixes(family, limit), false, now);
+        self.cease_all(&Notification::maximum_prefixes(family, limit), true, now);
         self.note_error(words.clone(), now);
         self.retreat(Retreat::Pause(pause), now, now, &words);
     }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use vipd_bgp::wire::{Capability, Code, Message, Open, keepalive};
 use vipd_bgp::{Bfd, BfdMode, Input, PeerConfig, State};
 
+use crate::restart::{helper, restarting};
 use crate::scripted::{Scripted, open_for};
 use crate::world::{A, B, World, ebgp, routes};
 
@@ -80,6 +81,32 @@ fn bfd_that_goes_down_before_the_peer_agrees_counts_in_strict_mode_only() {
         let codes: Vec<Code> = speaker.last_words.iter().map(|n| n.code).collect();
         let said = state == State::Active;
         assert_eq!(codes, vec![Code::BFD_DOWN; usize::from(said)]);
+    }
+}
+
+#[test]
+fn a_peer_of_graceful_restart_keeps_no_routes_when_bfd_goes_down() {
+    let down = "Cease / BFD Down (6/10)";
+    let hard = format!("Cease / Hard Reset (6/9): {down}");
+    for mode in [BfdMode::On, BfdMode::Strict] {
+        for (sentence, open, said) in [
+            ("it would survive a NOTIFICATION", helper(true), &*hard),
+            ("it would not", helper(false), down),
+            ("it has no graceful restart", open_for(&ebgp().0), down),
+        ] {
+            println!("{mode:?}: {sentence}");
+            let mut speaker = Scripted::connected(PeerConfig {
+                bfd: mode,
+                ..restarting()
+            });
+            speaker.input(Input::Bfd(Bfd::Up));
+            speaker.receive(&open.emit());
+            speaker.receive(&keepalive());
+            assert_eq!(speaker.session.state(), State::Established);
+            speaker.input(Input::Bfd(Bfd::Down));
+            let words: Vec<_> = speaker.last_words.iter().map(|n| n.to_string()).collect();
+            assert_eq!(words, [said]);
+        }
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use vipd_bgp::wire::{AsPath, Attributes, Code, Family, MpReach, Origin, Update};
 use vipd_bgp::{PeerConfig, State};
 
+use crate::restart::{helper, restarting};
 use crate::scripted::Scripted;
 use crate::world::ebgp;
 
@@ -159,6 +160,25 @@ fn a_peer_is_let_go_when_it_has_announced_more_than_it_may_and_not_before() {
         &[two(), Both("10.0.0.0/8"), third()],
         v4,
     );
+}
+
+#[test]
+fn a_peer_of_graceful_restart_keeps_no_routes_when_it_is_let_go() {
+    for (notification, code) in [(true, Code::HARD_RESET), (false, Code::MAXIMUM_PREFIXES)] {
+        let config = PeerConfig {
+            max_prefixes: Some(1),
+            ..restarting()
+        };
+        let mut speaker = Scripted::established_with(config, &helper(notification));
+        let bytes = update(&Announce(&["10.0.0.0/8", "10.1.0.0/16"])).emit(speaker.dialect);
+        speaker.receive(&bytes);
+        let [said] = &speaker.last_words[..] else {
+            panic!("{}", speaker.dump());
+        };
+        assert_eq!(said.code, code);
+        let words = "Maximum Number of Prefixes Reached (6/1): the limit for IPv4 unicast is 1";
+        assert!(said.to_string().ends_with(words), "{said}");
+    }
 }
 
 #[test]

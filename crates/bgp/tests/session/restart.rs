@@ -15,7 +15,7 @@ use crate::world::{ebgp, restart, routes};
 const V4: &str = "203.0.113.1/32";
 
 /// With a restart time of two minutes, after a restart.
-fn restarting() -> PeerConfig {
+pub fn restarting() -> PeerConfig {
     PeerConfig {
         graceful_restart: Some(restart(Duration::from_secs(120))),
         next_hop_v6: "2001:db8::a".parse().ok(),
@@ -31,7 +31,7 @@ fn open_with(restart: RestartCapability) -> Open {
 }
 
 /// A peer that only helps, with or without the N bit.
-fn helper(notification: bool) -> Open {
+pub fn helper(notification: bool) -> Open {
     open_with(RestartCapability {
         notification,
         ..RestartCapability::default()
