@@ -144,11 +144,11 @@ impl Session {
             },
             warnings: agreed
                 .iter()
-                .flat_map(|agreed| words::warnings(&self.config, agreed))
+                .flat_map(|agreed| words::warnings(&self.config, agreed, &self.bfd))
                 .collect(),
             agreed,
             counters: self.counters,
-            bfd: (self.config.bfd != BfdMode::Off).then_some(self.bfd),
+            bfd: (self.config.bfd != BfdMode::Off).then(|| self.bfd.clone()),
             heard: self.heard.counts(),
             advertised: Family::ALL
                 .map(|family| (family, self.rib.written_count(family)))
