@@ -190,7 +190,7 @@ impl Session {
         );
         self.cease_all(&Notification::maximum_prefixes(family, limit), true, now);
         self.note_error(words.clone(), now);
-        self.retreat(Retreat::Pause(pause), now, now, &words);
+        self.retreat(Retreat::TooMany { limit }, now, now, &words);
     }
 
     /// Requests for families not agreed on are ignored (RFC 2918 section 4),

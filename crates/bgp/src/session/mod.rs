@@ -57,7 +57,7 @@ mod words;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use ipnet::IpNet;
@@ -127,6 +127,8 @@ enum Dialler {
     Stopped,
     /// Nothing, until the IdleHoldTimer expires.
     Held,
+    /// The same, since the peer has announced more prefixes than this limit.
+    TooMany { limit: u32 },
     /// The peer may connect; we dial when the ConnectRetryTimer expires, which
     /// does not run while there is a connection.
     Waiting,
@@ -138,8 +140,11 @@ enum Dialler {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Retreat {
     Idle,
-    /// Like Idle, for a pause that is given.
-    Pause(Duration),
+    /// Like Idle, for the pause of a peer that has announced more prefixes than
+    /// this limit.
+    TooMany {
+        limit: u32,
+    },
     Active,
 }
 
@@ -222,7 +227,7 @@ impl Session {
             match timer {
                 Timer::IdleHold => self.seek(now, "the pause after the error is over"),
                 Timer::ConnectRetry => match self.dialler {
-                    Dialler::Stopped | Dialler::Held => (),
+                    Dialler::Stopped | Dialler::Held | Dialler::TooMany { .. } => (),
                     Dialler::Waiting => self.seek(now, "time for the next attempt"),
                     Dialler::Dialling { .. } => {
                         self.close(Direction::Outgoing, Bytes::new());
@@ -347,7 +352,7 @@ impl Session {
     /// Brings the session's state in line with its connections and dialler.
     fn settle(&mut self, why: &str) {
         let without = match self.dialler {
-            Dialler::Stopped | Dialler::Held => State::Idle,
+            Dialler::Stopped | Dialler::Held | Dialler::TooMany { .. } => State::Idle,
             Dialler::Waiting => State::Active,
             Dialler::Dialling { .. } => State::Connect,
         };

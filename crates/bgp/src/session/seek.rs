@@ -77,12 +77,16 @@ impl Session {
             let pause = self.jitter.shorten(self.backoff.fail());
             let deadline = now.max(since + pause);
             self.dialler = match retreat {
-                Retreat::Idle | Retreat::Pause(_) => Dialler::Held,
+                Retreat::Idle => Dialler::Held,
+                Retreat::TooMany { limit } => Dialler::TooMany { limit },
                 Retreat::Active => Dialler::Waiting,
             };
             match retreat {
                 Retreat::Idle => self.timers.set(Timer::IdleHold, deadline),
-                Retreat::Pause(pause) => self.timers.set(Timer::IdleHold, since + pause),
+                Retreat::TooMany { .. } => {
+                    let deadline = since + self.config.max_prefixes_pause;
+                    self.timers.set(Timer::IdleHold, deadline);
+                }
                 Retreat::Active if self.config.passive => (),
                 Retreat::Active => self.timers.set(Timer::ConnectRetry, deadline),
             }

@@ -128,7 +128,7 @@ impl Session {
             established_count: self.established_count,
             last_error: self.last_error.clone(),
             retry_at: match self.dialler {
-                Dialler::Held => self.timers.deadline(Timer::IdleHold),
+                Dialler::Held | Dialler::TooMany { .. } => self.timers.deadline(Timer::IdleHold),
                 Dialler::Waiting => self.timers.deadline(Timer::ConnectRetry),
                 Dialler::Stopped | Dialler::Dialling { .. } => None,
             },
