@@ -84,7 +84,11 @@ impl Journal {
             }
             Event::EndOfRib(family) => debug!(peer, ?family, "the peer has all routes"),
             Event::RefreshRequested(family) => {
-                info!(peer, ?family, "the peer asks for all routes again");
+                let words = format!("the peer asks for all routes of {family} again");
+                match self.repeats.note(&words, now) {
+                    None => debug!(peer, "{words}"),
+                    Some(_) => info!(peer, "{words}"),
+                }
             }
             Event::UpdateFaults(faults) => {
                 for fault in faults {

@@ -150,7 +150,8 @@ pub enum Event {
     },
     /// The peer has been sent all our routes of a family (End-of-RIB).
     EndOfRib(Family),
-    /// The peer wants all routes of a family again, and gets them.
+    /// The peer wants all routes of a family again, and gets them. Not told of
+    /// requests that come before those before them are answered.
     RefreshRequested(Family),
     /// An UPDATE was malformed in a way the session survives (RFC 7606).
     UpdateFaults(Vec<Fault>),

@@ -200,8 +200,9 @@ impl Session {
         let family = refresh
             .family()
             .filter(|family| agreed.families.contains(family));
-        if let (Some(family), RouteRefresh::REQUEST) = (family, refresh.subtype) {
-            self.rib.refresh(family);
+        if let (Some(family), RouteRefresh::REQUEST) = (family, refresh.subtype)
+            && self.rib.refresh(family)
+        {
             self.events.push_back(Event::RefreshRequested(family));
         }
     }
