@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::connection::Stage;
 use super::messages::outlet;
 use super::timer::Timer;
-use super::{ConfigError, Dialler, Direction, PeerConfig, Session};
+use super::{ConfigError, Dialler, PeerConfig, Session};
 use crate::wire::{Code, Notification};
 
 /// What a new configuration came to.
@@ -66,16 +66,7 @@ impl Session {
     /// dial goes on: it has not said anything yet.
     fn start_anew(&mut self, now: Instant) {
         let cease = Notification::new(Code::CONFIGURATION_CHANGE, []);
-        for direction in Direction::ALL {
-            let restart = self.connections[direction as usize]
-                .as_ref()
-                .and_then(|connection| connection.stage.agreed()?.restart.as_ref());
-            if restart.is_some_and(|restart| !restart.notification) {
-                self.close_silently(direction, now);
-            } else {
-                self.close_with(direction, cease.clone(), now);
-            }
-        }
+        self.cease_all(&cease, false, now);
         self.backoff.reset();
         self.timers.stop(Timer::IdleHold);
         let why = "the configuration has changed";

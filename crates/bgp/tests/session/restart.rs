@@ -326,13 +326,13 @@ fn a_stop_says_what_the_peer_may_keep() {
     ];
     for (sentence, reason, code, words, is_final) in all {
         let wrapped = hard(words);
-        let with_n = if is_final {
-            (Code::HARD_RESET, &*wrapped)
+        let (with_n, without) = if is_final {
+            ((Code::HARD_RESET, &*wrapped), Some((code, words)))
         } else {
-            (code, words)
+            ((code, words), None)
         };
         check(sentence, &keeps, reason, Some(with_n));
-        check(sentence, &drops, reason, Some((code, words)));
+        check(sentence, &drops, reason, without);
         check(sentence, &plain, reason, Some((code, words)));
     }
 }
