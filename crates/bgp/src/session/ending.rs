@@ -47,6 +47,9 @@ impl Session {
                 }
             }
         }
+        if is_final {
+            self.kept_until = None;
+        }
     }
 
     /// Closes a connection without a word, if it is there.
@@ -106,7 +109,10 @@ impl Session {
         self.timers.stop(Timer::Hold(direction));
         self.timers.stop(Timer::Keepalive(direction));
         self.timers.stop(Timer::SendHold(direction));
-        if let Some(Stage::Established(_)) = connection.map(|connection| connection.stage) {
+        if let Some(Stage::Established(agreed)) = connection.map(|connection| connection.stage) {
+            let ours = self.config.graceful_restart.as_ref();
+            let restart = ours.filter(|_| agreed.restart.is_some());
+            self.kept_until = restart.map(|restart| now + restart.restart_time);
             self.rib.close();
             self.peer_ended.clear();
             self.heard.clear();

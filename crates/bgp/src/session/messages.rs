@@ -142,6 +142,7 @@ impl Session {
             .open(outlet(&self.config, &agreed, connection.local));
         self.established_at = Some(now);
         self.established_count += 1;
+        self.kept_until = None;
         self.restart_hold(direction, &agreed, now);
         self.restart_send_hold(direction, &agreed, now);
         self.settle("both sides agree");

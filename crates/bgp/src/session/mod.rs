@@ -109,6 +109,8 @@ pub struct Session {
     counters: Counters,
     established_at: Option<Instant>,
     established_count: u64,
+    /// See [`Status::kept_until`].
+    kept_until: Option<Instant>,
     last_error: Option<LastError>,
     /// The End-of-RIB of all families has been sent once: if this process
     /// follows a restart, that is over.
@@ -169,6 +171,7 @@ impl Session {
             counters: Counters::default(),
             established_at: None,
             established_count: 0,
+            kept_until: None,
             last_error: None,
             restarted: false,
             peer_ended: BTreeSet::new(),

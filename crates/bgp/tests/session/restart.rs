@@ -367,3 +367,36 @@ fn a_hard_reset_of_the_peer_is_told_with_its_reason() {
         "{words}"
     );
 }
+
+#[test]
+fn the_status_says_how_long_a_peer_may_keep_the_routes_of_a_session_that_has_ended() {
+    let check = |sentence: &str, open: &Open, end: fn(&mut Scripted), wanted: Option<u64>| {
+        println!("{sentence}");
+        let mut speaker = Scripted::established_with(restarting(), open);
+        assert_eq!(speaker.session.status().kept_until, None, "it stands");
+        end(&mut speaker);
+        let until = wanted.map(|seconds| speaker.now + Duration::from_secs(seconds));
+        assert_eq!(speaker.session.status().kept_until, until);
+        if wanted.is_some() {
+            speaker.advance(Duration::from_secs(1));
+            speaker.connect();
+            assert_eq!(speaker.session.status().kept_until, until, "not back yet");
+            speaker.receive(&open.emit());
+            speaker.receive(&keepalive());
+            assert_eq!(speaker.session.status().kept_until, None, "it is back");
+        }
+    };
+    let broken: fn(&mut Scripted) = |speaker| {
+        let (direction, reason) = (Direction::Outgoing, "reset by the peer".to_owned());
+        speaker.input(Input::TcpClosed { direction, reason });
+    };
+    let stop: fn(&mut Scripted) = |speaker| {
+        let (reason, text) = (StopReason::AdminShutdown, None);
+        speaker.input(Input::Stop { reason, text });
+    };
+    let plain = open_for(&ebgp().0);
+    check("its connection breaks", &helper(true), broken, Some(120));
+    check("without NOTIFICATIONs", &helper(false), broken, Some(120));
+    check("without graceful restart", &plain, broken, None);
+    check("an end for good", &helper(true), stop, None);
+}
