@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use vipd_bgp::wire::{
-    Capability, Dialect, Family, HEADER_LEN, Message, Open, WireError, keepalive,
+    Capability, Code, Dialect, Family, HEADER_LEN, Message, Open, RestartCapability, WireError,
+    keepalive,
 };
 use vipd_bgp::{
-    Action, Direction, Event, GracefulRestart, Input, PeerConfig, Route, Routes, Session, State,
+    Action, Bfd, BfdMode, Direction, Event, GracefulRestart, Input, PeerConfig, Route, Routes,
+    Session, State,
 };
 
 /// Reads a stream of messages. The first byte is the dialect, the second how
@@ -89,11 +91,21 @@ pub fn session(bytes: &[u8]) {
         restarting: false,
         forwarding: [Family::Ipv4Unicast].into(),
     });
+    if flag(7) {
+        config.bfd = BfdMode::Strict;
+    }
     let mut capabilities = vec![
         Capability::family(Family::Ipv4Unicast),
         Capability::family(Family::Ipv6Unicast),
         Capability::RouteRefresh,
     ];
+    if flag(2) {
+        let notification = true;
+        capabilities.push(Capability::GracefulRestart(RestartCapability {
+            notification,
+            ..RestartCapability::default()
+        }));
+    }
     if flag(3) {
         capabilities.push(Capability::FourOctetAs(config.peer_as));
     }
@@ -114,6 +126,10 @@ pub fn session(bytes: &[u8]) {
     assert_eq!(peering.session.state(), State::OpenConfirm);
     if flag(5) {
         peering.receive(&keepalive());
+        if flag(7) {
+            assert_eq!(peering.session.state(), State::OpenConfirm);
+            peering.hear(Bfd::Up);
+        }
         assert_eq!(peering.session.state(), State::Established);
     }
     let said = if flag(6) {
@@ -123,6 +139,12 @@ pub fn session(bytes: &[u8]) {
     };
     for piece in said.chunks(usize::from(cut) + 1) {
         peering.receive(piece);
+    }
+    if flag(7) {
+        peering.hear(Bfd::Up);
+        peering.hear(Bfd::Down("it is not heard".into()));
+        let state = peering.session.state();
+        assert!(state < State::OpenConfirm, "{state} without BFD");
     }
     for _ in 0..20 {
         peering.pass();
@@ -186,6 +208,11 @@ impl Peering {
         self.settle();
     }
 
+    fn hear(&mut self, bfd: Bfd) {
+        self.session.handle(Input::Bfd(bfd), self.now);
+        self.settle();
+    }
+
     /// Lets time pass until something is due.
     fn pass(&mut self) {
         if let Some(due) = self.session.poll_timeout() {
@@ -206,8 +233,7 @@ impl Peering {
                 Action::Connect => self.dialling = true,
                 Action::Close { last_words, .. } => {
                     (self.connected, self.dialling) = (false, false);
-                    let words = sent(&last_words);
-                    assert!(words.is_none_or(|w| matches!(w, Message::Notification(_))));
+                    self.check_last_words(sent(&last_words));
                 }
             }
         }
@@ -218,6 +244,20 @@ impl Peering {
             }
         }
         self.check();
+    }
+
+    /// A peer that survives NOTIFICATIONs, which all do here that have graceful
+    /// restart, must keep no routes when BFD is down or it has announced too many of its own.
+    fn check_last_words(&self, words: Option<Message>) {
+        let code = match words {
+            None => return,
+            Some(Message::Notification(notification)) => notification.code,
+            Some(other) => panic!("last words that are no NOTIFICATION: {other:?}"),
+        };
+        let survives = self.session.config().graceful_restart.is_some();
+        let ends_routes = matches!(code, Code::BFD_DOWN | Code::MAXIMUM_PREFIXES);
+        let stood = self.state == State::Established;
+        assert!(!(survives && stood && ends_routes), "a bare {code}");
     }
 
     fn check(&self) {

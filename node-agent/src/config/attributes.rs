@@ -123,6 +123,9 @@ impl Draft {
             next_hop_ipv6,
         } = &rule.changes;
         let named = rule.names(case.state);
+        // What maintenance means by itself is for the rules that name it to say,
+        // wherever they stand among the others.
+        let is_said = |by_one: bool| case.state == State::Maintenance && by_one && !named;
         let Self {
             attributes: now, ..
         } = self;
@@ -138,16 +141,20 @@ impl Draft {
         if let Some(add) = med_add {
             now.med = Some(now.med.unwrap_or(0).saturating_add(*add));
         }
-        if let (Some(now), Some(preference)) = (&mut now.local_preference, local_preference) {
-            *now = *preference;
-            self.named.local_preference |= named;
-        } else if let Some(prepend) = prepend {
-            now.prepend = *prepend;
+        match (&mut now.local_preference, local_preference, prepend) {
+            (Some(now), Some(preference), _) if !is_said(self.named.local_preference) => {
+                *now = *preference;
+                self.named.local_preference |= named;
+            }
+            (None, _, Some(prepend)) => now.prepend = *prepend,
+            (Some(_), ..) | (None, _, None) => (),
         }
         if let Some(path) = as_path {
             now.as_path.clone_from(path);
         }
-        if let Some(set) = communities_set {
+        if let Some(set) = communities_set
+            && !is_said(self.named.communities)
+        {
             now.communities.clone_from(set);
             self.named.communities |= named;
         }

@@ -49,8 +49,11 @@ impl Watch {
             let (bfd, keep) = client::start(self.socket.clone());
             let (mut heard, states) = (bfd.states(), self.states.clone());
             let tell = async move {
-                while heard.changed().await.is_ok() {
+                loop {
                     states.send_replace(heard.borrow_and_update().clone());
+                    if heard.changed().await.is_err() {
+                        return;
+                    }
                 }
             };
             self.connection = Some(Connection {
@@ -94,29 +97,44 @@ impl Drop for Watch {
 /// What a session has heard of its peer.
 #[derive(Debug, Default)]
 pub struct Ear {
-    downs: Option<u64>,
+    /// How often BFD had come up and gone down when it was last known of.
+    before: Option<Counts>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Counts {
+    ups: u64,
+    downs: u64,
 }
 
 impl Ear {
-    /// What the session is to be told, in this order. Of a process that is not
-    /// reached nothing is: it says neither that the peer is there nor that it is
-    /// gone.
+    /// What the session is to be told, in this order. When the process is not
+    /// reached, or has another session with the peer than before, what was heard
+    /// before says neither that the peer is there nor that it is gone.
     pub fn hear(&mut self, states: &States, peer: IpAddr) -> Vec<Said> {
         let said = match states.of(peer) {
-            PeerState::Unknown(_) => return Vec::new(),
+            PeerState::Unknown(why) => Said::Unknown(why.into()),
             PeerState::AdminDown => Said::AdminDown,
-            PeerState::Down(_) => Said::Down,
+            PeerState::Down(why) => Said::Down(why.into()),
             PeerState::Up => Said::Up,
         };
-        let downs = states.downs(peer);
-        let before = self.downs.replace(downs);
-        // It was down between two looks.
-        let missed = said == Said::Up && before.is_some_and(|before| before < downs);
-        missed
-            .then_some(Said::Down)
-            .into_iter()
-            .chain([said])
-            .collect()
+        let session = states.sessions.get(&peer);
+        let session = session.filter(|_| !matches!(said, Said::Unknown(_)));
+        let now = session.map(|session| Counts {
+            ups: session.ups,
+            downs: session.downs,
+        });
+        let before = std::mem::replace(&mut self.before, now);
+        let missed = before.zip(now).and_then(|(before, now)| {
+            if now.ups < before.ups || now.downs < before.downs {
+                return Some(Said::Unknown("it is another BFD session".into()));
+            }
+            // It was down between two looks.
+            let why = session.and_then(|session| session.last_down.clone());
+            (said == Said::Up && now.downs > before.downs)
+                .then(|| Said::Down(why.unwrap_or_default().into()))
+        });
+        missed.into_iter().chain([said]).collect()
     }
 }
 
@@ -125,39 +143,63 @@ mod tests {
     use super::*;
     use crate::bfd::{client::tests::session, protocol::State};
 
+    /// A session with 192.0.2.`last` that has come up and gone down so often.
+    fn of(last: u8, state: State, [ups, downs]: [u64; 2]) -> States {
+        let mut session = session(last, state, "the cable is cut");
+        (session.ups, session.downs) = (ups, downs);
+        session.last_down = Some("the cable was cut".to_owned());
+        States {
+            unreachable: None,
+            sessions: [(session.remote, session)].into(),
+        }
+    }
+
     #[test]
     fn a_session_is_told_what_bfd_says_of_its_peer_and_of_no_other() {
-        let of = |last: u8, state, downs| {
-            let mut session = session(last, state, "");
-            session.downs = downs;
-            States {
-                unreachable: None,
-                sessions: [(session.remote, session)].into(),
-            }
-        };
         let unreachable = States {
             unreachable: Some("no such file".to_owned()),
-            ..of(1, State::Up, 0)
+            ..of(1, State::Up, [0, 0])
         };
+        let unknown = |why: &str| Said::Unknown(why.into());
+        let nobody = || unknown("no such file");
+        let (down, missed) = (
+            || Said::Down("the cable is cut".into()),
+            Said::Down("the cable was cut".into()),
+        );
         let mut ear = Ear::default();
         for (sentence, states, said) in [
-            ("nobody is reached", unreachable.clone(), &[][..]),
-            ("another peer is up", of(2, State::Up, 0), &[]),
-            ("it is not up yet", of(1, State::Down, 0), &[Said::Down]),
-            ("it comes up", of(1, State::Up, 0), &[Said::Up]),
-            ("it is still up", of(1, State::Up, 0), &[Said::Up]),
-            ("nobody is reached again", unreachable, &[]),
+            ("nobody is reached", unreachable.clone(), vec![nobody()]),
+            (
+                "another peer is up",
+                of(2, State::Up, [1, 0]),
+                vec![unknown("it has no BFD session")],
+            ),
+            ("it is not up yet", of(1, State::Down, [0, 0]), vec![down()]),
+            ("it comes up", of(1, State::Up, [1, 0]), vec![Said::Up]),
+            ("it is still up", of(1, State::Up, [1, 0]), vec![Said::Up]),
             (
                 "it was down between two looks",
-                of(1, State::Up, 1),
-                &[Said::Down, Said::Up],
+                of(1, State::Up, [2, 1]),
+                vec![missed.clone(), Said::Up],
             ),
-            ("it goes down", of(1, State::Down, 2), &[Said::Down]),
-            ("it is back", of(1, State::Up, 2), &[Said::Up]),
+            ("nobody is reached again", unreachable, vec![nobody()]),
+            (
+                "what it was meanwhile is not known",
+                of(1, State::Up, [3, 2]),
+                vec![Said::Up],
+            ),
+            ("it goes down", of(1, State::Down, [3, 3]), vec![down()]),
+            ("it is back", of(1, State::Up, [4, 3]), vec![Said::Up]),
             (
                 "somebody holds it down",
-                of(1, State::AdminDown, 2),
-                &[Said::AdminDown],
+                of(1, State::AdminDown, [4, 4]),
+                vec![Said::AdminDown],
+            ),
+            ("it is back", of(1, State::Up, [5, 4]), vec![Said::Up]),
+            (
+                "it is another session",
+                of(1, State::Down, [0, 0]),
+                vec![unknown("it is another BFD session"), down()],
             ),
         ] {
             assert_eq!(ear.hear(&states, [192, 0, 2, 1].into()), said, "{sentence}");

@@ -8,10 +8,14 @@ use std::{
 };
 
 use tracing::{debug, info, warn};
-use vipd_bgp::{Event, LastError, State, Status, wire::Code};
+use vipd_bgp::{Bfd, Event, LastError, State, Status, wire::Code};
 
 /// Trouble that goes on is told again after this time.
 const AGAIN: Duration = Duration::from_secs(5 * 60);
+
+/// BFD that is not up is told of when the session has stood for so long without:
+/// it may come up a little later than BGP.
+const BFD_LATE: Duration = Duration::from_secs(10);
 
 /// Kinds of trouble that are remembered at once.
 const KINDS: usize = 8;
@@ -26,12 +30,20 @@ pub struct Journal {
     lost: String,
     /// When the session was established of which the dangers were told.
     warned: Option<Instant>,
+    /// The session stands without the BFD that it should have.
+    unwatched: Option<Unwatched>,
     /// When the session came into its present state.
     pub since: Instant,
     /// The last NOTIFICATION of the peer's.
     pub received: Option<LastError>,
     /// The last NOTIFICATION of ours.
     pub sent: Option<LastError>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Unwatched {
+    since: Instant,
+    told: bool,
 }
 
 impl Journal {
@@ -44,6 +56,7 @@ impl Journal {
             error_told: None,
             lost: String::new(),
             warned: None,
+            unwatched: None,
             since: now,
             received: None,
             sent: None,
@@ -71,7 +84,11 @@ impl Journal {
             }
             Event::EndOfRib(family) => debug!(peer, ?family, "the peer has all routes"),
             Event::RefreshRequested(family) => {
-                info!(peer, ?family, "the peer asks for all routes again");
+                let words = format!("the peer asks for all routes of {family} again");
+                match self.repeats.note(&words, now) {
+                    None => debug!(peer, "{words}"),
+                    Some(_) => info!(peer, "{words}"),
+                }
             }
             Event::UpdateFaults(faults) => {
                 for fault in faults {
@@ -84,7 +101,7 @@ impl Journal {
     /// Tells what has gone wrong last and what is dangerous about the session,
     /// unless that was told.
     pub fn status(&mut self, status: &Status, now: Instant) {
-        if std::mem::replace(&mut self.warned, status.established_at) != status.established_at {
+        if self.in_danger(status, now) {
             for warning in &status.warnings {
                 self.warn(warning, now);
             }
@@ -96,6 +113,35 @@ impl Journal {
             return;
         }
         self.warn(&format!("no BGP session: {}", error.words), now);
+    }
+
+    /// When there may be something to tell of a status that stays as it is.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        let unwatched = self.unwatched.filter(|unwatched| !unwatched.told)?;
+        Some(unwatched.since + BFD_LATE)
+    }
+
+    /// Whether the dangers of the session are to be told now: once, when it has
+    /// been established, and when it has lost BFD; either way not before BFD is up
+    /// or late.
+    fn in_danger(&mut self, status: &Status, now: Instant) -> bool {
+        let Some(established) = status.established_at else {
+            self.unwatched = None;
+            return false;
+        };
+        let mut late = false;
+        if status.bfd.as_ref().is_none_or(|bfd| *bfd == Bfd::Up) {
+            self.unwatched = None;
+        } else {
+            let (since, told) = (now, false);
+            let unwatched = self.unwatched.get_or_insert(Unwatched { since, told });
+            if now.duration_since(unwatched.since) < BFD_LATE {
+                return false;
+            }
+            late = !std::mem::replace(&mut unwatched.told, true);
+        }
+        self.warned.replace(established) != Some(established) || late
     }
 
     fn state_changed(&mut self, from: State, to: State, why: &str, now: Instant) {
@@ -159,6 +205,8 @@ impl Repeats {
 
 #[cfg(test)]
 mod tests {
+    use vipd_bgp::{PeerConfig, Session};
+
     use super::*;
 
     #[test]
@@ -183,6 +231,53 @@ mod tests {
             (600, "reset", 299),
         ];
         assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn dangers_are_told_once_and_those_without_bfd_only_when_it_is_late() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let id = [192, 0, 2, 1].into();
+        let session = Session::new(PeerConfig::new(64496, 64497, id), 1);
+        let session = session.expect("a good configuration");
+        let status = |established: Option<u64>, bfd: &Option<Bfd>| Status {
+            established_at: established.map(at),
+            bfd: bfd.clone(),
+            warnings: vec!["danger".to_owned()],
+            ..session.status()
+        };
+        let (up, down) = (Some(Bfd::Up), Some(Bfd::Down("no reason".into())));
+        let unknown = Some(Bfd::default());
+        let looks = [
+            (0, None, &down, false, None),
+            (100, None, &down, false, None),
+            // Told when it stands; without BFD when that is late.
+            (100, Some(100), &down, false, Some(110)),
+            (109, Some(100), &down, false, Some(110)),
+            (110, Some(100), &down, true, None),
+            (500, Some(100), &down, false, None),
+            (501, Some(100), &up, false, None),
+            // BFD is lost, and in time here again.
+            (600, Some(100), &unknown, false, Some(610)),
+            (609, Some(100), &up, false, None),
+            // It is lost for longer.
+            (700, Some(100), &unknown, false, Some(710)),
+            (710, Some(100), &down, true, None),
+            // The next session, in which it is up at last.
+            (800, None, &down, false, None),
+            (801, Some(801), &down, false, Some(811)),
+            (805, Some(801), &up, true, None),
+            (900, Some(801), &up, false, None),
+            // The next one, without BFD at all.
+            (1000, Some(1000), &None, true, None),
+            (1100, Some(1000), &None, false, None),
+        ];
+        let mut journal = Journal::new("router", start);
+        for (now, established, bfd, told, due) in looks {
+            let status = status(established, bfd);
+            assert_eq!(journal.in_danger(&status, at(now)), told, "at {now}");
+            assert_eq!(journal.due(), due.map(at), "at {now}");
+        }
     }
 
     #[test]

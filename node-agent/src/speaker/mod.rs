@@ -153,12 +153,14 @@ impl Speaker {
         self.announced.clone()
     }
 
-    /// Whether any peer can hear us now.
+    /// Whether any peer can hear us now, or has lost its session but may keep our
+    /// routes and send to us (graceful restart).
     #[must_use]
     pub fn has_sessions(&self) -> bool {
+        let now = Instant::now();
         self.running
             .values()
-            .any(|running| running.status.borrow().session.established_at.is_some())
+            .any(|running| running.status.borrow().may_have_routes(now))
     }
 
     /// The states of the sessions.

@@ -102,7 +102,8 @@ pub async fn run(session: Session, mut inputs: Inputs) {
     loop {
         driver.flush();
         driver.publish(&inputs.status);
-        let deadline = driver.session.poll_timeout();
+        let deadlines = [driver.session.poll_timeout(), driver.journal.due()];
+        let deadline = deadlines.into_iter().flatten().min();
         let [outgoing, incoming] = &driver.connections;
         let command = tokio::select! {
             biased;

@@ -169,3 +169,26 @@ async fn a_session_that_fails_is_named_and_can_be_started_again() {
     speaker.configure(Some(&bgp)).await;
     assert!(!failed(&peers));
 }
+
+#[test]
+fn a_peer_may_have_routes_while_it_stands_and_where_it_keeps_them_a_little_longer() {
+    let start = Instant::now();
+    let at = |seconds| Some(start + Duration::from_secs(seconds));
+    let bgp = bgp();
+    let restart = Restart {
+        restarting: false,
+        forwarding: false,
+    };
+    let session = Session::new(session_config(&bgp, &bgp.peers[0], restart), 1).unwrap();
+    for (sentence, established, kept, wanted) in [
+        ("it has never stood", None, None, false),
+        ("it stands", at(0), None, true),
+        ("it has been lost", None, at(101), true),
+        ("it has been lost for too long", None, at(100), false),
+    ] {
+        let mut status = PeerStatus::new(&bgp.peers[0], &session, start);
+        (status.session.established_at, status.session.kept_until) = (established, kept);
+        let now = start + Duration::from_secs(100);
+        assert_eq!(status.may_have_routes(now), wanted, "{sentence}");
+    }
+}

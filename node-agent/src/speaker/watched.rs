@@ -56,6 +56,13 @@ impl PeerStatus {
         }
     }
 
+    /// Whether the peer knows our routes, as far as we can tell.
+    #[must_use]
+    pub fn may_have_routes(&self, now: Instant) -> bool {
+        let kept = self.session.kept_until;
+        self.session.established_at.is_some() || kept.is_some_and(|until| now < until)
+    }
+
     /// What segments that the kernel drops tell of a session that does not
     /// stand; looked up now.
     #[must_use]

@@ -235,9 +235,85 @@ fn only_a_rule_that_names_a_state_stands_against_what_it_means() {
          communities_set = [\"64500:1\"]",
         &[("int", WEB, Maintenance, "pref 50, 64500:1")],
     );
+    let named = "[[bgp.rule]]\nstates = [\"maintenance\"]\nlocal_preference = 50\n\
+         communities_set = [\"64500:1\"]\n";
+    let others = "[[bgp.rule]]\nlocal_preference = 300\ncommunities_set = [\"64500:2\"]\n\
+         communities = [\"64500:3\"]\n";
+    check(
+        "and is not undone by a later rule that does not name it",
+        &format!("{named}{others}"),
+        &[
+            ("int", WEB, Up, "pref 300, 64500:2, 64500:3"),
+            ("int", WEB, Maintenance, "pref 50, 64500:1, 64500:3"),
+            ("ext", WEB, Maintenance, "64500:1, 64500:3"),
+        ],
+    );
+    check(
+        "nor by an earlier one",
+        &format!("{others}{named}"),
+        &[("int", WEB, Maintenance, "pref 50, 64500:1")],
+    );
+    check(
+        "a later rule that names it wins",
+        &format!("{named}{others}{}", named.replace("= 50", "= 60")),
+        &[("int", WEB, Maintenance, "pref 60, 64500:1")],
+    );
+    check(
+        "each is named by itself",
+        "[[bgp.rule]]\nstates = [\"maintenance\"]\nlocal_preference = 50\n\
+         [[bgp.rule]]\ncommunities_set = [\"64500:2\"]",
+        &[(
+            "int",
+            WEB,
+            Maintenance,
+            "pref 50, 64500:2, graceful-shutdown",
+        )],
+    );
     check(
         "nothing at all is announced in maintenance",
         "[[bgp.rule]]\nstates = [\"maintenance\"]\nannounce = false",
         &[("ext", WEB, Up, ""), ("ext", WEB, Maintenance, "nothing")],
     );
+}
+
+/// The first block of TOML in `docs/bgp.md`, in a configuration that it fits.
+fn documented() -> String {
+    let text = include_str!("../../../docs/bgp.md");
+    let (_, rules) = text.split_once("```toml\n").expect("a block of TOML");
+    let (rules, _) = rules.split_once("```").expect("its end");
+    let rules = format!("{BEFORE}{rules}\n[[service]]\nname = \"one\"");
+    edited(&[
+        ("[[service]]\nname = \"web\"", &rules),
+        ("name = \"dns\"", "name = \"two\""),
+        ("name = \"ext\"", "name = \"provider\""),
+    ])
+}
+
+#[test]
+fn the_documented_rules_do_what_is_said_of_them() {
+    let (config, findings) = accept(&documented());
+    assert!(findings.is_empty(), "{findings:?}");
+    let bgp = config.bgp.expect("there is BGP");
+    let told = |peer: &str, prefix: &str, state| {
+        let peer = bgp.peer(peer).expect("there is such a peer");
+        let prefix: IpNet = prefix.parse().expect("a prefix");
+        peer.attributes(&peer.case(Vip::from(prefix), state))
+    };
+    for state in [Up, Maintenance, Down] {
+        for prefix in [WEB, DNS, DNS6] {
+            assert_eq!(
+                told("provider", prefix, state),
+                None,
+                "{prefix} in {state:?}"
+            );
+        }
+        let aggregate = told("provider", AGGREGATE, state).expect("the provider takes it");
+        let words = words(&aggregate);
+        for community in ["64501:120", "rt:64500:100"] {
+            assert!(words.contains(community), "{state:?}: {words}");
+        }
+    }
+    let med = |prefix, state| told("int", prefix, state).expect("it is announced").med;
+    assert_eq!((med(WEB, Up), med(WEB, Down)), (Some(100), Some(1000)));
+    assert_eq!((med(DNS, Up), med(DNS, Down)), (Some(101), Some(1001)));
 }

@@ -390,6 +390,54 @@ fn a_router_that_falls_silent_is_given_up_by_bfd_and_taken_back() {
     });
 }
 
+/// BIRD's BGP does not ask its BFD here, so that it is left to us.
+#[test]
+fn bfd_that_dies_and_begins_anew_ends_no_bgp_session_and_its_absence_is_told() {
+    in_lab(|lab| {
+        let rack = Rack::build(lab, SMALL)?;
+        let balancer = &rack.balancers[0];
+        let sessions = Bird::sessions(&rack.balancers, 64500, "");
+        let head = format!(
+            "protocol bfd {{ interface \"*\" {{ {BIRD_TIMING} }}; \
+             neighbor {} dev \"rack0\" local {ROUTER_IPV4}; }}\n",
+            balancer.ipv4
+        );
+        let router = Bird::router_config(64501) + &head + &sessions;
+        let bird = Bird::start(&rack.router, &router)?;
+        let text = agent_config(&rack).text(balancer);
+        let mut bfd = Bfd::start(&balancer.host, &text)?;
+        let agent = Vipd::start(&balancer.host, &text)?;
+        bfd.wait_for("router", State::Up)?;
+        wait_for_peer(&agent, "it stands", |peer| peer["state"] == "Established")?;
+        // BFD may have come up after BGP, and is told to BGP a moment later.
+        sleep(Duration::from_secs(1));
+        ensure!(
+            !agent.log().contains("whether BFD is up"),
+            "{}",
+            agent.log()
+        );
+
+        bfd.process().kill()?;
+        wait_until("its absence is told", PATIENCE, || {
+            let log = agent.log();
+            ensure!(log.contains("it is not known whether BFD is up"), "{log}");
+            Ok(())
+        })?;
+        // So the new session is down for long enough to be seen.
+        bird.birdc("disable bfd1")?;
+        let bfd = Bfd::start(&balancer.host, &text)?;
+        for (state, request) in [(State::Down, "enable bfd1"), (State::Up, "show status")] {
+            bfd.wait_for("router", state)?;
+            sleep(Duration::from_secs(2));
+            let peer = agent.peer("router")?;
+            ensure!(peer["state"] == "Established", "{state:?}: {peer}");
+            ensure!(peer["established_count"] == 1, "{state:?}: {peer}");
+            bird.birdc(request)?;
+        }
+        Ok(())
+    });
+}
+
 #[test]
 fn bird_and_frr_drop_bgp_when_bfd_is_stopped_in_good_order() {
     in_lab(|lab| {

@@ -29,9 +29,19 @@ pub(super) enum Mark {
 
 impl Marks {
     /// The peer wants all of `family` again. Asked for twice before it has
-    /// begun is asked for once.
-    pub(super) fn want(&mut self, family: Family) {
-        self.wanted.insert(family);
+    /// begun is asked for once; says whether this was the first time.
+    pub(super) fn want(&mut self, family: Family) -> bool {
+        self.wanted.insert(family)
+    }
+
+    /// Whether a refresh has not begun.
+    pub(super) fn is_wanted(&self) -> bool {
+        !self.wanted.is_empty()
+    }
+
+    /// The refreshes that have not begun, which then begin without a mark.
+    pub(super) fn take_wanted(&mut self) -> BTreeSet<Family> {
+        std::mem::take(&mut self.wanted)
     }
 
     /// The mark that is due, where `complete` says whether all routes are
@@ -46,7 +56,7 @@ impl Marks {
             let (ended, begun) = (self.ended.contains(&family), self.begun.contains(&family));
             // One refresh after the other, and between speakers of graceful
             // restart none before the End-of-RIB (RFC 7313 section 4).
-            let may_begin = !begun && (ended || !outlet.restarts);
+            let may_begin = outlet.marks && !begun && (ended || !outlet.restarts);
             if may_begin && self.wanted.contains(&family) {
                 return Some(Mark::RefreshBegins(family));
             }

@@ -123,13 +123,11 @@ impl AdjRibOut {
         self.complete = complete;
     }
 
-    /// The peer wants everything of `family` once more.
-    pub(crate) fn refresh(&mut self, family: Family) {
-        if self.outlet.as_ref().is_some_and(|outlet| outlet.marks) {
-            self.marks.want(family);
-        } else {
-            self.resend(family);
-        }
+    /// The peer wants everything of `family` once more. It is taken note of only,
+    /// so that requests cost nothing however many come before an answer can be
+    /// sent. Says whether one was not waiting already.
+    pub(crate) fn refresh(&mut self, family: Family) -> bool {
+        self.outlet.is_some() && self.marks.want(family)
     }
 
     fn resend(&mut self, family: Family) {
@@ -148,6 +146,11 @@ impl AdjRibOut {
     /// The next message: withdrawals, then marks that are due, then
     /// announcements. What is in it counts as written.
     pub(crate) fn poll(&mut self) -> Option<Output> {
+        if self.outlet.as_ref().is_some_and(|outlet| !outlet.marks) {
+            for family in self.marks.take_wanted() {
+                self.resend(family);
+            }
+        }
         let outlet = self.outlet.as_ref()?;
         if let Some(family) = self.pending.next_withdrawal() {
             let (update, prefixes) =
@@ -181,7 +184,9 @@ impl AdjRibOut {
 
     /// Whether nothing waits for [`AdjRibOut::poll`].
     pub(crate) fn is_flushed(&self) -> bool {
-        self.pending.is_empty() && self.next_mark().is_none()
+        let unmarked = self.outlet.as_ref().is_some_and(|outlet| !outlet.marks);
+        let refreshes = unmarked && self.marks.is_wanted();
+        self.pending.is_empty() && !refreshes && self.next_mark().is_none()
     }
 
     /// Whether the routes are all that the peer is to know.

@@ -16,10 +16,10 @@ use crate::wire::{Code, Notification};
 
 impl Session {
     pub(super) fn on_bfd(&mut self, to: Bfd, now: Instant) {
-        let from = std::mem::replace(&mut self.bfd, to);
+        let from = std::mem::replace(&mut self.bfd, to.clone());
         match (self.config.bfd, from, to) {
             (BfdMode::Off, ..) => (),
-            (BfdMode::On | BfdMode::Strict, Bfd::Up, Bfd::Down) => self.bfd_down(now),
+            (BfdMode::On | BfdMode::Strict, Bfd::Up, Bfd::Down(why)) => self.bfd_down(&why, now),
             (BfdMode::On | BfdMode::Strict, ..) => self.stop_waiting(now),
         }
     }
@@ -67,7 +67,12 @@ impl Session {
     /// A session that stands is ended, and in strict mode one that has our
     /// consent already. Others have nothing to lose, and BFD may be what is
     /// late.
-    fn bfd_down(&mut self, now: Instant) {
+    ///
+    /// The end is final, whether or not BFD on either side shares its fate with
+    /// the control plane (the C bit): the way fails before a restart has begun,
+    /// so the topology has changed (RFC 5882 sections 4.3.1 and 4.3.2.2), and a
+    /// peer that kept our routes would send into the hole.
+    fn bfd_down(&mut self, why: &str, now: Instant) {
         let strict = self.config.bfd == BfdMode::Strict;
         let is_hit = |connection: &Connection| match connection.stage {
             Stage::OpenSent => false,
@@ -75,10 +80,10 @@ impl Session {
             Stage::Established(_) => true,
         };
         if self.connections.iter().flatten().any(is_hit) {
-            let words = "BFD says that the way to the peer is gone";
-            self.cease_all(&Notification::new(Code::BFD_DOWN, []), false, now);
-            self.note_error(words.to_owned(), now);
-            self.retreat(Retreat::Active, now, now, words);
+            let words = format!("BFD says that packets do not pass: {why}");
+            self.cease_all(&Notification::new(Code::BFD_DOWN, []), true, now);
+            self.note_error(words.clone(), now);
+            self.retreat(Retreat::Active, now, now, &words);
         }
     }
 }

@@ -28,20 +28,27 @@ impl Session {
         self.settle(&format!("stopped: {words}"));
     }
 
-    /// Closes all connections with a Cease; if it is final, with a Hard Reset
-    /// where the peer would keep our routes otherwise.
+    /// Closes all connections with a Cease. A peer of graceful restart keeps none
+    /// of our routes if it is final (it is sent a Hard Reset if it would keep them
+    /// over a Cease), and otherwise all of them (it is told nothing if it would
+    /// drop them).
     pub(super) fn cease_all(&mut self, cease: &Notification, is_final: bool, now: Instant) {
         for direction in Direction::ALL {
-            let survives = self.connections[direction as usize]
+            let restart = self.connections[direction as usize]
                 .as_ref()
-                .and_then(|connection| connection.stage.agreed()?.restart.as_ref())
-                .is_some_and(|restart| restart.notification);
-            let cease = if is_final && survives {
-                Notification::hard_reset(cease)
-            } else {
-                cease.clone()
-            };
-            self.close_with(direction, cease, now);
+                .and_then(|connection| connection.stage.agreed()?.restart.as_ref());
+            match (restart.map(|restart| restart.notification), is_final) {
+                (Some(true), true) => {
+                    self.close_with(direction, Notification::hard_reset(cease), now);
+                }
+                (Some(false), false) => self.close_silently(direction, now),
+                (Some(true), false) | (Some(false), true) | (None, _) => {
+                    self.close_with(direction, cease.clone(), now);
+                }
+            }
+        }
+        if is_final {
+            self.kept_until = None;
         }
     }
 
@@ -102,7 +109,10 @@ impl Session {
         self.timers.stop(Timer::Hold(direction));
         self.timers.stop(Timer::Keepalive(direction));
         self.timers.stop(Timer::SendHold(direction));
-        if let Some(Stage::Established(_)) = connection.map(|connection| connection.stage) {
+        if let Some(Stage::Established(agreed)) = connection.map(|connection| connection.stage) {
+            let ours = self.config.graceful_restart.as_ref();
+            let restart = ours.filter(|_| agreed.restart.is_some());
+            self.kept_until = restart.map(|restart| now + restart.restart_time);
             self.rib.close();
             self.peer_ended.clear();
             self.heard.clear();

@@ -50,7 +50,7 @@ pub enum Input<'a> {
         /// Why, in words that fit behind "the connection ended: ".
         reason: String,
     },
-    /// BFD with the peer is in another state. Of no effect with
+    /// What BFD says of the way to the peer. Of no effect with
     /// [`BfdMode::Off`](crate::BfdMode::Off), but remembered.
     Bfd(Bfd),
     /// Bytes arrived, cut anywhere.
@@ -62,12 +62,18 @@ pub enum Input<'a> {
     },
 }
 
-/// State of the BFD session with the peer (RFC 5880), as far as BGP cares.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// What BFD says of the way to the peer (RFC 5880), as far as BGP cares.
+///
+/// A session ends when BFD goes from [`Bfd::Up`] to [`Bfd::Down`] and at nothing
+/// else: who has not heard of it being up cannot know whether it has only not
+/// come up yet.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Bfd {
-    /// Not up, or not up any more. So it begins.
-    #[default]
-    Down,
+    /// Nothing, and why: it has not been asked yet, is not reached, or has no
+    /// session with the peer. So it begins.
+    Unknown(Arc<str>),
+    /// Packets do not pass, or do not yet; why.
+    Down(Arc<str>),
     /// Packets come through both ways.
     Up,
     /// One side has turned it off by hand, which says nothing about the way.
@@ -144,7 +150,8 @@ pub enum Event {
     },
     /// The peer has been sent all our routes of a family (End-of-RIB).
     EndOfRib(Family),
-    /// The peer wants all routes of a family again, and gets them.
+    /// The peer wants all routes of a family again, and gets them. Not told of
+    /// requests that come before those before them are answered.
     RefreshRequested(Family),
     /// An UPDATE was malformed in a way the session survives (RFC 7606).
     UpdateFaults(Vec<Fault>),
@@ -161,6 +168,12 @@ impl Direction {
             Self::Outgoing => Self::Incoming,
             Self::Incoming => Self::Outgoing,
         }
+    }
+}
+
+impl Default for Bfd {
+    fn default() -> Self {
+        Self::Unknown("BFD has not been asked yet".into())
     }
 }
 

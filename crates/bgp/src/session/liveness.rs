@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::connection::Stage;
 use super::timer::Timer;
-use super::{Agreed, Direction, Retreat, Session};
+use super::{Agreed, Direction, Retreat, Session, words};
 use crate::wire::{Code, Notification};
 
 /// How long a connection may take to its first OPEN; the RFC suggests four
@@ -96,12 +96,9 @@ impl Session {
                 Code::HOLD_TIMER_EXPIRED,
                 format!("the peer is connected but sent no OPEN for {OPEN_WAIT:?}"),
             ),
-            Stage::OpenConfirm(_) if connection.withheld => (
-                Code::BFD_DOWN,
-                "BFD with the peer does not come up, and the session must not be established \
-                 without it (strict mode): see that BFD runs on the peer, and what filters its packets"
-                    .to_owned(),
-            ),
+            Stage::OpenConfirm(_) if connection.withheld => {
+                (Code::BFD_DOWN, words::strict_wait(&self.bfd))
+            }
             Stage::OpenConfirm(agreed) | Stage::Established(agreed) => (
                 Code::HOLD_TIMER_EXPIRED,
                 format!(

@@ -142,6 +142,7 @@ impl Session {
             .open(outlet(&self.config, &agreed, connection.local));
         self.established_at = Some(now);
         self.established_count += 1;
+        self.kept_until = None;
         self.restart_hold(direction, &agreed, now);
         self.restart_send_hold(direction, &agreed, now);
         self.settle("both sides agree");
@@ -181,15 +182,16 @@ impl Session {
         }
     }
 
+    /// For good (RFC 8538 section 5.1): meanwhile we could withdraw nothing.
     pub(super) fn too_many_prefixes(&mut self, family: Family, limit: u32, now: Instant) {
         let pause = self.config.max_prefixes_pause;
         let words = format!(
             "the peer announces more than {limit} prefixes of {family}, which is the limit here: \
              filter there, or raise it here; the next attempt is in {pause:?}"
         );
-        self.cease_all(&Notification::maximum_prefixes(family, limit), false, now);
+        self.cease_all(&Notification::maximum_prefixes(family, limit), true, now);
         self.note_error(words.clone(), now);
-        self.retreat(Retreat::Pause(pause), now, now, &words);
+        self.retreat(Retreat::TooMany { limit }, now, now, &words);
     }
 
     /// Requests for families not agreed on are ignored (RFC 2918 section 4),
@@ -199,8 +201,9 @@ impl Session {
         let family = refresh
             .family()
             .filter(|family| agreed.families.contains(family));
-        if let (Some(family), RouteRefresh::REQUEST) = (family, refresh.subtype) {
-            self.rib.refresh(family);
+        if let (Some(family), RouteRefresh::REQUEST) = (family, refresh.subtype)
+            && self.rib.refresh(family)
+        {
             self.events.push_back(Event::RefreshRequested(family));
         }
     }

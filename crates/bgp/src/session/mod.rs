@@ -57,7 +57,7 @@ mod words;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
 use ipnet::IpNet;
@@ -109,6 +109,8 @@ pub struct Session {
     counters: Counters,
     established_at: Option<Instant>,
     established_count: u64,
+    /// See [`Status::kept_until`].
+    kept_until: Option<Instant>,
     last_error: Option<LastError>,
     /// The End-of-RIB of all families has been sent once: if this process
     /// follows a restart, that is over.
@@ -127,6 +129,8 @@ enum Dialler {
     Stopped,
     /// Nothing, until the IdleHoldTimer expires.
     Held,
+    /// The same, since the peer has announced more prefixes than this limit.
+    TooMany { limit: u32 },
     /// The peer may connect; we dial when the ConnectRetryTimer expires, which
     /// does not run while there is a connection.
     Waiting,
@@ -138,8 +142,11 @@ enum Dialler {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Retreat {
     Idle,
-    /// Like Idle, for a pause that is given.
-    Pause(Duration),
+    /// Like Idle, for the pause of a peer that has announced more prefixes than
+    /// this limit.
+    TooMany {
+        limit: u32,
+    },
     Active,
 }
 
@@ -164,6 +171,7 @@ impl Session {
             counters: Counters::default(),
             established_at: None,
             established_count: 0,
+            kept_until: None,
             last_error: None,
             restarted: false,
             peer_ended: BTreeSet::new(),
@@ -222,7 +230,7 @@ impl Session {
             match timer {
                 Timer::IdleHold => self.seek(now, "the pause after the error is over"),
                 Timer::ConnectRetry => match self.dialler {
-                    Dialler::Stopped | Dialler::Held => (),
+                    Dialler::Stopped | Dialler::Held | Dialler::TooMany { .. } => (),
                     Dialler::Waiting => self.seek(now, "time for the next attempt"),
                     Dialler::Dialling { .. } => {
                         self.close(Direction::Outgoing, Bytes::new());
@@ -347,7 +355,7 @@ impl Session {
     /// Brings the session's state in line with its connections and dialler.
     fn settle(&mut self, why: &str) {
         let without = match self.dialler {
-            Dialler::Stopped | Dialler::Held => State::Idle,
+            Dialler::Stopped | Dialler::Held | Dialler::TooMany { .. } => State::Idle,
             Dialler::Waiting => State::Active,
             Dialler::Dialling { .. } => State::Connect,
         };

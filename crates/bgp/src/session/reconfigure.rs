@@ -5,7 +5,7 @@ use std::time::Instant;
 use super::connection::Stage;
 use super::messages::outlet;
 use super::timer::Timer;
-use super::{ConfigError, Dialler, Direction, PeerConfig, Session};
+use super::{ConfigError, Dialler, PeerConfig, Session};
 use crate::wire::{Code, Notification};
 
 /// What a new configuration came to.
@@ -30,7 +30,8 @@ impl Session {
     /// All else changes under the session: next hops are sent as UPDATEs, and
     /// what belongs to an OPEN (the restart time and flags, strict BFD) or to a
     /// timer counts from the next one on. A lower limit to prefixes is enforced
-    /// at once; where there was none, those that came before are not known.
+    /// at once; where there was none, those that came before are not known. A
+    /// higher one, or none, ends the pause of a peer that went beyond.
     ///
     /// # Errors
     /// If the configuration cannot work. Nothing has changed then.
@@ -65,22 +66,17 @@ impl Session {
     /// dial goes on: it has not said anything yet.
     fn start_anew(&mut self, now: Instant) {
         let cease = Notification::new(Code::CONFIGURATION_CHANGE, []);
-        for direction in Direction::ALL {
-            let restart = self.connections[direction as usize]
-                .as_ref()
-                .and_then(|connection| connection.stage.agreed()?.restart.as_ref());
-            if restart.is_some_and(|restart| !restart.notification) {
-                self.close_silently(direction, now);
-            } else {
-                self.close_with(direction, cease.clone(), now);
-            }
-        }
+        self.cease_all(&cease, false, now);
         self.backoff.reset();
         self.timers.stop(Timer::IdleHold);
         let why = "the configuration has changed";
         match self.dialler {
             Dialler::Dialling { .. } if !self.config.passive => self.settle(why),
-            Dialler::Dialling { .. } | Dialler::Waiting | Dialler::Held | Dialler::Stopped => {
+            Dialler::Dialling { .. }
+            | Dialler::Waiting
+            | Dialler::Held
+            | Dialler::TooMany { .. }
+            | Dialler::Stopped => {
                 self.stop_dialling();
                 self.seek(now, why);
             }
@@ -114,8 +110,14 @@ impl Session {
                 }
                 None => self.seek(now, "we are to dial"),
             },
+            (Dialler::TooMany { limit }, _)
+                if self.config.max_prefixes.is_none_or(|now| now > limit) =>
+            {
+                self.timers.stop(Timer::IdleHold);
+                self.seek(now, "the peer may announce more prefixes now");
+            }
             (Dialler::Waiting | Dialler::Dialling { .. }, false)
-            | (Dialler::Held | Dialler::Stopped, _) => (),
+            | (Dialler::Held | Dialler::TooMany { .. } | Dialler::Stopped, _) => (),
         }
     }
 }

@@ -70,19 +70,27 @@ impl Session {
     }
 
     /// Times the next attempt, counted from `since`, unless another connection
-    /// or a dial is still good for one.
+    /// is still good for one, or a dial after what may be over any time. A dial
+    /// does not keep a peer in error from its pause: nothing is to be accepted.
     pub(super) fn retreat(&mut self, retreat: Retreat, since: Instant, now: Instant, why: &str) {
-        let dialling = matches!(self.dialler, Dialler::Dialling { .. });
-        if !dialling && self.connections.iter().all(Option::is_none) {
+        let alone = self.connections.iter().all(Option::is_none);
+        if alone && retreat != Retreat::Active {
+            self.stop_dialling();
+        }
+        if alone && !matches!(self.dialler, Dialler::Dialling { .. }) {
             let pause = self.jitter.shorten(self.backoff.fail());
             let deadline = now.max(since + pause);
             self.dialler = match retreat {
-                Retreat::Idle | Retreat::Pause(_) => Dialler::Held,
+                Retreat::Idle => Dialler::Held,
+                Retreat::TooMany { limit } => Dialler::TooMany { limit },
                 Retreat::Active => Dialler::Waiting,
             };
             match retreat {
                 Retreat::Idle => self.timers.set(Timer::IdleHold, deadline),
-                Retreat::Pause(pause) => self.timers.set(Timer::IdleHold, since + pause),
+                Retreat::TooMany { .. } => {
+                    let deadline = since + self.config.max_prefixes_pause;
+                    self.timers.set(Timer::IdleHold, deadline);
+                }
                 Retreat::Active if self.config.passive => (),
                 Retreat::Active => self.timers.set(Timer::ConnectRetry, deadline),
             }

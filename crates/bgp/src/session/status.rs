@@ -21,6 +21,9 @@ pub struct Status {
     pub established_at: Option<Instant>,
     /// How often it became Established.
     pub established_count: u64,
+    /// The session has ended, and until then the peer may keep our routes of it
+    /// (graceful restart), unless it comes back and is told otherwise.
+    pub kept_until: Option<Instant>,
     /// The last thing that went wrong; kept after it is over.
     pub last_error: Option<LastError>,
     /// When we dial again, or accept and dial again, if that is waited for.
@@ -126,9 +129,10 @@ impl Session {
             state: self.state,
             established_at: self.established_at,
             established_count: self.established_count,
+            kept_until: self.kept_until,
             last_error: self.last_error.clone(),
             retry_at: match self.dialler {
-                Dialler::Held => self.timers.deadline(Timer::IdleHold),
+                Dialler::Held | Dialler::TooMany { .. } => self.timers.deadline(Timer::IdleHold),
                 Dialler::Waiting => self.timers.deadline(Timer::ConnectRetry),
                 Dialler::Stopped | Dialler::Dialling { .. } => None,
             },
@@ -144,11 +148,11 @@ impl Session {
             },
             warnings: agreed
                 .iter()
-                .flat_map(|agreed| words::warnings(&self.config, agreed))
+                .flat_map(|agreed| words::warnings(&self.config, agreed, &self.bfd))
                 .collect(),
             agreed,
             counters: self.counters,
-            bfd: (self.config.bfd != BfdMode::Off).then_some(self.bfd),
+            bfd: (self.config.bfd != BfdMode::Off).then(|| self.bfd.clone()),
             heard: self.heard.counts(),
             advertised: Family::ALL
                 .map(|family| (family, self.rib.written_count(family)))

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Agreed, BfdMode, PeerConfig};
+use super::{Agreed, Bfd, BfdMode, PeerConfig};
 use crate::wire::{Code, Notification};
 
 /// A hold time above which a silent death takes long to be noticed.
@@ -82,32 +82,71 @@ fn remedy(config: &PeerConfig, notification: &Notification) -> Option<String> {
     Some(words.to_owned())
 }
 
-/// What is dangerous about the terms of a session, and what helps.
-pub(super) fn warnings(config: &PeerConfig, agreed: &Agreed) -> Vec<String> {
-    let mut warnings = Vec::new();
-    let (hold_time, blind) = (agreed.hold_time, config.bfd == BfdMode::Off);
-    if blind && hold_time.is_zero() {
-        warnings.push(
-            "no hold time is agreed and no BFD runs: a silent death is never noticed".to_owned(),
-        );
-    } else if blind && hold_time > LONG_HOLD {
-        warnings.push(format!(
-            "the agreed hold time is {} s and no BFD runs: a silent death is noticed only then; \
-             run BFD, or set a shorter hold time on either side",
-            hold_time.as_secs()
-        ));
+/// Why a session that waits for BFD has not come up.
+pub(super) fn strict_wait(bfd: &Bfd) -> String {
+    let why = not_up(bfd).map_or_else(String::new, |why| format!(": {why}"));
+    let help = match bfd {
+        Bfd::Down(_) => ", whether BFD runs on the peer, and what filters its packets",
+        Bfd::Unknown(_) | Bfd::AdminDown | Bfd::Up => "",
+    };
+    format!(
+        "BFD with the peer does not come up, and the session must not be established without it \
+         (strict mode){why}; see `vipd show bfd`{help}"
+    )
+}
+
+/// Why BFD cannot be relied on; `None`: it is up.
+fn not_up(bfd: &Bfd) -> Option<String> {
+    match bfd {
+        Bfd::Up => None,
+        Bfd::AdminDown => Some("BFD is administratively down".to_owned()),
+        Bfd::Down(why) => Some(format!("BFD is not up ({why})")),
+        Bfd::Unknown(why) => Some(format!("it is not known whether BFD is up ({why})")),
     }
-    match (&config.graceful_restart, &agreed.restart) {
-        (Some(_), None) => warnings.push(
+}
+
+/// Why a silent death is not noticed by BFD, and what helps; `None`: it is.
+fn blind(config: &PeerConfig, bfd: &Bfd) -> Option<(String, &'static str)> {
+    match config.bfd {
+        BfdMode::Off => Some(("no BFD runs".to_owned(), "run BFD")),
+        BfdMode::On | BfdMode::Strict => Some((not_up(bfd)?, "see `vipd show bfd`")),
+    }
+}
+
+/// What is dangerous about the terms of a session, and what helps.
+pub(super) fn warnings(config: &PeerConfig, agreed: &Agreed, bfd: &Bfd) -> Vec<String> {
+    let (hold_time, blind) = (agreed.hold_time, blind(config, bfd));
+    let seconds = hold_time.as_secs();
+    let death = blind.as_ref().and_then(|(why, help)| {
+        if hold_time.is_zero() {
+            Some(format!(
+                "no hold time is agreed and {why}: a silent death is never noticed; {help}"
+            ))
+        } else if hold_time > LONG_HOLD {
+            Some(format!(
+                "the agreed hold time is {seconds} s and {why}: a silent death is noticed only \
+                 then; {help}, or set a shorter hold time on either side"
+            ))
+        } else {
+            (config.bfd != BfdMode::Off).then(|| {
+                format!(
+                    "{why}: a silent death is noticed only at the end of the hold time, {seconds} \
+                     s; {help}"
+                )
+            })
+        }
+    });
+    let restart = match (&config.graceful_restart, &agreed.restart, &blind) {
+        (Some(_), None, _) => Some(
             "the peer does not offer graceful restart: our routes flap when this agent restarts"
                 .to_owned(),
         ),
-        (Some(restart), Some(_)) if blind => warnings.push(format!(
-            "with graceful restart and no BFD, a peer sends packets to this host for up to {} s \
-             after it has died: run BFD",
+        (Some(restart), Some(_), Some((why, help))) => Some(format!(
+            "with graceful restart, and since {why}, a peer sends packets to this host for up to \
+             {} s after it has died: {help}",
             (hold_time + restart.restart_time).as_secs()
         )),
-        (Some(_), Some(_)) | (None, _) => (),
-    }
-    warnings
+        (Some(_), Some(_), None) | (None, ..) => None,
+    };
+    death.into_iter().chain(restart).collect()
 }

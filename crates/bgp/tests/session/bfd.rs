@@ -5,6 +5,7 @@ use std::time::Duration;
 use vipd_bgp::wire::{Capability, Code, Message, Open, keepalive};
 use vipd_bgp::{Bfd, BfdMode, Input, PeerConfig, State};
 
+use crate::restart::{helper, restarting};
 use crate::scripted::{Scripted, open_for};
 use crate::world::{A, B, World, ebgp, routes};
 
@@ -12,13 +13,18 @@ fn with(bfd: BfdMode) -> PeerConfig {
     PeerConfig { bfd, ..ebgp().0 }
 }
 
+/// BFD that is down, for a reason.
+pub fn down() -> Bfd {
+    Bfd::Down("nothing was heard of the peer for 900ms".into())
+}
+
 #[test]
 fn bfd_that_goes_down_ends_a_session_and_nothing_else_does() {
     let check = |sentence: &str, mode, says: &[Bfd], ends: bool| {
-        println!("{sentence}");
+        println!("{mode:?}: {sentence}");
         let mut speaker = Scripted::connected(with(mode));
         let (first, then) = says.split_first().unwrap();
-        speaker.input(Input::Bfd(*first));
+        speaker.input(Input::Bfd(first.clone()));
         speaker.receive(&open_for(&ebgp().0).emit());
         speaker.receive(&keepalive());
         assert_eq!(
@@ -28,7 +34,7 @@ fn bfd_that_goes_down_ends_a_session_and_nothing_else_does() {
             speaker.dump()
         );
         for says in then {
-            speaker.input(Input::Bfd(*says));
+            speaker.input(Input::Bfd(says.clone()));
         }
         let state = if ends {
             State::Active
@@ -39,29 +45,41 @@ fn bfd_that_goes_down_ends_a_session_and_nothing_else_does() {
         if ends {
             assert_eq!(speaker.last_words[0].code, Code::BFD_DOWN);
             let words = speaker.session.status().last_error.unwrap().words;
-            assert_eq!(words, "BFD says that the way to the peer is gone");
+            assert_eq!(
+                words,
+                "BFD says that packets do not pass: nothing was heard of the peer for 900ms"
+            );
         }
     };
-    let (up, down, off) = (Bfd::Up, Bfd::Down, Bfd::AdminDown);
+    let (up, off, unknown) = (|| Bfd::Up, || Bfd::AdminDown, Bfd::default);
     for mode in [BfdMode::On, BfdMode::Strict] {
-        check("it was up", mode, &[up, down], true);
+        let check = |sentence, says: &[Bfd], ends| check(sentence, mode, says, ends);
+        check("it was up", &[up(), down()], true);
         check(
             "the peer's operator has turned it off",
-            mode,
-            &[up, off],
+            &[up(), off()],
             false,
         );
         check(
             "it begins anew after that",
-            mode,
-            &[up, off, down, up],
+            &[up(), off(), down(), up()],
             false,
         );
-        check("and fails then", mode, &[up, off, down, up, down], true);
+        check("and fails then", &[up(), off(), down(), up(), down()], true);
+        check("nobody says anything any more", &[up(), unknown()], false);
+        check(
+            "it begins anew after that",
+            &[up(), unknown(), down()],
+            false,
+        );
+        check("and comes up", &[up(), unknown(), down(), up()], false);
+        check("and fails then", &[up(), unknown(), up(), down()], true);
     }
-    check("it has never been up", BfdMode::On, &[down, down], false);
-    check("it comes up late", BfdMode::On, &[down, up], false);
-    check("it has no say", BfdMode::Off, &[up, down], false);
+    let on = BfdMode::On;
+    check("nothing was ever said", on, &[unknown(), unknown()], false);
+    check("it has never been up", on, &[unknown(), down()], false);
+    check("it comes up late", on, &[down(), up()], false);
+    check("it has no say", BfdMode::Off, &[up(), down()], false);
 }
 
 #[test]
@@ -75,11 +93,37 @@ fn bfd_that_goes_down_before_the_peer_agrees_counts_in_strict_mode_only() {
         speaker.input(Input::Bfd(Bfd::Up));
         speaker.receive(&open_for(&ebgp().0).emit());
         assert_eq!(speaker.session.state(), State::OpenConfirm);
-        speaker.input(Input::Bfd(Bfd::Down));
+        speaker.input(Input::Bfd(down()));
         assert_eq!(speaker.session.state(), state, "{}", speaker.dump());
         let codes: Vec<Code> = speaker.last_words.iter().map(|n| n.code).collect();
         let said = state == State::Active;
         assert_eq!(codes, vec![Code::BFD_DOWN; usize::from(said)]);
+    }
+}
+
+#[test]
+fn a_peer_of_graceful_restart_keeps_no_routes_when_bfd_goes_down() {
+    let plain = "Cease / BFD Down (6/10)";
+    let hard = format!("Cease / Hard Reset (6/9): {plain}");
+    for mode in [BfdMode::On, BfdMode::Strict] {
+        for (sentence, open, said) in [
+            ("it would survive a NOTIFICATION", helper(true), &*hard),
+            ("it would not", helper(false), plain),
+            ("it has no graceful restart", open_for(&ebgp().0), plain),
+        ] {
+            println!("{mode:?}: {sentence}");
+            let mut speaker = Scripted::connected(PeerConfig {
+                bfd: mode,
+                ..restarting()
+            });
+            speaker.input(Input::Bfd(Bfd::Up));
+            speaker.receive(&open.emit());
+            speaker.receive(&keepalive());
+            assert_eq!(speaker.session.state(), State::Established);
+            speaker.input(Input::Bfd(down()));
+            let words: Vec<_> = speaker.last_words.iter().map(|n| n.to_string()).collect();
+            assert_eq!(words, [said]);
+        }
     }
 }
 
@@ -106,7 +150,7 @@ fn in_strict_mode_a_session_waits_in_open_confirm_without_its_consent() {
             speaker.receive(&keepalive());
         }
         for says in says {
-            speaker.input(Input::Bfd(*says));
+            speaker.input(Input::Bfd(says.clone()));
         }
         speaker.advance(Duration::from_secs(80));
         assert_eq!(
@@ -143,7 +187,63 @@ fn in_strict_mode_a_session_waits_in_open_confirm_without_its_consent() {
         true,
         &[Bfd::AdminDown],
     );
-    check("it is down", true, &[Bfd::Down, Bfd::Down]);
+    check("it is down", true, &[down(), down()]);
+    check("nobody says anything", true, &[Bfd::default()]);
+}
+
+#[test]
+fn what_was_up_once_is_not_enough_for_strict_mode() {
+    let mut speaker = Scripted::connected(with(BfdMode::Strict));
+    speaker.input(Input::Bfd(Bfd::Up));
+    speaker.input(Input::Bfd(Bfd::default()));
+    speaker.receive(&open_for(&ebgp().0).emit());
+    speaker.receive(&keepalive());
+    assert_eq!(speaker.session.state(), State::OpenConfirm);
+    assert_eq!(names(&mut speaker), ["OPEN"]);
+}
+
+#[test]
+fn bfd_that_is_turned_off_and_on_again_ends_no_session() {
+    for mode in [BfdMode::On, BfdMode::Strict] {
+        let mut speaker = Scripted::established(ebgp().0);
+        speaker.input(Input::Bfd(Bfd::Up));
+        speaker.reconfigure(|c| c.bfd = mode);
+        for (bfd, says) in [
+            (BfdMode::Off, Bfd::Unknown("it has no BFD session".into())),
+            (mode, down()),
+        ] {
+            speaker.reconfigure(|c| c.bfd = bfd);
+            speaker.input(Input::Bfd(says));
+            assert_eq!(speaker.session.state(), State::Established);
+        }
+    }
+}
+
+#[test]
+fn strict_mode_says_what_it_waits_for() {
+    for (says, wanted) in [
+        (
+            down(),
+            "(strict mode): BFD is not up (nothing was heard of the peer for 900ms); see \
+             `vipd show bfd`, whether BFD runs on the peer, and what filters its packets",
+        ),
+        (
+            Bfd::Unknown("the BFD process is not reached".into()),
+            "it is not known whether BFD is up (the BFD process is not reached); see \
+             `vipd show bfd`",
+        ),
+        (
+            Bfd::AdminDown,
+            "BFD is administratively down; see `vipd show bfd`",
+        ),
+    ] {
+        let mut speaker = Scripted::connected(with(BfdMode::Strict));
+        speaker.input(Input::Bfd(says));
+        speaker.receive(&open_for(&ebgp().0).emit());
+        speaker.advance(Duration::from_secs(90));
+        let words = speaker.session.status().last_error.unwrap().words;
+        assert!(words.ends_with(wanted), "{words}");
+    }
 }
 
 #[test]
@@ -190,9 +290,9 @@ fn two_speakers_in_strict_mode_come_up_with_bfd_and_go_down_with_it() {
                 world.dump()
             );
         }
-        for says in [Bfd::Up, Bfd::Down] {
-            world.input(A, Input::Bfd(says));
-            world.input(B, Input::Bfd(says));
+        for says in [Bfd::Up, down()] {
+            world.input(A, Input::Bfd(says.clone()));
+            world.input(B, Input::Bfd(says.clone()));
             world.run(Duration::from_secs(100));
             let state = world.speakers[A].session.state();
             assert_eq!(

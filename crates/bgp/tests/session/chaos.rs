@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use vipd_bgp::wire::{Family, RouteRefresh, keepalive};
 use vipd_bgp::{Bfd, BfdMode, Direction, Input, PeerConfig, Route, Routes, State, StopReason};
 
+use crate::bfd::down;
 use crate::net::{Counts, Known, Net};
 use crate::scripted::{Scripted, open_for};
 use crate::world::{A, B, ebgp, many_routes, restart};
@@ -28,7 +29,7 @@ const RETRY: Duration = Duration::from_secs(15);
 const RECOVERY: Duration = Duration::from_secs(60 + 3 * 15);
 
 /// Something that happens.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 enum Step {
     /// Time passes, and nobody looks at the clock.
     Wait(u64),
@@ -66,8 +67,8 @@ impl Random {
         self.below(count) == 0
     }
 
-    fn of<T: Copy>(&mut self, choices: &[T]) -> T {
-        choices[self.below(choices.len() as u64) as usize]
+    fn of<T: Clone>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len() as u64) as usize].clone()
     }
 }
 
@@ -144,7 +145,7 @@ impl Chaos {
             964..980 => Step::Refresh(side, direction, random.of(&Family::ALL)),
             980..998 => Step::Bfd(
                 side,
-                random.of(&[Bfd::Up, Bfd::Up, Bfd::Down, Bfd::AdminDown]),
+                random.of(&[Bfd::Up, Bfd::Up, down(), Bfd::AdminDown, Bfd::default()]),
             ),
             _ => Step::Noise(side, direction, random.below(256) as u8),
         }
@@ -189,7 +190,7 @@ impl Chaos {
             if self.last.len() == 40 {
                 self.last.pop_front();
             }
-            self.last.push_back(step);
+            self.last.push_back(step.clone());
             self.step(step);
             for side in &self.net.sides {
                 side.check();

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use vipd_bgp::wire::{Capability, Code, Family, Notification, RestartCapability, keepalive};
-use vipd_bgp::{BfdMode, Direction, Event, Input, PeerConfig, State, StopReason};
+use vipd_bgp::{Bfd, BfdMode, Direction, Event, Input, PeerConfig, State, StopReason};
 
+use crate::bfd::down;
 use crate::scripted::{Scripted, open_for};
 use crate::world::{A, B, World, ebgp, restart, routes};
 
@@ -212,71 +213,98 @@ fn the_end_of_a_connection_is_told_with_what_helps() {
 
 #[test]
 fn what_is_dangerous_about_a_session_is_told_while_it_stands() {
-    let check =
-        |sentence: &str, edit: fn(&mut PeerConfig), peer_restarts: bool, wanted: &[&str]| {
-            println!("{sentence}");
-            let (mut config, _) = ebgp();
-            edit(&mut config);
-            let mut open = open_for(&config);
-            if peer_restarts {
-                let restart = RestartCapability::default();
-                open.capabilities.push(Capability::GracefulRestart(restart));
-            }
-            let mut speaker = Scripted::connected(config);
-            assert!(speaker.session.status().warnings.is_empty());
-            speaker.receive(&open.emit());
-            speaker.receive(&keepalive());
-            let warnings = speaker.session.status().warnings;
-            assert_eq!(warnings.len(), wanted.len(), "{warnings:?}");
-            for (warning, wanted) in warnings.iter().zip(wanted) {
-                assert!(warning.contains(wanted), "{warning}");
-            }
-        };
+    let check = |sentence: &str,
+                 edit: fn(&mut PeerConfig),
+                 says: Bfd,
+                 peer_restarts: bool,
+                 wanted: &[&str]| {
+        println!("{sentence}");
+        let (mut config, _) = ebgp();
+        edit(&mut config);
+        let mut open = open_for(&config);
+        if peer_restarts {
+            let restart = RestartCapability::default();
+            open.capabilities.push(Capability::GracefulRestart(restart));
+        }
+        let mut speaker = Scripted::connected(config);
+        assert!(speaker.session.status().warnings.is_empty());
+        speaker.receive(&open.emit());
+        speaker.receive(&keepalive());
+        speaker.input(Input::Bfd(says));
+        let warnings = speaker.session.status().warnings;
+        assert_eq!(warnings.len(), wanted.len(), "{warnings:?}");
+        for (warning, wanted) in warnings.iter().zip(wanted) {
+            assert!(warning.contains(wanted), "{warning}");
+        }
+    };
+    let off = |sentence, edit, peer_restarts, wanted: &[&str]| {
+        check(sentence, edit, Bfd::default(), peer_restarts, wanted);
+    };
     let short: fn(&mut PeerConfig) = |c| c.hold_time = Duration::from_secs(30);
-    check("a short hold time", short, false, &[]);
-    check("a long hold time", |_| (), false, &["90 s and no BFD runs"]);
-    check(
+    off("a short hold time", short, false, &[]);
+    off("a long hold time", |_| (), false, &["90 s and no BFD runs"]);
+    off(
         "no hold time",
         |c| c.hold_time = Duration::ZERO,
         false,
         &["never noticed"],
     );
-    check(
-        "a long hold time with BFD",
-        |c| c.bfd = BfdMode::On,
-        false,
-        &[],
-    );
-    check(
-        "no hold time with BFD",
-        |c| (c.hold_time, c.bfd) = (Duration::ZERO, BfdMode::On),
-        false,
-        &[],
-    );
     let restarts: fn(&mut PeerConfig) = |c| {
         c.hold_time = Duration::from_secs(9);
         c.graceful_restart = Some(restart(Duration::from_secs(120)));
     };
-    check(
+    off(
         "a peer without graceful restart",
         restarts,
         false,
         &["routes flap"],
     );
-    check(
+    off(
         "graceful restart without BFD",
         restarts,
         true,
-        &["for up to 129 s after it has died"],
+        &["for up to 129 s after it has died: run BFD"],
+    );
+
+    let long: fn(&mut PeerConfig) = |c| c.bfd = BfdMode::On;
+    let none: fn(&mut PeerConfig) = |c| (c.hold_time, c.bfd) = (Duration::ZERO, BfdMode::On);
+    let all: fn(&mut PeerConfig) = |c| {
+        c.bfd = BfdMode::On;
+        c.hold_time = Duration::from_secs(9);
+        c.graceful_restart = Some(restart(Duration::from_secs(120)));
+    };
+    for (sentence, edit) in [
+        ("a long hold time with BFD", long),
+        ("no hold time with BFD", none),
+        ("graceful restart with BFD", all),
+    ] {
+        check(sentence, edit, Bfd::Up, true, &[]);
+    }
+    let unknown = || Bfd::Unknown("the BFD process is not reached".into());
+    check(
+        "a long hold time, BFD is down",
+        long,
+        down(),
+        true,
+        &["90 s and BFD is not up (nothing was heard of the peer for 900ms): a silent"],
     );
     check(
-        "graceful restart with BFD",
-        |c| {
-            c.graceful_restart = Some(restart(Duration::from_secs(120)));
-            c.bfd = BfdMode::On;
-        },
+        "no hold time, BFD is turned off by hand",
+        none,
+        Bfd::AdminDown,
         true,
-        &[],
+        &["and BFD is administratively down: a silent death is never noticed; see `vipd show bfd`"],
+    );
+    check(
+        "graceful restart, and nobody knows of BFD",
+        all,
+        unknown(),
+        true,
+        &[
+            "it is not known whether BFD is up (the BFD process is not reached): a silent death is \
+             noticed only at the end of the hold time, 9 s; see `vipd show bfd`",
+            "for up to 129 s after it has died: see `vipd show bfd`",
+        ],
     );
 }
 

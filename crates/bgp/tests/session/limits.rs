@@ -5,6 +5,7 @@ use std::time::Duration;
 use vipd_bgp::wire::{AsPath, Attributes, Code, Family, MpReach, Origin, Update};
 use vipd_bgp::{PeerConfig, State};
 
+use crate::restart::{helper, restarting};
 use crate::scripted::Scripted;
 use crate::world::ebgp;
 
@@ -162,6 +163,25 @@ fn a_peer_is_let_go_when_it_has_announced_more_than_it_may_and_not_before() {
 }
 
 #[test]
+fn a_peer_of_graceful_restart_keeps_no_routes_when_it_is_let_go() {
+    for (notification, code) in [(true, Code::HARD_RESET), (false, Code::MAXIMUM_PREFIXES)] {
+        let config = PeerConfig {
+            max_prefixes: Some(1),
+            ..restarting()
+        };
+        let mut speaker = Scripted::established_with(config, &helper(notification));
+        let bytes = update(&Announce(&["10.0.0.0/8", "10.1.0.0/16"])).emit(speaker.dialect);
+        speaker.receive(&bytes);
+        let [said] = &speaker.last_words[..] else {
+            panic!("{}", speaker.dump());
+        };
+        assert_eq!(said.code, code);
+        let words = "Maximum Number of Prefixes Reached (6/1): the limit for IPv4 unicast is 1";
+        assert!(said.to_string().ends_with(words), "{said}");
+    }
+}
+
+#[test]
 fn what_is_remembered_is_no_more_than_the_limit_and_ends_with_the_session() {
     let mut speaker = Scripted::established(PeerConfig {
         max_prefixes: Some(3),
@@ -196,4 +216,39 @@ fn a_limit_that_is_lowered_counts_at_once_and_one_that_is_gone_is_forgotten() {
     assert_eq!(check(Some(2), State::Established), 1);
     assert_eq!(check(Some(1), State::Idle), 0);
     assert_eq!(check(None, State::Established), 0);
+}
+
+#[test]
+fn the_pause_of_a_peer_that_went_beyond_ends_with_a_higher_limit_or_none() {
+    let check = |limit, passive, state| {
+        println!("{limit:?}, passive: {passive}");
+        let mut speaker = Scripted::established(PeerConfig {
+            max_prefixes: Some(2),
+            max_prefixes_pause: PAUSE,
+            ..ebgp().0
+        });
+        let bytes = update(&Announce(&["10.0.0.0/8", "10.1.0.0/16", "10.2.0.0/16"]));
+        speaker.receive(&bytes.emit(speaker.dialect));
+        assert_eq!(speaker.session.state(), State::Idle, "{}", speaker.dump());
+        speaker.reconfigure(|config| (config.max_prefixes, config.passive) = (limit, passive));
+        assert_eq!(speaker.session.state(), state, "{}", speaker.dump());
+        assert_eq!(speaker.session.admits_incoming(), state != State::Idle);
+        assert_eq!(speaker.dials, 1 + usize::from(state == State::Connect));
+    };
+    check(Some(3), false, State::Connect);
+    check(None, false, State::Connect);
+    check(None, true, State::Active);
+    check(Some(2), false, State::Idle);
+    check(Some(1), false, State::Idle);
+}
+
+#[test]
+fn a_limit_to_prefixes_ends_no_pause_after_an_error() {
+    let mut speaker = Scripted::connected(PeerConfig {
+        max_prefixes: Some(2),
+        ..ebgp().0
+    });
+    speaker.receive(&[0; 19]);
+    speaker.reconfigure(|config| config.max_prefixes = None);
+    assert_eq!(speaker.session.state(), State::Idle);
 }

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use vipd_bgp::wire::{Capability, Code, Family, Message, Open, RestartCapability, keepalive};
 use vipd_bgp::{
-    Bfd, BfdMode, ConfigError, Direction, Input, PeerConfig, Reconfigured, Route, State, StopReason,
+    BfdMode, ConfigError, Direction, Input, PeerConfig, Reconfigured, Route, State, StopReason,
 };
 
+use crate::bfd::down;
 use crate::scripted::{Scripted, open_for};
 use crate::world::{A, B, World, ebgp, restart, routes};
 
@@ -307,7 +308,7 @@ fn a_session_that_waits_for_bfd_gets_on_when_it_is_told_not_to() {
     });
     speaker.receive(&open_for(&ebgp().0).emit());
     speaker.receive(&keepalive());
-    speaker.input(Input::Bfd(Bfd::Down));
+    speaker.input(Input::Bfd(down()));
     assert_eq!(speaker.session.state(), State::OpenConfirm);
     speaker.reconfigure(|c| c.bfd = BfdMode::On);
     assert_eq!(speaker.session.state(), State::Established);

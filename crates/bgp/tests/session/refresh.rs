@@ -2,11 +2,11 @@
 //! end marked (RFC 7313).
 
 use ipnet::IpNet;
-use vipd_bgp::PeerConfig;
 use vipd_bgp::wire::{Capability, Family, Message, RestartCapability, RouteRefresh, Update};
+use vipd_bgp::{Event, PeerConfig};
 
 use crate::scripted::{Scripted, open_for};
-use crate::world::{ebgp, restart, routes};
+use crate::world::{ebgp, many_routes, restart, routes};
 
 const V4: &str = "203.0.113.1/32";
 const V6: &str = "2001:db8::1/128";
@@ -28,10 +28,21 @@ fn a_route_refresh_brings_one_family_again() {
     speaker.receive(&refresh(Family::Ipv4Unicast));
     assert_eq!(speaker.updates(), first[..1]);
 
-    println!("asked for twice before it could be sent: sent once");
-    speaker.receive(&refresh(Family::Ipv4Unicast));
-    speaker.receive(&refresh(Family::Ipv4Unicast));
+    println!("asked for again and again before it could be sent: sent and told once");
+    let told = |speaker: &Scripted| {
+        let requests = speaker.events.iter();
+        requests
+            .filter(|event| matches!(event, Event::RefreshRequested(_)))
+            .count()
+    };
+    let before = told(&speaker);
+    for _ in 0..3 {
+        speaker.receive(&refresh(Family::Ipv4Unicast));
+    }
+    assert!(!speaker.session.is_flushed());
     assert_eq!(speaker.updates(), first[..1]);
+    assert!(speaker.session.is_flushed());
+    assert_eq!(told(&speaker), before + 1);
 
     println!("a prefix withdrawn meanwhile is withdrawn");
     speaker.receive(&refresh(Family::Ipv4Unicast));
@@ -58,6 +69,20 @@ fn a_route_refresh_brings_one_family_again() {
         .emit(),
     );
     assert_eq!(speaker.updates(), []);
+}
+
+#[test]
+fn many_requests_cost_no_more_than_one() {
+    let mut speaker = Scripted::established(PeerConfig {
+        next_hop_v6: "2001:db8::a".parse().ok(),
+        ..ebgp().0
+    });
+    speaker.session.set_routes(many_routes(1_000));
+    let all = speaker.updates().len();
+    // As many as a driver reads at a time.
+    speaker.receive(&RouteRefresh::new(Family::Ipv4Unicast).emit().repeat(2_849));
+    assert_eq!(speaker.session.status().pending, 0, "nothing is done yet");
+    assert!(speaker.updates().len() <= all);
 }
 
 /// Established with a peer that marks refreshes.

@@ -15,7 +15,7 @@ use crate::world::{ebgp, restart, routes};
 const V4: &str = "203.0.113.1/32";
 
 /// With a restart time of two minutes, after a restart.
-fn restarting() -> PeerConfig {
+pub fn restarting() -> PeerConfig {
     PeerConfig {
         graceful_restart: Some(restart(Duration::from_secs(120))),
         next_hop_v6: "2001:db8::a".parse().ok(),
@@ -31,7 +31,7 @@ fn open_with(restart: RestartCapability) -> Open {
 }
 
 /// A peer that only helps, with or without the N bit.
-fn helper(notification: bool) -> Open {
+pub fn helper(notification: bool) -> Open {
     open_with(RestartCapability {
         notification,
         ..RestartCapability::default()
@@ -326,13 +326,13 @@ fn a_stop_says_what_the_peer_may_keep() {
     ];
     for (sentence, reason, code, words, is_final) in all {
         let wrapped = hard(words);
-        let with_n = if is_final {
-            (Code::HARD_RESET, &*wrapped)
+        let (with_n, without) = if is_final {
+            ((Code::HARD_RESET, &*wrapped), Some((code, words)))
         } else {
-            (code, words)
+            ((code, words), None)
         };
         check(sentence, &keeps, reason, Some(with_n));
-        check(sentence, &drops, reason, Some((code, words)));
+        check(sentence, &drops, reason, without);
         check(sentence, &plain, reason, Some((code, words)));
     }
 }
@@ -366,4 +366,37 @@ fn a_hard_reset_of_the_peer_is_told_with_its_reason() {
         words.contains(r#"Hard Reset (6/9): Cease / Administrative Shutdown (6/2): "bye""#),
         "{words}"
     );
+}
+
+#[test]
+fn the_status_says_how_long_a_peer_may_keep_the_routes_of_a_session_that_has_ended() {
+    let check = |sentence: &str, open: &Open, end: fn(&mut Scripted), wanted: Option<u64>| {
+        println!("{sentence}");
+        let mut speaker = Scripted::established_with(restarting(), open);
+        assert_eq!(speaker.session.status().kept_until, None, "it stands");
+        end(&mut speaker);
+        let until = wanted.map(|seconds| speaker.now + Duration::from_secs(seconds));
+        assert_eq!(speaker.session.status().kept_until, until);
+        if wanted.is_some() {
+            speaker.advance(Duration::from_secs(1));
+            speaker.connect();
+            assert_eq!(speaker.session.status().kept_until, until, "not back yet");
+            speaker.receive(&open.emit());
+            speaker.receive(&keepalive());
+            assert_eq!(speaker.session.status().kept_until, None, "it is back");
+        }
+    };
+    let broken: fn(&mut Scripted) = |speaker| {
+        let (direction, reason) = (Direction::Outgoing, "reset by the peer".to_owned());
+        speaker.input(Input::TcpClosed { direction, reason });
+    };
+    let stop: fn(&mut Scripted) = |speaker| {
+        let (reason, text) = (StopReason::AdminShutdown, None);
+        speaker.input(Input::Stop { reason, text });
+    };
+    let plain = open_for(&ebgp().0);
+    check("its connection breaks", &helper(true), broken, Some(120));
+    check("without NOTIFICATIONs", &helper(false), broken, Some(120));
+    check("without graceful restart", &plain, broken, None);
+    check("an end for good", &helper(true), stop, None);
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use vipd_bgp::wire::{Code, Message, keepalive};
+use vipd_bgp::wire::{Capability, Code, Message, Notification, keepalive};
 use vipd_bgp::{Direction, Input, PeerConfig, State};
 
 use crate::scripted::{Scripted, open_for};
@@ -214,7 +214,7 @@ fn a_peer_that_always_refuses_our_terms_is_not_stormed() {
 fn a_session_that_falls_as_soon_as_it_stands_backs_off() {
     let (config, _) = ebgp();
     let mut speaker = Scripted::established(config.clone());
-    let full = vipd_bgp::wire::Notification::new(Code::MAXIMUM_PREFIXES, []).emit();
+    let full = Notification::new(Code::MAXIMUM_PREFIXES, []).emit();
     for _ in 0..10 {
         speaker.receive(&full);
         assert_eq!(speaker.session.state(), State::Active, "{}", speaker.dump());
@@ -229,4 +229,34 @@ fn a_session_that_falls_as_soon_as_it_stands_backs_off() {
     speaker.receive(&full);
     let retry_at = speaker.session.status().retry_at.unwrap();
     assert!(retry_at - before > secs(11), "{:?}", retry_at - before);
+}
+
+#[test]
+fn a_peer_in_error_is_left_alone_also_while_we_dial() {
+    let mut wrong = open_for(&ebgp().0);
+    wrong.my_as = 64511;
+    wrong.capabilities = vec![Capability::FourOctetAs(64511)];
+    for (sentence, said, state) in [
+        ("a wrong AS stays wrong", wrong.emit(), State::Idle),
+        (
+            "a shutdown may be over any time",
+            Notification::new(Code::ADMIN_SHUTDOWN, []).emit(),
+            State::Connect,
+        ),
+    ] {
+        println!("{sentence}");
+        let mut speaker = Scripted::new(ebgp().0);
+        speaker.connect_by(Direction::Incoming);
+        speaker.receive_by(Direction::Incoming, &said);
+        assert_eq!(speaker.session.state(), state, "{}", speaker.dump());
+        assert_eq!(speaker.session.admits_incoming(), state != State::Idle);
+        let given_up = speaker.closed.contains(&Direction::Outgoing);
+        assert_eq!(given_up, state == State::Idle, "{}", speaker.dump());
+        speaker.advance(secs(1));
+        let dials = 1 + usize::from(state == State::Idle);
+        assert_eq!(
+            (speaker.session.state(), speaker.dials),
+            (State::Connect, dials)
+        );
+    }
 }

@@ -46,7 +46,8 @@ table! {
     /// A prefix, virtual or an aggregate, is in one of these states. `"up"`:
     /// alive. `"maintenance"`: alive on a host that is about to leave; it has
     /// the community `graceful-shutdown` (RFC 8326) and over iBGP local
-    /// preference 0, whatever rules say, unless they name this state.
+    /// preference 0, whatever rules say, unless they name this state; those
+    /// that do have the last word on both, wherever they stand.
     /// `"down"`: too few backends are healthy; it is withdrawn, unless a rule
     /// that names this state announces it (fail open: routers come back to it
     /// when nothing better is left, and packets are sent to the backends that
