@@ -121,7 +121,7 @@ fn a_peer_of_graceful_restart_keeps_no_routes_when_bfd_goes_down() {
             speaker.receive(&keepalive());
             assert_eq!(speaker.session.state(), State::Established);
             speaker.input(Input::Bfd(down()));
-            let words: Vec<_> = speaker.last_words.iter().map(|n| n.to_string()).collect();
+            let words: Vec<_> = speaker.last_words.iter().map(ToString::to_string).collect();
             assert_eq!(words, [said]);
         }
     }
