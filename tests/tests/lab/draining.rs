@@ -245,7 +245,7 @@ fn ensure_none_new(site: &Site) -> Result<()> {
     let probes = Probes::start(&site.rack.client, (VIP, 80).into());
     sleep(Duration::from_secs(1));
     let report = probes.finish()?;
-    ensure!(report.failures().count() == 0, "{:?}", report.by_failure());
+    report.ensure_all_answered()?;
     let answered: Vec<_> = report.by_backend().into_keys().collect();
     ensure!(answered == ["b1", "b3"], "{answered:?}");
     Ok(())

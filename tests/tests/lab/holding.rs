@@ -37,7 +37,7 @@ fn agents_killed_again_and_again_under_traffic_drop_nothing() {
             site.wait_for_sessions()?;
         }
         let report = probes.finish()?;
-        ensure!(report.failures().count() == 0, "{:?}", report.by_failure());
+        report.ensure_all_answered()?;
         let status = site.agents[0].status()?;
         let verdicts = &status["dataplane"]["verdicts"];
         for verdict in ["no_next_hop", "no_backend", "unserved_port", "inconsistent"] {

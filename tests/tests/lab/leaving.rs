@@ -95,11 +95,7 @@ fn goes_and_comes(lab: &Lab, going: Going) -> Result<()> {
     })?;
     sleep(Duration::from_secs(1));
     let report = probes.finish()?;
-    ensure!(
-        report.failures().count() == 0,
-        "{going:?}: {:?}",
-        report.by_failure()
-    );
+    report.ensure_all_answered()?;
     ensure!(route_since(&site)? == before, "the route has been replaced");
     let session = bfd.ensure("router", State::Up)?;
     ensure!(session.downs == 0, "{session:?}");
@@ -138,7 +134,7 @@ fn a_node_in_maintenance_leaves_when_another_has_taken_over_and_no_connection_fa
         ensure!(ended.success(), "{ended}: {}", maint.log());
         sleep(Duration::from_millis(500));
         let report = probes.finish()?;
-        ensure!(report.failures().count() == 0, "{:?}", report.by_failure());
+        report.ensure_all_answered()?;
         site.wait_for_routes(VIP.into(), &site.rack.balancers[1..])?;
         let pins = site.rack.balancers[0].host.pins().join("vipd");
         ensure!(!pins.exists(), "{} is still there", pins.display());
@@ -197,7 +193,7 @@ fn a_node_that_nobody_can_replace_stays_announced_unless_it_is_forced() {
             Ok(())
         })?;
         let report = probes.finish()?;
-        ensure!(report.failures().count() == 0, "{:?}", report.by_failure());
+        report.ensure_all_answered()?;
 
         let probes = Probes::start(&site.rack.client, (VIP, 80).into());
         let begun = Instant::now();

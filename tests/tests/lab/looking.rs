@@ -152,7 +152,7 @@ fn a_capture_opens_in_tshark_with_each_packets_fate_and_costs_no_packet() {
         wait_for_program(&balancer, ours)?;
 
         let report = probes.finish()?;
-        ensure!(report.failures().count() == 0, "{:?}", report.by_failure());
+        report.ensure_all_answered()?;
         site.router.ensure_established("lb1")?;
 
         // An agent that dies meanwhile leaves a program that forwards.

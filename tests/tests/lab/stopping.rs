@@ -30,7 +30,7 @@ fn an_agent_told_to_stop_withdraws_first_and_loses_no_connection() {
         let report = probes.finish()?;
 
         ensure!(status.success(), "{status}");
-        ensure!(report.failures().count() == 0, "{:?}", report.by_failure());
+        report.ensure_all_answered()?;
         site.wait_for_routes(VIP.into(), &site.rack.balancers[1..])?;
         // The kernel detaches a moment after the last pin is gone.
         wait_until("the program is off", Duration::from_secs(20), || {

@@ -50,7 +50,7 @@ fn a_client_reaches_two_speakers_by_ecmp_and_outlives_the_silent_death_of_one() 
         let probes = Probes::start(&rack.client, vip);
         sleep(Duration::from_secs(1));
         let before = probes.so_far();
-        ensure!(before.failures().count() == 0, "{:?}", before.by_failure());
+        before.ensure_all_answered()?;
         ensure!(before.by_backend().len() == 2, "{:?}", before.by_backend());
 
         let death = Instant::now();
