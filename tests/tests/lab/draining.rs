@@ -201,8 +201,8 @@ fn site(lab: &Lab) -> Result<Site> {
         backends: 3,
     };
     let site = Site::build(lab, size, &[VIP.into()], &|rack| config(&rack.backends))?;
-    let by_hand = format!("{VIP} via {} metric 1", site.rack.balancers[0].ipv4);
-    site.rack.router.ip(&format!("route add {by_hand}\n"))?;
+    site.rack
+        .route_by_hand(VIP.into(), &site.rack.balancers[0])?;
     for backend in &site.rack.backends {
         site.wait_for_backend(backend.host.name(), true)?;
     }
