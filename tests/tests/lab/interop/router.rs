@@ -61,7 +61,7 @@ pub struct Route {
     pub origin_is_igp: bool,
     pub med: Option<u32>,
     pub local_preference: Option<u32>,
-    /// `64500:100`, and large ones `64500:1:2`.
+    /// `64500:100`, large ones `64500:1:2`, and extended ones `rt:64500:1`.
     pub communities: BTreeSet<String>,
 }
 
@@ -168,11 +168,17 @@ fn start_gobgp(rack: &Rack, terms: &Terms) -> Result<Gobgp> {
 fn from_bird(route: &BirdRoute) -> Route {
     let text = |name| route.attribute(name).unwrap_or_default();
     let number = |name| text(name).parse().ok();
-    // (64500,100) (64501,100), and (64500, 1, 2)
-    let communities = ["BGP.community", "BGP.large_community"]
+    // (64500,100) (64501,100), (64500, 1, 2), and (rt, 64500, 1)
+    let kinds = ["BGP.community", "BGP.large_community", "BGP.ext_community"];
+    let communities = kinds
         .iter()
         .flat_map(|name| text(name).split_terminator(')'))
-        .map(|community| community.replace([' ', '('], "").replace(',', ":"));
+        .map(|community| community.replace([' ', '('], "").replace(',', ":"))
+        // A site of origin is a "route origin" to it.
+        .map(|community| match community.strip_prefix("ro:") {
+            Some(numbers) => format!("soo:{numbers}"),
+            None => community,
+        });
     Route {
         next_hop: route.via,
         as_path: numbers(text("BGP.as_path")),
@@ -186,13 +192,19 @@ fn from_bird(route: &BirdRoute) -> Route {
 fn from_frr(path: &Value) -> Route {
     let text = |pointer| path.pointer(pointer).and_then(Value::as_str);
     let number = |name: &str| path[name].as_u64().and_then(|it| it.try_into().ok());
-    let communities = ["/community/string", "/largeCommunity/string"]
+    let kinds = [
+        "/community/string",
+        "/largeCommunity/string",
+        "/extendedCommunity/string",
+    ];
+    let communities = kinds
         .iter()
         .filter_map(|pointer| text(pointer))
         .flat_map(str::split_whitespace)
         .map(|community| match community {
             "no-export" => "65535:65281".to_owned(),
-            numbers => numbers.to_owned(),
+            // RT:64500:1, SoO:64500:1
+            numbers => numbers.to_lowercase(),
         });
     Route {
         next_hop: text("/nexthops/0/ip").and_then(|it| it.parse().ok()),
@@ -220,6 +232,17 @@ fn from_gobgp(path: &Value) -> Route {
         let [asn, first, second] = ["ASN", "LocalData1", "LocalData2"].map(|name| &it[name]);
         format!("{asn}:{first}:{second}")
     });
+    let extended = attribute(16).map_or_else(Vec::new, |it| list(&it["value"]));
+    let extended = extended.iter().map(|it| {
+        let kind = match it["subtype"].as_u64() {
+            Some(2) => "rt",
+            Some(3) => "soo",
+            _ => "unknown",
+        };
+        let value = it["value"].as_str().unwrap_or_default();
+        let (asn, number) = value.split_once(':').unwrap_or((value, ""));
+        format!("{kind}:{}:{number}", as_plain(asn))
+    });
     let segments = attribute(2).map_or_else(Vec::new, |it| list(&it["as_paths"]));
     let next_hop = attribute(3).or_else(|| attribute(14));
     Route {
@@ -237,7 +260,18 @@ fn from_gobgp(path: &Value) -> Route {
         communities: communities
             .map(|it| format!("{}:{}", it >> 16, it & 0xffff))
             .chain(large)
+            .chain(extended)
             .collect(),
+    }
+}
+
+/// `1.0` as `65536`; anything else, addresses among it, as it is.
+fn as_plain(asn: &str) -> String {
+    let parts = asn.split_once('.');
+    let parts = parts.map(|(high, low)| (high.parse::<u32>(), low.parse::<u32>()));
+    match parts {
+        Some((Ok(high), Ok(low))) => (high << 16 | low).to_string(),
+        _ => asn.to_owned(),
     }
 }
 
