@@ -3,6 +3,8 @@
 
 #[path = "interop/gobgp.rs"]
 mod only_gobgp;
+#[path = "interop/restart.rs"]
+mod restart;
 #[path = "interop/router.rs"]
 mod router;
 
@@ -46,6 +48,8 @@ macro_rules! all_tests {
             a_route_that_is_withdrawn_goes_and_the_other_stays: it_sees_a_withdrawal,
             a_wrong_password_is_told_and_the_right_one_lets_it_in: wrong_then_right,
             a_router_that_has_enough_routes_says_so_and_that_stays_told: it_has_enough,
+            a_killed_agent_finds_its_routes_kept_and_no_connection_fails: restart::killed,
+            an_upgraded_agent_finds_its_routes_kept_and_no_connection_fails: restart::upgraded,
             $($more)*
         });
     };
