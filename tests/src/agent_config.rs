@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::rack::{Machine, ROUTER_IPV4};
+use crate::rack::{BALANCERS_AS, Machine, ROUTER_AS, ROUTER_IPV4};
 
 /// Checks that find a dead backend within half a second: where that is the
 /// subject.
@@ -35,8 +35,8 @@ impl Default for AgentConfig {
     fn default() -> Self {
         Self {
             dataplane: String::new(),
-            local_as: 64500,
-            router_as: 64501,
+            local_as: BALANCERS_AS,
+            router_as: ROUTER_AS,
             peer: "hold_time = \"3s\"\nconnect_retry = \"1s\"\n".to_owned(),
             service: String::new(),
             check: PATIENT.to_owned(),

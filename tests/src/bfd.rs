@@ -17,6 +17,15 @@ use vipd::bfd::{
 
 use crate::{host::Host, process::Process, vipd::Vipd, wait::wait_until};
 
+/// Lines of `[bgp.peer.bfd]` where it does not matter how soon a death is
+/// noticed: a busy machine may be silent for a second.
+pub const BFD_TIMING: &str = "min_tx = \"100ms\"\nmin_rx = \"100ms\"\nmultiplier = 20\n";
+/// The same in BIRD's words.
+pub const BIRD_BFD_TIMING: &str = "min rx interval 100 ms; min tx interval 100 ms; multiplier 20;";
+/// The same in FRR's words, for a peer or a profile.
+pub const FRR_BFD_TIMING: &str =
+    "  detect-multiplier 20\n  receive-interval 100\n  transmit-interval 100\n";
+
 /// A running BFD process.
 #[derive(Debug)]
 pub struct Bfd {
@@ -142,6 +151,11 @@ impl Attendance {
 }
 
 impl BirdBfd {
+    /// BIRD's protocol for sessions that BGP asks for.
+    pub fn protocol() -> String {
+        format!("protocol bfd {{ interface \"*\" {{ {BIRD_BFD_TIMING} }}; }}\n")
+    }
+
     /// Reads `show bfd sessions`:
     ///
     /// ```text

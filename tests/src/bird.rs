@@ -5,7 +5,11 @@ use std::{net::IpAddr, path::PathBuf, process::Command, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{
-    bfd::BirdBfd, bird_socket::BirdSocket, host::Host, process::Process, rack::Machine,
+    bfd::BirdBfd,
+    bird_socket::BirdSocket,
+    host::Host,
+    process::Process,
+    rack::{BALANCERS_AS, Machine, ROUTER_AS, Rack},
     wait::wait_until,
 };
 
@@ -61,6 +65,18 @@ impl Bird {
             bird.birdc("show status")
         })?;
         Ok(bird)
+    }
+
+    /// Starts it on the rack's router, see [`Bird::rack_config`].
+    pub fn on_router(rack: &Rack, further: &str) -> Result<Self> {
+        Self::start(&rack.router, &Self::rack_config(rack, further))
+    }
+
+    /// A configuration for the rack's router: a session with each balancer,
+    /// with further lines.
+    pub fn rack_config(rack: &Rack, further: &str) -> String {
+        let sessions = Self::sessions(&rack.balancers, BALANCERS_AS, further);
+        Self::router_config(ROUTER_AS) + &sessions
     }
 
     /// A configuration head for the router of a rack: kernel routes with ECMP,

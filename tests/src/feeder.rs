@@ -78,7 +78,8 @@ impl Batch {
 /// An established session. Dropping it closes the connection.
 #[derive(Debug)]
 pub struct Feeder {
-    /// Locked for whole messages only.
+    /// Locked for whole messages. Keepalives wait while a batch is sent, since
+    /// UPDATEs restart the hold timer too (RFC 4271 section 8.2.2).
     stream: Arc<Mutex<TcpStream>>,
     stop: Option<Sender<()>>,
     threads: Vec<thread::JoinHandle<()>>,

@@ -41,8 +41,9 @@ impl Gobgp {
     }
 
     /// A configuration for a router of the rack: short timers, and a session
-    /// with each machine for both families. `further` are lines of TOML in the
-    /// neighbour's table, `ipv4` in that of its IPv4 routes.
+    /// with each machine for both families; where `further` enables graceful
+    /// restart, for both too. `further` are lines of TOML in the neighbour's
+    /// table, `ipv4` in that of its IPv4 routes.
     pub fn router_config(
         local_as: u32,
         machines: &[Machine],
@@ -64,9 +65,11 @@ timers.config.hold-time = 3
 {further}
 [[neighbors.afi-safis]]
 config.afi-safi-name = "ipv4-unicast"
+mp-graceful-restart.config.enabled = true
 {ipv4}
 [[neighbors.afi-safis]]
 config.afi-safi-name = "ipv6-unicast"
+mp-graceful-restart.config.enabled = true
 "#
             );
         }

@@ -127,6 +127,17 @@ impl Host {
         Ok(())
     }
 
+    /// The kernel's id of the XDP program on an interface, if there is one.
+    pub fn xdp(&self, interface: &str) -> Result<Option<u32>> {
+        let link = self.run("ip", &["-details", "link", "show", interface])?;
+        let Some((_, rest)) = link.split_once("prog/xdp id ") else {
+            return Ok(None);
+        };
+        let id = rest.split_whitespace().next().map(str::parse);
+        let id = id.and_then(Result::ok);
+        id.map(Some).with_context(|| format!("no id in {link}"))
+    }
+
     /// Writes kernel settings, named by their paths below /proc/sys.
     pub fn sysctl(&self, settings: &[(&str, &str)]) -> Result<()> {
         self.enter(|| {

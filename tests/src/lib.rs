@@ -42,7 +42,7 @@ mod vipd;
 mod wait;
 
 pub use agent_config::{AgentConfig, QUICK};
-pub use bfd::{Attendance, Bfd, BirdBfd};
+pub use bfd::{Attendance, BFD_TIMING, BIRD_BFD_TIMING, Bfd, BirdBfd, FRR_BFD_TIMING};
 pub use bird::{Bird, BirdRoute, BirdSession};
 pub use bird_socket::BirdSocket;
 pub use client::{Attempt, Held, HeldConnection, HeldReport, ProbeReport, Probes, ask, ask_udp};
@@ -58,11 +58,12 @@ pub use lab::{Lab, LabId};
 pub use nginx::Nginx;
 pub use process::Process;
 pub use rack::{
-    CLIENT_IPV4, CLIENT_IPV6, Machine, ROUTER_IPV4, ROUTER_IPV6, Rack, Size, connect, pass_object,
+    BALANCERS_AS, CLIENT_IPV4, CLIENT_IPV6, Machine, ROUTER_AS, ROUTER_IPV4, ROUTER_IPV6, Rack,
+    Size, connect, pass_object,
 };
 pub use removal::remove_leftovers;
 pub use scratch::Scratch;
-pub use site::{Configure, Site, host_prefix};
+pub use site::{Configure, Site, host_prefix, start_servers};
 pub use udp_echo::UdpEcho;
 pub use vipd::{Decapsulator, Vipd};
 pub use wait::wait_until;

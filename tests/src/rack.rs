@@ -19,6 +19,11 @@ pub const CLIENT_IPV4: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 10);
 /// The client's address.
 pub const CLIENT_IPV6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0xc, 0, 0, 0, 0, 10);
 
+/// The AS of the balancers.
+pub const BALANCERS_AS: u32 = 64500;
+/// The AS of the router.
+pub const ROUTER_AS: u32 = 64501;
+
 /// The last octet of the first balancer and of the first backend.
 const FIRST_BALANCER: u8 = 11;
 const FIRST_BACKEND: u8 = 21;
@@ -128,6 +133,24 @@ impl Rack {
         self.backends
             .iter()
             .try_for_each(|backend| backend.bind_vips(vips))
+    }
+
+    /// Whether anybody announces the VIP or not, its packets go to this
+    /// balancer.
+    pub fn route_by_hand(&self, vip: IpAddr, balancer: &Machine) -> Result<()> {
+        self.change_route("add", vip, balancer)
+    }
+
+    /// Undoes [`Rack::route_by_hand`].
+    pub fn unroute_by_hand(&self, vip: IpAddr, balancer: &Machine) -> Result<()> {
+        self.change_route("del", vip, balancer)
+    }
+
+    fn change_route(&self, change: &str, vip: IpAddr, balancer: &Machine) -> Result<()> {
+        let hop = balancer.address_like(vip);
+        // Before what a routing daemon puts there.
+        self.router
+            .ip(&format!("route {change} {vip} via {hop} metric 1\n"))
     }
 
     fn machines(&self) -> impl Iterator<Item = &Machine> {

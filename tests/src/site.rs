@@ -39,17 +39,10 @@ impl Site {
     /// these VIPs, and the router waiting for the balancers.
     pub fn without_agents(lab: &Lab, size: Size, vips: &[IpAddr]) -> Result<Self> {
         let rack = Rack::build(lab, size)?;
-        rack.bind_vips(vips)?;
-        let mut servers = Vec::new();
-        for backend in &rack.backends {
-            Decapsulator::attach(&backend.host, &["192.0.2.0/24", "2001:db8:1::/64"])?;
-            servers.push(Nginx::start(&backend.host)?);
-        }
-        let config = Bird::router_config(64501) + &Bird::sessions(&rack.balancers, 64500, "");
         Ok(Self {
             agents: Vec::new(),
-            router: Bird::start(&rack.router, &config)?,
-            servers,
+            router: Bird::on_router(&rack, "")?,
+            servers: start_servers(&rack, vips)?,
             rack,
         })
     }
@@ -134,6 +127,17 @@ impl Site {
                 .try_for_each(|agent| agent.ensure_backend(name, up))
         })
     }
+}
+
+/// Web servers on the backends, which serve these VIPs and take tunnels from
+/// the rack.
+pub fn start_servers(rack: &Rack, vips: &[IpAddr]) -> Result<Vec<Nginx>> {
+    rack.bind_vips(vips)?;
+    let start = |backend: &Machine| {
+        Decapsulator::attach(&backend.host, &["192.0.2.0/24", "2001:db8:1::/64"])?;
+        Nginx::start(&backend.host)
+    };
+    rack.backends.iter().map(start).collect()
 }
 
 /// Makes the agents' configuration for a rack.

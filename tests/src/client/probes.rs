@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use tokio::{
     task::JoinSet,
     time::{MissedTickBehavior, interval},
@@ -109,6 +109,19 @@ impl ProbeReport {
     /// Those that failed.
     pub fn failures(&self) -> impl DoubleEndedIterator<Item = &Attempt> {
         self.attempts.iter().filter(|a| a.outcome.is_err())
+    }
+
+    /// Fails, telling what went wrong, unless connections were opened and all
+    /// of them answered.
+    pub fn ensure_all_answered(&self) -> Result<()> {
+        ensure!(!self.attempts.is_empty(), "no connection was opened");
+        let failures = self.by_failure();
+        ensure!(
+            failures.is_empty(),
+            "of {} connections failed {failures:?}",
+            self.attempts.len()
+        );
+        Ok(())
     }
 
     /// Those that were answered.

@@ -9,15 +9,15 @@ use anyhow::{Result, ensure};
 use serde_json::Value;
 use vipd_tests::{Bird, Rack, host_prefix, wait_until};
 
-use crate::support::{SMALL, VIP, VIP6, in_lab, start_agent, two_vips, wait_for_peer};
-
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::support::{
+    PATIENCE, SMALL, VIP, VIP6, in_lab, start_agent, two_vips, wait_for_peer, wait_for_session,
+};
 
 #[test]
 fn a_router_that_is_killed_and_comes_back_gets_its_routes_again() {
     in_lab(|lab| {
         let rack = Rack::build(lab, SMALL)?;
-        let mut router = start_bird(&rack)?;
+        let mut router = Bird::on_router(&rack, "")?;
         let agent = start_agent(&rack, &two_vips(&rack, ""))?;
         ensure_routes(&rack, &router)?;
 
@@ -26,11 +26,9 @@ fn a_router_that_is_killed_and_comes_back_gets_its_routes_again() {
             state(peer) != "Established"
         })?;
 
-        let router = start_bird(&rack)?;
+        let router = Bird::on_router(&rack, "")?;
         ensure_routes(&rack, &router)?;
-        wait_for_peer(&agent, "the session is up", |peer| {
-            state(peer) == "Established"
-        })
+        wait_for_session(&agent, 2)
     });
 }
 
@@ -38,7 +36,7 @@ fn a_router_that_is_killed_and_comes_back_gets_its_routes_again() {
 fn a_router_that_falls_silent_is_given_up_after_the_hold_time_and_taken_back() {
     in_lab(|lab| {
         let rack = Rack::build(lab, SMALL)?;
-        let router = start_bird(&rack)?;
+        let router = Bird::on_router(&rack, "")?;
         let agent = start_agent(&rack, &two_vips(&rack, ""))?;
         ensure_routes(&rack, &router)?;
 
@@ -60,11 +58,6 @@ fn a_router_that_falls_silent_is_given_up_after_the_hold_time_and_taken_back() {
         rack.plug_in(&rack.balancers[0])?;
         ensure_routes(&rack, &router)
     });
-}
-
-fn start_bird(rack: &Rack) -> Result<Bird> {
-    let sessions = Bird::sessions(&rack.balancers, 64500, "");
-    Bird::start(&rack.router, &(Bird::router_config(64501) + &sessions))
 }
 
 fn ensure_routes(rack: &Rack, router: &Bird) -> Result<()> {

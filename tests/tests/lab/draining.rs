@@ -201,8 +201,8 @@ fn site(lab: &Lab) -> Result<Site> {
         backends: 3,
     };
     let site = Site::build(lab, size, &[VIP.into()], &|rack| config(&rack.backends))?;
-    let by_hand = format!("{VIP} via {} metric 1", site.rack.balancers[0].ipv4);
-    site.rack.router.ip(&format!("route add {by_hand}\n"))?;
+    site.rack
+        .route_by_hand(VIP.into(), &site.rack.balancers[0])?;
     for backend in &site.rack.backends {
         site.wait_for_backend(backend.host.name(), true)?;
     }
@@ -245,7 +245,7 @@ fn ensure_none_new(site: &Site) -> Result<()> {
     let probes = Probes::start(&site.rack.client, (VIP, 80).into());
     sleep(Duration::from_secs(1));
     let report = probes.finish()?;
-    ensure!(report.failures().count() == 0, "{:?}", report.by_failure());
+    report.ensure_all_answered()?;
     let answered: Vec<_> = report.by_backend().into_keys().collect();
     ensure!(answered == ["b1", "b3"], "{answered:?}");
     Ok(())

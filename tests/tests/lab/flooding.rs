@@ -1,7 +1,6 @@
 //! A flood from everywhere, at the worst moment: while slots change hands.
 
 use std::{
-    fs,
     net::IpAddr,
     thread,
     time::{Duration, Instant},
@@ -10,6 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use vipd_tests::{
     AgentConfig, CLIENT_IPV6, Flood, FlowPlan, Flows, Rack, Site, Size, flood, flood_sources,
+    usage::anonymous_memory,
 };
 
 use crate::support::{VIP6, in_lab};
@@ -18,8 +18,8 @@ use crate::support::{VIP6, in_lab};
 const OF_EACH: u64 = 2_000_000;
 const PACE: u64 = 400_000;
 const NUMBER: usize = 300;
-/// What the agent's own memory may grow by, in KiB.
-const GROWTH: u64 = 20 * 1024;
+/// What the agent's own memory may grow by, in bytes.
+const GROWTH: u64 = 20 << 20;
 /// Slots are made to change hands so often.
 const CHANGES: Duration = Duration::from_secs(4);
 
@@ -48,7 +48,7 @@ fn a_flood_while_slots_change_hands_breaks_no_connection_and_leaves_nothing_behi
         };
         let flows = Flows::open(&site.rack.client, plan)?;
         let agent = site.agents[0].process().pid();
-        let before = memory(agent)?;
+        let before = anonymous_memory(agent)?;
 
         site.drain("web/b3", true)?;
         let (learning, flooded) = flood_while_changing(&site)?;
@@ -66,11 +66,11 @@ fn a_flood_while_slots_change_hands_breaks_no_connection_and_leaves_nothing_behi
         let broken: Vec<_> = report.broken().collect();
         ensure!(broken.is_empty(), "{} broke: {broken:#?}", broken.len());
         ensure!(report.open_by_backend().len() == 3, "b3 keeps what it has");
-        let after = memory(agent)?;
-        println!("the agent's memory: {before} KiB, then {after} KiB");
+        let after = anonymous_memory(agent)?;
+        println!("the agent's memory: {before} bytes, then {after}");
         ensure!(
             after < before + GROWTH,
-            "the agent's memory grew from {before} to {after} KiB"
+            "the agent's memory grew from {before} to {after} bytes"
         );
 
         // The drain finishes with its last connection.
@@ -128,17 +128,6 @@ fn slots_learning(site: &Site) -> Result<u64> {
     let slots = status.pointer("/services/0/phases/learn");
     let slots = slots.and_then(serde_json::Value::as_u64);
     slots.with_context(|| format!("no slots that learn in {status}"))
-}
-
-/// Memory that is the process's own, not the maps it looks into, in KiB.
-fn memory(pid: u32) -> Result<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("RssAnon:"));
-    let kib = line.and_then(|rest| rest.split_whitespace().next());
-    kib.and_then(|kib| kib.parse().ok())
-        .with_context(|| format!("no memory in {status}"))
 }
 
 fn config(rack: &Rack) -> AgentConfig {

@@ -142,7 +142,10 @@ impl Story {
             blows: Vec::new(),
             log: String::new(),
         };
-        story.route_by_hand("add")?;
+        story
+            .site
+            .rack
+            .route_by_hand(VIP.into(), &story.site.rack.balancers[0])?;
         Ok(story)
     }
 
@@ -237,7 +240,8 @@ impl Story {
     fn move_to_lb2(&mut self) -> Result<()> {
         self.site
             .wait_for_routes(VIP.into(), &self.site.rack.balancers)?;
-        self.route_by_hand("del")?;
+        let rack = &self.site.rack;
+        rack.unroute_by_hand(VIP.into(), &rack.balancers[0])?;
         self.site.agents[0]
             .process()
             .terminate(Duration::from_secs(20))?;
@@ -308,14 +312,6 @@ impl Story {
         let mut backends = self.site.rack.backends.iter();
         let place = backends.position(|machine| machine.host.name() == backend);
         place.context("no such backend")
-    }
-
-    /// Whether anybody announces the VIP or not, its packets go to lb1.
-    fn route_by_hand(&self, command: &str) -> Result<()> {
-        let rack = &self.site.rack;
-        let lb1 = rack.balancers[0].ipv4;
-        let route = format!("route {command} {VIP} via {lb1} metric 1\n");
-        rack.router.ip(&route)
     }
 
     fn tell(&mut self, what: &str) {

@@ -25,10 +25,8 @@ fn config(rack: &Rack) -> AgentConfig {
 fn agents_killed_again_and_again_under_traffic_drop_nothing() {
     in_lab(|lab| {
         let mut site = site(lab)?;
-        // Whether anybody announces the VIP or not, its packets come here.
-        let balancer = site.rack.balancers[0].clone();
-        let by_hand = format!("{VIP} via {} metric 1", balancer.ipv4);
-        site.rack.router.ip(&format!("route add {by_hand}\n"))?;
+        site.rack
+            .route_by_hand(VIP.into(), &site.rack.balancers[0])?;
         let probes = Probes::start(&site.rack.client, (VIP, 80).into());
         for _ in 0..5 {
             sleep(Duration::from_millis(300));
@@ -37,7 +35,7 @@ fn agents_killed_again_and_again_under_traffic_drop_nothing() {
             site.wait_for_sessions()?;
         }
         let report = probes.finish()?;
-        ensure!(report.failures().count() == 0, "{:?}", report.by_failure());
+        report.ensure_all_answered()?;
         let status = site.agents[0].status()?;
         let verdicts = &status["dataplane"]["verdicts"];
         for verdict in ["no_next_hop", "no_backend", "unserved_port", "inconsistent"] {
@@ -120,8 +118,7 @@ fn load_refuses_to_touch_a_filled_data_plane_that_no_agent_runs() {
         balancer
             .host
             .ip("link add extra0 type veth peer name extra1\nlink set extra0 up\n")?;
-        let by_hand = format!("{VIP} via {} metric 1", balancer.ipv4);
-        site.rack.router.ip(&format!("route add {by_hand}\n"))?;
+        site.rack.route_by_hand(VIP.into(), &balancer)?;
         site.agents[0].process().kill()?;
         let file = balancer.host.dir().join("vipd.toml");
         let file = file.to_string_lossy();

@@ -1,14 +1,10 @@
 //! Interfaces that come, go, and are not what they were: what a reload makes of
 //! them, and the next agent.
 
-use std::time::Duration;
-
 use anyhow::{Result, ensure};
 use vipd_tests::{AgentConfig, Lab, Site, wait_until};
 
-use crate::support::{SMALL, VIP, in_lab};
-
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::support::{PATIENCE, SMALL, VIP, in_lab};
 
 #[test]
 fn interfaces_come_and_go_with_a_reload_and_a_refused_one_changes_nothing() {
@@ -143,9 +139,8 @@ fn with(site: &Site, interfaces: &[&str]) -> String {
 }
 
 fn has_xdp(site: &Site, interface: &str) -> Result<bool> {
-    let host = &site.rack.balancers[0].host;
-    let link = host.run("ip", &["-details", "link", "show", interface])?;
-    Ok(link.contains("prog/xdp"))
+    let program = site.rack.balancers[0].host.xdp(interface)?;
+    Ok(program.is_some())
 }
 
 /// The data plane is in order, and the VIP is announced.

@@ -3,6 +3,8 @@
 
 #[path = "interop/gobgp.rs"]
 mod only_gobgp;
+#[path = "interop/restart.rs"]
+mod restart;
 #[path = "interop/router.rs"]
 mod router;
 
@@ -13,12 +15,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 use vipd_tests::{Rack, Vipd, host_prefix, wait_until};
 
 use self::router::{Make, Route, Router, Terms};
-use crate::support::{SMALL, VIP, VIP6, in_lab, start_agent, two_vips, wait_for_peer};
-
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::support::{PATIENCE, SMALL, VIP, VIP6, in_lab, start_agent, two_vips, wait_for_peer};
 
 /// A test for each story with the routers of a make, by the sentence given.
 macro_rules! tests {
@@ -46,7 +47,9 @@ macro_rules! all_tests {
             routes_come_by_ibgp_with_local_preference_and_an_empty_path: it_sees_ibgp,
             a_route_that_is_withdrawn_goes_and_the_other_stays: it_sees_a_withdrawal,
             a_wrong_password_is_told_and_the_right_one_lets_it_in: wrong_then_right,
-            a_router_that_has_enough_routes_says_so: it_has_enough,
+            a_router_that_has_enough_routes_says_so_and_that_stays_told: it_has_enough,
+            a_killed_agent_finds_its_routes_kept_and_no_connection_fails: restart::killed,
+            an_upgraded_agent_finds_its_routes_kept_and_no_connection_fails: restart::upgraded,
             $($more)*
         });
     };
@@ -83,7 +86,9 @@ fn it_dials(make: Make, rack: &Rack) -> Result<()> {
 fn it_sees_ebgp(make: Make, rack: &Rack) -> Result<()> {
     let router = Router::start(make, rack, &Terms::default())?;
     let further = "med = 70\nprepend = 2\n\
-                   communities = [\"64500:100\", \"no-export\", \"64500:1:2\"]\n";
+                   [[bgp.rule]]\n\
+                   communities = [\"64500:100\", \"no-export\", \"64500:1:2\", \
+                   \"rt:64500:7\", \"soo:65536:8\", \"rt:192.0.2.1:9\"]\n";
     let _agent = start_agent(rack, &two_vips(rack, further))?;
     for vip in VIPS {
         let mut route = wait_for_route(&router, vip)?;
@@ -95,9 +100,16 @@ fn it_sees_ebgp(make: Make, rack: &Rack) -> Result<()> {
             origin_is_igp: true,
             med: Some(70),
             local_preference: None,
-            communities: ["64500:100", "65535:65281", "64500:1:2"]
-                .map(str::to_owned)
-                .into(),
+            communities: [
+                "64500:100",
+                "65535:65281",
+                "64500:1:2",
+                "rt:64500:7",
+                "soo:65536:8",
+                "rt:192.0.2.1:9",
+            ]
+            .map(str::to_owned)
+            .into(),
         };
         ensure!(route == expected, "{vip} has come as {route:?}");
     }
@@ -165,7 +177,9 @@ fn wrong_then_right(make: Make, rack: &Rack) -> Result<()> {
         sleep(Duration::from_millis(100));
     }
     wait_for_peer(&agent, "the trouble is told", |peer| {
-        peer.to_string().to_lowercase().contains("password")
+        let told = ["last_error", "hint"].map(|name| peer[name].as_str().unwrap_or_default());
+        told.iter()
+            .any(|words| words.contains("the passwords differ"))
     })?;
 
     password("the-right-one\n")?;
@@ -190,13 +204,19 @@ fn it_has_enough(make: Make, rack: &Rack) -> Result<()> {
         config.udp_service(&format!("more-{last}"), (vip, 53), "l2-dsr", &rack.backends)
     });
     agent.reload(&more.text(&rack.balancers[0]))?;
-    wait_until("it is told", PATIENCE, || {
-        let peer = agent.peer("router")?;
+    let told = |peer: &Value| {
         let told = peer["notification_received"].as_str().unwrap_or_default();
-        let words = "Cease / Maximum Number of Prefixes Reached";
-        ensure!(told.contains(words), "{peer}");
-        Ok(())
-    })
+        told.contains("Cease / Maximum Number of Prefixes Reached")
+    };
+    wait_for_peer(&agent, "it is told", told)?;
+    // Whatever comes of further attempts.
+    let until = Instant::now() + Duration::from_secs(5);
+    while Instant::now() < until {
+        let peer = agent.peer("router")?;
+        ensure!(told(&peer), "forgotten: {peer}");
+        sleep(Duration::from_millis(200));
+    }
+    Ok(())
 }
 
 fn it_asks_again(make: Make, rack: &Rack) -> Result<()> {

@@ -19,12 +19,11 @@ fn load_says_native_and_forwards_an_agent_takes_over_and_unload_leaves_nothing()
 
         let said = vipd(&balancer, &["load", "--config", &path, "--iface", "eth0"])?;
         ensure!(said.contains("native"), "it said {said}");
-        let loaded = program(&balancer)?.context("no program is attached")?;
+        let loaded = balancer.host.xdp("eth0")?;
+        let loaded = loaded.context("no program is attached")?;
 
         // No agent announces the VIP: a route by hand brings its packets here.
-        site.rack
-            .router
-            .ip(&format!("route add {VIP} via {} metric 1\n", balancer.ipv4))?;
+        site.rack.route_by_hand(VIP.into(), &balancer)?;
         ensure_spread(&site, VIP.into(), 5)?;
 
         site.start_agents(&config)?;
@@ -37,7 +36,7 @@ fn load_says_native_and_forwards_an_agent_takes_over_and_unload_leaves_nothing()
         vipd(&balancer, &["unload", "--config", &path])?;
         // The kernel detaches a moment after the last pin is gone.
         wait_until("the program is off", Duration::from_secs(20), || {
-            let left = program(&balancer)?;
+            let left = balancer.host.xdp("eth0")?;
             ensure!(left.is_none(), "loaded as {loaded}, left is {left:?}");
             Ok(())
         })?;
@@ -45,15 +44,6 @@ fn load_says_native_and_forwards_an_agent_takes_over_and_unload_leaves_nothing()
         ensure!(!pins.exists(), "{} is left", pins.display());
         Ok(())
     });
-}
-
-/// The XDP program on `eth0`, as `ip` shows it.
-fn program(machine: &Machine) -> Result<Option<String>> {
-    let link = machine
-        .host
-        .run("ip", &["-details", "link", "show", "eth0"])?;
-    let program = link.lines().find(|line| line.contains("prog/xdp"));
-    Ok(program.map(|line| line.trim().to_owned()))
 }
 
 fn vipd(machine: &Machine, arguments: &[&str]) -> Result<String> {

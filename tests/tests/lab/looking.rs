@@ -7,9 +7,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use vipd_tests::{AgentConfig, Host, Lab, Probes, Site, wait_until};
 
-use crate::support::{SMALL, VIP, VIP6, ensure_spread, in_lab};
-
-const PATIENCE: Duration = Duration::from_secs(20);
+use crate::support::{PATIENCE, SMALL, VIP, VIP6, ensure_spread, in_lab};
 
 #[test]
 fn a_flow_is_explained_from_the_service_to_the_headers_on_the_wire() {
@@ -152,7 +150,7 @@ fn a_capture_opens_in_tshark_with_each_packets_fate_and_costs_no_packet() {
         wait_for_program(&balancer, ours)?;
 
         let report = probes.finish()?;
-        ensure!(report.failures().count() == 0, "{:?}", report.by_failure());
+        report.ensure_all_answered()?;
         site.router.ensure_established("lb1")?;
 
         // An agent that dies meanwhile leaves a program that forwards.
@@ -188,11 +186,7 @@ fn site(lab: &Lab) -> Result<Site> {
 
 /// The kernel's id of the XDP program on the host's interface.
 fn program(host: &Host) -> Result<u32> {
-    let text = host.run("ip", &["-details", "link", "show", "eth0"])?;
-    let id = text.split_once("prog/xdp id ").map(|(_, rest)| rest);
-    let id = id.and_then(|rest| rest.split_whitespace().next());
-    let id = id.with_context(|| format!("no XDP program in {text}"))?;
-    Ok(id.parse()?)
+    host.xdp("eth0")?.context("no XDP program")
 }
 
 fn wait_for_program(host: &Host, id: u32) -> Result<()> {

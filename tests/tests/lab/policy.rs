@@ -13,9 +13,8 @@ use vipd_tests::{
     host_prefix, wait_until,
 };
 
-use crate::support::{SMALL, VIP, VIP6, in_lab};
+use crate::support::{PATIENCE, SMALL, VIP, VIP6, in_lab, two_vips};
 
-const PATIENCE: Duration = Duration::from_secs(20);
 const SECOND: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 11);
 const AGGREGATE: &str = "198.51.100.0/24";
 
@@ -26,8 +25,6 @@ states = [\"down\"]
 announce = true
 med_add = 900
 ";
-
-const PEER: &str = "hold_time = \"3s\"\nconnect_retry = \"1s\"\n";
 
 /// Addresses by their last digit, and MEDs by node and address.
 type Table = BTreeMap<(String, u16), String>;
@@ -157,8 +154,7 @@ fn bird_and_frr_are_told_of_different_addresses_with_different_attributes() {
             backends: 2,
         };
         let rack = Rack::build(lab, size)?;
-        let sessions = Bird::sessions(&rack.balancers, 64500, "");
-        let bird = Bird::start(&rack.router, &(Bird::router_config(64501) + &sessions))?;
+        let bird = Bird::on_router(&rack, "")?;
         let frr_machine = &rack.backends[1];
         let frr = Frr::start(
             &frr_machine.host,
@@ -300,14 +296,14 @@ fn an_aggregate_lives_as_long_as_something_inside_it_and_is_held() {
             Ok(())
         })?;
 
-        let suppressing = config.text(&balancers[0]).replace(
-            "[[bgp.aggregate]]\n",
-            "[[bgp.aggregate]]\nsuppress = true\n",
-        );
-        site.agents[0].reload(&suppressing)?;
+        let suppressing = |config: &AgentConfig| {
+            let table = "[[bgp.aggregate]]\n";
+            let text = config.text(&balancers[0]);
+            text.replace(table, &format!("{table}suppress = true\n"))
+        };
+        site.agents[0].reload(&suppressing(&config))?;
         site.servers[0] = Nginx::start(&site.rack.backends[0].host)?;
         wait_until("the aggregate is back", PATIENCE, || has_aggregate(&site))?;
-        ensure!(site.router.routes(&host_prefix(VIP.into()))?.is_empty());
         let answered = ask(&site.rack.client, (VIP, 80).into())?;
         ensure!(answered == "b1", "by the aggregate: {answered}");
         let status = site.agents[0].status()?;
@@ -316,6 +312,12 @@ fn an_aggregate_lives_as_long_as_something_inside_it_and_is_held() {
             vip["announced"] == true && vip["suppressed_by"] == AGGREGATE && shown["alive"] == 1,
             "{status}"
         );
+        // A route of its own would come before one that is new now.
+        let backends = &site.rack.backends;
+        let more = config.udp_service("more", (VIP6.into(), 53), "l2-dsr", backends);
+        site.agents[0].reload(&suppressing(&more))?;
+        site.wait_for_routes(VIP6.into(), &balancers)?;
+        ensure!(site.router.routes(&host_prefix(VIP.into()))?.is_empty());
         Ok(())
     });
 }
@@ -351,20 +353,17 @@ fn a_host_that_an_aggregate_would_cut_off_is_told_of() {
 fn another_rule_changes_only_what_it_is_about() {
     in_lab(|lab| {
         let rack = Rack::build(lab, SMALL)?;
-        let sessions = Bird::sessions(&rack.balancers, 64500, "");
-        let router = Bird::start(&rack.router, &(Bird::router_config(64501) + &sessions))?;
+        let router = Bird::on_router(&rack, "")?;
         let balancer = &rack.balancers[0];
-        let config = |rules: &str| {
-            let mut config = AgentConfig {
-                peer: PEER.to_owned() + rules,
-                ..AgentConfig::default()
-            };
-            for (name, vip) in [("four", VIP.into()), ("six", IpAddr::from(VIP6))] {
-                config = config.udp_service(name, (vip, 53), "l2-dsr", &rack.backends);
+        let config = |rules: &str, more: bool| {
+            let mut config = two_vips(&rack, rules);
+            if more {
+                let address = (SECOND.into(), 53);
+                config = config.udp_service("more", address, "l2-dsr", &rack.backends);
             }
             config.text(balancer)
         };
-        let agent = Vipd::start(&balancer.host, &config(""))?;
+        let agent = Vipd::start(&balancer.host, &config("", false))?;
         let (four, six) = (host_prefix(VIP.into()), host_prefix(VIP6.into()));
         wait_until("both are there", PATIENCE, || {
             ensure_attributes(&router, &four, &[])?;
@@ -378,18 +377,23 @@ fn another_rule_changes_only_what_it_is_about() {
             updates(&router)?
         );
 
-        let rule = "[[bgp.rule]]\nservices = [\"four\"]\nmed = 50\n";
-        // The second changes nothing that a router could notice.
-        for rules in [
-            rule.to_owned(),
-            format!("{rule}communities = []\nprepend = 0\n"),
+        let rule = |med| format!("[[bgp.rule]]\nservices = [\"four\"]\nmed = {med}\n");
+        // A rule may change nothing that a router could notice. The new address
+        // tells when it is in force, and the last rule would come after whatever
+        // it has caused.
+        let idle = rule(50) + "communities = []\nprepend = 0\n";
+        for (rules, more, prefix, med) in [
+            (rule(50), false, &four, Some(("BGP.med", "50"))),
+            (idle, true, &host_prefix(SECOND.into()), None),
+            (rule(51), true, &four, Some(("BGP.med", "51"))),
         ] {
-            agent.reload(&config(&rules))?;
+            agent.reload(&config(&rules, more))?;
             wait_until("the rule is in force", PATIENCE, || {
-                ensure_attributes(&router, &four, &[("BGP.med", "50")])
+                ensure_attributes(&router, prefix, med.as_slice())
             })?;
-            ensure!(updates(&router)? == 3, "one more: {}", updates(&router)?);
         }
+        let updates = updates(&router)?;
+        ensure!(updates == 5, "one for each change, and {updates} have come");
         let close = |a: Option<Duration>, b: Option<Duration>| {
             a.zip(b)
                 .is_some_and(|(a, b)| a.abs_diff(b) < Duration::from_millis(100))

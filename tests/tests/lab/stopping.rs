@@ -1,12 +1,9 @@
 //! How an agent stops: in order, losing nothing, or leaving the data plane.
 
-use std::{
-    thread::sleep,
-    time::{Duration, Instant},
-};
+use std::{thread::sleep, time::Duration};
 
-use anyhow::{Result, ensure};
-use vipd_tests::{AgentConfig, Machine, Probes, Site, Size, host_prefix, wait_until};
+use anyhow::{Context as _, ensure};
+use vipd_tests::{AgentConfig, Probes, Site, Size, host_prefix, wait_until};
 
 use crate::support::{SMALL, VIP, in_lab};
 
@@ -30,11 +27,12 @@ fn an_agent_told_to_stop_withdraws_first_and_loses_no_connection() {
         let report = probes.finish()?;
 
         ensure!(status.success(), "{status}");
-        ensure!(report.failures().count() == 0, "{:?}", report.by_failure());
+        report.ensure_all_answered()?;
         site.wait_for_routes(VIP.into(), &site.rack.balancers[1..])?;
         // The kernel detaches a moment after the last pin is gone.
         wait_until("the program is off", Duration::from_secs(20), || {
-            ensure!(!has_xdp(&site.rack.balancers[0])?, "it is still attached");
+            let left = site.rack.balancers[0].host.xdp("eth0")?;
+            ensure!(left.is_none(), "it is still attached");
             Ok(())
         })?;
         let pins = site.rack.balancers[0].host.pins().join("vipd");
@@ -53,10 +51,8 @@ fn an_agent_told_to_keep_the_data_plane_leaves_it_forwarding_and_adopts_it_again
             };
             config.service("web", VIP.into(), "ipip", &rack.backends)
         })?;
-        // Whether anybody announces the VIP or not, its packets come here.
         let balancer = site.rack.balancers[0].clone();
-        let by_hand = format!("{VIP} via {} metric 1", balancer.ipv4);
-        site.rack.router.ip(&format!("route add {by_hand}\n"))?;
+        site.rack.route_by_hand(VIP.into(), &balancer)?;
         let probes = Probes::start(&site.rack.client, (VIP, 80).into());
 
         let status = site.agents[0].process().terminate(STOP)?;
@@ -64,31 +60,14 @@ fn an_agent_told_to_keep_the_data_plane_leaves_it_forwarding_and_adopts_it_again
         wait_until("the router has no route", STOP, || {
             site.router.ensure_next_hops(&host_prefix(VIP.into()), &[])
         })?;
-        ensure!(has_xdp(&balancer)?, "the program is gone");
+        ensure!(balancer.host.xdp("eth0")?.is_some(), "the program is gone");
         sleep(Duration::from_millis(500));
 
-        let start = Instant::now();
         site.agents[0].start_again()?;
         site.wait_for_routes(VIP.into(), &site.rack.balancers)?;
         sleep(Duration::from_millis(500));
+        let verdicts = &site.agents[0].status()?["dataplane"]["verdicts"];
         let report = probes.finish()?;
-        let after_start: Vec<_> = report
-            .failures()
-            .map(|failure| failure.started.checked_duration_since(start))
-            .collect();
-        ensure!(
-            after_start.is_empty(),
-            "{:?}, so long after the new start: {after_start:?}; verdicts: {}",
-            report.by_failure(),
-            site.agents[0].status()?["dataplane"]["verdicts"],
-        );
-        Ok(())
+        report.ensure_all_answered().context(verdicts.to_string())
     });
-}
-
-fn has_xdp(machine: &Machine) -> Result<bool> {
-    let link = machine
-        .host
-        .run("ip", &["-details", "link", "show", "eth0"])?;
-    Ok(link.contains("prog/xdp"))
 }

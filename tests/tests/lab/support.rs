@@ -15,6 +15,9 @@ use vipd_tests::{AgentConfig, Lab, Rack, Site, Size, Vipd, ask, wait_until};
 /// Labs that stand at the same time; each is a dozen busy processes.
 const LABS: usize = 3;
 
+/// How long something may take that takes a moment, on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
 /// Runs `test` in a lab of its own, and prints the lab's logs if it fails.
 pub fn in_lab(test: impl FnOnce(&Lab) -> Result<()>) {
     let _permit = Permit::wait();
@@ -99,9 +102,27 @@ pub fn start_agent(rack: &Rack, config: &AgentConfig) -> Result<Vipd> {
 
 /// Waits until the agent says of the router what is `good`.
 pub fn wait_for_peer(agent: &Vipd, sentence: &str, good: impl Fn(&Value) -> bool) -> Result<()> {
-    wait_until(sentence, Duration::from_secs(20), || {
-        let peer = agent.peer("router")?;
+    wait_for(agent, "router", sentence, good)
+}
+
+/// Waits until the agent says of this peer what is `good`.
+pub fn wait_for(
+    agent: &Vipd,
+    name: &str,
+    sentence: &str,
+    good: impl Fn(&Value) -> bool,
+) -> Result<()> {
+    wait_until(&format!("{name}: {sentence}"), PATIENCE, || {
+        let peer = agent.peer(name)?;
         ensure!(good(&peer), "{peer}");
         Ok(())
+    })
+}
+
+/// Waits until the session with the router is established for the `count`th
+/// time.
+pub fn wait_for_session(agent: &Vipd, count: u64) -> Result<()> {
+    wait_for_peer(agent, "it is established", |peer| {
+        peer["state"] == "Established" && peer["established_count"] == count
     })
 }

@@ -58,7 +58,7 @@ fn a_killed_agent_costs_no_connection() {
         sleep(Duration::from_secs(1));
 
         let new = probes.finish()?;
-        ensure!(new.failures().count() == 0, "{:?}", new.by_failure());
+        new.ensure_all_answered()?;
         let held = held.judge()?;
         let broken: Vec<_> = held.broken().collect();
         ensure!(broken.is_empty(), "{broken:?}");
@@ -123,6 +123,6 @@ fn begin(site: &Site) -> Result<(Held, Probes)> {
     let probes = Probes::start(&site.rack.client, vip);
     sleep(Duration::from_millis(500));
     let calm = probes.so_far();
-    ensure!(calm.failures().count() == 0, "{:?}", calm.by_failure());
+    calm.ensure_all_answered()?;
     Ok((held, probes))
 }

@@ -10,6 +10,7 @@ use vipd_abi::Verdict;
 use vipd_control::model::{Mode, Protocol};
 
 use crate::{
+    goals::Key,
     packets::{ACK, Kind, SYN},
     plan::service_port,
     plane::Wanted,
@@ -224,6 +225,11 @@ fn forwarded(name: &'static str, kind: Kind, grows: u32) -> Case {
 }
 
 impl Case {
+    /// What goals call it; there is none with many services.
+    pub fn key(&self) -> Option<Key> {
+        (self.services == 1).then_some((self.name, self.flows))
+    }
+
     /// Whether the last of some packets fared as expected; `length` is that of
     /// a fresh frame.
     pub fn check(&self, ran: &Ran, length: u32) -> Result<()> {

@@ -1,5 +1,7 @@
 //! What the balancer has to reach, as ratios of medians in one run.
 
+use anyhow::{Result, ensure};
+
 use crate::case::{EVERY_PACKET, FLOWS, name};
 
 /// A median, by the name of its case and the number of flows.
@@ -37,6 +39,19 @@ impl Judged {
     pub fn is_met(&self) -> bool {
         self.ratio <= self.most
     }
+}
+
+/// Fails if there is a goal whose cases are not among those that are measured.
+pub fn ensure_judged(is_measured: impl Fn(Key) -> bool) -> Result<()> {
+    for Goal { case, by, .. } in goals() {
+        for key in [case, by] {
+            ensure!(
+                is_measured(key),
+                "a goal is about {key:?}, which is no case"
+            );
+        }
+    }
+    Ok(())
 }
 
 /// Judges all goals whose cases were measured.

@@ -73,6 +73,9 @@ fn measure(options: &Options) -> Result<Report> {
         .filter(|case| options.wants(case.name))
         .map(Measured::new)
         .collect();
+    if options.only.is_none() {
+        goals::ensure_judged(|key| cases.iter().any(|it| it.case.key() == Some(key)))?;
+    }
     eprintln!("==> loading and filling the programs");
     let mut stage = Stage::new(&cases)?;
     stage.follow(&mut cases)?;
@@ -86,7 +89,7 @@ fn measure(options: &Options) -> Result<Report> {
     }
     let lines: Vec<Line> = cases.iter().map(|it| Line::new(it, &programs)).collect();
     let median = |key| {
-        let line = lines.iter().find(|line| line.key() == Some(key));
+        let line = lines.iter().find(|line| line.case.key() == Some(key));
         line.map(|line| line.nanos.median)
     };
     Ok(Report {

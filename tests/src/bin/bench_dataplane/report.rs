@@ -7,7 +7,7 @@ use vipd_tests::bench::Machine;
 
 use crate::{
     case::{Case, Target},
-    goals::{Judged, Key},
+    goals::Judged,
     rings,
     runner::Program,
     stage::{Measured, SLICE},
@@ -64,11 +64,6 @@ impl Line {
             program: programs[&measured.case.target],
             nanos: Spread::of(&measured.nanos),
         }
-    }
-
-    /// What goals call it; there is none with many services.
-    pub fn key(&self) -> Option<Key> {
-        (self.case.services == 1).then_some((self.case.name, self.case.flows))
     }
 }
 

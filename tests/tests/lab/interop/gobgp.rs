@@ -5,8 +5,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use vipd_tests::{Gobgp, Rack, Vipd, wait_until};
 
-use super::PATIENCE;
-use crate::support::{SMALL, in_lab, start_agent, two_vips, wait_for_peer};
+use crate::support::{PATIENCE, SMALL, in_lab, start_agent, two_vips, wait_for_peer};
 
 /// Takes packets only with a TTL of 255, which no router in between lets pass.
 const NEIGHBOURS_ONLY: &str = "\

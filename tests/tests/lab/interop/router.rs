@@ -4,18 +4,20 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
-use vipd_tests::{Bird, BirdRoute, Frr, Gobgp, Rack};
+use vipd_tests::{
+    BALANCERS_AS, Bird, BirdBfd, BirdRoute, FRR_BFD_TIMING, Frr, Gobgp, ROUTER_AS, Rack,
+};
 
 /// Who makes a router.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Make {
     Bird,
     Frr,
+    /// It has no BFD, and brings no route into the kernel.
     Gobgp,
 }
 
-/// The router's side of its session with the first balancer, which is in AS
-/// 64500.
+/// The router's side of its session with the first balancer.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
     pub local_as: u32,
@@ -24,21 +26,22 @@ pub struct Terms {
     pub password: Option<&'static str>,
     /// With more IPv4 routes than this it ends the session.
     pub most_ipv4_routes: Option<u32>,
+    /// It keeps our routes while we restart (all makes but one do so anyway),
+    /// and BFD watches, where there is BFD.
+    pub helps: bool,
 }
 
 impl Default for Terms {
     fn default() -> Self {
         Self {
-            local_as: 64501,
+            local_as: ROUTER_AS,
             passive: false,
             password: None,
             most_ipv4_routes: None,
+            helps: false,
         }
     }
 }
-
-/// The balancer's AS.
-const REMOTE_AS: u32 = 64500;
 
 /// A running router.
 pub struct Router {
@@ -61,7 +64,7 @@ pub struct Route {
     pub origin_is_igp: bool,
     pub med: Option<u32>,
     pub local_preference: Option<u32>,
-    /// `64500:100`, and large ones `64500:1:2`.
+    /// `64500:100`, large ones `64500:1:2`, and extended ones `rt:64500:1`.
     pub communities: BTreeSet<String>,
 }
 
@@ -100,6 +103,21 @@ impl Router {
         Ok(routes.pop())
     }
 
+    /// Whether it keeps the route for a neighbour that restarts.
+    pub fn is_kept(&self, prefix: &str) -> Result<bool> {
+        let path = match &self.daemon {
+            // It says so of the session only.
+            Daemon::Bird(bird) => {
+                let session = bird.birdc("show protocols all lb1")?;
+                let restarts = session.contains("Neighbor graceful restart active");
+                return Ok(restarts && !bird.routes(prefix)?.is_empty());
+            }
+            Daemon::Frr(frr) => frr.paths(prefix)?,
+            Daemon::Gobgp(gobgp) => gobgp.paths(prefix)?,
+        };
+        Ok(path.iter().any(|path| path["stale"] == true))
+    }
+
     /// Asks the balancer for all its routes again.
     pub fn refresh(&self) -> Result<()> {
         match &self.daemon {
@@ -112,7 +130,12 @@ impl Router {
 }
 
 fn start_bird(rack: &Rack, terms: &Terms) -> Result<Bird> {
+    let mut head = Bird::router_config(terms.local_as);
     let mut further = String::new();
+    if terms.helps {
+        head += &BirdBfd::protocol();
+        further += "bfd on;";
+    }
     if terms.passive {
         further += "passive;";
     }
@@ -127,11 +150,8 @@ fn start_bird(rack: &Rack, terms: &Terms) -> Result<Bird> {
              ipv4 {{ import all; export none; import limit {most} action disable; }};"
         );
     }
-    let sessions = Bird::sessions(&rack.balancers, REMOTE_AS, &further);
-    Bird::start(
-        &rack.router,
-        &(Bird::router_config(terms.local_as) + &sessions),
-    )
+    let sessions = Bird::sessions(&rack.balancers, BALANCERS_AS, &further);
+    Bird::start(&rack.router, &(head + &sessions))
 }
 
 fn start_frr(rack: &Rack, terms: &Terms) -> Result<Frr> {
@@ -145,9 +165,13 @@ fn start_frr(rack: &Rack, terms: &Terms) -> Result<Frr> {
     if let Some(most) = terms.most_ipv4_routes {
         further.push(format!("maximum-prefix {most}"));
     }
+    if terms.helps {
+        further.push("bfd profile lab".to_owned());
+    }
     let further: Vec<&str> = further.iter().map(String::as_str).collect();
-    let config = Frr::router_config(terms.local_as, &rack.balancers, REMOTE_AS, &further);
-    Frr::start(&rack.router, &config)
+    let config = Frr::router_config(terms.local_as, &rack.balancers, BALANCERS_AS, &further);
+    let bfd = format!("bfd\n profile lab\n{FRR_BFD_TIMING} !\n!\n");
+    Frr::start_with_bfd(&rack.router, &config, &bfd)
 }
 
 fn start_gobgp(rack: &Rack, terms: &Terms) -> Result<Gobgp> {
@@ -161,18 +185,29 @@ fn start_gobgp(rack: &Rack, terms: &Terms) -> Result<Gobgp> {
     if let Some(most) = terms.most_ipv4_routes {
         ipv4 = format!("prefix-limit.config.max-prefixes = {most}\n");
     }
-    let config = Gobgp::router_config(terms.local_as, &rack.balancers, REMOTE_AS, &further, &ipv4);
+    if terms.helps {
+        further += "graceful-restart.config.enabled = true\n\
+                    graceful-restart.config.restart-time = 120\n";
+    }
+    let (machines, local_as) = (&rack.balancers, terms.local_as);
+    let config = Gobgp::router_config(local_as, machines, BALANCERS_AS, &further, &ipv4);
     Gobgp::start(&rack.router, &config)
 }
 
 fn from_bird(route: &BirdRoute) -> Route {
     let text = |name| route.attribute(name).unwrap_or_default();
     let number = |name| text(name).parse().ok();
-    // (64500,100) (64501,100), and (64500, 1, 2)
-    let communities = ["BGP.community", "BGP.large_community"]
+    // (64500,100) (64501,100), (64500, 1, 2), and (rt, 64500, 1)
+    let kinds = ["BGP.community", "BGP.large_community", "BGP.ext_community"];
+    let communities = kinds
         .iter()
         .flat_map(|name| text(name).split_terminator(')'))
-        .map(|community| community.replace([' ', '('], "").replace(',', ":"));
+        .map(|community| community.replace([' ', '('], "").replace(',', ":"))
+        // A site of origin is a "route origin" to it.
+        .map(|community| match community.strip_prefix("ro:") {
+            Some(numbers) => format!("soo:{numbers}"),
+            None => community,
+        });
     Route {
         next_hop: route.via,
         as_path: numbers(text("BGP.as_path")),
@@ -186,13 +221,19 @@ fn from_bird(route: &BirdRoute) -> Route {
 fn from_frr(path: &Value) -> Route {
     let text = |pointer| path.pointer(pointer).and_then(Value::as_str);
     let number = |name: &str| path[name].as_u64().and_then(|it| it.try_into().ok());
-    let communities = ["/community/string", "/largeCommunity/string"]
+    let kinds = [
+        "/community/string",
+        "/largeCommunity/string",
+        "/extendedCommunity/string",
+    ];
+    let communities = kinds
         .iter()
         .filter_map(|pointer| text(pointer))
         .flat_map(str::split_whitespace)
         .map(|community| match community {
             "no-export" => "65535:65281".to_owned(),
-            numbers => numbers.to_owned(),
+            // RT:64500:1, SoO:64500:1
+            numbers => numbers.to_lowercase(),
         });
     Route {
         next_hop: text("/nexthops/0/ip").and_then(|it| it.parse().ok()),
@@ -220,6 +261,17 @@ fn from_gobgp(path: &Value) -> Route {
         let [asn, first, second] = ["ASN", "LocalData1", "LocalData2"].map(|name| &it[name]);
         format!("{asn}:{first}:{second}")
     });
+    let extended = attribute(16).map_or_else(Vec::new, |it| list(&it["value"]));
+    let extended = extended.iter().map(|it| {
+        let kind = match it["subtype"].as_u64() {
+            Some(2) => "rt",
+            Some(3) => "soo",
+            _ => "unknown",
+        };
+        let value = it["value"].as_str().unwrap_or_default();
+        let (asn, number) = value.split_once(':').unwrap_or((value, ""));
+        format!("{kind}:{}:{number}", as_plain(asn))
+    });
     let segments = attribute(2).map_or_else(Vec::new, |it| list(&it["as_paths"]));
     let next_hop = attribute(3).or_else(|| attribute(14));
     Route {
@@ -237,7 +289,18 @@ fn from_gobgp(path: &Value) -> Route {
         communities: communities
             .map(|it| format!("{}:{}", it >> 16, it & 0xffff))
             .chain(large)
+            .chain(extended)
             .collect(),
+    }
+}
+
+/// `1.0` as `65536`; anything else, addresses among it, as it is.
+fn as_plain(asn: &str) -> String {
+    let parts = asn.split_once('.');
+    let parts = parts.map(|(high, low)| (high.parse::<u32>(), low.parse::<u32>()));
+    match parts {
+        Some((Ok(high), Ok(low))) => (high << 16 | low).to_string(),
+        _ => asn.to_owned(),
     }
 }
 
