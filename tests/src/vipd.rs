@@ -51,6 +51,27 @@ impl Vipd {
         Ok(vipd)
     }
 
+    /// The same, with no more capabilities than the packaged unit leaves it.
+    pub fn start_with_rights_of_unit(host: &Host, config: &str) -> Result<Self> {
+        let config = host.write("vipd.toml", config)?;
+        let mut command = Command::new("setpriv");
+        command
+            .arg(format!("--bounding-set=-all{}", unit_capabilities()?))
+            .arg("--inh-caps=-all")
+            .arg(Self::binary()?)
+            .arg("run")
+            .arg("--config")
+            .arg(&config);
+        let process = host.spawn("vipd", &mut command)?;
+        let mut vipd = Self {
+            host: host.clone(),
+            config,
+            process,
+        };
+        vipd.wait_for_answer()?;
+        Ok(vipd)
+    }
+
     /// Starts it again after it has ended.
     pub fn start_again(&mut self) -> Result<()> {
         self.process = spawn(&self.host, &self.config)?;
@@ -199,6 +220,20 @@ impl Vipd {
         })?;
         Ok(())
     }
+}
+
+/// The capabilities of the packaged unit as setpriv(1) adds them: `,+net_admin,..`.
+fn unit_capabilities() -> Result<String> {
+    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/systemd/vipd.service");
+    let text = std::fs::read_to_string(unit)?;
+    let mut lines = text.lines();
+    let set = lines.find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+    let set = set.context("the unit has no CapabilityBoundingSet")?;
+    Ok(set
+        .split_whitespace()
+        .map(|capability| capability.trim_start_matches("CAP_").to_lowercase())
+        .map(|capability| format!(",+{capability}"))
+        .collect())
 }
 
 fn spawn(host: &Host, config: &Path) -> Result<Process> {

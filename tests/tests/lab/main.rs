@@ -15,6 +15,7 @@ mod loading;
 mod looking;
 mod million;
 mod old_kernel;
+mod packaged;
 mod policy;
 mod reload;
 mod session;
