@@ -15,7 +15,7 @@ use vipd::bfd::{
     show,
 };
 
-use crate::{host::Host, process::Process, vipd::Vipd, wait::wait_until};
+use crate::{bird::time_of_day, host::Host, process::Process, vipd::Vipd, wait::wait_until};
 
 /// A running BFD process.
 #[derive(Debug)]
@@ -30,8 +30,8 @@ pub struct Bfd {
 pub struct BirdBfd {
     /// `Up`, `Down`, ..
     pub state: String,
-    /// Since when, as BIRD prints it.
-    pub since: String,
+    /// When it came into this state; see [`crate::BirdSession::since`].
+    pub since: Option<Duration>,
     /// Between its packets, in seconds, as BIRD prints it.
     pub interval: String,
 }
@@ -156,7 +156,7 @@ impl BirdBfd {
         match words.next()?[..] {
             [_, _, state, since, interval, _] => Some(Self {
                 state: state.to_owned(),
-                since: since.to_owned(),
+                since: time_of_day(since),
                 interval: interval.to_owned(),
             }),
             _ => None,

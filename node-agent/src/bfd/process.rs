@@ -6,7 +6,7 @@
 //! the log is written ([`super::log`]) by others.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     num::NonZeroU32,
     path::{Path as FilePath, PathBuf},
@@ -57,6 +57,8 @@ pub fn run(config: &FilePath, plan: Plan) -> anyhow::Result<()> {
     for message in process.apply(plan)? {
         process.log.info(message);
     }
+    // Nobody says that the host forwards already.
+    process.facts.awaited.clear();
     for refused in realtime::prepare() {
         process.log.warn(refused);
     }
@@ -105,6 +107,7 @@ impl Process {
             receivers: BTreeMap::new(),
             facts: Facts {
                 links: None,
+                awaited: BTreeSet::new(),
                 agent_away: Some(Instant::now()),
                 orders: Orders::default(),
                 stopping: false,
@@ -136,7 +139,7 @@ impl Process {
             }
             while let Some(wake) = self.wakes.next() {
                 match wake {
-                    Wake::Links(links) => self.facts.links = Some(links),
+                    Wake::Links(links) => self.facts.links(links),
                     Wake::Read(plan) => self.reload(plan),
                 }
             }
@@ -348,6 +351,7 @@ impl Process {
             self.entries.insert(id, entry);
         }
         self.receivers.extend(receivers);
+        self.facts.require(&self.plan.interfaces, &plan.interfaces);
         if plan.sessions.is_empty() {
             messages.push("no peer has BFD: nothing to do until a reload".to_owned());
         }

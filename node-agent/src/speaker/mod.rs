@@ -42,6 +42,7 @@ use self::{
 };
 use crate::{
     announce::Announced,
+    bfd::client::OrderError,
     config::{Bgp, BgpPeer, Secret, SecretError, SecretFile},
 };
 
@@ -393,16 +394,15 @@ impl Speaker {
         futures_util::future::join_all(stops).await;
     }
 
-    /// Has the BFD process follow the configuration too; what has changed, in
-    /// words.
-    pub async fn reload_bfd(&self) -> Vec<String> {
-        match self.bfd.process() {
-            Some(process) => match process.reload().await {
-                Ok(messages) => messages.iter().map(|it| format!("BFD: {it}")).collect(),
-                Err(error) => vec![format!("BFD goes by what it has read before: {error}")],
-            },
-            None => Vec::new(),
-        }
+    /// Has the BFD process follow the configuration too, after
+    /// [`Speaker::configure`]; what has changed, in words.
+    ///
+    /// # Errors
+    ///
+    /// When it does not, or does not say so in time.
+    pub async fn reload_bfd(&mut self) -> Result<Vec<String>, OrderError> {
+        let changed = self.bfd.reload().await?;
+        Ok(changed.iter().map(|it| format!("BFD: {it}")).collect())
     }
 
     /// How our own restart goes, as far as peers are to know.

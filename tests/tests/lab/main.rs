@@ -23,3 +23,4 @@ mod stopping;
 mod support;
 mod the_lab_itself;
 mod the_story;
+mod together;
