@@ -31,11 +31,9 @@ pub enum Hops {
     /// On the link: its packets come with a TTL of 255, which nobody farther
     /// away can make (RFC 5881, RFC 5082).
     Single,
-    /// Behind routers (RFC 5883).
-    Multi {
-        /// The lowest TTL that its packets may arrive with.
-        min_ttl: u8,
-    },
+    /// Behind routers (RFC 5883); how many may be between is
+    /// [`Config::min_ttl`].
+    Multi,
 }
 
 /// A datagram that has arrived at a BFD port.
@@ -154,7 +152,7 @@ impl Sessions {
             }
         };
         let (path, session) = self.sessions.get_mut(&id).ok_or(Discard::NoSession)?;
-        if arrival.ttl < path.hops.min_ttl() {
+        if arrival.ttl < path.hops.min_ttl(session.config()) {
             session.discarded(Discard::Ttl);
             return Err(Discard::Ttl);
         }
@@ -196,16 +194,16 @@ impl Hops {
     pub fn port(self) -> u16 {
         match self {
             Self::Single => packet::PORT_SINGLE_HOP,
-            Self::Multi { .. } => packet::PORT_MULTIHOP,
+            Self::Multi => packet::PORT_MULTIHOP,
         }
     }
 
-    /// The lowest TTL of packets that are taken.
+    /// The lowest TTL of packets that a session of this configuration takes.
     #[must_use]
-    pub fn min_ttl(self) -> u8 {
+    pub fn min_ttl(self, config: &Config) -> u8 {
         match self {
             Self::Single => TTL,
-            Self::Multi { min_ttl } => min_ttl,
+            Self::Multi => config.min_ttl,
         }
     }
 }

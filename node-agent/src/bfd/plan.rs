@@ -79,6 +79,7 @@ impl Plan {
             let config = Config {
                 passive: bfd.passive,
                 independent,
+                min_ttl: bfd.min_ttl,
                 authentication: authentication(bfd)?,
                 ..Config::new(bfd.timing)
             };

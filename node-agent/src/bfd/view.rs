@@ -44,7 +44,7 @@ pub(super) fn session(process: &Process, id: NonZeroU32, now: Instant) -> Option
         remote: entry.path.remote,
         local: entry.path.local,
         interface: interface.map(|link| link.name.clone()),
-        multihop: matches!(entry.path.hops, Hops::Multi { .. }),
+        multihop: entry.path.hops == Hops::Multi,
         state: status.state.into(),
         why: why(&status, entry.failure.as_ref()),
         for_seconds: seconds(now.saturating_duration_since(status.since)),

@@ -117,6 +117,8 @@ pub struct PeerBfd {
     pub strict: bool,
     /// How far the peer is.
     pub hops: Hops,
+    /// The lowest TTL that packets over several hops may arrive with.
+    pub min_ttl: u8,
     /// Whether we wait for the router to speak first.
     pub passive: bool,
 }
@@ -189,13 +191,8 @@ impl PeerBfd {
             timing,
             key: bfd.key(directory),
             strict: bfd.strict.value,
-            hops: if multihop {
-                Hops::Multi {
-                    min_ttl: bfd.min_ttl.value.0,
-                }
-            } else {
-                Hops::Single
-            },
+            hops: if multihop { Hops::Multi } else { Hops::Single },
+            min_ttl: bfd.min_ttl.value.0,
             passive: bfd.passive.value,
         }))
     }

@@ -43,22 +43,24 @@ fn true_and_an_empty_table_take_all_defaults() {
 
 #[test]
 fn a_peer_over_several_hops_has_bfd_over_several_hops_unless_told_otherwise() {
-    let any = Hops::Multi { min_ttl: 1 };
     let table = [
-        ("multihop = 1\nbfd = true", Hops::Single),
-        ("multihop = 2\nbfd = true", any),
+        ("multihop = 1\nbfd = true", Hops::Single, 1),
+        ("multihop = 2\nbfd = true", Hops::Multi, 1),
         (
             "multihop = 2\n[bgp.peer.bfd]\nmultihop = false",
             Hops::Single,
+            1,
         ),
-        ("[bgp.peer.bfd]\nmultihop = true", any),
+        ("[bgp.peer.bfd]\nmultihop = true", Hops::Multi, 1),
         (
             "[bgp.peer.bfd]\nmultihop = true\nmin_ttl = 254",
-            Hops::Multi { min_ttl: 254 },
+            Hops::Multi,
+            254,
         ),
     ];
-    for (lines, hops) in table {
-        assert_eq!(bfd(lines).expect("there is BFD").hops, hops, "{lines}");
+    for (lines, hops, min_ttl) in table {
+        let bfd = bfd(lines).expect("there is BFD");
+        assert_eq!((bfd.hops, bfd.min_ttl), (hops, min_ttl), "{lines}");
     }
 }
 

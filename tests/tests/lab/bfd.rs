@@ -105,6 +105,14 @@ fn a_peer_behind_a_router_is_reached_over_several_hops_and_not_taken_from_farthe
         );
         wait_for_bird(&bird, &us.to_string(), "Up")?;
 
+        // Another bound leaves the session as it is.
+        bfd.reload(&peer(62))?;
+        sleep(Duration::from_secs(2));
+        let session = bfd.ensure("far", State::Up)?;
+        ensure!((session.ups, session.downs) == (1, 0), "{session:?}");
+        let there = bird.bfd(&us.to_string())?;
+        ensure!(there.state == "Up", "{there:?}");
+
         bfd.reload(&peer(64))?;
         bfd.wait_for_reason("far", "more hops")?;
         Ok(())

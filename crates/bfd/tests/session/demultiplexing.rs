@@ -5,11 +5,11 @@ use std::num::NonZeroU32;
 use std::time::Instant;
 
 use vipd_bfd::packet::{PORT_MULTIHOP, PORT_SINGLE_HOP, Packet};
-use vipd_bfd::{Arrival, Discard, Hops, Path, Sessions, State};
+use vipd_bfd::{Arrival, Config, Discard, Hops, Path, Sessions, State};
 
 use crate::scripted::{config, peer};
 
-const MULTI: Hops = Hops::Multi { min_ttl: 250 };
+const MULTI: Hops = Hops::Multi;
 
 fn address(last: u8) -> IpAddr {
     [192, 0, 2, last].into()
@@ -40,6 +40,10 @@ fn three() -> (Sessions, [NonZeroU32; 3], Instant) {
     let now = Instant::now();
     let mut sessions = Sessions::new(1);
     let paths = [path(1, Hops::Single), path(2, Hops::Single), path(1, MULTI)];
+    let config = || Config {
+        min_ttl: 250,
+        ..config()
+    };
     let ids = paths.map(|path| sessions.add(path, config(), now));
     (sessions, ids, now)
 }
@@ -143,6 +147,30 @@ fn a_packet_from_farther_away_is_discarded() {
         );
         let discarded = sessions.get_mut(id).unwrap().status(now).counters.discarded;
         assert_eq!(discarded.of(Discard::Ttl), 1);
+    }
+}
+
+#[test]
+fn another_least_ttl_counts_from_the_next_packet_on() {
+    let (mut sessions, ids, now) = three();
+    let session = sessions.get_mut(ids[2]).unwrap();
+    let config = Config {
+        min_ttl: 252,
+        ..session.config().clone()
+    };
+    session.configure(config);
+    let first = Packet {
+        your_discriminator: None,
+        ..peer(State::Down)
+    }
+    .emit();
+    for (ttl, expected) in [(251, Err(Discard::Ttl)), (252, Ok(ids[2]))] {
+        let arrival = Arrival {
+            ttl,
+            ..arrival(1, MULTI)
+        };
+        let taken = sessions.receive(&arrival, &first, now);
+        assert_eq!(taken, expected, "TTL {ttl}");
     }
 }
 
