@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::packet::{self, Received, TTL};
@@ -19,8 +20,8 @@ pub struct Path {
     pub remote: IpAddr,
     /// Our address; `None`: any that the kernel chooses.
     pub local: Option<IpAddr>,
-    /// Index of the interface it goes by; `None`: any.
-    pub interface: Option<u32>,
+    /// The interface or VRF that it is bound to; `None`: any.
+    pub interface: Option<Arc<str>>,
     /// How far it is.
     pub hops: Hops,
 }
@@ -37,14 +38,14 @@ pub enum Hops {
 }
 
 /// A datagram that has arrived at a BFD port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arrival {
     /// Where it comes from.
     pub remote: IpAddr,
     /// Where it was sent to.
     pub local: IpAddr,
-    /// Index of the interface it came by.
-    pub interface: u32,
+    /// The interface or VRF that the socket it came to is bound to, if it is.
+    pub bound: Option<Arc<str>>,
     /// Its TTL or hop limit.
     pub ttl: u8,
     /// The UDP port it came to.
@@ -167,10 +168,12 @@ impl Sessions {
                 .sessions
                 .get_key_value(&id)
                 .filter(|(_, (path, _))| path.fits(arrival)),
+            // Who is bound is bound to this.
             None => self
                 .sessions
                 .iter()
-                .find(|(_, (path, _))| path.fits(arrival)),
+                .filter(|(_, (path, _))| path.fits(arrival))
+                .max_by_key(|(_, (path, _))| path.interface.is_some()),
         };
         found.map(|(id, _)| *id).ok_or(Discard::NoSession)
     }
@@ -181,9 +184,7 @@ impl Path {
     fn fits(&self, arrival: &Arrival) -> bool {
         self.remote == arrival.remote
             && self.local.is_none_or(|local| local == arrival.local)
-            && self
-                .interface
-                .is_none_or(|interface| interface == arrival.interface)
+            && (self.interface.is_none() || self.interface == arrival.bound)
             && self.hops.port() == arrival.port
     }
 }

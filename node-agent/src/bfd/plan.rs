@@ -73,7 +73,7 @@ impl Plan {
             let path = Path {
                 remote: peer.address.ip(),
                 local: peer.source,
-                interface: None,
+                interface: peer.interface.as_ref().map(|name| name.as_str().into()),
                 hops: bfd.hops,
             };
             let config = Config {

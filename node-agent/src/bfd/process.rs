@@ -22,9 +22,9 @@ use rustix::{
 use vipd_bfd::{Hops, Path, Sessions, State, packet::MAX_LEN};
 
 use super::{
-    datagram::{DATAGRAM_MAX, Receiver, Sender},
+    datagram::{DATAGRAM_MAX, Place, Receiver, Sender, is_no_interface},
     holds::{Facts, Orders, Subject},
-    links,
+    links::{self, Link},
     log::Log,
     plan::{Plan, Wanted},
     protocol::{Message, Request, Status},
@@ -70,7 +70,7 @@ pub(super) struct Process {
     pub(super) plan: Plan,
     pub(super) sessions: Sessions,
     pub(super) entries: BTreeMap<NonZeroU32, Entry>,
-    receivers: BTreeMap<(bool, bool), Receiver>,
+    receivers: BTreeMap<Place, Receiver>,
     pub(super) facts: Facts,
     server: Server,
     waker: Waker,
@@ -87,7 +87,8 @@ pub(super) struct Process {
 pub(super) struct Entry {
     pub(super) name: String,
     pub(super) path: Path,
-    sender: Sender,
+    /// `None` while the interface it is bound to is not there.
+    sender: Option<Sender>,
     /// The interface by which the peer was last heard, if it is on our link.
     pub(super) interface: Option<u32>,
     pub(super) unsent: u64,
@@ -139,7 +140,10 @@ impl Process {
             }
             while let Some(wake) = self.wakes.next() {
                 match wake {
-                    Wake::Links(links) => self.facts.links(links),
+                    Wake::Links(links) => {
+                        self.rebind(&links);
+                        self.facts.links(links);
+                    }
                     Wake::Read(plan) => self.reload(plan),
                 }
             }
@@ -194,7 +198,7 @@ impl Process {
                 let Ok((arrival, datagram)) = receiver.receive(&mut buffer) else {
                     break;
                 };
-                let Some(arrival) = arrival else {
+                let Some((arrival, interface)) = arrival else {
                     continue;
                 };
                 // What is discarded is counted.
@@ -202,7 +206,7 @@ impl Process {
                     && let Some(entry) = self.entries.get_mut(&id)
                     && entry.path.hops == Hops::Single
                 {
-                    entry.interface = Some(arrival.interface);
+                    entry.interface = Some(interface);
                 }
             }
         }
@@ -299,17 +303,23 @@ impl Process {
             .map(|(id, entry)| (entry.path.clone(), *id))
             .collect();
         let mut receivers = BTreeMap::new();
+        let mut paths = plan.sessions.keys();
+        let shared = paths.any(|path| path.interface.is_some());
+        if shared {
+            for receiver in self.receivers.values() {
+                receiver.share().context("cannot share a UDP port")?;
+            }
+        }
         for (path, wanted) in &plan.sessions {
-            let key = receiver_key(path);
-            if !self.receivers.contains_key(&key) && !receivers.contains_key(&key) {
-                let receiver = Receiver::open(path.hops, path.remote.is_ipv4());
-                let receiver = receiver
-                    .with_context(|| format!("cannot open UDP port {}", path.hops.port()))?;
-                receivers.insert(key, receiver);
+            let place = Place::of(path);
+            if !self.receivers.contains_key(&place) && !receivers.contains_key(&place) {
+                let receiver = if_there(Receiver::open(&place, shared))
+                    .with_context(|| format!("cannot open UDP port {}", place.port()))?;
+                receivers.extend(receiver.map(|receiver| (place, receiver)));
             }
             if !known.contains_key(path) {
-                let sender = Sender::open(path);
-                let sender = sender.with_context(|| format!("no socket for {}", wanted.name))?;
+                let sender = if_there(Sender::open(path))
+                    .with_context(|| format!("no socket for {}", wanted.name))?;
                 fresh.push((path.clone(), wanted.clone(), sender));
             }
         }
@@ -359,6 +369,29 @@ impl Process {
         Ok(messages)
     }
 
+    /// Opens anew what is bound to interfaces that have come, or were made anew.
+    fn rebind(&mut self, links: &BTreeMap<u32, Link>) {
+        self.receivers.retain(|_, receiver| {
+            let mut bound = receiver.bound().into_iter();
+            bound.all(|bound| bound.is_one_of(links))
+        });
+        for entry in self.entries.values_mut() {
+            if entry.path.interface.is_none() {
+                continue;
+            }
+            let mut bound = entry.sender.iter().filter_map(Sender::bound);
+            if !bound.any(|bound| bound.is_one_of(links)) {
+                entry.sender = Sender::open(&entry.path).ok();
+            }
+            let place = Place::of(&entry.path);
+            if !self.receivers.contains_key(&place)
+                && let Ok(receiver) = Receiver::open(&place, true)
+            {
+                self.receivers.insert(place, receiver);
+            }
+        }
+    }
+
     /// Holds down what is to be held down.
     fn hold(&mut self, now: Instant) {
         for (id, entry) in &self.entries {
@@ -386,7 +419,10 @@ impl Process {
             };
             session.handle_timeout(now);
             while let Some(length) = session.poll_transmit(now, &mut buffer) {
-                let sent = entry.sender.send(&buffer[..length]);
+                let sent = match &entry.sender {
+                    Some(sender) => sender.send(&buffer[..length]),
+                    None => Err(no_interface(&entry.path)),
+                };
                 entry.unsent += u64::from(sent.is_err());
                 if let (Err(error), None) = (&sent, &entry.failure) {
                     let name = &entry.name;
@@ -436,12 +472,8 @@ impl Process {
             }
             stays
         });
-        let used = |key: &(bool, bool)| {
-            self.entries
-                .values()
-                .any(|entry| receiver_key(&entry.path) == *key)
-        };
-        receivers.retain(|key, _| used(key));
+        let paths = || self.entries.values().map(|entry| &entry.path);
+        receivers.retain(|place, _| paths().any(|path| Place::of(path) == *place));
     }
 
     fn stop(&mut self) {
@@ -467,7 +499,16 @@ impl Process {
     }
 }
 
-/// Sessions with the same one share a receiving socket.
-fn receiver_key(path: &Path) -> (bool, bool) {
-    (path.hops == Hops::Single, path.remote.is_ipv4())
+/// A socket, unless the interface it is to be bound to is not there.
+fn if_there<T>(opened: io::Result<T>) -> io::Result<Option<T>> {
+    match opened {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if is_no_interface(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn no_interface(path: &Path) -> io::Error {
+    let name = path.interface.as_deref().unwrap_or_default();
+    io::Error::other(format!("there is no interface {name}"))
 }

@@ -43,7 +43,9 @@ pub(super) fn session(process: &Process, id: NonZeroU32, now: Instant) -> Option
         name: entry.name.clone(),
         remote: entry.path.remote,
         local: entry.path.local,
-        interface: interface.map(|link| link.name.clone()),
+        interface: interface
+            .map(|link| link.name.clone())
+            .or_else(|| entry.path.interface.as_deref().map(str::to_owned)),
         multihop: entry.path.hops == Hops::Multi,
         state: status.state.into(),
         why: why(&status, entry.failure.as_ref()),

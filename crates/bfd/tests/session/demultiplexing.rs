@@ -2,9 +2,10 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Instant;
 
-use vipd_bfd::packet::{PORT_MULTIHOP, PORT_SINGLE_HOP, Packet};
+use vipd_bfd::packet::{PORT_MULTIHOP, Packet};
 use vipd_bfd::{Arrival, Config, Discard, Hops, Path, Sessions, State};
 
 use crate::scripted::{config, peer};
@@ -29,7 +30,7 @@ fn arrival(remote: u8, hops: Hops) -> Arrival {
     Arrival {
         remote,
         local,
-        interface: 2,
+        bound: None,
         ttl: 255,
         port,
     }
@@ -95,11 +96,11 @@ fn what_is_for_nobody_is_counted() {
             "to another address of ours",
             Arrival {
                 local: address(12),
-                ..here
+                ..here.clone()
             },
             first,
         ),
-        ("a discriminator that is not ours", here, unknown),
+        ("a discriminator that is not ours", here.clone(), unknown),
         (
             "our discriminator from elsewhere",
             arrival(2, Hops::Single),
@@ -175,29 +176,38 @@ fn another_least_ttl_counts_from_the_next_packet_on() {
 }
 
 #[test]
-fn a_session_on_an_interface_takes_nothing_from_others() {
+fn a_session_on_an_interface_takes_all_from_there_and_nothing_from_others() {
     let now = Instant::now();
     let mut sessions = Sessions::new(1);
-    let on = Path {
-        interface: Some(3),
+    let on = |interface: Option<&str>| Path {
+        interface: interface.map(Arc::from),
         ..path(1, Hops::Single)
     };
-    let id = sessions.add(on, config(), now);
+    let bound = sessions.add(on(Some("eth1")), config(), now);
     let first = Packet {
         your_discriminator: None,
         ..peer(State::Down)
     }
     .emit();
-    let at = |interface| Arrival {
-        interface,
+    let at = |interface: Option<&str>| Arrival {
+        bound: interface.map(Arc::from),
         ..arrival(1, Hops::Single)
     };
-    assert_eq!(
-        sessions.receive(&at(2), &first, now),
-        Err(Discard::NoSession)
-    );
-    assert_eq!(sessions.receive(&at(3), &first, now), Ok(id));
-    assert_eq!(at(3).port, PORT_SINGLE_HOP);
+    let nobody = Err(Discard::NoSession);
+    for (interface, taken) in [
+        (None, nobody),
+        (Some("eth2"), nobody),
+        (Some("eth1"), Ok(bound)),
+    ] {
+        let id = sessions.receive(&at(interface), &first, now);
+        assert_eq!(id, taken, "at {interface:?}");
+    }
+    // To a bound socket comes what is for nobody who is bound, too.
+    let any = sessions.add(on(None), config(), now);
+    for (interface, id) in [(None, any), (Some("eth2"), any), (Some("eth1"), bound)] {
+        let taken = sessions.receive(&at(interface), &first, now);
+        assert_eq!(taken, Ok(id), "at {interface:?}");
+    }
 }
 
 #[test]
