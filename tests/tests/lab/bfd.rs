@@ -243,7 +243,7 @@ fn a_router_that_is_killed_is_given_up_and_taken_back() {
 }
 
 #[test]
-fn when_we_are_killed_the_router_sees_it_and_when_we_end_it_is_told() {
+fn when_we_are_killed_the_router_sees_it_and_when_we_end_we_wait_until_it_knows() {
     in_lab(|lab| {
         let rack = Rack::build(lab, SMALL)?;
         let balancer = &rack.balancers[0];
@@ -257,10 +257,29 @@ fn when_we_are_killed_the_router_sees_it_and_when_we_end_it_is_told() {
 
         let mut bfd = Bfd::start(&balancer.host, &config)?;
         wait_for_bird(&bird, &us, "Up")?;
+        let began = Instant::now();
         let status = bfd.process().terminate(PATIENCE)?;
         ensure!(status.success(), "{status}");
-        // It has ended because BIRD has said so.
+        let known = began.elapsed();
         ensure!(bird.bfd(&us)?.state == "Down");
+        drop(bird);
+
+        // One that cannot say so is waited for, and not for ever; it is not given
+        // up before.
+        let mut bird = Bird::start(&rack.router, &bird_config(balancer, "multiplier 100;", ""))?;
+        let mut bfd = Bfd::start(&balancer.host, &config)?;
+        wait_for_bird(&bird, &us, "Up")?;
+        bird.process().signal(Signal::STOP)?;
+        let began = Instant::now();
+        let ended = bfd.process().terminate(PATIENCE);
+        let unknown = began.elapsed();
+        bird.process().signal(Signal::CONT)?;
+        ended?;
+        let farewell = Duration::from_millis(2500);
+        ensure!(
+            known < farewell && farewell <= unknown,
+            "{known:?} until BIRD had said that it knows, {unknown:?} without a word"
+        );
         Ok(())
     });
 }
