@@ -187,6 +187,7 @@ impl Speaker {
             })
             .collect();
         let names: Vec<Arc<str>> = self.running.keys().cloned().collect();
+        let mut stops = Vec::new();
         for name in names {
             let reason = match (wanted.get(&name), &old, self.running.get_mut(&name)) {
                 (None, ..) => StopReason::PeerDeconfigured,
@@ -208,9 +209,10 @@ impl Speaker {
                 _ => StopReason::ConfigurationChange,
             };
             if let Some(running) = self.running.remove(&name) {
-                running.stop(reason, None).await;
+                stops.push(running.stop(reason, None));
             }
         }
+        futures_util::future::join_all(stops).await;
         self.held_up.retain(|name, _| wanted.contains_key(name));
         let mut doors = Vec::new();
         for (name, (bgp, peer)) in wanted {
@@ -462,8 +464,11 @@ impl Running {
     }
 
     async fn stop(mut self, reason: StopReason, text: Option<String>) {
-        let _ = self.commands.send(Command::Stop(reason, text)).await;
-        if timeout(LAST_WORDS, &mut self.task).await.is_err() {
+        let stopped = async {
+            let _ = self.commands.send(Command::Stop(reason, text)).await;
+            let _ = (&mut self.task).await;
+        };
+        if timeout(LAST_WORDS, stopped).await.is_err() {
             warn!(
                 peer = &*self.status.borrow().peer.name,
                 "the session does not end; cut off"
