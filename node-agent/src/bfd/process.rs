@@ -302,21 +302,8 @@ impl Process {
             .iter()
             .map(|(id, entry)| (entry.path.clone(), *id))
             .collect();
-        let mut receivers = BTreeMap::new();
-        let mut paths = plan.sessions.keys();
-        let shared = paths.any(|path| path.interface.is_some());
-        if shared {
-            for receiver in self.receivers.values() {
-                receiver.share().context("cannot share a UDP port")?;
-            }
-        }
+        let receivers = self.open(plan.sessions.keys().map(Place::of).collect())?;
         for (path, wanted) in &plan.sessions {
-            let place = Place::of(path);
-            if !self.receivers.contains_key(&place) && !receivers.contains_key(&place) {
-                let receiver = if_there(Receiver::open(&place, shared))
-                    .with_context(|| format!("cannot open UDP port {}", place.port()))?;
-                receivers.extend(receiver.map(|receiver| (place, receiver)));
-            }
             if !known.contains_key(path) {
                 let sender = if_there(Sender::open(path))
                     .with_context(|| format!("no socket for {}", wanted.name))?;
@@ -366,7 +353,64 @@ impl Process {
             messages.push("no peer has BFD: nothing to do until a reload".to_owned());
         }
         self.plan = plan;
+        self.filter();
         Ok(messages)
+    }
+
+    /// Has the kernel drop what no session would take for its TTL.
+    fn filter(&self) {
+        for (place, receiver) in &self.receivers {
+            let here = self.sessions.iter();
+            let here = here.filter(|(path, _)| Place::of(path) == *place);
+            let lowest = here
+                .map(|(path, session)| path.hops.min_ttl(session.config()))
+                .min();
+            if let Err(error) = receiver.set_min_ttl(lowest.unwrap_or(u8::MAX)) {
+                let port = place.port();
+                self.log.warn(format!(
+                    "who sends much to UDP port {port} keeps us busy, there is no filter: {error}"
+                ));
+            }
+        }
+    }
+
+    /// What the kernel has dropped of what came to where a session's packets come.
+    pub(super) fn dropped(&self, path: &Path) -> u32 {
+        let receiver = self.receivers.get(&Place::of(path));
+        receiver.map_or(0, Receiver::dropped)
+    }
+
+    /// The same of all ports.
+    pub(super) fn all_dropped(&self) -> u64 {
+        let dropped = self.receivers.values().map(Receiver::dropped);
+        dropped.map(u64::from).sum()
+    }
+
+    /// Opens those of these places that are not open yet, as far as their
+    /// interfaces are there. Nobody else can open them too.
+    ///
+    /// # Errors
+    /// When a port cannot be opened.
+    fn open(&self, places: BTreeSet<Place>) -> anyhow::Result<BTreeMap<Place, Receiver>> {
+        let mut all = self.receivers.keys().chain(&places);
+        let shared = all.any(|place| place.interface.is_some());
+        let share =
+            |receiver: &Receiver, shared| receiver.share(shared).context("cannot share a UDP port");
+        for receiver in self.receivers.values() {
+            share(receiver, shared)?;
+        }
+        let mut opened = BTreeMap::new();
+        for place in places {
+            if !self.receivers.contains_key(&place) {
+                let receiver = if_there(Receiver::open(&place, shared))
+                    .with_context(|| format!("cannot open UDP port {}", place.port()))?;
+                opened.extend(receiver.map(|receiver| (place, receiver)));
+            }
+        }
+        for receiver in self.receivers.values().chain(opened.values()) {
+            share(receiver, false)?;
+        }
+        Ok(opened)
     }
 
     /// Opens anew what is bound to interfaces that have come, or were made anew.
@@ -375,6 +419,7 @@ impl Process {
             let mut bound = receiver.bound().into_iter();
             bound.all(|bound| bound.is_one_of(links))
         });
+        let mut places = BTreeSet::new();
         for entry in self.entries.values_mut() {
             if entry.path.interface.is_none() {
                 continue;
@@ -383,13 +428,15 @@ impl Process {
             if !bound.any(|bound| bound.is_one_of(links)) {
                 entry.sender = Sender::open(&entry.path).ok();
             }
-            let place = Place::of(&entry.path);
-            if !self.receivers.contains_key(&place)
-                && let Ok(receiver) = Receiver::open(&place, true)
-            {
-                self.receivers.insert(place, receiver);
-            }
+            places.insert(Place::of(&entry.path));
         }
+        match self.open(places) {
+            Ok(opened) => self.receivers.extend(opened),
+            Err(error) => self
+                .log
+                .warn(format!("an interface has changed: {error:#}")),
+        }
+        self.filter();
     }
 
     /// Holds down what is to be held down.
