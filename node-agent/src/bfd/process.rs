@@ -144,6 +144,7 @@ impl Process {
                         self.rebind(&links);
                         self.facts.links(links);
                     }
+                    Wake::Warning(words) => self.log.warn(words),
                     Wake::Read(plan) => self.reload(plan),
                 }
             }
