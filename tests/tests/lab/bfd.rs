@@ -114,7 +114,9 @@ fn a_peer_behind_a_router_is_reached_over_several_hops_and_not_taken_from_farthe
         ensure!(there.state == "Up", "{there:?}");
 
         bfd.reload(&peer(64))?;
-        bfd.wait_for_reason("far", "more hops")?;
+        let session = bfd.wait_for_reason("far", "with a TTL below 64")?;
+        ensure!(session.why.contains("nothing was heard"), "{session:?}");
+        ensure!(bfd.status()?.discarded["kernel"] > 0, "it is counted");
         Ok(())
     });
 }
