@@ -8,6 +8,7 @@ mod journal;
 mod listener;
 mod peer;
 mod routes;
+mod sharing;
 mod socket;
 mod sockopt;
 mod terms;
