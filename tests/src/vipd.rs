@@ -54,14 +54,8 @@ impl Vipd {
     /// The same, with no more capabilities than the packaged unit leaves it.
     pub fn start_with_rights_of_unit(host: &Host, config: &str) -> Result<Self> {
         let config = host.write("vipd.toml", config)?;
-        let mut command = Command::new("setpriv");
-        command
-            .arg(format!("--bounding-set=-all{}", unit_capabilities()?))
-            .arg("--inh-caps=-all")
-            .arg(Self::binary()?)
-            .arg("run")
-            .arg("--config")
-            .arg(&config);
+        let mut command = with_rights_of("vipd.service")?;
+        command.arg("run").arg("--config").arg(&config);
         let process = host.spawn("vipd", &mut command)?;
         let mut vipd = Self {
             host: host.clone(),
@@ -222,18 +216,24 @@ impl Vipd {
     }
 }
 
-/// The capabilities of the packaged unit as setpriv(1) adds them: `,+net_admin,..`.
-fn unit_capabilities() -> Result<String> {
-    let unit = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/systemd/vipd.service");
-    let text = std::fs::read_to_string(unit)?;
+/// vipd with no more capabilities than this packaged unit leaves it.
+pub(crate) fn with_rights_of(unit: &str) -> Result<Command> {
+    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/systemd");
+    let text = std::fs::read_to_string(units.join(unit))?;
     let mut lines = text.lines();
     let set = lines.find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
     let set = set.context("the unit has no CapabilityBoundingSet")?;
-    Ok(set
+    let added: String = set
         .split_whitespace()
         .map(|capability| capability.trim_start_matches("CAP_").to_lowercase())
         .map(|capability| format!(",+{capability}"))
-        .collect())
+        .collect();
+    let mut command = Command::new("setpriv");
+    command
+        .arg(format!("--bounding-set=-all{added}"))
+        .arg("--inh-caps=-all")
+        .arg(Vipd::binary()?);
+    Ok(command)
 }
 
 fn spawn(host: &Host, config: &Path) -> Result<Process> {

@@ -1,7 +1,9 @@
-//! The agent with no more rights than the packaged unit leaves it.
+//! The agent and the BFD process with no more rights than the packaged units leave
+//! them.
 
-use anyhow::Result;
-use vipd_tests::{Bird, Rack, Vipd};
+use anyhow::{Result, ensure};
+use vipd::bfd::protocol::State;
+use vipd_tests::{Bfd, Bird, Rack, Vipd};
 
 use crate::support::{SMALL, in_lab, two_vips, wait_for_peer};
 
@@ -23,4 +25,27 @@ fn start(rack: &Rack, who: &str, peer: &str, bird: &str) -> Result<()> {
     let config = two_vips(rack, &format!("interface = \"eth0\"\n{peer}"));
     let agent = Vipd::start_with_rights_of_unit(&balancer.host, &config.text(balancer))?;
     wait_for_peer(&agent, who, |peer| peer["state"] == "Established")
+}
+
+#[test]
+fn bfd_on_an_interface_comes_up_without_a_single_capability() {
+    in_lab(|lab| {
+        let rack = Rack::build(lab, SMALL)?;
+        let balancer = &rack.balancers[0];
+        let timing = "min rx interval 100 ms; min tx interval 100 ms; multiplier 10;";
+        let router = format!(
+            "{}protocol bfd {{ interface \"*\" {{ {timing} }}; }}\n{}",
+            Bird::router_config(64501),
+            Bird::sessions(&rack.balancers, 64500, "bfd on;")
+        );
+        let _router = Bird::start(&rack.router, &router)?;
+        let config = two_vips(&rack, "interface = \"eth0\"\nbfd = true\n");
+        let text = config.text(balancer);
+        let mut bfd = Bfd::start_with_rights_of_unit(&balancer.host, &text)?;
+        let _agent = Vipd::start_with_rights_of_unit(&balancer.host, &text)?;
+        bfd.wait_for("router", State::Up)?;
+        let log = bfd.process().log();
+        ensure!(!log.contains("there is no filter"), "{log}");
+        Ok(())
+    });
 }
