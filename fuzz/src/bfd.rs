@@ -71,7 +71,7 @@ impl Host {
         let arrival = Arrival {
             remote: REMOTE,
             local: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2)),
-            interface: 1,
+            bound: None,
             ttl: TTL,
             port: PORT_SINGLE_HOP,
         };

@@ -35,8 +35,8 @@ const LOOK: Duration = Duration::from_millis(500);
 const SILENT_LOOKS: u32 = 6;
 
 /// Loads the program, or takes over what a previous agent left, and attaches
-/// it to the interfaces of the configuration. What this has pinned stays only
-/// when the kernel's side is settled.
+/// it to the interfaces of the configuration; it stays on others too. What this
+/// has pinned stays only when the kernel's side is settled.
 ///
 /// # Errors
 ///
@@ -47,24 +47,8 @@ pub async fn load(
     debug: bool,
 ) -> anyhow::Result<(Kernel, Tables, [u64; MACS])> {
     let (mut kernel, tables) = Kernel::load(Some(&config.pin_path), debug)?;
-    let macs = attach_first(&mut kernel, config, netlink).await?;
+    let macs = attach(&mut kernel, config, netlink).await?;
     Ok((kernel, tables, macs))
-}
-
-/// Attaches a program that was just loaded. Gives back the MAC addresses of the
-/// interfaces too.
-///
-/// # Errors
-///
-/// As [`attach`].
-pub async fn attach_first(
-    kernel: &mut Kernel,
-    config: &Dataplane,
-    netlink: &Netlink,
-) -> anyhow::Result<[u64; MACS]> {
-    let macs = attach(kernel, config, netlink).await?;
-    detach_others(kernel, config, netlink).await?;
-    Ok(macs)
 }
 
 /// Attaches the loaded program to the interfaces of the configuration. Gives

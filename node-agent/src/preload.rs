@@ -54,7 +54,8 @@ pub async fn load(path: &Path, config: &Config, dataplane: &Dataplane) -> anyhow
              over, `vipd unload --config {file}` takes it away"
         );
     }
-    let macs = plane::attach_first(&mut kernel, dataplane, &netlink).await?;
+    let macs = plane::attach(&mut kernel, dataplane, &netlink).await?;
+    plane::detach_others(&mut kernel, dataplane, &netlink).await?;
     applier.configure(agent::settings(config, secret, macs));
     for name in &dataplane.interfaces {
         let link = plane::interface(&netlink, name.as_str()).await?;

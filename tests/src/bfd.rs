@@ -15,7 +15,13 @@ use vipd::bfd::{
     show,
 };
 
-use crate::{host::Host, process::Process, vipd::Vipd, wait::wait_until};
+use crate::{
+    bird::time_of_day,
+    host::Host,
+    process::Process,
+    vipd::{Vipd, with_rights_of},
+    wait::wait_until,
+};
 
 /// Lines of `[bgp.peer.bfd]` where it does not matter how soon a death is
 /// noticed: a busy machine may be silent for a second.
@@ -39,8 +45,8 @@ pub struct Bfd {
 pub struct BirdBfd {
     /// `Up`, `Down`, ..
     pub state: String,
-    /// Since when, as BIRD prints it.
-    pub since: String,
+    /// When it came into this state; see [`crate::BirdSession::since`].
+    pub since: Option<Duration>,
     /// Between its packets, in seconds, as BIRD prints it.
     pub interval: String,
 }
@@ -55,9 +61,17 @@ impl Bfd {
     /// Starts it, with its socket in the host's directory, and returns when it
     /// answers. A `config` without `[bfd]` gets one.
     pub fn start(host: &Host, config: &str) -> Result<Self> {
+        Self::spawn(host, config, Command::new(Vipd::binary()?))
+    }
+
+    /// The same, with no more capabilities than the packaged unit leaves it.
+    pub fn start_with_rights_of_unit(host: &Host, config: &str) -> Result<Self> {
+        Self::spawn(host, config, with_rights_of("vipd-bfd.service")?)
+    }
+
+    fn spawn(host: &Host, config: &str, mut command: Command) -> Result<Self> {
         let socket = host.dir().join("bfd.sock");
         let file = host.write("vipd.toml", &with_socket(host, config))?;
-        let mut command = Command::new(Vipd::binary()?);
         command.arg("bfd").arg("--config").arg(file);
         let process = host.spawn("bfd", &mut command)?;
         let host = host.clone();
@@ -170,7 +184,7 @@ impl BirdBfd {
         match words.next()?[..] {
             [_, _, state, since, interval, _] => Some(Self {
                 state: state.to_owned(),
-                since: since.to_owned(),
+                since: time_of_day(since),
                 interval: interval.to_owned(),
             }),
             _ => None,

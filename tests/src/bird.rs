@@ -253,7 +253,7 @@ fn parse_routes(text: &str) -> Vec<BirdRoute> {
 }
 
 /// Reads "12:00:00.123"; what is older than a day has no time of day.
-fn time_of_day(text: &str) -> Option<Duration> {
+pub(crate) fn time_of_day(text: &str) -> Option<Duration> {
     let mut parts = text.split(':');
     let (hours, minutes) = (parts.next()?.parse::<u64>().ok()?, parts.next()?);
     let minutes = hours * 60 + minutes.parse::<u64>().ok()?;

@@ -51,6 +51,21 @@ impl Vipd {
         Ok(vipd)
     }
 
+    /// The same, with no more capabilities than the packaged unit leaves it.
+    pub fn start_with_rights_of_unit(host: &Host, config: &str) -> Result<Self> {
+        let config = host.write("vipd.toml", config)?;
+        let mut command = with_rights_of("vipd.service")?;
+        command.arg("run").arg("--config").arg(&config);
+        let process = host.spawn("vipd", &mut command)?;
+        let mut vipd = Self {
+            host: host.clone(),
+            config,
+            process,
+        };
+        vipd.wait_for_answer()?;
+        Ok(vipd)
+    }
+
     /// Starts it again after it has ended.
     pub fn start_again(&mut self) -> Result<()> {
         self.process = spawn(&self.host, &self.config)?;
@@ -199,6 +214,26 @@ impl Vipd {
         })?;
         Ok(())
     }
+}
+
+/// vipd with no more capabilities than this packaged unit leaves it.
+pub(crate) fn with_rights_of(unit: &str) -> Result<Command> {
+    let units = Path::new(env!("CARGO_MANIFEST_DIR")).join("../packaging/systemd");
+    let text = std::fs::read_to_string(units.join(unit))?;
+    let mut lines = text.lines();
+    let set = lines.find_map(|line| line.strip_prefix("CapabilityBoundingSet="));
+    let set = set.context("the unit has no CapabilityBoundingSet")?;
+    let added: String = set
+        .split_whitespace()
+        .map(|capability| capability.trim_start_matches("CAP_").to_lowercase())
+        .map(|capability| format!(",+{capability}"))
+        .collect();
+    let mut command = Command::new("setpriv");
+    command
+        .arg(format!("--bounding-set=-all{added}"))
+        .arg("--inh-caps=-all")
+        .arg(Vipd::binary()?);
+    Ok(command)
 }
 
 fn spawn(host: &Host, config: &Path) -> Result<Process> {

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::packet::{self, Received, TTL};
@@ -19,8 +20,8 @@ pub struct Path {
     pub remote: IpAddr,
     /// Our address; `None`: any that the kernel chooses.
     pub local: Option<IpAddr>,
-    /// Index of the interface it goes by; `None`: any.
-    pub interface: Option<u32>,
+    /// The interface or VRF that it is bound to; `None`: any.
+    pub interface: Option<Arc<str>>,
     /// How far it is.
     pub hops: Hops,
 }
@@ -31,22 +32,20 @@ pub enum Hops {
     /// On the link: its packets come with a TTL of 255, which nobody farther
     /// away can make (RFC 5881, RFC 5082).
     Single,
-    /// Behind routers (RFC 5883).
-    Multi {
-        /// The lowest TTL that its packets may arrive with.
-        min_ttl: u8,
-    },
+    /// Behind routers (RFC 5883); how many may be between is
+    /// [`Config::min_ttl`].
+    Multi,
 }
 
 /// A datagram that has arrived at a BFD port.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Arrival {
     /// Where it comes from.
     pub remote: IpAddr,
     /// Where it was sent to.
     pub local: IpAddr,
-    /// Index of the interface it came by.
-    pub interface: u32,
+    /// The interface or VRF that the socket it came to is bound to, if it is.
+    pub bound: Option<Arc<str>>,
     /// Its TTL or hop limit.
     pub ttl: u8,
     /// The UDP port it came to.
@@ -154,7 +153,7 @@ impl Sessions {
             }
         };
         let (path, session) = self.sessions.get_mut(&id).ok_or(Discard::NoSession)?;
-        if arrival.ttl < path.hops.min_ttl() {
+        if arrival.ttl < path.hops.min_ttl(session.config()) {
             session.discarded(Discard::Ttl);
             return Err(Discard::Ttl);
         }
@@ -169,10 +168,12 @@ impl Sessions {
                 .sessions
                 .get_key_value(&id)
                 .filter(|(_, (path, _))| path.fits(arrival)),
+            // Who is bound is bound to this.
             None => self
                 .sessions
                 .iter()
-                .find(|(_, (path, _))| path.fits(arrival)),
+                .filter(|(_, (path, _))| path.fits(arrival))
+                .max_by_key(|(_, (path, _))| path.interface.is_some()),
         };
         found.map(|(id, _)| *id).ok_or(Discard::NoSession)
     }
@@ -183,9 +184,7 @@ impl Path {
     fn fits(&self, arrival: &Arrival) -> bool {
         self.remote == arrival.remote
             && self.local.is_none_or(|local| local == arrival.local)
-            && self
-                .interface
-                .is_none_or(|interface| interface == arrival.interface)
+            && (self.interface.is_none() || self.interface == arrival.bound)
             && self.hops.port() == arrival.port
     }
 }
@@ -196,16 +195,16 @@ impl Hops {
     pub fn port(self) -> u16 {
         match self {
             Self::Single => packet::PORT_SINGLE_HOP,
-            Self::Multi { .. } => packet::PORT_MULTIHOP,
+            Self::Multi => packet::PORT_MULTIHOP,
         }
     }
 
-    /// The lowest TTL of packets that are taken.
+    /// The lowest TTL of packets that a session of this configuration takes.
     #[must_use]
-    pub fn min_ttl(self) -> u8 {
+    pub fn min_ttl(self, config: &Config) -> u8 {
         match self {
             Self::Single => TTL,
-            Self::Multi { min_ttl } => min_ttl,
+            Self::Multi => config.min_ttl,
         }
     }
 }

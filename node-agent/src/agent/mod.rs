@@ -11,6 +11,7 @@
 //! for a slow reader.
 
 mod findings;
+mod interfaces;
 mod reload;
 mod settings;
 mod start;
@@ -104,6 +105,8 @@ struct Agent {
     wanted: watch::Sender<BTreeSet<IpAddr>>,
     netlink: Netlink,
     plane: Option<Plane>,
+    /// XDP may be on interfaces that the configuration does not name.
+    elsewhere: bool,
     /// The data plane's ends of channels when there is none.
     _idle: Option<Idle>,
     probes: Probes,

@@ -82,19 +82,13 @@ impl Agent {
         let new = Arc::new(new);
         self.linger.send_replace(new.linger);
         self.guarded.send_replace(new.dataplane.clone());
-        if moved
-            && let (Some(plane), Some(dataplane)) = (&mut self.plane, &new.dataplane)
-            && let Err(error) =
-                plane::detach_others(&mut plane.kernel, dataplane, &self.netlink).await
-        {
-            messages.push(format!("XDP may still be on other interfaces: {error:#}"));
-        }
         self.settings.send_replace(settings(&new, secret, macs));
         self.wanted.send_replace(backends(&new));
         self.plans.send_replace(plan(&new, secret));
         self.probes.configure(&new.model);
         self.speaker.configure(new.bgp.as_ref()).await;
-        messages.extend(self.speaker.reload_bfd().await);
+        self.elsewhere |= moved;
+        messages.extend(self.leave_interfaces(&new).await);
         let found: Arc<[String]> = errors.into_iter().chain(warnings).collect();
         let known = self.findings.send_replace(Arc::clone(&found));
         messages.extend(found.iter().filter(|f| !known.contains(f)).cloned());

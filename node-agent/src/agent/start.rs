@@ -257,15 +257,7 @@ impl Agent {
                 let _ = page.await;
             });
         }
-        if let Some(plane) = &mut running {
-            plane.kernel.settle();
-        }
-        info!(
-            "running with {}: {}",
-            path.display(),
-            config_out.borrow().summary()
-        );
-        Ok(Self {
+        let mut agent = Self {
             path: path.to_owned(),
             config: config_in,
             plans,
@@ -279,6 +271,7 @@ impl Agent {
             wanted,
             netlink,
             plane: running,
+            elsewhere: true,
             _idle: idle,
             probes,
             speaker,
@@ -288,7 +281,16 @@ impl Agent {
             terminate,
             interrupt,
             hangup,
-        })
+        };
+        let config = Arc::clone(&config_out.borrow());
+        for message in agent.leave_interfaces(&config).await {
+            warn!("{message}");
+        }
+        if let Some(plane) = &mut agent.plane {
+            plane.kernel.settle();
+        }
+        info!("running with {}: {}", path.display(), config.summary());
+        Ok(agent)
     }
 }
 

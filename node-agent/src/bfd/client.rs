@@ -37,7 +37,7 @@ use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     net::UnixStream,
     sync::{mpsc, oneshot, watch},
-    time::sleep,
+    time::{sleep, timeout},
 };
 use tracing::{info, warn};
 
@@ -45,6 +45,12 @@ use super::protocol::{Message, Request, Session, State, line};
 
 /// Between two attempts to connect.
 const RETRY: Duration = Duration::from_millis(500);
+
+/// How long the process may take for an order: it does nothing slow itself.
+const ANSWER: Duration = Duration::from_secs(2);
+
+/// How long it may take to have the configuration read.
+const READING: Duration = Duration::from_secs(5);
 
 /// What BFD says of a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -107,6 +113,9 @@ pub enum OrderError {
     /// It says no.
     #[error("the BFD process refuses: {0}")]
     Refused(String),
+    /// It has not answered in time; it may still do what it was told.
+    #[error("the BFD process has not answered within {0:?}")]
+    Silent(Duration),
 }
 
 /// A connection to the BFD process.
@@ -142,9 +151,9 @@ impl Bfd {
     ///
     /// # Errors
     ///
-    /// When it is not reached, or keeps the old one.
+    /// When it is not reached, keeps the old one, or does not answer within 5 s.
     pub async fn reload(&self) -> Result<Vec<String>, OrderError> {
-        match self.order(Request::Reload).await? {
+        match self.order(Request::Reload, READING).await? {
             Message::Reloaded {
                 applied: true,
                 messages,
@@ -159,23 +168,30 @@ impl Bfd {
     ///
     /// # Errors
     ///
-    /// When the process is not reached.
+    /// When the process is not reached, or does not answer within 2 s.
     pub async fn admin_down(
         &self,
         peers: Option<Vec<IpAddr>>,
         down: bool,
     ) -> Result<(), OrderError> {
-        match self.order(Request::AdminDown { peers, down }).await? {
+        match self
+            .order(Request::AdminDown { peers, down }, ANSWER)
+            .await?
+        {
             Message::Done => Ok(()),
             other => Err(OrderError::Refused(format!("it answers {other:?}"))),
         }
     }
 
-    async fn order(&self, request: Request) -> Result<Message, OrderError> {
+    async fn order(&self, request: Request, limit: Duration) -> Result<Message, OrderError> {
         let (answer, answered) = oneshot::channel();
-        let sent = self.orders.send((request, answer)).await;
-        sent.map_err(|_| OrderError::Unreachable)?;
-        answered.await.map_err(|_| OrderError::Unreachable)
+        let asked = async {
+            let sent = self.orders.send((request, answer)).await;
+            sent.map_err(|_| OrderError::Unreachable)?;
+            answered.await.map_err(|_| OrderError::Unreachable)
+        };
+        let answered = timeout(limit, asked).await;
+        answered.unwrap_or(Err(OrderError::Silent(limit)))
     }
 }
 
@@ -280,7 +296,7 @@ fn take(
 pub(crate) mod tests {
     use std::{env, fs, process};
 
-    use tokio::{net::UnixListener, time::timeout};
+    use tokio::net::UnixListener;
 
     use super::{super::protocol::Status, *};
 
@@ -439,6 +455,10 @@ pub(crate) mod tests {
             async move { bfd.reload().await }
         });
         expect(&mut stream, &Request::Reload).await;
+        let silent = bfd.order(Request::Status, Duration::from_millis(50)).await;
+        let silent = silent.expect_err("nobody answers");
+        let words = "the BFD process has not answered within 50ms";
+        assert_eq!(silent.to_string(), words);
         drop(stream);
         let lost = order.await.expect("it ends").expect_err("it is lost");
         assert_eq!(lost.to_string(), "the BFD process is not reached");

@@ -15,6 +15,9 @@ use super::links::Link;
 pub struct Facts {
     /// Interfaces of the host by index; `None` before the first look.
     pub links: Option<BTreeMap<u32, Link>>,
+    /// Interfaces that have come with a reload and have had no XDP program yet.
+    /// The agent attaches it, before or after we read the configuration.
+    pub awaited: BTreeSet<String>,
     /// Since when no agent has been connected; `None` while one is.
     pub agent_away: Option<Instant>,
     /// What the agent wants to be down.
@@ -60,6 +63,29 @@ impl Orders {
 }
 
 impl Facts {
+    /// Takes in which interfaces must have a program now; those that had to before
+    /// are missed at once when they have none, the others when they have had one.
+    pub fn require(&mut self, before: &[String], now: &[String]) {
+        let new = now.iter().filter(|name| !before.contains(name)).cloned();
+        self.awaited.extend(new);
+        self.awaited.retain(|name| now.contains(name));
+        self.see();
+    }
+
+    /// Takes in how the interfaces are.
+    pub fn links(&mut self, links: BTreeMap<u32, Link>) {
+        self.links = Some(links);
+        self.see();
+    }
+
+    /// What has a program is awaited no more.
+    fn see(&mut self) {
+        let links = self.links.iter().flat_map(BTreeMap::values);
+        for link in links.filter(|link| link.xdp) {
+            self.awaited.remove(&link.name);
+        }
+    }
+
     /// What keeps a session down, if anything does.
     ///
     /// An operator's wish comes first. Of failures the peer is told in the words
@@ -108,7 +134,10 @@ impl Facts {
         let links = self.links.as_ref()?;
         let has_program =
             |name: &&String| links.values().any(|link| link.name == **name && link.xdp);
-        let without = dataplane.iter().find(|name| !has_program(name))?;
+        let mut required = dataplane
+            .iter()
+            .filter(|name| !self.awaited.contains(*name));
+        let without = required.find(|name| !has_program(name))?;
         Some(format!("no XDP program is attached to {without}"))
     }
 
@@ -133,6 +162,7 @@ mod tests {
         };
         Facts {
             links: Some([(2, eth0)].into()),
+            awaited: BTreeSet::new(),
             agent_away: None,
             orders: Orders::default(),
             stopping: false,
@@ -225,6 +255,54 @@ mod tests {
             |facts, _| facts.agent_away = Some(now() - Duration::from_secs(121)),
             "Concatenated Path Down: the agent has been away for longer than 120 s",
         );
+    }
+
+    #[test]
+    fn a_program_is_missed_on_a_new_interface_only_after_it_was_there() {
+        let eth = |index: u32, xdp| {
+            let name = format!("eth{index}");
+            let sends = true;
+            (index, Link { name, sends, xdp })
+        };
+        let names = |numbers: &[u32]| -> Vec<String> {
+            numbers.iter().map(|index| format!("eth{index}")).collect()
+        };
+        let mut facts = facts();
+        let mut before = names(&[0]);
+        for (sentence, wanted, links, missed) in [
+            (
+                "before the agent has attached it",
+                &[0, 1][..],
+                [true, false],
+                None,
+            ),
+            ("read again", &[0, 1], [true, false], None),
+            (
+                "the old one is watched all the time",
+                &[0, 1],
+                [false, false],
+                Some("eth0"),
+            ),
+            ("both have one", &[0, 1], [true, true], None),
+            (
+                "the new one is watched too from now on",
+                &[0, 1],
+                [true, false],
+                Some("eth1"),
+            ),
+            ("it is not wanted any more", &[0], [true, false], None),
+            ("it comes again", &[0, 1], [true, false], None),
+        ] {
+            let now = names(wanted);
+            facts.require(&before, &now);
+            let links = [eth(0, links[0]), eth(1, links[1])];
+            facts.links(links.into());
+            let expected = missed.map(|name| format!("no XDP program is attached to {name}"));
+            assert_eq!(facts.detached(&now), expected, "{sentence}");
+            before = now;
+        }
+        facts.require(&names(&[]), &names(&[0]));
+        assert!(facts.awaited.is_empty(), "it was seen before it was wanted");
     }
 
     #[test]

@@ -73,12 +73,13 @@ impl Plan {
             let path = Path {
                 remote: peer.address.ip(),
                 local: peer.source,
-                interface: None,
+                interface: peer.interface.as_ref().map(|name| name.as_str().into()),
                 hops: bfd.hops,
             };
             let config = Config {
                 passive: bfd.passive,
                 independent,
+                min_ttl: bfd.min_ttl,
                 authentication: authentication(bfd)?,
                 ..Config::new(bfd.timing)
             };

@@ -6,7 +6,7 @@
 //! the log is written ([`super::log`]) by others.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     num::NonZeroU32,
     path::{Path as FilePath, PathBuf},
@@ -22,9 +22,9 @@ use rustix::{
 use vipd_bfd::{Hops, Path, Sessions, State, packet::MAX_LEN};
 
 use super::{
-    datagram::{DATAGRAM_MAX, Receiver, Sender},
+    datagram::{DATAGRAM_MAX, Place, Receiver, Sender, is_no_interface},
     holds::{Facts, Orders, Subject},
-    links,
+    links::{self, Link},
     log::Log,
     plan::{Plan, Wanted},
     protocol::{Message, Request, Status},
@@ -57,6 +57,8 @@ pub fn run(config: &FilePath, plan: Plan) -> anyhow::Result<()> {
     for message in process.apply(plan)? {
         process.log.info(message);
     }
+    // Nobody says that the host forwards already.
+    process.facts.awaited.clear();
     for refused in realtime::prepare() {
         process.log.warn(refused);
     }
@@ -68,7 +70,7 @@ pub(super) struct Process {
     pub(super) plan: Plan,
     pub(super) sessions: Sessions,
     pub(super) entries: BTreeMap<NonZeroU32, Entry>,
-    receivers: BTreeMap<(bool, bool), Receiver>,
+    receivers: BTreeMap<Place, Receiver>,
     pub(super) facts: Facts,
     server: Server,
     waker: Waker,
@@ -85,7 +87,8 @@ pub(super) struct Process {
 pub(super) struct Entry {
     pub(super) name: String,
     pub(super) path: Path,
-    sender: Sender,
+    /// `None` while the interface it is bound to is not there.
+    sender: Option<Sender>,
     /// The interface by which the peer was last heard, if it is on our link.
     pub(super) interface: Option<u32>,
     pub(super) unsent: u64,
@@ -105,6 +108,7 @@ impl Process {
             receivers: BTreeMap::new(),
             facts: Facts {
                 links: None,
+                awaited: BTreeSet::new(),
                 agent_away: Some(Instant::now()),
                 orders: Orders::default(),
                 stopping: false,
@@ -136,7 +140,11 @@ impl Process {
             }
             while let Some(wake) = self.wakes.next() {
                 match wake {
-                    Wake::Links(links) => self.facts.links = Some(links),
+                    Wake::Links(links) => {
+                        self.rebind(&links);
+                        self.facts.links(links);
+                    }
+                    Wake::Warning(words) => self.log.warn(words),
                     Wake::Read(plan) => self.reload(plan),
                 }
             }
@@ -191,7 +199,7 @@ impl Process {
                 let Ok((arrival, datagram)) = receiver.receive(&mut buffer) else {
                     break;
                 };
-                let Some(arrival) = arrival else {
+                let Some((arrival, interface)) = arrival else {
                     continue;
                 };
                 // What is discarded is counted.
@@ -199,7 +207,7 @@ impl Process {
                     && let Some(entry) = self.entries.get_mut(&id)
                     && entry.path.hops == Hops::Single
                 {
-                    entry.interface = Some(arrival.interface);
+                    entry.interface = Some(interface);
                 }
             }
         }
@@ -295,18 +303,11 @@ impl Process {
             .iter()
             .map(|(id, entry)| (entry.path.clone(), *id))
             .collect();
-        let mut receivers = BTreeMap::new();
+        let receivers = self.open(plan.sessions.keys().map(Place::of).collect())?;
         for (path, wanted) in &plan.sessions {
-            let key = receiver_key(path);
-            if !self.receivers.contains_key(&key) && !receivers.contains_key(&key) {
-                let receiver = Receiver::open(path.hops, path.remote.is_ipv4());
-                let receiver = receiver
-                    .with_context(|| format!("cannot open UDP port {}", path.hops.port()))?;
-                receivers.insert(key, receiver);
-            }
             if !known.contains_key(path) {
-                let sender = Sender::open(path);
-                let sender = sender.with_context(|| format!("no socket for {}", wanted.name))?;
+                let sender = if_there(Sender::open(path))
+                    .with_context(|| format!("no socket for {}", wanted.name))?;
                 fresh.push((path.clone(), wanted.clone(), sender));
             }
         }
@@ -348,11 +349,95 @@ impl Process {
             self.entries.insert(id, entry);
         }
         self.receivers.extend(receivers);
+        self.facts.require(&self.plan.interfaces, &plan.interfaces);
         if plan.sessions.is_empty() {
             messages.push("no peer has BFD: nothing to do until a reload".to_owned());
         }
         self.plan = plan;
+        self.filter();
         Ok(messages)
+    }
+
+    /// Has the kernel drop what no session would take for its TTL.
+    fn filter(&self) {
+        for (place, receiver) in &self.receivers {
+            let here = self.sessions.iter();
+            let here = here.filter(|(path, _)| Place::of(path) == *place);
+            let lowest = here
+                .map(|(path, session)| path.hops.min_ttl(session.config()))
+                .min();
+            if let Err(error) = receiver.set_min_ttl(lowest.unwrap_or(u8::MAX)) {
+                let port = place.port();
+                self.log.warn(format!(
+                    "who sends much to UDP port {port} keeps us busy, there is no filter: {error}"
+                ));
+            }
+        }
+    }
+
+    /// What the kernel has dropped of what came to where a session's packets come.
+    pub(super) fn dropped(&self, path: &Path) -> u32 {
+        let receiver = self.receivers.get(&Place::of(path));
+        receiver.map_or(0, Receiver::dropped)
+    }
+
+    /// The same of all ports.
+    pub(super) fn all_dropped(&self) -> u64 {
+        let dropped = self.receivers.values().map(Receiver::dropped);
+        dropped.map(u64::from).sum()
+    }
+
+    /// Opens those of these places that are not open yet, as far as their
+    /// interfaces are there. Nobody else can open them too.
+    ///
+    /// # Errors
+    /// When a port cannot be opened.
+    fn open(&self, places: BTreeSet<Place>) -> anyhow::Result<BTreeMap<Place, Receiver>> {
+        let mut all = self.receivers.keys().chain(&places);
+        let shared = all.any(|place| place.interface.is_some());
+        let share =
+            |receiver: &Receiver, shared| receiver.share(shared).context("cannot share a UDP port");
+        for receiver in self.receivers.values() {
+            share(receiver, shared)?;
+        }
+        let mut opened = BTreeMap::new();
+        for place in places {
+            if !self.receivers.contains_key(&place) {
+                let receiver = if_there(Receiver::open(&place, shared))
+                    .with_context(|| format!("cannot open UDP port {}", place.port()))?;
+                opened.extend(receiver.map(|receiver| (place, receiver)));
+            }
+        }
+        for receiver in self.receivers.values().chain(opened.values()) {
+            share(receiver, false)?;
+        }
+        Ok(opened)
+    }
+
+    /// Opens anew what is bound to interfaces that have come, or were made anew.
+    fn rebind(&mut self, links: &BTreeMap<u32, Link>) {
+        self.receivers.retain(|_, receiver| {
+            let mut bound = receiver.bound().into_iter();
+            bound.all(|bound| bound.is_one_of(links))
+        });
+        let mut places = BTreeSet::new();
+        for entry in self.entries.values_mut() {
+            if entry.path.interface.is_none() {
+                continue;
+            }
+            let mut bound = entry.sender.iter().filter_map(Sender::bound);
+            if !bound.any(|bound| bound.is_one_of(links)) {
+                entry.sender = Sender::open(&entry.path).ok();
+            }
+            places.insert(Place::of(&entry.path));
+        }
+        match self.open(places) {
+            Ok(opened) => self.receivers.extend(opened),
+            Err(error) => self
+                .log
+                .warn(format!("an interface has changed: {error:#}")),
+        }
+        self.filter();
     }
 
     /// Holds down what is to be held down.
@@ -382,7 +467,10 @@ impl Process {
             };
             session.handle_timeout(now);
             while let Some(length) = session.poll_transmit(now, &mut buffer) {
-                let sent = entry.sender.send(&buffer[..length]);
+                let sent = match &entry.sender {
+                    Some(sender) => sender.send(&buffer[..length]),
+                    None => Err(no_interface(&entry.path)),
+                };
                 entry.unsent += u64::from(sent.is_err());
                 if let (Err(error), None) = (&sent, &entry.failure) {
                     let name = &entry.name;
@@ -432,12 +520,8 @@ impl Process {
             }
             stays
         });
-        let used = |key: &(bool, bool)| {
-            self.entries
-                .values()
-                .any(|entry| receiver_key(&entry.path) == *key)
-        };
-        receivers.retain(|key, _| used(key));
+        let paths = || self.entries.values().map(|entry| &entry.path);
+        receivers.retain(|place, _| paths().any(|path| Place::of(path) == *place));
     }
 
     fn stop(&mut self) {
@@ -463,7 +547,16 @@ impl Process {
     }
 }
 
-/// Sessions with the same one share a receiving socket.
-fn receiver_key(path: &Path) -> (bool, bool) {
-    (path.hops == Hops::Single, path.remote.is_ipv4())
+/// A socket, unless the interface it is to be bound to is not there.
+fn if_there<T>(opened: io::Result<T>) -> io::Result<Option<T>> {
+    match opened {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error) if is_no_interface(&error) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn no_interface(path: &Path) -> io::Error {
+    let name = path.interface.as_deref().unwrap_or_default();
+    io::Error::other(format!("there is no interface {name}"))
 }

@@ -20,8 +20,11 @@ use crate::api;
 const LINE_MAX: usize = 1 << 16;
 /// The most that waits for a client to read it, in bytes.
 const UNREAD_MAX: usize = 1 << 22;
-/// The most clients at once.
+/// The most clients at once: when another comes, the one who has been there for
+/// longest goes, unless it is an agent.
 const CLIENTS_MAX: usize = 32;
+/// The most that are let in before others have their turn.
+const ADMITTED_MAX: usize = 8;
 
 /// All clients.
 #[derive(Debug)]
@@ -29,7 +32,8 @@ pub struct Server {
     listener: UnixListener,
     clients: Vec<Client>,
     last: u64,
-    /// Nobody else can be let in now; asking for it would not let us rest.
+    /// Nobody else can be let in now, for want of descriptors; asking for it would
+    /// not let us rest.
     full: bool,
 }
 
@@ -123,13 +127,11 @@ impl Server {
     }
 
     fn admit(&mut self) {
-        loop {
-            self.full = self.clients.len() >= CLIENTS_MAX;
-            if self.full {
-                return;
-            }
+        self.full = false;
+        for _ in 0..ADMITTED_MAX {
             match self.listener.accept() {
                 Ok((stream, _)) if stream.set_nonblocking(true).is_ok() => {
+                    self.make_room();
                     self.last += 1;
                     self.clients.push(Client::new(ClientId(self.last), stream));
                 }
@@ -141,6 +143,14 @@ impl Server {
                     return;
                 }
             }
+        }
+    }
+
+    /// So that idle clients never keep an agent out.
+    fn make_room(&mut self) {
+        if self.clients.len() >= CLIENTS_MAX {
+            let oldest = self.clients.iter().position(|client| !client.attends);
+            self.clients.remove(oldest.unwrap_or(0));
         }
     }
 
@@ -217,12 +227,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn clients_ask_are_answered_and_wait_when_there_are_too_many() {
+    fn clients_ask_are_answered_and_the_idlest_makes_room_for_another() {
         let path = env::temp_dir().join(format!("vipd-bfd-server-{}", process::id()));
         let mut server = Server::open(&path).expect("a socket");
         let connect = || UnixStream::connect(&path).expect("it is let in or waits");
         let mut first = connect();
-        let others: Vec<_> = (0..CLIENTS_MAX).map(|_| connect()).collect();
         first
             .write_all(b"{\"request\":\"status\"}\nnonsense\n{\"requ")
             .expect("it is read");
@@ -230,14 +239,8 @@ mod tests {
         let [(client, Ok(Request::Status)), (_, Err(_))] = &asked[..] else {
             panic!("it was understood as {asked:?}");
         };
-        let waits_for = |server: &Server| {
-            let mut fds = Vec::new();
-            server.poll_fds(&mut fds);
-            fds.len()
-        };
-        assert_eq!(waits_for(&server), CLIENTS_MAX, "nobody else is let in");
-
-        server.answer(*client, &Message::Done);
+        let client = *client;
+        server.answer(client, &Message::Done);
         server.publish(&Message::Refused {
             why: "for agents only".into(),
         });
@@ -245,15 +248,26 @@ mod tests {
         let mut answer = [0; 100];
         let length = first.read(&mut answer).expect("an answer");
         assert_eq!(&answer[..length], b"{\"message\":\"done\"}\n");
+        assert!(!server.has_agent());
+        server.attend(client);
+
+        let mut others: Vec<_> = (0..CLIENTS_MAX).map(|_| connect()).collect();
+        for _ in 0..=CLIENTS_MAX / ADMITTED_MAX {
+            server.serve();
+        }
+        assert_eq!(server.clients.len(), CLIENTS_MAX);
+        assert!(server.has_agent(), "an agent stays");
+        let ended = |stream: &mut UnixStream| {
+            stream.set_nonblocking(true).expect("it can be set");
+            matches!(stream.read(&mut [0; 1]), Ok(0))
+        };
+        assert!(ended(&mut others[0]), "the oldest of the others goes");
+        assert!(!ended(&mut others[1]) && !ended(&mut others[CLIENTS_MAX - 1]));
 
         drop(others);
         server.serve();
-        assert_eq!(waits_for(&server), 2, "there is room again");
         server.serve();
-        assert_eq!(waits_for(&server), 2, "the listener and the first client");
-        assert!(!server.has_agent());
-        server.attend(*client);
-        assert!(server.has_agent());
+        assert_eq!(server.clients.len(), 1);
         drop(first);
         server.serve();
         assert!(

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use vipd_bfd::{Discards, Hops, State};
+use vipd_bfd::{Cause, Discards, Hops, Remote, State};
 
 use super::{
     process::Process,
@@ -19,13 +19,17 @@ pub(super) fn status(process: &Process, agent: bool, now: Instant) -> Status {
         .entries
         .iter()
         .filter(|(_, entry)| entry.leaving.is_none());
-    let sessions = wanted.map(|(id, _)| id);
+    let mut sessions: Vec<_> = wanted
+        .filter_map(|(id, _)| session(process, *id, now))
+        .collect();
+    sessions.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut discarded = discards(&process.sessions.discarded());
+    let by_kernel = process.all_dropped();
+    discarded.extend((by_kernel > 0).then(|| ("kernel".to_owned(), by_kernel)));
     Status {
-        sessions: sessions
-            .filter_map(|id| session(process, *id, now))
-            .collect(),
+        sessions,
         agent,
-        discarded: discards(&process.sessions.discarded()),
+        discarded,
         worst_delay_seconds: process.worst_delay.as_secs_f64(),
     }
 }
@@ -43,10 +47,19 @@ pub(super) fn session(process: &Process, id: NonZeroU32, now: Instant) -> Option
         name: entry.name.clone(),
         remote: entry.path.remote,
         local: entry.path.local,
-        interface: interface.map(|link| link.name.clone()),
-        multihop: matches!(entry.path.hops, Hops::Multi { .. }),
+        interface: interface
+            .map(|link| link.name.clone())
+            .or_else(|| entry.path.interface.as_deref().map(str::to_owned)),
+        multihop: entry.path.hops == Hops::Multi,
         state: status.state.into(),
-        why: why(&status, entry.failure.as_ref()),
+        why: why(
+            &status,
+            entry.failure.as_ref(),
+            Dropped {
+                packets: process.dropped(&entry.path),
+                min_ttl: entry.path.hops.min_ttl(session.config()),
+            },
+        ),
         for_seconds: seconds(now.saturating_duration_since(status.since)),
         diagnostic: status.diagnostic.to_string(),
         peer: status.remote.map(|remote| Peer {
@@ -71,19 +84,51 @@ pub(super) fn session(process: &Process, id: NonZeroU32, now: Instant) -> Option
     })
 }
 
-/// Why a session is not up; empty when it is.
-fn why(status: &vipd_bfd::Status, failure: Option<&io::Error>) -> String {
-    let last_down = status.last_down.as_ref().map(|down| down.cause.to_string());
-    let unheard = status.remote.is_none() && !status.held;
-    match (status.state, failure, status.last_discard, last_down) {
-        (State::Up, ..) => String::new(),
-        (State::Init, ..) => String::from("the peer does not hear us yet"),
-        (_, Some(error), ..) if unheard => format!("packets cannot be sent: {error}"),
-        (_, _, Some(reason), _) if unheard => {
-            format!("packets of the peer are discarded: {reason}")
+/// What the kernel has dropped, of this session's packets or of others to the same
+/// port.
+#[derive(Clone, Copy, Debug, Default)]
+struct Dropped {
+    packets: u32,
+    min_ttl: u8,
+}
+
+/// Why a session is not up; empty when it is. What is so now comes before what has
+/// been.
+fn why(status: &vipd_bfd::Status, failure: Option<&io::Error>, dropped: Dropped) -> String {
+    let cause = status.last_down.as_ref().map(|down| &down.cause);
+    match (status.state, status.remote) {
+        (State::Up, _) => return String::new(),
+        (State::Init, _) => return String::from("the peer does not hear us yet"),
+        _ if status.held => return cause.map_or_else(String::new, ToString::to_string),
+        (
+            State::Down | State::AdminDown,
+            Some(Remote {
+                state, diagnostic, ..
+            }),
+        ) => {
+            return Cause::Peer { state, diagnostic }.to_string();
         }
-        (_, _, _, Some(why)) => why,
-        (_, _, _, None) => String::from("nothing has been heard of the peer"),
+        (State::Down | State::AdminDown, None) => (),
+    }
+    if let Some(error) = failure {
+        return format!("packets cannot be sent: {error}");
+    }
+    if let Some(reason) = status.last_discard {
+        return format!("packets of the peer are discarded: {reason}");
+    }
+    let silence = match cause {
+        None => String::from("nothing has been heard of the peer"),
+        Some(held @ (Cause::Held(_) | Cause::Admin)) => {
+            format!("nothing has been heard of the peer since this was over: {held}")
+        }
+        Some(cause) => cause.to_string(),
+    };
+    match dropped {
+        Dropped { packets: 0, .. } => silence,
+        Dropped { packets, min_ttl } => format!(
+            "{silence} ({packets} packets to its port, from whomever, have been dropped: with a \
+             TTL below {min_ttl}, or too many at once)"
+        ),
     }
 }
 
@@ -108,18 +153,38 @@ mod tests {
         vipd_bfd::Session::new(config(Config::new(timing)), NonZeroU32::MIN, 1, now)
     }
 
+    fn told(session: &vipd_bfd::Session, now: Instant) -> String {
+        why(&session.status(now), None, Dropped::default())
+    }
+
+    /// The packet that a session is about to send.
+    fn hear(ours: &mut vipd_bfd::Session, theirs: &mut vipd_bfd::Session, now: Instant) {
+        let mut buffer = [0; vipd_bfd::packet::MAX_LEN];
+        let length = theirs.poll_transmit(now, &mut buffer).expect("a packet");
+        let received = vipd_bfd::packet::parse(&buffer[..length]).expect("a good packet");
+        // What is discarded is told.
+        let _ = ours.receive(&received, now);
+    }
+
     #[test]
     fn the_reason_that_helps_most_comes_first() {
         let now = Instant::now();
-        let told = |session: &vipd_bfd::Session, failure: Option<&io::Error>| {
-            why(&session.status(now), failure)
-        };
         let mut ours = session(|config| config, now);
-        assert_eq!(told(&ours, None), "nothing has been heard of the peer");
+        assert_eq!(told(&ours, now), "nothing has been heard of the peer");
         let failure = io::Error::other("no route");
+        let dropped = Dropped {
+            packets: 7,
+            min_ttl: 255,
+        };
+        let status = ours.status(now);
         assert_eq!(
-            told(&ours, Some(&failure)),
+            why(&status, Some(&failure), dropped),
             "packets cannot be sent: no route"
+        );
+        assert_eq!(
+            why(&status, None, dropped),
+            "nothing has been heard of the peer (7 packets to its port, from whomever, have been \
+             dropped: with a TTL below 255, or too many at once)"
         );
 
         let key = Authentication::new(Method::KeyedMd5, 1, b"key").expect("a good key");
@@ -131,17 +196,44 @@ mod tests {
             },
             now,
         );
-        let mut buffer = [0; vipd_bfd::packet::MAX_LEN];
-        let length = theirs.poll_transmit(now, &mut buffer).expect("a packet");
-        let received = vipd_bfd::packet::parse(&buffer[..length]).expect("a good packet");
-        ours.receive(&received, now)
-            .expect_err("it is authenticated");
+        hear(&mut ours, &mut theirs, now);
         let discarded = "packets of the peer are discarded: it is authenticated, and the \
                          session is not";
-        assert_eq!(told(&ours, None), discarded);
+        assert_eq!(told(&ours, now), discarded);
 
-        let (diagnostic, why) = (Diagnostic::PATH_DOWN, Arc::from("the cable is cut"));
-        ours.hold(Some(Hold::Down { diagnostic, why }), now);
-        assert_eq!(told(&ours, Some(&failure)), "the cable is cut");
+        let (diagnostic, reason) = (Diagnostic::PATH_DOWN, Arc::from("the cable is cut"));
+        let why_held = Some(Hold::Down {
+            diagnostic,
+            why: reason,
+        });
+        ours.hold(why_held, now);
+        let status = ours.status(now);
+        assert_eq!(why(&status, Some(&failure), dropped), "the cable is cut");
+    }
+
+    #[test]
+    fn what_has_been_is_not_told_as_what_is() {
+        let now = Instant::now();
+        let cut = |session: &mut vipd_bfd::Session| {
+            let (diagnostic, why) = (Diagnostic::PATH_DOWN, Arc::from("the cable is cut"));
+            session.hold(Some(Hold::Down { diagnostic, why }), now);
+            session.hold(None, now);
+        };
+        let mut ours = session(|config| config, now);
+        cut(&mut ours);
+        let silent = "nothing has been heard of the peer since this was over: the cable is cut";
+        assert_eq!(told(&ours, now), silent);
+
+        // The peer is held down from its start.
+        let mut theirs = session(|config| config, now);
+        theirs.hold(Some(Hold::Admin), now);
+        let by_peer = "the peer is AdminDown: Administratively Down";
+        for sentence in ["after the cable", "from the start"] {
+            hear(&mut ours, &mut theirs, now);
+            assert_eq!(told(&ours, now), by_peer, "{sentence}");
+            ours = session(|config| config, now);
+            theirs = session(|config| config, now);
+            theirs.hold(Some(Hold::Admin), now);
+        }
     }
 }

@@ -19,6 +19,8 @@ use super::{links::Link, plan::Plan};
 pub enum Wake {
     /// The interfaces of the host are now these.
     Links(BTreeMap<u32, Link>),
+    /// Something is to be told to the operator.
+    Warning(String),
     /// The configuration has been read, or is wrong.
     Read(Result<Box<Plan>, Vec<String>>),
 }

@@ -58,7 +58,7 @@ table! {
         /// Whether BGP comes up only when BFD is up.
         strict: bool, default "false";
         /// Whether the router is not on our link (RFC 5883).
-        multihop: bool, optional "whether `multihop` of the peer is above 1";
+        multihop: bool, optional "whether `multihop` or `ttl_security` of the peer is above 1";
         /// The lowest TTL that packets over several hops may arrive with: 255 less
         /// the routers between, where the router sends them with 255. FRR does,
         /// BIRD sends its default of 64.
@@ -117,6 +117,8 @@ pub struct PeerBfd {
     pub strict: bool,
     /// How far the peer is.
     pub hops: Hops,
+    /// The lowest TTL that packets over several hops may arrive with.
+    pub min_ttl: u8,
     /// Whether we wait for the router to speak first.
     pub passive: bool,
 }
@@ -134,6 +136,9 @@ pub struct BfdKey {
 
 /// The shortest interval.
 const INTERVAL_MIN: Duration = Duration::from_millis(10);
+
+/// Hops that hardly any way in the Internet is longer than.
+const FAR: u8 = 32;
 
 impl PeerBfd {
     /// What a peer wants; `None` in the outer option if something
@@ -173,8 +178,24 @@ impl PeerBfd {
         }
         let multihop = match &bfd.multihop {
             Some(multihop) => multihop.value,
-            None => peer.multihop.as_ref().is_some_and(|hops| hops.value.0 > 1),
+            None => {
+                let ttl_security = peer.ttl_security.as_ref();
+                peer.multihop.as_ref().is_some_and(|hops| hops.value.0 > 1)
+                    || ttl_security.is_some_and(|hops| hops.value.0 > 1)
+            }
         };
+        let from_afar = u8::MAX - bfd.min_ttl.value.0;
+        if multihop && bfd.auth.value.0.is_none() && from_afar > FAR {
+            report
+                .warning(
+                    span,
+                    format!(
+                        "BFD over several hops without `auth`, with packets from {from_afar} hops \
+                         away: whoever sends one in the router's name takes BGP down"
+                    ),
+                )
+                .help("add `auth` and `key_file`, or a `min_ttl` that only the router's reach");
+        }
         let timing = Timing::new(bfd.min_tx.value, bfd.min_rx.value, bfd.multiplier.value.0);
         let timing = match timing {
             Ok(timing) => timing,
@@ -189,13 +210,8 @@ impl PeerBfd {
             timing,
             key: bfd.key(directory),
             strict: bfd.strict.value,
-            hops: if multihop {
-                Hops::Multi {
-                    min_ttl: bfd.min_ttl.value.0,
-                }
-            } else {
-                Hops::Single
-            },
+            hops: if multihop { Hops::Multi } else { Hops::Single },
+            min_ttl: bfd.min_ttl.value.0,
             passive: bfd.passive.value,
         }))
     }

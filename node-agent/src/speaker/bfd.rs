@@ -3,7 +3,7 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{net::UnixStream, sync::watch, task::JoinHandle};
 use vipd_bgp::Bfd as Said;
 
 use crate::{
@@ -15,6 +15,10 @@ use crate::{
 pub struct Watch {
     socket: PathBuf,
     connection: Option<Connection>,
+    /// Whether a peer has BFD.
+    wanted: bool,
+    /// Whether the process has been told of our configuration.
+    told: bool,
     states: watch::Sender<States>,
 }
 
@@ -29,6 +33,8 @@ impl Watch {
         Self {
             socket,
             connection: None,
+            wanted: false,
+            told: false,
             states: watch::Sender::default(),
         }
     }
@@ -38,14 +44,19 @@ impl Watch {
         self.states.subscribe()
     }
 
-    /// Connects to the process when a peer has BFD, and only then: the connection
-    /// tells it that there is an agent.
+    /// Connects to the process when a peer has BFD: the connection tells it that
+    /// there is an agent. One that is not needed any more stays until
+    /// [`Watch::reload`], by which the process learns of it.
     pub fn follow(&mut self, bgp: Option<&Bgp>) {
         let mut peers = bgp.iter().flat_map(|bgp| &bgp.peers);
-        let wanted = peers.any(|peer| peer.bfd.is_some());
-        if !wanted {
-            self.leave();
-        } else if self.connection.is_none() {
+        self.wanted = peers.any(|peer| peer.bfd.is_some());
+        if self.wanted {
+            self.connect();
+        }
+    }
+
+    fn connect(&mut self) {
+        if self.connection.is_none() {
             let (bfd, keep) = client::start(self.socket.clone());
             let (mut heard, states) = (bfd.states(), self.states.clone());
             let tell = async move {
@@ -63,9 +74,26 @@ impl Watch {
         }
     }
 
-    /// The process, to give orders to.
-    pub fn process(&self) -> Option<Bfd> {
-        self.connection.as_ref().map(|it| it.bfd.clone())
+    /// Has the process read the configuration anew; what has changed, in words.
+    /// Then the connection ends if no peer has BFD. The first time the process is
+    /// told in any case: it may run sessions that an agent before us wanted.
+    ///
+    /// # Errors
+    ///
+    /// As [`Bfd::reload`].
+    pub async fn reload(&mut self) -> Result<Vec<String>, OrderError> {
+        let first = !std::mem::replace(&mut self.told, true);
+        if first && UnixStream::connect(&self.socket).await.is_ok() {
+            self.connect();
+        }
+        let answer = match &self.connection {
+            Some(connection) => connection.bfd.reload().await,
+            None => Ok(Vec::new()),
+        };
+        if !self.wanted {
+            self.leave();
+        }
+        answer
     }
 
     /// Has the process tell all routers that we leave on purpose.

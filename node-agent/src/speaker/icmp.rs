@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use crate::sockopt::{ControlMessage, messages};
+
 /// An ICMP error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IcmpError {
@@ -31,23 +33,22 @@ const CONTROL: [(i32, i32); 2] = [
     (libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
 ];
 
-/// Bytes of `struct cmsghdr` and of `struct sock_extended_err`, behind which
-/// the sender's address is (include/uapi/linux/errqueue.h).
-const HEADER: usize = 16;
+/// Bytes of `struct sock_extended_err`, behind which the sender's address is
+/// (include/uapi/linux/errqueue.h).
 const ERROR: usize = 16;
 
-/// Reads the first control message of the error queue. `None` if it is no ICMP
-/// error that means anything here.
+/// Reads the control messages of the error queue. `None` if there is no ICMP error
+/// that means anything here.
 #[must_use]
 pub fn parse(control: &[u8]) -> Option<IcmpError> {
-    let int = |at: usize| -> Option<i32> {
-        let bytes = control.get(at..at + 4)?;
-        Some(i32::from_ne_bytes(bytes.try_into().ok()?))
-    };
-    if !CONTROL.contains(&(int(8)?, int(12)?)) {
+    messages(control).find_map(read)
+}
+
+fn read(message: ControlMessage<'_>) -> Option<IcmpError> {
+    if !CONTROL.contains(&(message.level, message.kind)) {
         return None;
     }
-    let error = control.get(HEADER..)?;
+    let error = message.data;
     let [origin, kind, code] = *error.get(4..7)? else {
         return None;
     };
@@ -98,18 +99,18 @@ fn kind_v6(kind: u8, code: u8) -> Option<IcmpKind> {
 mod tests {
     use super::*;
 
-    /// A control message as the kernel writes it.
-    fn control(level: i32, kind: i32, error: [u8; 4], offender: &[u8]) -> Vec<u8> {
+    /// What the kernel writes into a control message.
+    fn data(error: [u8; 4], offender: &[u8]) -> Vec<u8> {
         let [origin, icmp_type, code, _] = error;
-        let mut bytes = Vec::new();
-        bytes.extend((HEADER + ERROR + offender.len()).to_ne_bytes());
-        bytes.extend(level.to_ne_bytes());
-        bytes.extend(kind.to_ne_bytes());
-        bytes.extend(113_u32.to_ne_bytes());
+        let mut bytes = 113_u32.to_ne_bytes().to_vec();
         bytes.extend([origin, icmp_type, code, 0]);
         bytes.extend([0; 8]);
         bytes.extend(offender);
         bytes
+    }
+
+    fn parse((level, kind): (i32, i32), data: &[u8]) -> Option<IcmpError> {
+        read(ControlMessage { level, kind, data })
     }
 
     #[test]
@@ -124,12 +125,13 @@ mod tests {
         ];
         for (sentence, (icmp_type, code), kind) in table {
             let error = [libc::SO_EE_ORIGIN_ICMP, icmp_type, code, 0];
-            let bytes = control(libc::IPPROTO_IP, libc::IP_RECVERR, error, &sender);
+            let bytes = data(error, &sender);
+            let of_ip = |data| parse((libc::IPPROTO_IP, libc::IP_RECVERR), data);
             let from = Ipv4Addr::new(192, 0, 2, 1).into();
             let expected = kind.map(|kind| IcmpError { from, kind });
-            assert_eq!(parse(&bytes), expected, "{sentence}");
-            for len in 0..40 {
-                assert_eq!(parse(&bytes[..len]), None, "{sentence}, cut at {len}");
+            assert_eq!(of_ip(&bytes), expected, "{sentence}");
+            for len in 0..24 {
+                assert_eq!(of_ip(&bytes[..len]), None, "{sentence}, cut at {len}");
             }
         }
     }
@@ -138,18 +140,13 @@ mod tests {
     fn an_error_of_ipv6_is_read_and_what_is_no_icmp_error_is_not() {
         let from: Ipv6Addr = "2001:db8::1".parse().unwrap();
         let sender = [&[10, 0, 0, 0, 0, 0, 0, 0][..], &from.octets(), &[0; 4]].concat();
-        let (level, kind) = (libc::IPPROTO_IPV6, libc::IPV6_RECVERR);
-        let bytes = control(level, kind, [libc::SO_EE_ORIGIN_ICMP6, 1, 1, 0], &sender);
-        let kind_of = |bytes: &[u8]| parse(bytes).map(|error| (error.from, error.kind));
-        assert_eq!(kind_of(&bytes), Some((from.into(), IcmpKind::Prohibited)));
-        let local = control(level, kind, [libc::SO_EE_ORIGIN_LOCAL, 1, 1, 0], &sender);
-        assert_eq!(parse(&local), None, "it is our own");
-        let other = control(
-            libc::SOL_SOCKET,
-            kind,
-            [libc::SO_EE_ORIGIN_ICMP6, 1, 1, 0],
-            &sender,
-        );
-        assert_eq!(parse(&other), None, "another control message");
+        let of_ipv6 = (libc::IPPROTO_IPV6, libc::IPV6_RECVERR);
+        let bytes = data([libc::SO_EE_ORIGIN_ICMP6, 1, 1, 0], &sender);
+        let found = parse(of_ipv6, &bytes).map(|error| (error.from, error.kind));
+        assert_eq!(found, Some((from.into(), IcmpKind::Prohibited)));
+        let other = parse((libc::SOL_SOCKET, libc::IPV6_RECVERR), &bytes);
+        assert_eq!(other, None, "another control message");
+        let local = data([libc::SO_EE_ORIGIN_LOCAL, 1, 1, 0], &sender);
+        assert_eq!(parse(of_ipv6, &local), None, "it is our own");
     }
 }

@@ -19,6 +19,7 @@ use tokio::{
 use tracing::{debug, warn};
 
 use super::{
+    sharing::Sharing,
     socket::{self, Place},
     sockopt,
 };
@@ -45,7 +46,10 @@ impl PartialEq for Door {
 
 /// All listeners.
 #[derive(Default)]
-pub struct Listeners(BTreeMap<Place, Listening>);
+pub struct Listeners {
+    listening: BTreeMap<Place, Listening>,
+    sharing: Sharing,
+}
 
 struct Listening {
     doors: watch::Sender<Vec<Door>>,
@@ -55,7 +59,7 @@ struct Listening {
 impl Listeners {
     /// Stops listening. Connections that stand are not touched.
     pub async fn close(&mut self) {
-        for listening in std::mem::take(&mut self.0).into_values() {
+        for listening in std::mem::take(&mut self.listening).into_values() {
             listening.close().await;
         }
     }
@@ -64,7 +68,7 @@ impl Listeners {
     /// goes on learns of its new doors, and loses nobody who waits to be let in.
     pub async fn open(&mut self, doors: Vec<Door>, port: Option<NonZeroU16>) {
         let mut wanted = port.map_or_else(BTreeMap::new, |port| places(doors, port));
-        for (place, listening) in std::mem::take(&mut self.0) {
+        for (place, listening) in std::mem::take(&mut self.listening) {
             match wanted.remove(&place) {
                 Some(doors) => {
                     listening.doors.send_if_modified(|current| {
@@ -72,7 +76,7 @@ impl Listeners {
                         *current = doors;
                         changed
                     });
-                    self.0.insert(place, listening);
+                    self.listening.insert(place, listening);
                 }
                 // Closed before others are opened, which may be at its place.
                 None => listening.close().await,
@@ -80,8 +84,8 @@ impl Listeners {
         }
         for (place, doors) in wanted {
             let (doors, doors_out) = watch::channel(doors);
-            let task = tokio::spawn(serve(place.clone(), doors_out));
-            self.0.insert(place, Listening { doors, task });
+            let task = tokio::spawn(serve(place.clone(), doors_out, self.sharing.clone()));
+            self.listening.insert(place, Listening { doors, task });
         }
     }
 }
@@ -125,7 +129,7 @@ fn places(doors: Vec<Door>, port: NonZeroU16) -> BTreeMap<Place, Vec<Door>> {
 const RETRY: Duration = Duration::from_secs(10);
 
 /// Listens, again and again if need be: the address may come later.
-async fn serve(place: Place, mut doors: watch::Receiver<Vec<Door>>) {
+async fn serve(place: Place, mut doors: watch::Receiver<Vec<Door>>, sharing: Sharing) {
     let mut told = BTreeSet::new();
     let mut tell = |words: String| {
         if told.insert(words.clone()) {
@@ -134,7 +138,7 @@ async fn serve(place: Place, mut doors: watch::Receiver<Vec<Door>>) {
     };
     loop {
         let current = doors.borrow_and_update().clone();
-        match Listener::open(&place, current) {
+        match Listener::open(&place, current, &sharing) {
             Ok(mut listener) => {
                 let retry = !listener.locked.is_empty();
                 for (peer, error) in &listener.locked {
@@ -169,7 +173,7 @@ struct Abandoned;
 
 /// A listening socket and who may come in.
 struct Listener {
-    socket: TcpListener,
+    socket: Arc<TcpListener>,
     place: Place,
     doors: Vec<Door>,
     /// Peers with a password that could not be set: whoever claims to be one
@@ -179,28 +183,31 @@ struct Listener {
 
 impl Listener {
     /// Every password is set before the first connection can come.
-    fn open(place: &Place, doors: Vec<Door>) -> io::Result<Self> {
+    fn open(place: &Place, doors: Vec<Door>, sharing: &Sharing) -> io::Result<Self> {
         let (ttl, min_ttl) = ttls(&doors);
-        let socket = place.bind(ttl, min_ttl)?;
         let mut open = Vec::new();
         let mut locked = BTreeMap::new();
-        for door in doors {
-            let set = match &door.password {
-                Some(_) => {
-                    let peer = door.peer.address.ip();
-                    sockopt::set_password(&socket, peer, door.password.as_ref())
-                }
-                None => Ok(()),
-            };
-            match set {
-                Ok(()) => open.push(door),
-                Err(error) => {
-                    locked.insert(Arc::clone(&door.peer.name), error);
+        let socket = sharing.open(|| {
+            let socket = place.bind(ttl, min_ttl)?;
+            for door in doors {
+                let set = match &door.password {
+                    Some(_) => {
+                        let peer = door.peer.address.ip();
+                        sockopt::set_password(&socket, peer, door.password.as_ref())
+                    }
+                    None => Ok(()),
+                };
+                match set {
+                    Ok(()) => open.push(door),
+                    Err(error) => {
+                        locked.insert(Arc::clone(&door.peer.name), error);
+                    }
                 }
             }
-        }
+            socket::listen(socket)
+        })?;
         Ok(Self {
-            socket: socket::listen(socket)?,
+            socket,
             place: place.clone(),
             doors: open,
             locked,
@@ -258,7 +265,7 @@ impl Listener {
                 (Some(old), new) if old == new => Ok(()),
                 (None | Some(None), None) => Ok(()),
                 (Some(Some(_)), new) => {
-                    sockopt::set_password(&self.socket, peer(door), new.as_ref())
+                    sockopt::set_password(&*self.socket, peer(door), new.as_ref())
                 }
                 // Who waits to be let in has not signed.
                 (None | Some(None), Some(_)) => return false,
@@ -270,10 +277,10 @@ impl Listener {
         let gone = |old: &&Door| !new.iter().any(|door| peer(door) == peer(old));
         for old in old.iter().filter(|old| old.password.is_some()).filter(gone) {
             // A key too many signs for nobody.
-            let _ = sockopt::set_password(&self.socket, peer(old), None);
+            let _ = sockopt::set_password(&*self.socket, peer(old), None);
         }
         let (ttl, min_ttl) = ttls(&new);
-        if self.place.set_ttls(&self.socket, ttl, min_ttl).is_err() {
+        if self.place.set_ttls(&*self.socket, ttl, min_ttl).is_err() {
             return false;
         }
         self.doors = new;
@@ -358,12 +365,12 @@ mod tests {
             // The kernel takes 80 bytes.
             door("127.0.0.3:179", hops(64), Some(password(&[b'x'; 81]))),
         ];
-        let listener = Listener::open(&place("127.0.0.1"), doors).unwrap();
+        let listener = Listener::open(&place("127.0.0.1"), doors, &Sharing::default()).unwrap();
         let open: Vec<_> = listener.doors.iter().map(|d| &*d.peer.name).collect();
         assert_eq!(open, ["127.0.0.1:179", "127.0.0.2:179"]);
         let locked: Vec<_> = listener.locked.keys().map(|name| &**name).collect();
         assert_eq!(locked, ["127.0.0.3:179"]);
-        let ttl = socket2::SockRef::from(&listener.socket).ttl_v4().unwrap();
+        let ttl = socket2::SockRef::from(&*listener.socket).ttl_v4().unwrap();
         assert_eq!(ttl, 255, "of what answers a peer that expects the highest");
     }
 
@@ -431,7 +438,8 @@ mod tests {
             ),
         ];
         for (sentence, before, after, expected) in table {
-            let mut listener = Listener::open(&place("127.0.0.1"), vec![before]).unwrap();
+            let mut listener =
+                Listener::open(&place("127.0.0.1"), vec![before], &Sharing::default()).unwrap();
             assert_eq!(listener.changed(after), expected, "{sentence}");
         }
     }
@@ -453,7 +461,7 @@ mod tests {
             .into_iter()
             .unzip();
         let mut sessions: BTreeMap<_, _> = sessions.into_iter().collect();
-        let listener = Listener::open(&place("127.0.0.1"), doors).unwrap();
+        let listener = Listener::open(&place("127.0.0.1"), doors, &Sharing::default()).unwrap();
         let there = listener.socket.local_addr().unwrap();
         for (sentence, address, ttl, let_in) in table {
             let dialler = tokio::net::TcpSocket::new_v4().unwrap();

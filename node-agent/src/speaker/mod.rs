@@ -8,6 +8,7 @@ mod journal;
 mod listener;
 mod peer;
 mod routes;
+mod sharing;
 mod socket;
 mod sockopt;
 mod terms;
@@ -42,6 +43,7 @@ use self::{
 };
 use crate::{
     announce::Announced,
+    bfd::client::OrderError,
     config::{Bgp, BgpPeer, Secret, SecretError, SecretFile},
 };
 
@@ -186,6 +188,7 @@ impl Speaker {
             })
             .collect();
         let names: Vec<Arc<str>> = self.running.keys().cloned().collect();
+        let mut stops = Vec::new();
         for name in names {
             let reason = match (wanted.get(&name), &old, self.running.get_mut(&name)) {
                 (None, ..) => StopReason::PeerDeconfigured,
@@ -207,9 +210,10 @@ impl Speaker {
                 _ => StopReason::ConfigurationChange,
             };
             if let Some(running) = self.running.remove(&name) {
-                running.stop(reason, None).await;
+                stops.push(running.stop(reason, None));
             }
         }
+        futures_util::future::join_all(stops).await;
         self.held_up.retain(|name, _| wanted.contains_key(name));
         let mut doors = Vec::new();
         for (name, (bgp, peer)) in wanted {
@@ -393,16 +397,15 @@ impl Speaker {
         futures_util::future::join_all(stops).await;
     }
 
-    /// Has the BFD process follow the configuration too; what has changed, in
-    /// words.
-    pub async fn reload_bfd(&self) -> Vec<String> {
-        match self.bfd.process() {
-            Some(process) => match process.reload().await {
-                Ok(messages) => messages.iter().map(|it| format!("BFD: {it}")).collect(),
-                Err(error) => vec![format!("BFD goes by what it has read before: {error}")],
-            },
-            None => Vec::new(),
-        }
+    /// Has the BFD process follow the configuration too, after
+    /// [`Speaker::configure`]; what has changed, in words.
+    ///
+    /// # Errors
+    ///
+    /// When it does not, or does not say so in time.
+    pub async fn reload_bfd(&mut self) -> Result<Vec<String>, OrderError> {
+        let changed = self.bfd.reload().await?;
+        Ok(changed.iter().map(|it| format!("BFD: {it}")).collect())
     }
 
     /// How our own restart goes, as far as peers are to know.
@@ -462,8 +465,11 @@ impl Running {
     }
 
     async fn stop(mut self, reason: StopReason, text: Option<String>) {
-        let _ = self.commands.send(Command::Stop(reason, text)).await;
-        if timeout(LAST_WORDS, &mut self.task).await.is_err() {
+        let stopped = async {
+            let _ = self.commands.send(Command::Stop(reason, text)).await;
+            let _ = (&mut self.task).await;
+        };
+        if timeout(LAST_WORDS, stopped).await.is_err() {
             warn!(
                 peer = &*self.status.borrow().peer.name,
                 "the session does not end; cut off"

@@ -292,8 +292,18 @@ impl Driver {
     }
 
     fn accepted(&mut self, stream: TcpStream) {
-        if self.session.admits_incoming() && socket::accept(&stream, &self.peer).is_ok() {
-            self.connected(Direction::Incoming, stream);
+        if !self.session.admits_incoming() {
+            return;
+        }
+        match socket::accept(&stream, &self.peer) {
+            Ok(()) => self.connected(Direction::Incoming, stream),
+            Err(error) => {
+                let peer = &*self.peer.name;
+                warn!(
+                    peer,
+                    "its connection is closed, it cannot be set up: {error}"
+                );
+            }
         }
     }
 

@@ -167,14 +167,14 @@ pub fn listen(socket: Socket) -> io::Result<TcpListener> {
     TcpListener::from_std(socket.into())
 }
 
-/// Prepares an accepted connection.
+/// Prepares an accepted connection. It is bound to the interface of its listener
+/// already, and to bind it again the kernel wants CAP_NET_RAW.
 ///
 /// # Errors
 ///
 /// What the system says.
 pub fn accept(stream: &TcpStream, peer: &BgpPeer) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    bind_interface(&SockRef::from(stream), peer.interface.as_ref())?;
     set_ttl(&SockRef::from(stream), peer)
 }
 

@@ -1,5 +1,5 @@
-//! Socket options that no library has: TCP MD5 keys, the least TTL, the SYN a
-//! connection began with, and what ICMP said of one that failed.
+//! Options of TCP sockets: MD5 keys, the least TTL, the SYN a connection began
+//! with, and what ICMP said of one that failed.
 
 use std::{
     io,
@@ -7,11 +7,13 @@ use std::{
     os::fd::AsRawFd,
 };
 
-use libc::{c_int, c_void, socklen_t};
 use socket2::SockAddr;
 
 use super::icmp::{self, IcmpError};
-use crate::config::Secret;
+use crate::{
+    config::Secret,
+    sockopt::{get, receive, set, set_int},
+};
 
 /// Has the kernel sign and check all segments to and from a peer (RFC 2385), on
 /// this socket or on those that it accepts; a key that was set before is
@@ -47,7 +49,8 @@ pub fn set_password(
             (address.len() as usize).min(option.address.len()),
         );
     }
-    // SAFETY: a plain struct of the kernel's shape (include/uapi/linux/tcp.h).
+    // SAFETY: a plain struct of the kernel's shape (include/uapi/linux/tcp.h), which
+    // points to nothing.
     unsafe { set(socket, libc::IPPROTO_TCP, libc::TCP_MD5SIG, &option) }
 }
 
@@ -92,27 +95,8 @@ pub fn keep_icmp(socket: &impl AsRawFd, family: SocketAddr, keep: bool) -> io::R
 
 /// The ICMP error that ended a dial, if one did.
 pub fn icmp_error(socket: &impl AsRawFd) -> Option<IcmpError> {
-    let mut control = [0_u64; 64];
-    let mut payload = [0_u8; 128];
-    let mut vector = libc::iovec {
-        iov_base: payload.as_mut_ptr().cast::<c_void>(),
-        iov_len: payload.len(),
-    };
-    // SAFETY: all zero is a valid msghdr: null pointers and no lengths.
-    let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
-    header.msg_iov = &raw mut vector;
-    header.msg_iovlen = 1;
-    header.msg_control = control.as_mut_ptr().cast::<c_void>();
-    header.msg_controllen = size_of_val(&control);
-    let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
-    // SAFETY: the header points to buffers of the lengths it tells, which live
-    // until the call is over.
-    let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, flags) };
-    if received < 0 {
-        return None;
-    }
-    let bytes: Vec<u8> = control.iter().flat_map(|word| word.to_ne_bytes()).collect();
-    icmp::parse(bytes.get(..header.msg_controllen)?)
+    let error = receive(socket, &mut [0; 128], libc::MSG_ERRQUEUE).ok()?;
+    icmp::parse(error.control())
 }
 
 /// Has a listening socket keep the SYN of each connection for [`syn_ttl`].
@@ -126,21 +110,9 @@ pub fn keep_syn(socket: &impl AsRawFd) -> io::Result<()> {
 
 /// The TTL or hop limit of the SYN that an accepted connection began with.
 pub fn syn_ttl(socket: &impl AsRawFd) -> Option<u8> {
-    let mut syn = [0_u8; 256];
-    let mut len = size_of_val(&syn) as socklen_t;
-    // SAFETY: the buffer is as long as `len` tells, and lives until the call
-    // is over.
-    let result = unsafe {
-        libc::getsockopt(
-            socket.as_raw_fd(),
-            libc::IPPROTO_TCP,
-            libc::TCP_SAVED_SYN,
-            syn.as_mut_ptr().cast::<c_void>(),
-            &raw mut len,
-        )
-    };
-    let syn = syn.get(..usize::try_from(len).ok()?)?;
-    if result == 0 { header_ttl(syn) } else { None }
+    let mut syn = [0; 256];
+    let length = get(socket, libc::IPPROTO_TCP, libc::TCP_SAVED_SYN, &mut syn).ok()?;
+    header_ttl(syn.get(..length)?)
 }
 
 /// TTL or hop limit of an IP header.
@@ -149,32 +121,6 @@ fn header_ttl(header: &[u8]) -> Option<u8> {
         4 => header.get(8).copied(),
         6 => header.get(7).copied(),
         _ => None,
-    }
-}
-
-fn set_int(socket: &impl AsRawFd, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
-    // SAFETY: all of these options are an int.
-    unsafe { set(socket, level, name, &value) }
-}
-
-/// # Safety
-///
-/// The option must have the layout of `T`, without padding.
-unsafe fn set<T>(socket: &impl AsRawFd, level: c_int, name: c_int, value: &T) -> io::Result<()> {
-    // SAFETY: the value lives during the call, and its length is told.
-    let result = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            name,
-            std::ptr::from_ref(value).cast::<c_void>(),
-            size_of::<T>() as socklen_t,
-        )
-    };
-    if result == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
     }
 }
 

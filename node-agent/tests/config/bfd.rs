@@ -15,11 +15,18 @@ fn with(lines: &str) -> String {
 
 /// What is understood of it.
 fn bfd(lines: &str) -> Option<PeerBfd> {
+    let (bfd, warnings) = bfd_with_warnings(lines);
+    assert_eq!(warnings, [""; 0], "{lines}");
+    bfd
+}
+
+/// What is understood of it, and what is warned of.
+fn bfd_with_warnings(lines: &str) -> (Option<PeerBfd>, Vec<String>) {
     let (config, warnings) = accept(&with(lines));
-    assert_eq!(warnings, [], "{lines}");
+    let warnings = warnings.iter().map(ToString::to_string);
     let bgp = config.bgp.expect("there is BGP");
     assert_eq!(bgp.peers[1].bfd, None, "the other peer has none");
-    bgp.peers[0].bfd.clone()
+    (bgp.peers[0].bfd.clone(), warnings.collect())
 }
 
 #[test]
@@ -43,22 +50,55 @@ fn true_and_an_empty_table_take_all_defaults() {
 
 #[test]
 fn a_peer_over_several_hops_has_bfd_over_several_hops_unless_told_otherwise() {
-    let any = Hops::Multi { min_ttl: 1 };
     let table = [
-        ("multihop = 1\nbfd = true", Hops::Single),
-        ("multihop = 2\nbfd = true", any),
+        ("multihop = 1\nbfd = true", Hops::Single, 1),
+        ("multihop = 2\nbfd = true", Hops::Multi, 1),
         (
             "multihop = 2\n[bgp.peer.bfd]\nmultihop = false",
             Hops::Single,
+            1,
         ),
-        ("[bgp.peer.bfd]\nmultihop = true", any),
+        ("[bgp.peer.bfd]\nmultihop = true", Hops::Multi, 1),
+        ("ttl_security = 1\nbfd = true", Hops::Single, 1),
+        ("ttl_security = 2\nbfd = true", Hops::Multi, 1),
         (
             "[bgp.peer.bfd]\nmultihop = true\nmin_ttl = 254",
-            Hops::Multi { min_ttl: 254 },
+            Hops::Multi,
+            254,
         ),
     ];
-    for (lines, hops) in table {
-        assert_eq!(bfd(lines).expect("there is BFD").hops, hops, "{lines}");
+    for (lines, hops, min_ttl) in table {
+        let bfd = bfd_with_warnings(lines).0.expect("there is BFD");
+        assert_eq!((bfd.hops, bfd.min_ttl), (hops, min_ttl), "{lines}");
+    }
+}
+
+#[test]
+fn what_anybody_in_the_internet_could_take_down_is_warned_of() {
+    let auth = "auth = \"keyed-sha1\"\nkey_file = \"/etc/key\"";
+    let table = [
+        ("on the link", "bfd = true".to_owned(), false),
+        ("several hops", "multihop = 3\nbfd = true".to_owned(), true),
+        (
+            "from 33 hops away",
+            "multihop = 3\n[bgp.peer.bfd]\nmin_ttl = 222".to_owned(),
+            true,
+        ),
+        (
+            "from 32 hops away",
+            "multihop = 3\n[bgp.peer.bfd]\nmin_ttl = 223".to_owned(),
+            false,
+        ),
+        (
+            "authenticated",
+            format!("multihop = 3\n[bgp.peer.bfd]\n{auth}"),
+            false,
+        ),
+    ];
+    for (sentence, lines, warned) in table {
+        let (_, warnings) = bfd_with_warnings(&lines);
+        let found = warnings.iter().any(|it| it.contains("takes BGP down"));
+        assert_eq!(found, warned, "{sentence}: {warnings:?}");
     }
 }
 

@@ -6,13 +6,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 use vipd::bfd::protocol::{Request, State};
 use vipd_tests::{
     AgentConfig, Bfd, Bird, CLIENT_IPV4, Frr, Machine, ROUTER_IPV4, ROUTER_IPV6, Rack, Vipd,
-    pass_object, wait_until,
+    connect, pass_object, wait_until,
 };
 
 use crate::support::{SMALL, VIP, in_lab, wait_for_peer};
@@ -105,8 +105,61 @@ fn a_peer_behind_a_router_is_reached_over_several_hops_and_not_taken_from_farthe
         );
         wait_for_bird(&bird, &us.to_string(), "Up")?;
 
+        // Another bound leaves the session as it is.
+        bfd.reload(&peer(62))?;
+        sleep(Duration::from_secs(2));
+        let session = bfd.ensure("far", State::Up)?;
+        ensure!((session.ups, session.downs) == (1, 0), "{session:?}");
+        let there = bird.bfd(&us.to_string())?;
+        ensure!(there.state == "Up", "{there:?}");
+
         bfd.reload(&peer(64))?;
-        bfd.wait_for_reason("far", "more hops")?;
+        let session = bfd.wait_for_reason("far", "with a TTL below 64")?;
+        ensure!(session.why.contains("nothing was heard"), "{session:?}");
+        ensure!(bfd.status()?.discarded["kernel"] > 0, "it is counted");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_session_on_an_interface_goes_by_it_whatever_routes_say_and_waits_for_it() {
+    in_lab(|lab| {
+        let rack = Rack::build(lab, SMALL)?;
+        let balancer = &rack.balancers[0];
+        let (ours, theirs) = ("198.18.0.2", "198.18.0.1");
+        let far = format!(
+            "log stderr all;\nrouter id 192.0.2.1;\ntimeformat protocol iso short ms;\n\
+             protocol device {{ scan time 1; }}\nprotocol bfd {{\n\
+             interface \"*\" {{ {BIRD_TIMING} }};\n\
+             neighbor {ours} dev \"side0\" local {theirs};\n\
+             neighbor {} dev \"rack0\" local {ROUTER_IPV4};\n}}\n",
+            balancer.ipv4
+        );
+        let bird = Bird::start(&rack.router, &far)?;
+        let side = ("side", theirs.to_owned(), ours.to_owned());
+        let rest = ("rest", ROUTER_IPV4.to_string(), balancer.ipv4.to_string());
+        let rest = session(&rest, "", TIMING);
+        let bfd = Bfd::start(&balancer.host, &config(balancer, "", &rest))?;
+        bfd.wait_for("rest", State::Up)?;
+
+        let both = session(&side, "interface = \"side0\"", TIMING) + &rest;
+        bfd.reload(&config(balancer, "", &both))?;
+        bfd.wait_for_reason("side", "there is no interface side0")?;
+        for sentence in ["it comes", "it is made anew"] {
+            connect((&balancer.host, "side0"), (&rack.router, "side0"), 1500)?;
+            rack.router
+                .ip(&format!("addr add {theirs}/30 dev side0\n"))?;
+            balancer.host.ip(&format!(
+                "addr add {ours}/30 dev side0\nroute replace {theirs} dev eth0\n"
+            ))?;
+            let session = bfd.wait_for("side", State::Up).context(sentence)?;
+            ensure!(session.interface.as_deref() == Some("side0"), "{session:?}");
+            wait_for_bird(&bird, ours, "Up")?;
+            balancer.host.ip("link del side0\n")?;
+            bfd.wait_for_reason("side", "").context(sentence)?;
+        }
+        let rest = bfd.ensure("rest", State::Up)?;
+        ensure!(rest.downs == 0, "{rest:?}");
         Ok(())
     });
 }
@@ -192,7 +245,7 @@ fn a_router_that_is_killed_is_given_up_and_taken_back() {
 }
 
 #[test]
-fn when_we_are_killed_the_router_sees_it_and_when_we_end_it_is_told() {
+fn when_we_are_killed_the_router_sees_it_and_when_we_end_we_wait_until_it_knows() {
     in_lab(|lab| {
         let rack = Rack::build(lab, SMALL)?;
         let balancer = &rack.balancers[0];
@@ -206,10 +259,29 @@ fn when_we_are_killed_the_router_sees_it_and_when_we_end_it_is_told() {
 
         let mut bfd = Bfd::start(&balancer.host, &config)?;
         wait_for_bird(&bird, &us, "Up")?;
+        let began = Instant::now();
         let status = bfd.process().terminate(PATIENCE)?;
         ensure!(status.success(), "{status}");
-        // It has ended because BIRD has said so.
+        let known = began.elapsed();
         ensure!(bird.bfd(&us)?.state == "Down");
+        drop(bird);
+
+        // One that cannot say so is waited for, and not for ever; it is not given
+        // up before.
+        let mut bird = Bird::start(&rack.router, &bird_config(balancer, "multiplier 100;", ""))?;
+        let mut bfd = Bfd::start(&balancer.host, &config)?;
+        wait_for_bird(&bird, &us, "Up")?;
+        bird.process().signal(Signal::STOP)?;
+        let began = Instant::now();
+        let ended = bfd.process().terminate(PATIENCE);
+        let unknown = began.elapsed();
+        bird.process().signal(Signal::CONT)?;
+        ended?;
+        let farewell = Duration::from_millis(2500);
+        ensure!(
+            known < farewell && farewell <= unknown,
+            "{known:?} until BIRD had said that it knows, {unknown:?} without a word"
+        );
         Ok(())
     });
 }

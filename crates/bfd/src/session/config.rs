@@ -15,6 +15,9 @@ pub struct Config {
     /// We live on when our control plane dies (the C bit): the peer may then
     /// take our silence for the death of the path.
     pub independent: bool,
+    /// The lowest TTL or hop limit that packets over several hops may arrive with.
+    /// Over a single hop it is 255, whatever stands here.
+    pub min_ttl: u8,
     /// How packets of both sides are authenticated.
     pub authentication: Option<Authentication>,
 }
@@ -39,14 +42,16 @@ pub enum ConfigError {
 }
 
 impl Config {
-    /// A session with that timing that speaks first, is not authenticated and
-    /// dies with its control plane.
+    /// A session with that timing that speaks first, takes packets from any
+    /// distance if it goes over several hops, is not authenticated and dies with
+    /// its control plane.
     #[must_use]
     pub fn new(timing: Timing) -> Self {
         Self {
             timing,
             passive: false,
             independent: false,
+            min_ttl: 0,
             authentication: None,
         }
     }

@@ -2,14 +2,15 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Instant;
 
-use vipd_bfd::packet::{PORT_MULTIHOP, PORT_SINGLE_HOP, Packet};
-use vipd_bfd::{Arrival, Discard, Hops, Path, Sessions, State};
+use vipd_bfd::packet::{PORT_MULTIHOP, Packet};
+use vipd_bfd::{Arrival, Config, Discard, Hops, Path, Sessions, State};
 
 use crate::scripted::{config, peer};
 
-const MULTI: Hops = Hops::Multi { min_ttl: 250 };
+const MULTI: Hops = Hops::Multi;
 
 fn address(last: u8) -> IpAddr {
     [192, 0, 2, last].into()
@@ -29,7 +30,7 @@ fn arrival(remote: u8, hops: Hops) -> Arrival {
     Arrival {
         remote,
         local,
-        interface: 2,
+        bound: None,
         ttl: 255,
         port,
     }
@@ -40,6 +41,10 @@ fn three() -> (Sessions, [NonZeroU32; 3], Instant) {
     let now = Instant::now();
     let mut sessions = Sessions::new(1);
     let paths = [path(1, Hops::Single), path(2, Hops::Single), path(1, MULTI)];
+    let config = || Config {
+        min_ttl: 250,
+        ..config()
+    };
     let ids = paths.map(|path| sessions.add(path, config(), now));
     (sessions, ids, now)
 }
@@ -91,11 +96,11 @@ fn what_is_for_nobody_is_counted() {
             "to another address of ours",
             Arrival {
                 local: address(12),
-                ..here
+                ..here.clone()
             },
             first,
         ),
-        ("a discriminator that is not ours", here, unknown),
+        ("a discriminator that is not ours", here.clone(), unknown),
         (
             "our discriminator from elsewhere",
             arrival(2, Hops::Single),
@@ -147,29 +152,62 @@ fn a_packet_from_farther_away_is_discarded() {
 }
 
 #[test]
-fn a_session_on_an_interface_takes_nothing_from_others() {
-    let now = Instant::now();
-    let mut sessions = Sessions::new(1);
-    let on = Path {
-        interface: Some(3),
-        ..path(1, Hops::Single)
+fn another_least_ttl_counts_from_the_next_packet_on() {
+    let (mut sessions, ids, now) = three();
+    let session = sessions.get_mut(ids[2]).unwrap();
+    let config = Config {
+        min_ttl: 252,
+        ..session.config().clone()
     };
-    let id = sessions.add(on, config(), now);
+    session.configure(config);
     let first = Packet {
         your_discriminator: None,
         ..peer(State::Down)
     }
     .emit();
-    let at = |interface| Arrival {
-        interface,
+    for (ttl, expected) in [(251, Err(Discard::Ttl)), (252, Ok(ids[2]))] {
+        let arrival = Arrival {
+            ttl,
+            ..arrival(1, MULTI)
+        };
+        let taken = sessions.receive(&arrival, &first, now);
+        assert_eq!(taken, expected, "TTL {ttl}");
+    }
+}
+
+#[test]
+fn a_session_on_an_interface_takes_all_from_there_and_nothing_from_others() {
+    let now = Instant::now();
+    let mut sessions = Sessions::new(1);
+    let on = |interface: Option<&str>| Path {
+        interface: interface.map(Arc::from),
+        ..path(1, Hops::Single)
+    };
+    let bound = sessions.add(on(Some("eth1")), config(), now);
+    let first = Packet {
+        your_discriminator: None,
+        ..peer(State::Down)
+    }
+    .emit();
+    let at = |interface: Option<&str>| Arrival {
+        bound: interface.map(Arc::from),
         ..arrival(1, Hops::Single)
     };
-    assert_eq!(
-        sessions.receive(&at(2), &first, now),
-        Err(Discard::NoSession)
-    );
-    assert_eq!(sessions.receive(&at(3), &first, now), Ok(id));
-    assert_eq!(at(3).port, PORT_SINGLE_HOP);
+    let nobody = Err(Discard::NoSession);
+    for (interface, taken) in [
+        (None, nobody),
+        (Some("eth2"), nobody),
+        (Some("eth1"), Ok(bound)),
+    ] {
+        let id = sessions.receive(&at(interface), &first, now);
+        assert_eq!(id, taken, "at {interface:?}");
+    }
+    // To a bound socket comes what is for nobody who is bound, too.
+    let any = sessions.add(on(None), config(), now);
+    for (interface, id) in [(None, any), (Some("eth2"), any), (Some("eth1"), bound)] {
+        let taken = sessions.receive(&at(interface), &first, now);
+        assert_eq!(taken, Ok(id), "at {interface:?}");
+    }
 }
 
 #[test]

@@ -107,17 +107,22 @@ fn the_detection_time_is_the_peers_multiplier_of_the_slower_pace() {
 
 #[test]
 fn a_poll_is_answered_at_once_in_every_state_but_admin_down() {
-    for state in [State::Down, State::Init, State::Up] {
+    let once = &[false][..];
+    let table = [
+        (State::AdminDown, &[][..]),
+        (State::Down, once),
+        (State::Init, once),
+        (State::Up, once),
+    ];
+    for (state, expected) in table {
         let mut scripted = Scripted::in_state(config(), state);
         scripted.hear(Packet {
             poll: true,
             ..peer(state)
         });
         let answers = scripted.sent().into_iter().filter(|packet| packet.answer);
-        assert_eq!(
-            answers.map(|packet| packet.poll).collect::<Vec<_>>(),
-            [false]
-        );
+        let answers: Vec<_> = answers.map(|packet| packet.poll).collect();
+        assert_eq!(answers, expected, "in {state}");
         assert!(scripted.sent().is_empty(), "one answer per poll");
     }
 }

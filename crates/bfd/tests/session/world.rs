@@ -67,8 +67,25 @@ impl World {
         self.now = end;
     }
 
-    /// What waits in the sockets, then the time, then what is to be sent.
+    /// What waits in the sockets, then the time, then what is to be sent. What is
+    /// sent at the very end of a detection time is not too late.
     fn step(&mut self, began: Instant) {
+        self.receive();
+        self.send();
+        self.receive();
+        for session in &mut self.sides {
+            session.handle_timeout(self.now);
+        }
+        self.send();
+        for (side, session) in self.sides.iter_mut().enumerate() {
+            while let Some(event) = session.poll_event() {
+                let words = format!("{} > {}: {}", event.from, event.to, event.cause);
+                self.events.push((side, self.now - began, words));
+            }
+        }
+    }
+
+    fn receive(&mut self) {
         let now = self.now;
         let (arrived, under_way): (Vec<_>, _) = std::mem::take(&mut self.wire)
             .into_iter()
@@ -79,8 +96,11 @@ impl World {
             // A stale sequence number may be discarded; the states tell.
             let _ = self.sides[to].receive(&packet::parse(&bytes).unwrap(), now);
         }
+    }
+
+    fn send(&mut self) {
+        let now = self.now;
         for (side, session) in self.sides.iter_mut().enumerate() {
-            session.handle_timeout(now);
             let mut buffer = [0; MAX_LEN];
             while let Some(len) = session.poll_transmit(now, &mut buffer) {
                 let number = self.sent[side];
@@ -89,10 +109,6 @@ impl World {
                     self.wire
                         .push((now + delay, 1 - side, buffer[..len].to_vec()));
                 }
-            }
-            while let Some(event) = session.poll_event() {
-                let words = format!("{} > {}: {}", event.from, event.to, event.cause);
-                self.events.push((side, now - began, words));
             }
         }
     }
