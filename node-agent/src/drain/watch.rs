@@ -135,20 +135,22 @@ impl<'a> Watch<'a> {
 
     fn time_out(&self, now: Instant) -> Option<Unfinished> {
         let limit = self.limit?;
-        (now >= self.begun + limit).then(|| Unfinished::TimeOut {
+        let waited = now.saturating_duration_since(self.begun);
+        (waited >= limit).then(|| Unfinished::TimeOut {
             target: self.target.clone(),
             seconds: limit.as_secs(),
         })
     }
 
     fn lost(&self, last: String, now: Instant) -> Option<Unfinished> {
-        let until = match self.limit {
-            Some(limit) => self.begun + limit,
-            None => self.heard + SILENCE,
+        let silent = now.saturating_duration_since(self.heard);
+        let lost = match self.limit {
+            Some(limit) => now.saturating_duration_since(self.begun) >= limit,
+            None => silent >= SILENCE,
         };
-        (now >= until).then(|| Unfinished::Lost {
+        lost.then(|| Unfinished::Lost {
             target: self.target.clone(),
-            seconds: now.saturating_duration_since(self.heard).as_secs(),
+            seconds: silent.as_secs(),
             last,
         })
     }

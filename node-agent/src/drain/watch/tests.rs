@@ -232,6 +232,7 @@ fn a_wait_ends_when_nothing_is_left_or_the_time_is_up_or_the_agent_is_lost() {
         None,
     );
     check("time is up", "FFFFF", Some(5), Some((5, time_out(5))));
+    check("a limit beyond all time", "FS", Some(u64::MAX), None);
     check(
         "time is up while nothing is certain yet",
         &nothing,
