@@ -133,6 +133,12 @@ impl Frr {
         Ok(answer["paths"].as_array().cloned().unwrap_or_default())
     }
 
+    /// What one of its daemons has logged.
+    pub fn log(&self, daemon: &str) -> String {
+        let path = self.host.dir().join(format!("{daemon}.log"));
+        std::fs::read_to_string(path).unwrap_or_default()
+    }
+
     /// bgpd, to be stopped or killed.
     pub fn bgpd(&mut self) -> &mut Process {
         &mut self.bgpd

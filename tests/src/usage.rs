@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf, time::Duration};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 /// User and system time so far of a process with all its threads, in steps of
 /// 10 ms.
@@ -35,6 +35,47 @@ pub fn anonymous_memory(pid: u32) -> Result<u64> {
         .and_then(|rest| rest.trim().strip_suffix(" kB"))
         .context("the kernel does not tell RssAnon")?;
     Ok(kib.parse::<u64>()? * 1024)
+}
+
+/// What all processors have done since the start of the machine, together.
+#[derive(Clone, Copy, Debug)]
+pub struct Processors {
+    /// In anything but idleness, the stolen time included.
+    pub busy: Duration,
+    /// Given to others by a hypervisor.
+    pub stolen: Duration,
+    /// Idle or not.
+    pub passed: Duration,
+}
+
+impl Processors {
+    /// Until now.
+    ///
+    /// # Errors
+    ///
+    /// When the kernel does not tell.
+    pub fn now() -> Result<Self> {
+        let stat = fs::read_to_string("/proc/stat").context("read /proc/stat")?;
+        // proc_stat(5): user, nice, system, idle, iowait, irq, softirq, steal, and
+        // the time of guests, which is part of the first two.
+        let line = stat.lines().next().and_then(|it| it.strip_prefix("cpu "));
+        let fields: Option<Vec<u64>> = line.and_then(|line| {
+            let fields = line.split_whitespace().take(8);
+            fields.map(|field| field.parse().ok()).collect()
+        });
+        let Some([user, nice, system, idle, iowait, irq, softirq, steal]) =
+            fields.and_then(|fields| <[u64; 8]>::try_from(fields).ok())
+        else {
+            bail!("/proc/stat holds {stat}");
+        };
+        let time = |ticks: u64| Duration::from_millis(ticks * TICK.as_millis() as u64);
+        let busy = user + nice + system + irq + softirq + steal;
+        Ok(Self {
+            busy: time(busy),
+            stolen: time(steal),
+            passed: time(busy + idle + iowait),
+        })
+    }
 }
 
 /// Of the times in /proc.

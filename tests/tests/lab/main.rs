@@ -20,6 +20,7 @@ mod packaged;
 mod policy;
 mod reload;
 mod session;
+mod silent_death;
 mod stopping;
 mod support;
 mod the_lab_itself;

@@ -3,6 +3,7 @@
 
 mod bgp;
 mod dataplane;
+mod failover;
 mod path;
 mod updates;
 
@@ -24,6 +25,8 @@ pub enum Bench {
     Bgp(bgp::Args),
     /// What a packet costs, beside floors in the same run; writes target/bench/dataplane.json
     Dataplane(dataplane::Args),
+    /// How long a client notices that a balancer dies, beside keepalived and ExaBGP; writes target/bench/failover.json
+    Failover(failover::Args),
     /// Web requests through vipd, a host that routes and HAProxy; writes target/bench/path.json
     Path(path::Args),
     /// How soon a change is in the maps, and what a large agent takes; writes target/bench/updates.json
@@ -35,6 +38,7 @@ pub fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Bgp(args) => bgp::run(args),
         Bench::Dataplane(args) => dataplane::run(args),
+        Bench::Failover(args) => failover::run(args),
         Bench::Path(args) => path::run(args),
         Bench::Updates(args) => updates::run(args),
     }

@@ -37,6 +37,11 @@ pub const BENCH: &[Package] = &[
         provides: "exabgp",
         why: "what its BGP speaker is compared with, beside the routers of the labs",
     },
+    Package {
+        name: "keepalived",
+        provides: "keepalived",
+        why: "what its failover is compared with",
+    },
 ];
 
 /// What the labs and the demo run, besides what this repository builds.

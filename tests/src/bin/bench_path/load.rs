@@ -1,10 +1,10 @@
 //! One measurement: wrk on the client, and the CPU time that everything took
 //! meanwhile.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use vipd_tests::usage;
+use vipd_tests::usage::{self, Processors};
 
 use crate::stage::{Stage, Way};
 
@@ -127,12 +127,13 @@ impl Cpu {
         for thread in packet_threads()? {
             others += cpu_time(thread)?;
         }
-        let (busy, passed) = processors()?;
+        let Processors { busy, passed, .. } = Processors::now()?;
+        let microseconds = |time: Duration| time.as_secs_f64() * 1e6;
         Ok(Self {
             haproxy: cpu_time(stage.haproxy.pid())?,
             others,
-            busy,
-            passed,
+            busy: microseconds(busy),
+            passed: microseconds(passed),
         })
     }
 }
@@ -152,26 +153,6 @@ fn packet_threads() -> Result<Vec<u32>> {
     }
     ensure!(!found.is_empty(), "no thread ksoftirqd/N is seen here");
     Ok(found)
-}
-
-/// What all processors have done, and how long they have been there.
-fn processors() -> Result<(f64, f64)> {
-    let stat = fs::read_to_string("/proc/stat").context("read /proc/stat")?;
-    // proc_stat(5): user, nice, system, idle, iowait, irq, softirq, steal, and
-    // the time of guests, which is part of the first two.
-    let ticks: Option<Vec<f64>> = stat
-        .lines()
-        .next()
-        .and_then(|line| line.strip_prefix("cpu "))
-        .and_then(|line| {
-            let fields = line.split_whitespace().take(8);
-            fields.map(|field| field.parse().ok()).collect()
-        });
-    let ticks = ticks.with_context(|| format!("/proc/stat holds {stat}"))?;
-    let passed: f64 = ticks.iter().sum();
-    let idle: f64 = ticks.iter().skip(3).take(2).sum();
-    let microseconds = |ticks: f64| ticks * usage::TICK.as_secs_f64() * 1e6;
-    Ok((microseconds(passed - idle), microseconds(passed)))
 }
 
 /// User and system time of a process with all its threads, in microseconds.

@@ -4,11 +4,10 @@ use std::{
     fmt::Write as _,
     fs::{File, OpenOptions},
     io::Write as _,
-    process::Command,
 };
 
-use anyhow::{Context as _, Result};
-use vipd_tests::{Machine, Process, ROUTER_IPV4};
+use anyhow::Result;
+use vipd_tests::{Machine, Process, ROUTER_IPV4, start_exabgp};
 
 use super::{LOCAL_AS, ROUTER_AS, Speaker, addresses};
 use crate::results::Change;
@@ -36,19 +35,7 @@ neighbor {ROUTER_IPV4} {{
 }}
 "
         );
-        let config = host.write("exabgp.conf", &config)?;
-        let mut command = Command::new("exabgp");
-        for (name, value) in [
-            ("daemon.user", "root"),
-            ("daemon.drop", "false"),
-            ("api.cli", "false"),
-            ("api.ack", "false"),
-        ] {
-            command.env(format!("exabgp.{name}"), value);
-        }
-        let process = host
-            .spawn("exabgp", command.arg(config))
-            .context("ExaBGP is not installed: run `cargo xtask setup`")?;
+        let process = start_exabgp(host, &config)?;
         // For both, so that it neither waits for a reader nor ends with one.
         let orders = OpenOptions::new().read(true).write(true).open(&*orders)?;
         Ok(Self {

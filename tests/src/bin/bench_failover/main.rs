@@ -1,0 +1,170 @@
+//! `cargo xtask bench failover`: for how long a client notices that a balancer
+//! dies, by vipd, keepalived and ExaBGP; that it notices nothing of what is done
+//! on purpose; and how punctual BFD is on busy processors.
+
+mod death;
+mod frr;
+mod pairs;
+mod planned;
+mod punctual;
+mod results;
+mod stage;
+mod stream;
+
+use std::{env, process::ExitCode};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use rustix::process::nice;
+use vipd_tests::{
+    Lab,
+    bench::{write_docs, write_json},
+};
+
+use crate::{death::die, frr::FrrStage, planned::Plan, results::Results, stage::Stage};
+
+/// Deaths before BIRD, unless told otherwise. After each two of them, one of the
+/// others has its turn.
+const TRIES: u32 = 20;
+/// Of so many deaths before BIRD there is one before FRR.
+const FRR_EVERY: u32 = 4;
+/// For so many of them each plan is carried out once.
+const PLANS_EVERY: u32 = 7;
+/// What all of the labs is preferred by, see nice(2).
+const NICE: i32 = 20;
+/// With goals or documents; see [`punctual`].
+const MINUTES: u32 = 10;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("\nerror: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[derive(Default)]
+struct Options {
+    check: bool,
+    write_docs: bool,
+    tries: Option<u32>,
+    minutes: Option<u32>,
+    /// Do nothing but keep the processors busy, for so many seconds.
+    spin: Option<u32>,
+    /// Do nothing but wait, for so many seconds.
+    wait: Option<u32>,
+}
+
+impl Options {
+    fn parse(mut words: impl Iterator<Item = String>) -> Result<Self> {
+        let mut options = Self::default();
+        while let Some(word) = words.next() {
+            let mut number = || -> Result<u32> {
+                let value = words.next();
+                let value = value.with_context(|| format!("{word} wants a number"))?;
+                value.parse().with_context(|| format!("{word} {value}"))
+            };
+            match word.as_str() {
+                "--check" => options.check = true,
+                "--write-docs" => options.write_docs = true,
+                "--tries" => options.tries = Some(number()?),
+                "--punctuality" => options.minutes = Some(number()?),
+                "--spin" => options.spin = Some(number()?),
+                "--wait" => options.wait = Some(number()?),
+                _ => bail!("{word} is not known"),
+            }
+        }
+        Ok(options)
+    }
+
+    fn minutes(&self) -> u32 {
+        let long = self.check || self.write_docs;
+        self.minutes.unwrap_or(if long { MINUTES } else { 0 })
+    }
+}
+
+fn run() -> Result<ExitCode> {
+    let options = Options::parse(env::args().skip(1))?;
+    if let Some(seconds) = options.spin {
+        punctual::spin(seconds.into());
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Some(seconds) = options.wait {
+        punctual::wait(seconds.into());
+        return Ok(ExitCode::SUCCESS);
+    }
+    let tries = options.tries.unwrap_or(TRIES);
+    ensure!(tries > 0, "no try, no result");
+
+    // Routers and client are machines of their own elsewhere, and do not wait for
+    // what else is done here.
+    nice(-NICE).context("take precedence over others")?;
+    let mut results = Results::default();
+    in_lab(|lab| before_bird(lab, tries, &mut results))?;
+    in_lab(|lab| before_frr(lab, tries.div_ceil(FRR_EVERY), &mut results))?;
+    let minutes = options.minutes();
+    if minutes > 0 {
+        eprintln!("==> BFD on busy processors, {minutes} minutes");
+        in_lab(|lab| {
+            results.punctuality = Some(punctual::watch(lab, minutes)?);
+            Ok(())
+        })?;
+    }
+
+    println!("{}", results.markdown());
+    let path = write_json("failover", &results.json())?;
+    println!("\nThe same for machines: {}", path.display());
+    if options.write_docs {
+        let path = write_docs("bench failover", &results.markdown())?;
+        println!("Written into {}", path.display());
+    }
+    let missed = results.missed();
+    for goal in &missed {
+        println!("missed: {goal}");
+    }
+    if missed.is_empty() {
+        println!("All goals are met.");
+    }
+    Ok(if options.check && !missed.is_empty() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    })
+}
+
+fn before_bird(lab: &Lab, tries: u32, results: &mut Results) -> Result<()> {
+    eprintln!("==> deaths before BIRD");
+    let mut stage = Stage::build(lab)?;
+    for number in 0..tries {
+        results.vipd.push(die(&stage.rack, &mut stage.vipd)?);
+        if number % 2 == 0 {
+            let (rack, pair) = stage.other(number as usize / 2);
+            let death = die(rack, pair)?;
+            results.others.push((pair.name(), death));
+        }
+    }
+    eprintln!("==> nobody dies");
+    for _ in 0..tries.div_ceil(PLANS_EVERY) {
+        for plan in Plan::ALL {
+            let outcome = plan.carry_out(&stage.rack, &stage.router, &mut stage.vipd)?;
+            results.planned.push((plan, outcome));
+        }
+    }
+    Ok(())
+}
+
+fn before_frr(lab: &Lab, tries: u32, results: &mut Results) -> Result<()> {
+    eprintln!("==> deaths before FRR");
+    let mut stage = FrrStage::build(lab)?;
+    for _ in 0..tries {
+        results.frr.push(stage.die()?);
+    }
+    Ok(())
+}
+
+/// Does it in a lab of its own, and tells the lab's logs when it fails.
+fn in_lab(action: impl FnOnce(&Lab) -> Result<()>) -> Result<()> {
+    let lab = Lab::new()?;
+    action(&lab).inspect_err(|_| eprintln!("{}", lab.logs()))
+}
