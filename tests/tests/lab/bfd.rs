@@ -48,38 +48,6 @@ fn bird_and_we_see_each_other_over_ipv4_and_ipv6() {
 }
 
 #[test]
-fn frr_and_we_see_each_other_over_ipv4_and_ipv6() {
-    in_lab(|lab| {
-        let rack = Rack::build(lab, SMALL)?;
-        let balancer = &rack.balancers[0];
-        let neighbours = [
-            (balancer.ipv4.to_string(), ROUTER_IPV4.to_string()),
-            (balancer.ipv6.to_string(), ROUTER_IPV6.to_string()),
-        ];
-        let peers: String = neighbours
-            .iter()
-            .map(|(peer, local)| {
-                format!(
-                    " peer {peer} local-address {local} interface rack0\n  detect-multiplier 5\n  \
-                     receive-interval 100\n  transmit-interval 100\n  no shutdown\n !\n"
-                )
-            })
-            .collect();
-        let frr = Frr::start_with_bfd(&rack.router, "", &format!("bfd\n{peers}!\n"))?;
-        let bfd = Bfd::start(&balancer.host, &config(balancer, "", &both(balancer, "")))?;
-        for (name, address) in both_names(balancer) {
-            bfd.wait_for(name, State::Up)?;
-            wait_until("FRR says so too", PATIENCE, || {
-                let peer = frr.bfd(&address)?;
-                ensure!(peer["status"] == "up", "{peer}");
-                Ok(())
-            })?;
-        }
-        Ok(())
-    });
-}
-
-#[test]
 fn a_peer_behind_a_router_is_reached_over_several_hops_and_not_taken_from_farther_away() {
     in_lab(|lab| {
         let rack = Rack::build(lab, SMALL)?;
