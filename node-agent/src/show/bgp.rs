@@ -76,7 +76,7 @@ pub struct Route {
     pub local_preference: Option<u32>,
     /// Standard communities.
     pub communities: Vec<String>,
-    /// Extended communities, as their eight octets.
+    /// Extended communities.
     pub extended_communities: Vec<String>,
     /// Large communities.
     pub large_communities: Vec<String>,

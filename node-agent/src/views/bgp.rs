@@ -139,7 +139,7 @@ fn route(prefix: String, attributes: &Attributes) -> Route {
             &mut attributes
                 .extended_communities
                 .iter()
-                .map(|community| format!("0x{:016x}", community.0)),
+                .map(ToString::to_string),
         ),
         large_communities: text(&mut attributes.large_communities.iter().map(ToString::to_string)),
     }
@@ -208,4 +208,27 @@ fn messages(messages: &vipd_bgp::Messages) -> status::Messages {
     .into_iter()
     .map(|(kind, count)| (kind.to_owned(), count))
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn communities_are_shown_as_they_are_configured() {
+        let extended = [
+            "rt:64496:5",
+            "soo:192.0.2.1:7",
+            "generic:0x43000000:0x00000001",
+        ];
+        let attributes = Attributes {
+            extended_communities: extended
+                .iter()
+                .map(|text| text.parse().expect(text))
+                .collect(),
+            ..Attributes::default()
+        };
+        let route = route("198.51.100.10/32".to_owned(), &attributes);
+        assert_eq!(route.extended_communities, extended);
+    }
 }
