@@ -9,8 +9,8 @@ use std::{
 use vipd::{
     metrics,
     status::{
-        Aggregate, Backend, Check, Dataplane, Interface, MapUse, Peer, Phases, Service, Sessions,
-        SessionsState, Status, Vip,
+        Aggregate, Backend, Bfd, Check, Dataplane, Interface, MapUse, Peer, Phases, Service,
+        Sessions, SessionsState, Status, Vip,
     },
 };
 use vipd_abi::{Action, DecapVerdict, LAYOUT, Verdict};
@@ -82,7 +82,7 @@ fn the_place_of_the_pins_is_told() {
 #[test]
 fn whatever_happens_the_page_has_the_series_of_the_configuration() {
     type Change = fn(&mut Status);
-    let changes: [(&str, Change); 11] = [
+    let changes: [(&str, Change); 13] = [
         ("an address is down and announced", |status| {
             status.vips[0].state = "down".into();
         }),
@@ -114,6 +114,13 @@ fn whatever_happens_the_page_has_the_series_of_the_configuration() {
         }),
         ("a session has failed", |status| {
             status.peers[0].state = "failed".into();
+        }),
+        ("BFD goes down", |status| {
+            let bfd = status.peers[0].bfd.as_mut().expect("it has BFD");
+            (bfd.state, bfd.downs) = ("Down".into(), 2);
+        }),
+        ("the BFD process is gone", |status| {
+            status.bfd_unreachable = Some("connection refused".into());
         }),
         ("an interface is gone", |status| {
             let dataplane = status.dataplane.as_mut().expect("there is one");
@@ -154,6 +161,12 @@ fn a_state_is_1_and_all_others_are_0() {
         r#"vipd_bgp_session_last_error_time_seconds{peer="tor1"} 0"#,
         r#"vipd_bgp_session_state{peer="tor1",state="Established"} 1"#,
         r#"vipd_bgp_session_state{peer="tor1",state="failed"} 0"#,
+        "vipd_bfd_process_reached 1",
+        r#"vipd_bfd_session_state{peer="tor1",state="Up"} 1"#,
+        r#"vipd_bfd_session_state{peer="tor1",state="unknown"} 0"#,
+        r#"vipd_bfd_session_up{peer="tor1"} 1"#,
+        r#"vipd_bfd_session_downs_total{peer="tor1"} 1"#,
+        r#"vipd_bfd_transmit_gap_seconds{peer="tor1"} 0.104"#,
         r#"vipd_xdp_state{interface="eth0",state="native"} 1"#,
         r#"vipd_xdp_state{interface="eth0",state="another program"} 0"#,
         // 0x456789abcdef.
@@ -165,6 +178,31 @@ fn a_state_is_1_and_all_others_are_0() {
             .any(|found| found.trim_end_matches(".0") == line);
         assert!(has_it, "no {line} in\n{page}");
     }
+}
+
+#[test]
+fn bfd_that_nobody_wants_is_not_on_the_page_and_unknown_is_not_up() {
+    let mut nobody = status();
+    nobody.peers[0].bfd = None;
+    let page = metrics::render(nobody, false);
+    assert!(!page.contains("vipd_bfd"), "{page}");
+
+    let mut gone = status();
+    gone.bfd_unreachable = Some("connection refused".into());
+    gone.peers[0].bfd = Some(Bfd::unknown("the process is not reached".into(), 1));
+    let page = metrics::render(gone, false);
+    for line in [
+        "vipd_bfd_process_reached 0",
+        r#"vipd_bfd_session_state{peer="tor1",state="unknown"} 1"#,
+        r#"vipd_bfd_session_up{peer="tor1"} 0"#,
+        r#"vipd_bfd_session_downs_total{peer="tor1"} 1"#,
+    ] {
+        let has_it = page
+            .lines()
+            .any(|found| found.trim_end_matches(".0") == line);
+        assert!(has_it, "no {line} in\n{page}");
+    }
+    assert!(!page.contains("vipd_bfd_transmit_gap_seconds{"), "{page}");
 }
 
 /// What stands before the values.
@@ -376,7 +414,18 @@ fn status() -> Status {
             messages_sent: [("open".into(), 1)].into(),
             messages_received: [("open".into(), 1)].into(),
             unsent: Vec::new(),
+            bfd: Some(Bfd {
+                state: "Up".into(),
+                why: String::new(),
+                for_seconds: Some(9.0),
+                transmit_interval_seconds: Some(0.1),
+                detection_time_seconds: Some(0.3),
+                transmit_gap_seconds: Some(0.104),
+                downs: 1,
+                last_down: None,
+            }),
         }],
+        bfd_unreachable: None,
         findings: Vec::new(),
     }
 }
