@@ -205,6 +205,41 @@ fn bfd_that_nobody_wants_is_not_on_the_page_and_unknown_is_not_up() {
     assert!(!page.contains("vipd_bfd_transmit_gap_seconds{"), "{page}");
 }
 
+#[test]
+fn the_status_has_a_column_for_bfd_where_a_peer_has_it_and_says_once_what_helps() {
+    let shown = |change: &dyn Fn(&mut Status)| {
+        let mut status = status();
+        change(&mut status);
+        let text = status.render();
+        let mut lines = text.lines().map(str::to_owned);
+        let peers: Vec<_> = lines
+            .by_ref()
+            .skip_while(|line| !line.starts_with("BGP PEER"))
+            .collect();
+        (text, peers)
+    };
+    let (text, peers) = shown(&|_| ());
+    let column = |line: &str, word: &str| line.find(word).expect(word);
+    assert_eq!(column(&peers[0], "BFD"), column(&peers[1], "Up"), "{text}");
+    let routes = column(&peers[0], "ROUTES");
+    assert_eq!(routes, column(&peers[1], "1 IPv4 unicast"), "{text}");
+
+    let (text, peers) = shown(&|status| {
+        let why = "the BFD process is not reached".to_owned();
+        status.peers[0].bfd = Some(Bfd::unknown(why, 1));
+        status.bfd_unreachable = Some("start it".into());
+    });
+    assert_eq!(column(&peers[0], "BFD"), column(&peers[1], "unknown"));
+    let why = "  BFD is unknown: the BFD process is not reached";
+    assert_eq!(peers[2], why, "{text}");
+    assert_eq!(text.matches("\n! start it\n").count(), 1, "{text}");
+
+    let (text, peers) = shown(&|status| status.peers[0].bfd = None);
+    assert!(!text.contains("BFD"), "{text}");
+    let routes = column(&peers[0], "ROUTES");
+    assert_eq!(routes, column(&peers[1], "1 IPv4 unicast"), "{text}");
+}
+
 /// What stands before the values.
 fn series(page: &str) -> BTreeSet<&str> {
     let lines = page.lines().filter(|line| !line.starts_with('#'));

@@ -362,7 +362,8 @@ pub(crate) mod tests {
 
     async fn request(stream: &mut BufReader<UnixStream>) -> Request {
         let mut text = String::new();
-        stream.read_line(&mut text).await.expect("a line");
+        let read = timeout(PATIENCE, stream.read_line(&mut text)).await;
+        read.expect("in time").expect("a line");
         serde_json::from_str(&text).expect("a request")
     }
 
