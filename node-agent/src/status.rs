@@ -1,13 +1,17 @@
 //! What `vipd status` shows, as it goes over the control socket: plain data,
 //! the same for people and programs.
 
+mod bfd;
 mod bgp;
 
 use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
-pub use self::bgp::{Messages, Peer, SESSION_FAILED, Sessions, SessionsState};
+pub use self::{
+    bfd::{BFD_UNKNOWN, Bfd},
+    bgp::{Messages, Peer, SESSION_FAILED, Sessions, SessionsState},
+};
 
 /// What [`Interface::mode`] can be.
 pub const INTERFACE_MODES: [&str; 5] = ["native", "generic", "detached", "another program", "gone"];
@@ -48,6 +52,9 @@ pub struct Status<S = Vec<Service>> {
     pub sessions: Option<Sessions>,
     /// BGP sessions.
     pub peers: Vec<Peer>,
+    /// Why the BFD process is not reached, if a peer has BFD, and what helps.
+    #[serde(default)]
+    pub bfd_unreachable: Option<String>,
     /// What was found at the start or the last reload.
     pub findings: Vec<String>,
 }
@@ -271,8 +278,8 @@ impl Status {
         if self.maintenance {
             writeln!(out, "! in maintenance: `vipd maint --end` goes back")?;
         }
-        for finding in &self.findings {
-            writeln!(out, "! {finding}")?;
+        for trouble in self.bfd_unreachable.iter().chain(&self.findings) {
+            writeln!(out, "! {trouble}")?;
         }
         if !self.vips.is_empty() {
             writeln!(out, "\n{:<40} ANNOUNCED    WHY", "VIRTUAL ADDRESS")?;
@@ -303,18 +310,11 @@ impl Status {
         for service in &self.services {
             service.write(out)?;
         }
-        if let Some(sessions) = &self.sessions {
-            writeln!(out, "\nrouters: {}", sessions.words())?;
-            writeln!(
-                out,
-                "{:<20} {:<28} {:>10}  {:<12} {:>8}  ROUTES",
-                "BGP PEER", "ADDRESS", "AS", "STATE", "FOR"
-            )?;
-        }
-        for peer in &self.peers {
-            peer.write(out)?;
-        }
-        Ok(())
+        let Some(sessions) = &self.sessions else {
+            return Ok(());
+        };
+        writeln!(out, "\nrouters: {}", sessions.words())?;
+        bgp::write(&self.peers, out)
     }
 }
 

@@ -2,6 +2,7 @@
 //! Reads only.
 
 mod announcements;
+mod bfd;
 mod bgp;
 
 use std::{
@@ -22,6 +23,7 @@ use vipd_control::{
 
 use crate::{
     announce::{Announced, Standings},
+    bfd::client::States,
     config::Config,
     dataplane::{
         apply::{Applied, PhaseCount},
@@ -52,6 +54,8 @@ pub struct Views {
     pub standings: watch::Receiver<Arc<Standings>>,
     /// The BGP sessions.
     pub peers: watch::Receiver<Peers>,
+    /// What BFD says of them.
+    pub bfd: watch::Receiver<States>,
     /// The data plane, if there is one.
     pub dataplane: Option<DataplaneViews>,
     /// What was found at the start or the last reload.
@@ -125,9 +129,10 @@ impl Views {
         let standings = Arc::clone(&self.standings.borrow());
         let announced = Arc::clone(&self.announced.borrow());
         let findings = Arc::clone(&self.findings.borrow());
+        let bfd = self.bfd.borrow().clone();
         let peers: Vec<_> = views
             .values()
-            .map(|view| bgp::peer(&view.status.borrow(), now, &self.started))
+            .map(|view| bgp::peer(&view.status.borrow(), &bfd, now, &self.started))
             .collect();
         Status {
             node: config.node.name().to_string(),
@@ -146,6 +151,7 @@ impl Views {
             }),
             sessions: status::Sessions::of(&peers),
             peers,
+            bfd_unreachable: self.bfd_unreachable(),
             findings: findings.to_vec(),
         }
     }
@@ -335,6 +341,7 @@ mod tests {
             announced: announced.subscribe(),
             standings: standings.subscribe(),
             peers: watch::channel(Peers::default()).1,
+            bfd: watch::channel(States::default()).1,
             dataplane: None,
             findings: watch::channel(Arc::from([])).1,
             maintenance: watch::channel(false).1,

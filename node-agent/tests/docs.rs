@@ -9,8 +9,8 @@ use std::{
 use vipd::{
     metrics,
     status::{
-        Aggregate, Backend, Check, Dataplane, Interface, MapUse, Peer, Phases, Service, Sessions,
-        SessionsState, Status, Vip,
+        Aggregate, Backend, Bfd, Check, Dataplane, Interface, MapUse, Peer, Phases, Service,
+        Sessions, SessionsState, Status, Vip,
     },
 };
 use vipd_abi::{Action, DecapVerdict, LAYOUT, Verdict};
@@ -82,7 +82,7 @@ fn the_place_of_the_pins_is_told() {
 #[test]
 fn whatever_happens_the_page_has_the_series_of_the_configuration() {
     type Change = fn(&mut Status);
-    let changes: [(&str, Change); 11] = [
+    let changes: [(&str, Change); 13] = [
         ("an address is down and announced", |status| {
             status.vips[0].state = "down".into();
         }),
@@ -114,6 +114,13 @@ fn whatever_happens_the_page_has_the_series_of_the_configuration() {
         }),
         ("a session has failed", |status| {
             status.peers[0].state = "failed".into();
+        }),
+        ("BFD goes down", |status| {
+            let bfd = status.peers[0].bfd.as_mut().expect("it has BFD");
+            (bfd.state, bfd.downs) = ("Down".into(), 2);
+        }),
+        ("the BFD process is gone", |status| {
+            status.bfd_unreachable = Some("connection refused".into());
         }),
         ("an interface is gone", |status| {
             let dataplane = status.dataplane.as_mut().expect("there is one");
@@ -154,6 +161,12 @@ fn a_state_is_1_and_all_others_are_0() {
         r#"vipd_bgp_session_last_error_time_seconds{peer="tor1"} 0"#,
         r#"vipd_bgp_session_state{peer="tor1",state="Established"} 1"#,
         r#"vipd_bgp_session_state{peer="tor1",state="failed"} 0"#,
+        "vipd_bfd_process_reached 1",
+        r#"vipd_bfd_session_state{peer="tor1",state="Up"} 1"#,
+        r#"vipd_bfd_session_state{peer="tor1",state="unknown"} 0"#,
+        r#"vipd_bfd_session_up{peer="tor1"} 1"#,
+        r#"vipd_bfd_session_downs_total{peer="tor1"} 1"#,
+        r#"vipd_bfd_transmit_gap_seconds{peer="tor1"} 0.104"#,
         r#"vipd_xdp_state{interface="eth0",state="native"} 1"#,
         r#"vipd_xdp_state{interface="eth0",state="another program"} 0"#,
         // 0x456789abcdef.
@@ -165,6 +178,66 @@ fn a_state_is_1_and_all_others_are_0() {
             .any(|found| found.trim_end_matches(".0") == line);
         assert!(has_it, "no {line} in\n{page}");
     }
+}
+
+#[test]
+fn bfd_that_nobody_wants_is_not_on_the_page_and_unknown_is_not_up() {
+    let mut nobody = status();
+    nobody.peers[0].bfd = None;
+    let page = metrics::render(nobody, false);
+    assert!(!page.contains("vipd_bfd"), "{page}");
+
+    let mut gone = status();
+    gone.bfd_unreachable = Some("connection refused".into());
+    gone.peers[0].bfd = Some(Bfd::unknown("the process is not reached".into(), 1));
+    let page = metrics::render(gone, false);
+    for line in [
+        "vipd_bfd_process_reached 0",
+        r#"vipd_bfd_session_state{peer="tor1",state="unknown"} 1"#,
+        r#"vipd_bfd_session_up{peer="tor1"} 0"#,
+        r#"vipd_bfd_session_downs_total{peer="tor1"} 1"#,
+    ] {
+        let has_it = page
+            .lines()
+            .any(|found| found.trim_end_matches(".0") == line);
+        assert!(has_it, "no {line} in\n{page}");
+    }
+    assert!(!page.contains("vipd_bfd_transmit_gap_seconds{"), "{page}");
+}
+
+#[test]
+fn the_status_has_a_column_for_bfd_where_a_peer_has_it_and_says_once_what_helps() {
+    let shown = |change: &dyn Fn(&mut Status)| {
+        let mut status = status();
+        change(&mut status);
+        let text = status.render();
+        let mut lines = text.lines().map(str::to_owned);
+        let peers: Vec<_> = lines
+            .by_ref()
+            .skip_while(|line| !line.starts_with("BGP PEER"))
+            .collect();
+        (text, peers)
+    };
+    let (text, peers) = shown(&|_| ());
+    let column = |line: &str, word: &str| line.find(word).expect(word);
+    assert_eq!(column(&peers[0], "BFD"), column(&peers[1], "Up"), "{text}");
+    let routes = column(&peers[0], "ROUTES");
+    assert_eq!(routes, column(&peers[1], "1 IPv4 unicast"), "{text}");
+
+    let (text, peers) = shown(&|status| {
+        let why = "the BFD process is not reached".to_owned();
+        status.peers[0].bfd = Some(Bfd::unknown(why, 1));
+        status.bfd_unreachable = Some("start it".into());
+    });
+    assert_eq!(column(&peers[0], "BFD"), column(&peers[1], "unknown"));
+    let why = "  BFD is unknown: the BFD process is not reached";
+    assert_eq!(peers[2], why, "{text}");
+    assert_eq!(text.matches("\n! start it\n").count(), 1, "{text}");
+
+    let (text, peers) = shown(&|status| status.peers[0].bfd = None);
+    assert!(!text.contains("BFD"), "{text}");
+    let routes = column(&peers[0], "ROUTES");
+    assert_eq!(routes, column(&peers[1], "1 IPv4 unicast"), "{text}");
 }
 
 /// What stands before the values.
@@ -376,7 +449,18 @@ fn status() -> Status {
             messages_sent: [("open".into(), 1)].into(),
             messages_received: [("open".into(), 1)].into(),
             unsent: Vec::new(),
+            bfd: Some(Bfd {
+                state: "Up".into(),
+                why: String::new(),
+                for_seconds: Some(9.0),
+                transmit_interval_seconds: Some(0.1),
+                detection_time_seconds: Some(0.3),
+                transmit_gap_seconds: Some(0.104),
+                downs: 1,
+                last_down: None,
+            }),
         }],
+        bfd_unreachable: None,
         findings: Vec::new(),
     }
 }

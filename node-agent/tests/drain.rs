@@ -89,6 +89,7 @@ impl Node {
             announced: watch::channel(Default::default()).1,
             standings: watch::channel(Default::default()).1,
             peers: watch::channel(Default::default()).1,
+            bfd: watch::channel(Default::default()).1,
             dataplane: None,
             findings: watch::channel(Arc::from([])).1,
             maintenance: watch::channel(false).1,

@@ -25,9 +25,6 @@ const FOREIGN: [&str; 5] = [
     "fuzz/target",
 ];
 
-/// Documents whose paths must exist.
-const DOCUMENTS: [&str; 3] = ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md"];
-
 /// A breach of a house rule.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Finding {
@@ -46,19 +43,29 @@ struct File {
     text: String,
 }
 
+/// All that is there, and the texts of our files.
+struct Tree<'a>(&'a [File]);
+
+impl documents::Repository for Tree<'_> {
+    fn exists(&self, path: &str) -> bool {
+        shell::root().join(path).exists()
+    }
+
+    fn text(&self, path: &str) -> Option<&str> {
+        let file = self.0.iter().find(|file| file.path == path);
+        file.map(|file| file.text.as_str())
+    }
+}
+
 /// Runs `cargo xtask tidy`.
 pub fn run() -> Result<()> {
     let files = files()?;
     let mut findings: Vec<Finding> = files.iter().flat_map(text::check).collect();
     findings.extend(text::check_long_list(&files));
 
-    let exists = |path: &str| shell::root().join(path).exists();
-    for document in files
-        .iter()
-        .filter(|file| DOCUMENTS.contains(&file.path.as_str()))
-    {
-        findings.extend(documents::check(document, &exists));
-    }
+    let documents = files.iter().filter(|file| file.path.ends_with(".md"));
+    let repository = Tree(&files);
+    findings.extend(documents.flat_map(|document| documents::check(document, &repository)));
 
     let graph = metadata()?;
     let manifest = |path: &str| {

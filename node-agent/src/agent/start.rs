@@ -228,6 +228,7 @@ impl Agent {
             announced,
             standings,
             peers: speaker.peers(),
+            bfd: speaker.bfd(),
             dataplane: dataplane_views,
             findings: findings_out,
             maintenance: maintenance_out,

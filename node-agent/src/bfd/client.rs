@@ -23,25 +23,18 @@
 //! The watch keeps the latest states only. Who must not miss that a session was
 //! down between two looks compares [`States::downs`].
 
-use std::{
-    collections::BTreeMap,
-    future::Future,
-    io,
-    net::IpAddr,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{collections::BTreeMap, future::Future, io, net::IpAddr, path::PathBuf, time::Duration};
 
 use thiserror::Error;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
     net::UnixStream,
     sync::{mpsc, oneshot, watch},
-    time::{sleep, timeout},
+    time::{Instant, interval_at, sleep, timeout, timeout_at},
 };
 use tracing::{info, warn};
 
-use super::protocol::{Message, Request, Session, State, line};
+use super::protocol::{self, Message, Request, Session, State, Unreadable, line};
 
 /// Between two attempts to connect.
 const RETRY: Duration = Duration::from_millis(500);
@@ -51,6 +44,18 @@ const ANSWER: Duration = Duration::from_secs(2);
 
 /// How long it may take to have the configuration read.
 const READING: Duration = Duration::from_secs(5);
+
+/// Between two questions how everything is: counters and gaps change without a
+/// word.
+const ASK: Duration = Duration::from_secs(2);
+
+/// A process that is silent for so long is not there, whatever its socket says.
+/// Longer than [`READING`] and [`ASK`]: who has given an order hears of it first.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// What it means when the process does not know a peer that has BFD.
+pub const NO_SESSION: &str = "the BFD process has no session with it: `systemctl reload vipd-bfd` has \
+                          it read the configuration";
 
 /// What BFD says of a peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +88,7 @@ impl States {
             return PeerState::Unknown(why.clone());
         }
         let Some(session) = self.sessions.get(&peer) else {
-            return PeerState::Unknown("it has no BFD session".to_owned());
+            return PeerState::Unknown(NO_SESSION.to_owned());
         };
         let by_peer = session.peer.as_ref();
         match session.state {
@@ -195,28 +200,39 @@ impl Bfd {
     }
 }
 
+/// Why the process is not reached.
+#[derive(Debug, Error)]
+enum Lost {
+    /// Nothing goes over its socket.
+    #[error("is not reached: {0}; `systemctl enable --now vipd-bfd` starts it")]
+    Socket(#[from] io::Error),
+    /// It is there, and says nothing.
+    #[error("does not answer: see `journalctl -u vipd-bfd`")]
+    Silent,
+    /// It is not understood.
+    #[error("is not understood: {0}")]
+    Unreadable(#[from] Unreadable),
+}
+
 /// Connects again and again.
 async fn keep(socket: PathBuf, states: watch::Sender<States>, mut orders: mpsc::Receiver<Order>) {
-    let mut told = false;
     loop {
-        let connected = UnixStream::connect(&socket).await;
-        let error = match connected {
-            Ok(stream) => {
-                info!("connected to the BFD process");
-                told = false;
-                match converse(stream, &states, &mut orders).await {
-                    Ok(()) => return,
-                    Err(error) => error,
-                }
-            }
-            Err(error) => error,
+        let lost = match UnixStream::connect(&socket).await {
+            Ok(stream) => match converse(stream, &states, &mut orders).await {
+                Ok(()) => return,
+                Err(lost) => lost,
+            },
+            Err(error) => error.into(),
         };
-        let why = unreachable(&socket, &error);
-        if !told {
-            warn!("{why}");
-            told = true;
-        }
-        states.send_modify(|states| states.unreachable = Some(why));
+        let why = Some(format!("the BFD process at {} {lost}", socket.display()));
+        states.send_if_modified(|states| {
+            let is_new = states.unreachable != why;
+            if let (true, Some(why)) = (is_new, &why) {
+                warn!("{why}");
+            }
+            states.unreachable = why;
+            is_new
+        });
         // Orders of this time have nobody to go to.
         while orders.try_recv().is_ok() {}
         if orders.is_closed() {
@@ -226,32 +242,28 @@ async fn keep(socket: PathBuf, states: watch::Sender<States>, mut orders: mpsc::
     }
 }
 
-fn unreachable(socket: &Path, error: &io::Error) -> String {
-    format!(
-        "the BFD process at {} is not reached: {error}",
-        socket.display()
-    )
-}
-
 /// Speaks with the process until one of both ends. Cancel safe: reading a line is
 /// not, so what has been read of it is kept.
 async fn converse(
     stream: UnixStream,
     states: &watch::Sender<States>,
     orders: &mut mpsc::Receiver<Order>,
-) -> io::Result<()> {
+) -> Result<(), Lost> {
     let (read, mut write) = stream.into_split();
     let mut read = BufReader::new(read);
     let mut waiting = std::collections::VecDeque::new();
     let mut text = Vec::new();
+    let mut ask = interval_at(Instant::now() + ASK, ASK);
+    let mut heard = Instant::now();
     write.write_all(&line(&Request::Attend)).await?;
     loop {
         tokio::select! {
-            length = read.read_until(b'\n', &mut text) => {
-                if length? == 0 {
-                    return Err(io::ErrorKind::UnexpectedEof.into());
+            read = timeout_at(heard + SILENCE, read.read_until(b'\n', &mut text)) => {
+                if read.map_err(|_| Lost::Silent)?? == 0 {
+                    return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
                 }
-                let message = serde_json::from_slice(&text)?;
+                heard = Instant::now();
+                let message = protocol::read(&text)?;
                 text.clear();
                 take(message, states, &mut waiting);
             }
@@ -262,6 +274,7 @@ async fn converse(
                 waiting.push_back(answer);
                 write.write_all(&line(&request)).await?;
             }
+            _ = ask.tick() => write.write_all(&line(&Request::Status)).await?,
         }
     }
 }
@@ -275,10 +288,13 @@ fn take(
         Message::Status(status) => {
             let sessions = status.sessions.into_iter();
             let sessions = sessions.map(|session| (session.remote, session)).collect();
-            states.send_replace(States {
+            let before = states.send_replace(States {
                 unreachable: None,
                 sessions,
             });
+            if before.unreachable.is_some() {
+                info!("connected to the BFD process");
+            }
         }
         Message::Changed { session } => states.send_modify(|states| {
             states.sessions.insert(session.remote, *session);
@@ -344,13 +360,20 @@ pub(crate) mod tests {
         }
     }
 
-    async fn expect(stream: &mut BufReader<UnixStream>, request: &Request) {
+    async fn request(stream: &mut BufReader<UnixStream>) -> Request {
         let mut text = String::new();
-        stream.read_line(&mut text).await.expect("a line");
-        assert_eq!(
-            serde_json::from_str::<Request>(&text).expect("a request"),
-            *request
-        );
+        let read = timeout(PATIENCE, stream.read_line(&mut text)).await;
+        read.expect("in time").expect("a line");
+        serde_json::from_str(&text).expect("a request")
+    }
+
+    /// The next request but for questions how it is, which come by the clock.
+    async fn expect(stream: &mut BufReader<UnixStream>, expected: &Request) {
+        let mut asked = request(stream).await;
+        while asked == Request::Status {
+            asked = request(stream).await;
+        }
+        assert_eq!(asked, *expected);
     }
 
     async fn say(stream: &mut BufReader<UnixStream>, message: &Message) {
@@ -462,5 +485,59 @@ pub(crate) mod tests {
         drop(stream);
         let lost = order.await.expect("it ends").expect_err("it is lost");
         assert_eq!(lost.to_string(), "the BFD process is not reached");
+    }
+
+    #[tokio::test]
+    async fn what_changes_without_a_word_is_asked_for() {
+        let fake = Fake::new("asked");
+        let (_bfd, task) = start(fake.path.clone());
+        tokio::spawn(task);
+        let mut stream = fake.accept().await;
+        for expected in [Request::Attend, Request::Status, Request::Status] {
+            assert_eq!(request(&mut stream).await, expected);
+            say(&mut stream, &Message::Status(Status::default())).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_process_of_another_version_is_told_as_such_and_its_states_are_unknown() {
+        let fake = Fake::new("old");
+        let peer = IpAddr::from([192, 0, 2, 1]);
+        let (bfd, task) = start(fake.path.clone());
+        tokio::spawn(task);
+        let mut stream = fake.accept().await;
+        expect(&mut stream, &Request::Attend).await;
+        let old = Message::Status(Status {
+            version: 0,
+            sessions: vec![session(1, State::Up, "")],
+            ..Status::default()
+        });
+        say(&mut stream, &old).await;
+        let said = |state: &PeerState| match state {
+            PeerState::Unknown(why) => why.contains("systemctl restart vipd-bfd"),
+            _ => false,
+        };
+        wait_for(&bfd, peer, said).await;
+    }
+
+    #[tokio::test]
+    async fn a_process_that_does_not_answer_is_not_there() {
+        let fake = Fake::new("silent");
+        let peer = IpAddr::from([192, 0, 2, 1]);
+        let (bfd, task) = start(fake.path.clone());
+        tokio::spawn(task);
+        let mut stream = fake.accept().await;
+        expect(&mut stream, &Request::Attend).await;
+        let up = Status {
+            sessions: vec![session(1, State::Up, "")],
+            ..Status::default()
+        };
+        say(&mut stream, &Message::Status(up)).await;
+        wait_for(&bfd, peer, |state| *state == PeerState::Up).await;
+        let said = |state: &PeerState| match state {
+            PeerState::Unknown(why) => why.contains("does not answer"),
+            _ => false,
+        };
+        wait_for(&bfd, peer, said).await;
     }
 }

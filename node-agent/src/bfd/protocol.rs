@@ -5,9 +5,14 @@
 //! answer, in order; whoever has sent [`Request::Attend`] gets
 //! [`Message::Changed`] and [`Message::Status`] in between.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, fmt, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// What both sides go by. It is another one when one side cannot understand the
+/// other any more: the process outlives upgrades of the agent.
+pub const VERSION: u32 = 1;
 
 /// What a client wants.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -59,8 +64,10 @@ pub enum Message {
 }
 
 /// How the process is.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
+    /// Its [`VERSION`].
+    pub version: u32,
     /// Its sessions, by peer.
     pub sessions: Vec<Session>,
     /// Whether an agent is connected.
@@ -69,6 +76,18 @@ pub struct Status {
     pub discarded: BTreeMap<String, u64>,
     /// The longest time that the process itself came too late, in seconds.
     pub worst_delay_seconds: f64,
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self {
+            version: VERSION,
+            sessions: Vec::new(),
+            agent: false,
+            discarded: BTreeMap::new(),
+            worst_delay_seconds: 0.0,
+        }
+    }
 }
 
 /// State of a session, as in RFC 5880.
@@ -158,6 +177,22 @@ pub struct Gap {
     pub expected_seconds: f64,
 }
 
+impl State {
+    /// Every state.
+    pub const ALL: [Self; 4] = [Self::AdminDown, Self::Down, Self::Init, Self::Up];
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::AdminDown => "AdminDown",
+            Self::Down => "Down",
+            Self::Init => "Init",
+            Self::Up => "Up",
+        })
+    }
+}
+
 impl From<vipd_bfd::State> for State {
     fn from(state: vipd_bfd::State) -> Self {
         match state {
@@ -178,6 +213,41 @@ impl From<vipd_bfd::Gap> for Gap {
     }
 }
 
+/// Why what the process has said is not understood.
+#[derive(Debug, Error)]
+pub enum Unreadable {
+    /// It goes by another version of the protocol.
+    #[error(
+        "it is of another version than this program (protocol {0}, here {VERSION}): `systemctl \
+         restart vipd-bfd` when the node is drained, since routers drop BGP at that"
+    )]
+    Version(u32),
+    /// It is no message.
+    #[error("it says what is no message: {0}")]
+    Message(#[from] serde_json::Error),
+}
+
+/// A line of the process's.
+///
+/// # Errors
+///
+/// When it is not understood. The version is looked at before all else.
+pub fn read(line: &[u8]) -> Result<Message, Unreadable> {
+    /// What a message of any version has.
+    #[derive(Deserialize)]
+    struct Head {
+        message: String,
+        /// Of a status. Before it was told, it was 0.
+        #[serde(default)]
+        version: u32,
+    }
+    let head: Head = serde_json::from_slice(line)?;
+    if head.message == "status" && head.version != VERSION {
+        return Err(Unreadable::Version(head.version));
+    }
+    Ok(serde_json::from_slice(line)?)
+}
+
 /// A message as a line.
 #[must_use]
 pub fn line(message: &impl Serialize) -> Vec<u8> {
@@ -185,4 +255,38 @@ pub fn line(message: &impl Serialize) -> Vec<u8> {
     let mut line = serde_json::to_vec(message).unwrap_or_default();
     line.push(b'\n');
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_of_another_version_is_told_as_such_whatever_else_is_in_it() {
+        let good = line(&Message::Status(Status::default()));
+        assert!(matches!(read(&good), Ok(Message::Status(_))), "{good:?}");
+        for (sentence, text, version) in [
+            (
+                "before versions were told",
+                r#"{"message": "status", "sessions": [{"name": "router"}]}"#,
+                0,
+            ),
+            (
+                "a later one",
+                r#"{"message": "status", "version": 7, "tables": 1}"#,
+                7,
+            ),
+        ] {
+            let told = read(text.as_bytes());
+            assert!(
+                matches!(told, Err(Unreadable::Version(found)) if found == version),
+                "{sentence}: {told:?}"
+            );
+        }
+        let nonsense = read(br#"{"message": "status", "version": 1}"#);
+        assert!(
+            matches!(nonsense, Err(Unreadable::Message(_))),
+            "{nonsense:?}"
+        );
+    }
 }

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use super::protocol::{Message, Request, Session, State, Status, line};
+use super::protocol::{self, Message, Request, Session, Status, line};
 
 /// How long the process may take to answer.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -22,15 +22,18 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// When it cannot be reached or does not answer.
 pub fn ask(socket: &Path) -> anyhow::Result<Status> {
     let place = socket.display();
-    let mut stream = UnixStream::connect(socket)
-        .with_context(|| format!("no BFD process serves {place}: is `vipd bfd` running?"))?;
+    let mut stream = UnixStream::connect(socket).with_context(|| {
+        format!("no BFD process serves {place}: `systemctl enable --now vipd-bfd` starts it")
+    })?;
     stream.set_read_timeout(Some(PATIENCE))?;
     stream.write_all(&line(&Request::Status))?;
-    let mut answer = String::new();
+    let mut answer = Vec::new();
     BufReader::new(stream)
-        .read_line(&mut answer)
+        .read_until(b'\n', &mut answer)
         .with_context(|| format!("the BFD process at {place} does not answer"))?;
-    match serde_json::from_str(&answer)? {
+    let message = protocol::read(&answer)
+        .with_context(|| format!("the BFD process at {place} is not understood"))?;
+    match message {
         Message::Status(status) => Ok(status),
         other => bail!("the BFD process answered {other:?}"),
     }
@@ -91,7 +94,7 @@ fn row(session: &Session) -> [String; 8] {
     [
         session.name.clone(),
         format!("{}{}", session.remote, interface.collect::<String>()),
-        state(session.state).to_owned(),
+        session.state.to_string(),
         format!("{:.0} s", session.for_seconds),
         optional(session.transmit_interval_seconds),
         optional(session.detection_time_seconds),
@@ -102,15 +105,6 @@ fn row(session: &Session) -> [String; 8] {
         ),
         session.ups.to_string(),
     ]
-}
-
-fn state(state: State) -> &'static str {
-    match state {
-        State::AdminDown => "AdminDown",
-        State::Down => "Down",
-        State::Init => "Init",
-        State::Up => "Up",
-    }
 }
 
 fn milliseconds(seconds: f64) -> String {

@@ -11,7 +11,7 @@ use vipd_bfd::{Cause, Discards, Hops, Remote, State};
 
 use super::{
     process::Process,
-    protocol::{Peer, Session, Status},
+    protocol::{Peer, Session, Status, VERSION},
 };
 
 pub(super) fn status(process: &Process, agent: bool, now: Instant) -> Status {
@@ -27,6 +27,7 @@ pub(super) fn status(process: &Process, agent: bool, now: Instant) -> Status {
     let by_kernel = process.all_dropped();
     discarded.extend((by_kernel > 0).then(|| ("kernel".to_owned(), by_kernel)));
     Status {
+        version: VERSION,
         sessions,
         agent,
         discarded,

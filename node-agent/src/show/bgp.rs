@@ -18,6 +18,9 @@ pub struct BgpView {
     pub node: String,
     /// How many of the sessions are up, if there are any.
     pub sessions: Option<Sessions>,
+    /// Why the BFD process is not reached, if a peer has BFD, and what helps.
+    #[serde(default)]
+    pub bfd_unreachable: Option<String>,
     /// The sessions, by name.
     pub peers: Vec<Session>,
 }
@@ -53,6 +56,23 @@ pub struct Session {
     pub agreed: Vec<String>,
     /// Malformed UPDATEs that were survived (RFC 7606).
     pub updates_malformed: u64,
+    /// Prefixes that it has announced and not withdrawn, by family, if that is
+    /// limited.
+    #[serde(default)]
+    pub prefixes_standing: BTreeMap<String, usize>,
+    /// The most of a family that it may announce, if that is limited.
+    #[serde(default)]
+    pub max_prefixes: Option<u32>,
+    /// Whether the routes are all that the peer is to know. After a start that
+    /// takes until backends have been looked at; End-of-RIB waits for it.
+    #[serde(default)]
+    pub complete: bool,
+    /// Families whose End-of-RIB the peer has been sent on this session.
+    #[serde(default)]
+    pub end_of_rib_sent: Vec<String>,
+    /// Families whose End-of-RIB came from the peer on this session.
+    #[serde(default)]
+    pub end_of_rib_received: Vec<String>,
     /// What the peer has been told, by prefix.
     pub routes: Vec<Route>,
     /// What an operator should know of the session.
@@ -76,7 +96,7 @@ pub struct Route {
     pub local_preference: Option<u32>,
     /// Standard communities.
     pub communities: Vec<String>,
-    /// Extended communities, as their eight octets.
+    /// Extended communities.
     pub extended_communities: Vec<String>,
     /// Large communities.
     pub large_communities: Vec<String>,
@@ -96,8 +116,10 @@ impl BgpView {
     /// All sessions in a table, for people.
     #[must_use]
     pub fn table(&self) -> String {
+        let has_bfd = self.peers.iter().any(|session| session.peer.bfd.is_some());
+        let bfd = if has_bfd { "BFD" } else { "" };
         let head = [
-            "PEER", "ADDRESS", "AS", "STATE", "FOR", "ROUTES", "RECEIVED",
+            "PEER", "ADDRESS", "AS", "STATE", "FOR", "ROUTES", "RECEIVED", bfd,
         ];
         let rows = self.peers.iter().map(Session::row);
         let rows: Vec<_> = [head.map(str::to_owned)].into_iter().chain(rows).collect();
@@ -140,12 +162,14 @@ impl BgpView {
         let sessions = self.sessions.as_ref();
         let words =
             sessions.map_or_else(|| "no BGP peer is configured".to_owned(), Sessions::words);
-        format!("{} · {words}\n", self.node)
+        let unreachable = self.bfd_unreachable.iter();
+        let unreachable: String = unreachable.map(|why| format!("! {why}\n")).collect();
+        format!("{} · {words}\n{unreachable}", self.node)
     }
 }
 
 impl Session {
-    fn row(&self) -> [String; 7] {
+    fn row(&self) -> [String; 8] {
         let peer = &self.peer;
         [
             peer.name.clone(),
@@ -155,6 +179,9 @@ impl Session {
             ago(peer.since_seconds),
             format!("{}/{}", peer.told(), peer.wanted),
             peer.prefixes_received.to_string(),
+            peer.bfd
+                .as_ref()
+                .map_or_else(String::new, |bfd| bfd.state.clone()),
         ]
     }
 }
@@ -179,10 +206,15 @@ impl fmt::Display for Session {
             &format!("{} for {}", peer.state, ago(peer.since_seconds)),
         )?;
         line("established", &format!("{count} time{}", plural(count)))?;
+        if let Some(bfd) = &peer.bfd {
+            line("BFD", &bfd.words())?;
+            line("BFD timing", &bfd.timing())?;
+            line("BFD went down", &bfd.history())?;
+        }
         for note in &self.notes {
             line("note", note)?;
         }
-        for trouble in peer.troubles() {
+        for trouble in peer.past_troubles() {
             line("", &trouble)?;
         }
         line(
@@ -223,11 +255,29 @@ impl fmt::Display for Session {
                 peer.prefixes_received, peer.prefixes_withdrawn
             ),
         )?;
+        if let Some(most) = self.max_prefixes {
+            let standing = self.prefixes_standing.iter();
+            let standing = standing.map(|(family, count)| format!("{count} {family}"));
+            let standing = or_none(&standing.collect::<Vec<_>>());
+            line(
+                "prefixes standing",
+                &format!("{standing}; at most {most} of a family"),
+            )?;
+        }
         if self.updates_malformed > 0 {
             line("malformed updates", &self.updates_malformed.to_string())?;
         }
         let (told, wanted) = (peer.told(), peer.wanted);
-        line("routes", &format!("{told} of {wanted} announced"))?;
+        if peer.uptime_seconds.is_some() {
+            line("End-of-RIB sent", &or_none(&self.end_of_rib_sent))?;
+            line("End-of-RIB received", &or_none(&self.end_of_rib_received))?;
+        }
+        let more = if self.complete {
+            ""
+        } else {
+            "; more may come, backends are still being looked at"
+        };
+        line("routes", &format!("{told} of {wanted} announced{more}"))?;
         for route in &self.routes {
             writeln!(f, "    {route}")?;
         }
@@ -270,6 +320,14 @@ fn messages(messages: &BTreeMap<String, u64>) -> String {
     }
 }
 
+fn or_none(names: &[String]) -> String {
+    if names.is_empty() {
+        "none".to_owned()
+    } else {
+        names.join(", ")
+    }
+}
+
 fn plural(count: u64) -> &'static str {
     if count == 1 { "" } else { "s" }
 }
@@ -277,7 +335,21 @@ fn plural(count: u64) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::SessionsState;
+    use crate::status::{Bfd, SessionsState};
+
+    /// BFD that is up, for all but the state.
+    fn bfd(state: &str, why: &str) -> Bfd {
+        Bfd {
+            state: state.to_owned(),
+            why: why.to_owned(),
+            for_seconds: Some(70.0),
+            transmit_interval_seconds: Some(0.1),
+            detection_time_seconds: Some(0.3),
+            transmit_gap_seconds: Some(0.104),
+            downs: 1,
+            last_down: Some("eth0 has no carrier".to_owned()),
+        }
+    }
 
     fn session(name: &str, address: &str, state: &str) -> Session {
         let up = state == "Established";
@@ -307,6 +379,7 @@ mod tests {
             messages_sent: [("keepalive".to_owned(), 4), ("update".to_owned(), 0)].into(),
             messages_received: BTreeMap::new(),
             unsent: Vec::new(),
+            bfd: None,
         };
         Session {
             peer,
@@ -322,6 +395,11 @@ mod tests {
             remote_capabilities: vec!["route refresh".to_owned()],
             agreed: vec!["four-octet AS".to_owned()],
             updates_malformed: 0,
+            prefixes_standing: [("IPv4 unicast".to_owned(), 9)].into(),
+            max_prefixes: Some(1000),
+            complete: up,
+            end_of_rib_sent: vec!["IPv4 unicast".to_owned()],
+            end_of_rib_received: Vec::new(),
             routes: vec![Route {
                 prefix: "198.51.100.10/32".to_owned(),
                 next_hop: Some("192.0.2.11".to_owned()),
@@ -344,6 +422,7 @@ mod tests {
                 established: 1,
                 configured: 2,
             }),
+            bfd_unreachable: None,
             peers: vec![
                 session("tor1", "192.0.2.1:179", "Established"),
                 session(long, &format!("[{long}]:179"), "Active"),
@@ -365,6 +444,64 @@ mod tests {
         assert_eq!(lines[4], error);
         let told = "  last NOTIFICATION of the peer, 1m20s ago: Cease / Hard Reset (6/9)";
         assert_eq!(lines[5], told);
+    }
+
+    #[test]
+    fn bfd_has_a_column_and_a_reason_where_a_peer_is_to_have_it_and_nowhere_else() {
+        let mut view = view();
+        assert!(!view.table().contains("BFD") && !view.details().contains("BFD"));
+        view.peers[0].peer.bfd = Some(bfd("Up", ""));
+        view.peers[1].peer.bfd = Some(bfd("Down", "nothing has been heard of the peer"));
+        let table = view.table();
+        let lines: Vec<_> = table.lines().collect();
+        assert!(lines[1].ends_with("RECEIVED  BFD"), "{table}");
+        assert!(lines[2].ends_with("  Up"), "{table}");
+        assert!(lines[3].ends_with("  Down"), "{table}");
+        let down = "  BFD is Down for 1m10s: nothing has been heard of the peer";
+        assert_eq!(lines[4], down);
+        assert_eq!(table.matches("BFD is").count(), 1, "{table}");
+        assert!(!table.contains('!'), "{table}");
+
+        let details = view.details();
+        for part in [
+            "  BFD                    Up for 1m10s\n",
+            "  BFD timing             we send every 100 ms, the peer is given up after 300 ms, \
+             worst gap of ours in the last minute 104 ms\n",
+            "  BFD went down          1, the last time: eth0 has no carrier\n",
+            "  BFD                    Down for 1m10s: nothing has been heard of the peer\n",
+        ] {
+            assert!(details.contains(part), "no {part:?} in\n{details}");
+        }
+
+        view.bfd_unreachable = Some("the BFD process is not reached".to_owned());
+        for text in [view.table(), view.details()] {
+            let second = text.lines().nth(1);
+            assert_eq!(second, Some("! the BFD process is not reached"), "{text}");
+        }
+    }
+
+    #[test]
+    fn it_is_said_whether_the_peer_has_been_told_everything() {
+        let parts = [
+            ("End-of-RIB sent        IPv4 unicast\n", "tor1", true),
+            ("End-of-RIB received    none\n", "tor1", true),
+            ("1 of 1 announced\n", "tor1", true),
+            ("9 IPv4 unicast; at most 1000 of a family", "tor1", true),
+            (
+                "End-of-RIB",
+                "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff",
+                false,
+            ),
+            (
+                "0 of 1 announced; more may come, backends are still being looked at",
+                "2001:db8:ffff:ffff:ffff:ffff:ffff:ffff",
+                true,
+            ),
+        ];
+        for (part, peer, is_there) in parts {
+            let details = view().only(peer).details();
+            assert_eq!(details.contains(part), is_there, "{part:?} in\n{details}");
+        }
     }
 
     #[test]

@@ -200,7 +200,7 @@ mod tests {
             (
                 "another peer is up",
                 of(2, State::Up, [1, 0]),
-                vec![unknown("it has no BFD session")],
+                vec![unknown(client::NO_SESSION)],
             ),
             ("it is not up yet", of(1, State::Down, [0, 0]), vec![down()]),
             ("it comes up", of(1, State::Up, [1, 0]), vec![Said::Up]),

@@ -43,7 +43,7 @@ use self::{
 };
 use crate::{
     announce::Announced,
-    bfd::client::OrderError,
+    bfd::client::{OrderError, States},
     config::{Bgp, BgpPeer, Secret, SecretError, SecretFile},
 };
 
@@ -169,6 +169,12 @@ impl Speaker {
     #[must_use]
     pub fn peers(&self) -> watch::Receiver<Peers> {
         self.peers.subscribe()
+    }
+
+    /// What BFD says of the peers that have it.
+    #[must_use]
+    pub fn bfd(&self) -> watch::Receiver<States> {
+        self.bfd.states()
     }
 
     /// Brings the sessions to what is configured, passwords included, which

@@ -8,7 +8,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::ago;
+use super::{Bfd, ago};
 
 /// What [`Peer::state`] can be besides the states of RFC 4271.
 pub const SESSION_FAILED: &str = "failed";
@@ -101,13 +101,40 @@ pub struct Peer {
     pub messages_received: Messages,
     /// Routes that this session cannot carry, and why.
     pub unsent: Vec<String>,
+    /// BFD, if the peer is to have it.
+    #[serde(default)]
+    pub bfd: Option<Bfd>,
 }
 
 /// Numbers of BGP messages by type.
 pub type Messages = BTreeMap<String, u64>;
 
+/// Writes all sessions as a table. Only where a peer has BFD there is a column
+/// for it.
+pub(super) fn write(peers: &[Peer], out: &mut String) -> fmt::Result {
+    let has_bfd = peers.iter().any(|peer| peer.bfd.is_some());
+    let bfd = |state: &str| match has_bfd {
+        true => format!("  {state:<9}"),
+        false => String::new(),
+    };
+    writeln!(
+        out,
+        "{:<20} {:<28} {:>10}  {:<12} {:>8}{}  ROUTES",
+        "BGP PEER",
+        "ADDRESS",
+        "AS",
+        "STATE",
+        "FOR",
+        bfd("BFD")
+    )?;
+    for peer in peers {
+        peer.write(&bfd(peer.bfd_state()), out)?;
+    }
+    Ok(())
+}
+
 impl Peer {
-    pub(super) fn write(&self, out: &mut String) -> fmt::Result {
+    fn write(&self, bfd: &str, out: &mut String) -> fmt::Result {
         let routes: Vec<_> = self
             .advertised
             .iter()
@@ -116,7 +143,7 @@ impl Peer {
         let uptime = self.uptime_seconds.map_or_else(|| "-".to_owned(), ago);
         writeln!(
             out,
-            "{:<20} {:<28} {:>10}  {:<12} {uptime:>8}  {}",
+            "{:<20} {:<28} {:>10}  {:<12} {uptime:>8}{bfd}  {}",
             self.name,
             self.address,
             self.remote_as,
@@ -142,9 +169,23 @@ impl Peer {
         address.map_or_else(|_| self.address.clone(), |at| at.ip().to_string())
     }
 
-    /// What went wrong last, and what cannot be sent, in lines.
+    /// What stands in the column "BFD".
+    #[must_use]
+    pub fn bfd_state(&self) -> &str {
+        self.bfd.as_ref().map_or("-", |bfd| &bfd.state)
+    }
+
+    /// That BFD is not up, what went wrong last, and what cannot be sent, in lines.
     #[must_use]
     pub fn troubles(&self) -> Vec<String> {
+        let bfd = self.bfd.iter().filter(|bfd| !bfd.is_up());
+        let bfd = bfd.map(|bfd| format!("BFD is {}", bfd.words()));
+        bfd.chain(self.past_troubles()).collect()
+    }
+
+    /// What went wrong last, and what cannot be sent, in lines.
+    #[must_use]
+    pub fn past_troubles(&self) -> Vec<String> {
         let mut lines = Vec::new();
         let mut add = |name: &str, words: &Option<String>, when: Option<f64>| {
             if let (Some(words), Some(when)) = (words, when) {

@@ -1,15 +1,20 @@
 //! What is shown of the BGP sessions.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::Instant,
+};
 
 use futures_util::future::join_all;
 use vipd_bgp::{
     Agreed, LastError, Status,
-    wire::{Attributes, Capability},
+    wire::{Attributes, Capability, Family},
 };
 
-use super::{Start, Views, seconds};
+use super::{Start, Views, bfd, seconds};
 use crate::{
+    bfd::client::States,
     config::Bgp,
     show::bgp::{BgpView, Route, Session},
     speaker::{PeerStatus, PeerView, Told},
@@ -20,12 +25,16 @@ impl Views {
     /// Everything of the BGP sessions as it is now.
     pub async fn bgp(&self) -> BgpView {
         let (config, peers) = (self.config.borrow().clone(), self.peers.borrow().clone());
+        let bfd = self.bfd.borrow().clone();
         let told = join_all(peers.values().map(PeerView::told)).await;
         let now = Instant::now();
         let each = config.bgp.iter().flat_map(|bgp| {
             let sessions = peers.values().zip(&told);
-            sessions
-                .map(|(view, told)| session(bgp, &view.status.borrow(), told, now, &self.started))
+            sessions.map(|(view, told)| {
+                let status = view.status.borrow();
+                let peer = peer(&status, &bfd, now, &self.started);
+                session(bgp, &status, peer, told, now)
+            })
         });
         let sessions: Vec<_> = each.collect();
         let peers: Vec<_> = sessions
@@ -35,14 +44,22 @@ impl Views {
         BgpView {
             node: config.node.name().to_string(),
             sessions: Sessions::of(&peers),
+            bfd_unreachable: self.bfd_unreachable(),
             peers: sessions,
         }
     }
 }
 
-fn session(bgp: &Bgp, status: &PeerStatus, told: &Told, now: Instant, start: &Start) -> Session {
+fn session(
+    bgp: &Bgp,
+    status: &PeerStatus,
+    peer: status::Peer,
+    told: &Told,
+    now: Instant,
+) -> Session {
     let session = &status.session;
     let agreed = session.agreed.as_deref();
+    let families = |families: &BTreeSet<Family>| families.iter().map(ToString::to_string).collect();
     let names =
         |capabilities: &[Capability]| capabilities.iter().map(ToString::to_string).collect();
     let end = |which: fn((SocketAddr, SocketAddr)) -> SocketAddr| {
@@ -50,7 +67,7 @@ fn session(bgp: &Bgp, status: &PeerStatus, told: &Told, now: Instant, start: &St
     };
     let counters = &session.counters;
     Session {
-        peer: peer(status, now, start),
+        peer,
         local_as: bgp.local_as.number(),
         local_router_id: bgp.router_id,
         remote_router_id: agreed.map(|agreed| agreed.peer_router_id),
@@ -63,6 +80,11 @@ fn session(bgp: &Bgp, status: &PeerStatus, told: &Told, now: Instant, start: &St
         remote_capabilities: agreed.map_or_else(Vec::new, |a| names(&a.peer_capabilities)),
         agreed: agreed.map_or_else(Vec::new, terms),
         updates_malformed: counters.attribute_discards + counters.treated_as_withdraw,
+        prefixes_standing: by_family(&session.heard),
+        max_prefixes: status.peer.max_prefixes,
+        complete: session.complete,
+        end_of_rib_sent: families(&session.end_of_rib_sent),
+        end_of_rib_received: families(&session.end_of_rib_received),
         routes: told
             .iter()
             .map(|(prefix, attributes)| route(prefix.to_string(), attributes))
@@ -139,14 +161,19 @@ fn route(prefix: String, attributes: &Attributes) -> Route {
             &mut attributes
                 .extended_communities
                 .iter()
-                .map(|community| format!("0x{:016x}", community.0)),
+                .map(ToString::to_string),
         ),
         large_communities: text(&mut attributes.large_communities.iter().map(ToString::to_string)),
     }
 }
 
 /// What `vipd status` has of a session.
-pub(super) fn peer(status: &PeerStatus, now: Instant, start: &Start) -> status::Peer {
+pub(super) fn peer(
+    status: &PeerStatus,
+    states: &States,
+    now: Instant,
+    start: &Start,
+) -> status::Peer {
     let session = &status.session;
     let words = |told: &Option<LastError>| told.as_ref().map(|told| told.words.clone());
     let age = |told: &Option<LastError>| told.as_ref().map(|told| seconds(told.at, now));
@@ -163,11 +190,7 @@ pub(super) fn peer(status: &PeerStatus, now: Instant, start: &Start) -> status::
         uptime_seconds: session.established_at.map(|at| seconds(at, now)),
         start_time_seconds: session.established_at.map(|at| start.unix(at)),
         established_count: session.established_count,
-        advertised: session
-            .advertised
-            .iter()
-            .map(|(family, count)| (family.to_string(), *count))
-            .collect(),
+        advertised: by_family(&session.advertised),
         wanted: status.wanted,
         pending: session.pending,
         prefixes_received: session.counters.prefixes_reachable,
@@ -194,7 +217,19 @@ pub(super) fn peer(status: &PeerStatus, now: Instant, start: &Start) -> status::
             .iter()
             .map(|(prefix, why)| format!("{prefix}: {why}"))
             .collect(),
+        bfd: status
+            .peer
+            .bfd
+            .as_ref()
+            .map(|_| bfd::session(status.peer.address.ip(), states)),
     }
+}
+
+fn by_family(counts: &BTreeMap<Family, usize>) -> BTreeMap<String, usize> {
+    let counts = counts.iter();
+    counts
+        .map(|(family, count)| (family.to_string(), *count))
+        .collect()
 }
 
 fn messages(messages: &vipd_bgp::Messages) -> status::Messages {
@@ -208,4 +243,27 @@ fn messages(messages: &vipd_bgp::Messages) -> status::Messages {
     .into_iter()
     .map(|(kind, count)| (kind.to_owned(), count))
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn communities_are_shown_as_they_are_configured() {
+        let extended = [
+            "rt:64496:5",
+            "soo:192.0.2.1:7",
+            "generic:0x43000000:0x00000001",
+        ];
+        let attributes = Attributes {
+            extended_communities: extended
+                .iter()
+                .map(|text| text.parse().expect(text))
+                .collect(),
+            ..Attributes::default()
+        };
+        let route = route("198.51.100.10/32".to_owned(), &attributes);
+        assert_eq!(route.extended_communities, extended);
+    }
 }

@@ -8,20 +8,20 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
-use serde_json::Value;
 use vipd::bfd::protocol::{Request, State};
 use vipd_tests::{
-    AgentConfig, Bfd, Bird, CLIENT_IPV4, Frr, Machine, ROUTER_IPV4, ROUTER_IPV6, Rack, Vipd,
-    connect, pass_object, wait_until,
+    Bfd, Bird, CLIENT_IPV4, Machine, ROUTER_IPV4, ROUTER_IPV6, Rack, connect, pass_object,
+    wait_until,
 };
 
-use crate::support::{SMALL, VIP, in_lab, wait_for_peer};
+use crate::support::{SMALL, in_lab};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// 100 ms five times: a busy machine is not a dead one.
-const TIMING: &str = "min_tx = \"100ms\"\nmin_rx = \"100ms\"\nmultiplier = 5\n";
-const BIRD_TIMING: &str = "min rx interval 100 ms; min tx interval 100 ms; multiplier 5;";
+pub const TIMING: &str = "min_tx = \"100ms\"\nmin_rx = \"100ms\"\nmultiplier = 5\n";
+/// The same in BIRD's words.
+pub const BIRD_TIMING: &str = "min rx interval 100 ms; min tx interval 100 ms; multiplier 5;";
 
 #[test]
 fn bird_and_we_see_each_other_over_ipv4_and_ipv6() {
@@ -397,134 +397,6 @@ fn an_agent_that_is_away_for_too_long_takes_the_session_with_it_and_a_short_rest
         bfd.wait_for("four", State::Up)?;
         Ok(())
     });
-}
-
-#[test]
-fn a_router_that_falls_silent_is_given_up_by_bfd_and_taken_back() {
-    in_lab(|lab| {
-        let rack = Rack::build(lab, SMALL)?;
-        let sessions = Bird::sessions(&rack.balancers, 64500, "bfd on;");
-        let head = format!("protocol bfd {{ interface \"*\" {{ {BIRD_TIMING} }}; }}\n");
-        let mut bird = Bird::start(
-            &rack.router,
-            &(Bird::router_config(64501) + &head + &sessions),
-        )?;
-        let balancer = &rack.balancers[0];
-        let text = agent_config(&rack).text(balancer);
-        let bfd = Bfd::start(&balancer.host, &text)?;
-        let agent = Vipd::start(&balancer.host, &text)?;
-        bfd.wait_for("router", State::Up)?;
-        wait_for_peer(&agent, "it stands", |peer| peer["state"] == "Established")?;
-        // BFD may have come up after BGP, and is told to BGP a moment later.
-        sleep(Duration::from_secs(1));
-
-        bird.process().signal(Signal::STOP)?;
-        let silent = |peer: &Value| {
-            let words = peer["last_error"].as_str().unwrap_or_default();
-            peer["state"] != "Established" && words.contains("BFD says")
-        };
-        let given_up = wait_for_peer(&agent, "it is given up, and the reason is BFD", silent);
-        bird.process().signal(Signal::CONT)?;
-        given_up?;
-        wait_for_peer(&agent, "it is back", |peer| peer["state"] == "Established")
-    });
-}
-
-/// BIRD's BGP does not ask its BFD here, so that it is left to us.
-#[test]
-fn bfd_that_dies_and_begins_anew_ends_no_bgp_session_and_its_absence_is_told() {
-    in_lab(|lab| {
-        let rack = Rack::build(lab, SMALL)?;
-        let balancer = &rack.balancers[0];
-        let sessions = Bird::sessions(&rack.balancers, 64500, "");
-        let head = format!(
-            "protocol bfd {{ interface \"*\" {{ {BIRD_TIMING} }}; \
-             neighbor {} dev \"rack0\" local {ROUTER_IPV4}; }}\n",
-            balancer.ipv4
-        );
-        let router = Bird::router_config(64501) + &head + &sessions;
-        let bird = Bird::start(&rack.router, &router)?;
-        let text = agent_config(&rack).text(balancer);
-        let mut bfd = Bfd::start(&balancer.host, &text)?;
-        let agent = Vipd::start(&balancer.host, &text)?;
-        bfd.wait_for("router", State::Up)?;
-        wait_for_peer(&agent, "it stands", |peer| peer["state"] == "Established")?;
-        // BFD may have come up after BGP, and is told to BGP a moment later.
-        sleep(Duration::from_secs(1));
-        ensure!(
-            !agent.log().contains("whether BFD is up"),
-            "{}",
-            agent.log()
-        );
-
-        bfd.process().kill()?;
-        wait_until("its absence is told", PATIENCE, || {
-            let log = agent.log();
-            ensure!(log.contains("it is not known whether BFD is up"), "{log}");
-            Ok(())
-        })?;
-        // So the new session is down for long enough to be seen.
-        bird.birdc("disable bfd1")?;
-        let bfd = Bfd::start(&balancer.host, &text)?;
-        for (state, request) in [(State::Down, "enable bfd1"), (State::Up, "show status")] {
-            bfd.wait_for("router", state)?;
-            sleep(Duration::from_secs(2));
-            let peer = agent.peer("router")?;
-            ensure!(peer["state"] == "Established", "{state:?}: {peer}");
-            ensure!(peer["established_count"] == 1, "{state:?}: {peer}");
-            bird.birdc(request)?;
-        }
-        Ok(())
-    });
-}
-
-#[test]
-fn bird_and_frr_drop_bgp_when_bfd_is_stopped_in_good_order() {
-    in_lab(|lab| {
-        let rack = Rack::build(lab, SMALL)?;
-        let sessions = Bird::sessions(&rack.balancers, 64500, "bfd on;");
-        let head = format!("protocol bfd {{ interface \"*\" {{ {BIRD_TIMING} }}; }}\n");
-        let router = Bird::router_config(64501) + &head + &sessions;
-        let bird = Bird::start(&rack.router, &router)?;
-        stop_bfd(&rack, || bird.ensure_established("lb1").map(drop))
-    });
-    in_lab(|lab| {
-        let rack = Rack::build(lab, SMALL)?;
-        let us = rack.balancers[0].ipv4.to_string();
-        let router = Frr::router_config(64501, &rack.balancers, 64500, &["bfd"]);
-        let frr = Frr::start_with_bfd(&rack.router, &router, "")?;
-        stop_bfd(&rack, || {
-            let peer = frr.bfd(&us)?;
-            ensure!(peer["status"] == "up", "{peer}");
-            frr.ensure_established(&us)
-        })
-    });
-}
-
-/// Stops BFD beside a running agent: the router, which has both, drops BGP too,
-/// though AdminDown says nothing of the path. `docs/bfd.md` warns of that.
-fn stop_bfd(rack: &Rack, stands: impl Fn() -> Result<()>) -> Result<()> {
-    let balancer = &rack.balancers[0];
-    let text = agent_config(rack).text(balancer);
-    let agent = Vipd::start(&balancer.host, &text)?;
-    let mut bfd = Bfd::start(&balancer.host, &text)?;
-    bfd.wait_for("router", State::Up)?;
-    wait_until("BGP and BFD stand", PATIENCE, &stands)?;
-    // BFD may have come up after BGP, and is told to BGP a moment later.
-    sleep(Duration::from_secs(1));
-    bfd.process().terminate(PATIENCE)?;
-    // FRR's BFD is not up then, whatever becomes of BGP.
-    wait_for_peer(&agent, "the router drops BGP", |peer| {
-        let told = peer["last_error"].as_str().unwrap_or_default();
-        told.starts_with("the peer ended the connection")
-    })
-}
-
-fn agent_config(rack: &Rack) -> AgentConfig {
-    let mut config =
-        AgentConfig::default().udp_service("four", (VIP.into(), 53), "l2-dsr", &rack.backends);
-    config.peer += &format!("[bgp.peer.bfd]\n{TIMING}");
-    config
 }
 
 /// The BGP part of a configuration: these tables, and these peers.

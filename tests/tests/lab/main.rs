@@ -2,6 +2,7 @@
 //! need, they say.
 
 mod bfd;
+mod bfd_beside_bgp;
 mod bfd_frr;
 mod bgp;
 mod draining;
