@@ -31,7 +31,8 @@ impl Views {
         let each = config.bgp.iter().flat_map(|bgp| {
             let sessions = peers.values().zip(&told);
             sessions.map(|(view, told)| {
-                let status = view.status.borrow();
+                // The session waits for no words about its routes.
+                let status = view.status.borrow().clone();
                 let peer = peer(&status, &bfd, now, &self.started);
                 session(bgp, &status, peer, told, now)
             })
