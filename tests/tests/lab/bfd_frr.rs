@@ -51,7 +51,7 @@ fn frr_behind_a_router_is_reached_over_several_hops_and_not_taken_from_farther_a
         wait_for_frr(&frr, balancer.ipv4.into(), true)?;
 
         bfd.reload(&config(255))?;
-        bfd.wait_for_reason("frr", "more hops")?;
+        bfd.wait_for_reason("frr", "with a TTL below 255")?;
         wait_for_frr(&frr, balancer.ipv4.into(), false)
     });
 }
