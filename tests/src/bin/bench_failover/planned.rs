@@ -37,12 +37,7 @@ pub enum Plan {
 pub struct Outcome {
     pub sent: usize,
     pub lost: usize,
-    /// How often it was done again, see [`Plan::carry_out`].
-    pub disturbed: u32,
 }
-
-/// It is done again so many times at most.
-const AGAIN: u32 = 3;
 
 impl Plan {
     pub const ALL: [Self; 4] = [Self::Drain, Self::Maintenance, Self::Upgrade, Self::Kill];
@@ -58,32 +53,7 @@ impl Plan {
 
     /// Carries it out at the first balancer, whose session of the router has the
     /// name of its host, while a client counts its packets.
-    ///
-    /// When packets were lost while BFD had given up the other balancer, which
-    /// nobody had touched, it is done again: the machine was too busy.
     pub fn carry_out(self, rack: &Rack, router: &Bird, pair: &mut VipdPair) -> Result<Outcome> {
-        let mut disturbed = 0;
-        loop {
-            let before = pair.downs_of_last()?;
-            let (sent, lost) = self.carry_out_once(rack, router, pair)?;
-            if lost == 0 || disturbed == AGAIN || pair.downs_of_last()? == before {
-                return Ok(Outcome {
-                    sent,
-                    lost,
-                    disturbed,
-                });
-            }
-            disturbed += 1;
-        }
-    }
-
-    /// Returns the packets that were sent, and those that were lost.
-    fn carry_out_once(
-        self,
-        rack: &Rack,
-        router: &Bird,
-        pair: &mut VipdPair,
-    ) -> Result<(usize, usize)> {
         let ready = |pair: &VipdPair| {
             wait_until("both balancers serve", PATIENCE, || pair.ready()).context(self.name())
         };
@@ -112,7 +82,7 @@ impl Plan {
         if lost > 0 {
             eprintln!("{}\n    {}", rack.client.lab().logs(), report.losses(event));
         }
-        Ok((sent, lost))
+        Ok(Outcome { sent, lost })
     }
 
     fn happen(self, agents: &mut [Vipd], ensure_kept: &dyn Fn() -> Result<()>) -> Result<()> {

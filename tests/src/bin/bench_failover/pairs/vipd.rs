@@ -72,12 +72,6 @@ impl VipdPair {
             _echoes: echoes,
         })
     }
-
-    /// How often BFD of the last balancer has gone down.
-    pub fn downs_of_last(&self) -> Result<u64> {
-        let last = self.bfds.last().context("there is no balancer")?;
-        Ok(last.session("router")?.downs)
-    }
 }
 
 impl Pair for VipdPair {
