@@ -7,6 +7,7 @@ mod spread;
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::ExitCode,
 };
 
 use anyhow::{Context as _, Result};
@@ -117,6 +118,23 @@ fn today() -> String {
         |_| "?".to_owned(),
         |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
     )
+}
+
+/// Tells the goals that are missed, and how the program is to end: with `check`, as
+/// a failure if there are any.
+#[must_use]
+pub fn verdict(missed: &[String], check: bool) -> ExitCode {
+    for goal in missed {
+        println!("missed: {goal}");
+    }
+    if missed.is_empty() {
+        println!("All goals are met.");
+    }
+    if check && !missed.is_empty() {
+        ExitCode::FAILURE
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
 #[cfg(test)]

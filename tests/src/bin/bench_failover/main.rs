@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::nice;
 use vipd_tests::{
     Lab,
-    bench::{write_docs, write_json},
+    bench::{verdict, write_docs, write_json},
 };
 
 use crate::{death::die, frr::FrrStage, planned::Plan, results::Results, stage::Stage};
@@ -119,18 +119,7 @@ fn run() -> Result<ExitCode> {
         let path = write_docs("bench failover", &results.markdown())?;
         println!("Written into {}", path.display());
     }
-    let missed = results.missed();
-    for goal in &missed {
-        println!("missed: {goal}");
-    }
-    if missed.is_empty() {
-        println!("All goals are met.");
-    }
-    Ok(if options.check && !missed.is_empty() {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    Ok(verdict(&results.missed(), options.check))
 }
 
 fn before_bird(lab: &Lab, tries: u32, results: &mut Results) -> Result<()> {

@@ -13,7 +13,7 @@ use std::{env, process::ExitCode};
 use anyhow::{Context as _, Result, bail, ensure};
 use vipd_tests::{
     Lab,
-    bench::{write_docs, write_json},
+    bench::{verdict, write_docs, write_json},
 };
 
 use crate::{
@@ -94,18 +94,7 @@ fn run() -> Result<ExitCode> {
         let path = write_docs("bench path", &results.markdown())?;
         println!("Written into {}", path.display());
     }
-    let missed = results.missed();
-    for goal in &missed {
-        println!("missed: {goal}");
-    }
-    if missed.is_empty() {
-        println!("All goals are met.");
-    }
-    Ok(if options.check && !missed.is_empty() {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    Ok(verdict(&results.missed(), options.check))
 }
 
 fn measure(lab: &Lab, options: &Options) -> Result<Results> {
