@@ -122,7 +122,7 @@ mod tests {
 
     use vipd_control::{
         decide::Decider,
-        model::{Backend, Check, CheckKind, Mode, Ports, Protocol, Timing},
+        model::{Backend, Ports},
     };
 
     use super::*;
@@ -134,31 +134,14 @@ mod tests {
     /// One service on these addresses.
     fn model(vips: &[u8]) -> Model {
         let service = Service {
-            name: "web".into(),
-            vips: vips.iter().copied().map(vip).collect(),
-            protocol: Protocol::Tcp,
             ports: Ports::One(NonZeroU16::MIN),
-            mode: Mode::Ipip,
-            min_healthy: 1,
             ring_size: 256,
             idle: Duration::ZERO,
-            check: Check {
-                kind: CheckKind::None,
-                port: NonZeroU16::MIN,
-                source: None,
-                timing: Timing {
-                    interval: Duration::from_secs(1),
-                    timeout: Duration::from_secs(1),
-                    rise: 1,
-                    fall: 1,
-                    jitter_permille: 0,
-                },
-            },
-            backends: vec![Backend {
-                name: "a".into(),
-                address: [192, 0, 2, 21].into(),
-                weight: 1,
-            }],
+            ..Service::new(
+                "web",
+                vips.iter().copied().map(vip).collect(),
+                vec![Backend::new("a", [192, 0, 2, 21].into(), 1)],
+            )
         };
         Model {
             services: vec![Arc::new(service)],

@@ -1,16 +1,24 @@
 //! The model: services, backends, checks and virtual addresses as validated
 //! configuration. Whoever holds one of these types holds something legal.
 
+mod check;
+mod pattern;
+
 use std::{
     fmt,
     net::{IpAddr, SocketAddr},
     num::NonZeroU16,
-    ops::RangeInclusive,
     sync::Arc,
     time::Duration,
 };
 
 use ipnet::IpNet;
+
+pub use self::{
+    check::{Check, CheckKind, Dns, Exchange, File, Http, Program, Timing, Tls},
+    pattern::Pattern,
+};
+use crate::ring::default_ring_size;
 
 /// All that this node is to serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -99,54 +107,37 @@ pub struct Backend {
     pub weight: u16,
 }
 
-/// How and how often a backend is checked.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Check {
-    /// What is asked.
-    pub kind: CheckKind,
-    /// Port asked.
-    pub port: NonZeroU16,
-    /// Source address of the check; `None` leaves it to the kernel.
-    pub source: Option<IpAddr>,
-    /// Rhythm and thresholds.
-    pub timing: Timing,
-}
-
-/// What a check asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CheckKind {
-    /// Nothing: the backend always counts as up.
-    None,
-    /// A TCP connection that is accepted.
-    Tcp,
-    /// An HTTP/1.1 GET request that is answered with an expected status.
-    Http {
-        /// Request target, starting with `/`.
-        path: String,
-        /// `Host` header; `None` sends the backend's address.
-        host: Option<String>,
-        /// Status codes that count as success, for example `200..=399`.
-        status: Vec<RangeInclusive<u16>>,
-    },
-}
-
-/// Rhythm and thresholds of a check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timing {
-    /// From the start of one check to the start of the next.
-    pub interval: Duration,
-    /// A check without an answer for so long has failed.
-    pub timeout: Duration,
-    /// Successes in a row that bring a backend up.
-    pub rise: u32,
-    /// Failures in a row that take a backend down.
-    pub fall: u32,
-    /// Each interval is stretched or shrunk by up to this fraction of itself,
-    /// so that checks do not fall into step. In thousandths, 0 to 500.
-    pub jitter_permille: u16,
+impl Backend {
+    /// A server with a share of the traffic.
+    #[must_use]
+    pub fn new(name: &str, address: IpAddr, weight: u16) -> Self {
+        Self {
+            name: name.into(),
+            address,
+            weight,
+        }
+    }
 }
 
 impl Service {
+    /// TCP to port 80 of these addresses over IP-in-IP, nobody checked, and the
+    /// rest as the configuration has it where nothing is said.
+    #[must_use]
+    pub fn new(name: &str, vips: Vec<Vip>, backends: Vec<Backend>) -> Self {
+        Self {
+            name: name.into(),
+            vips,
+            protocol: Protocol::Tcp,
+            ports: Ports::One(NonZeroU16::MIN.saturating_add(79)),
+            mode: Mode::Ipip,
+            min_healthy: 1,
+            ring_size: default_ring_size(backends.len()),
+            idle: Duration::from_secs(300),
+            check: Check::none(),
+            backends,
+        }
+    }
+
     /// Whether both want packets of the same address, protocol and ports: they
     /// are one service before and after it was renamed.
     #[must_use]
@@ -159,7 +150,8 @@ impl Service {
     /// The socket address a check of `backend` goes to.
     #[must_use]
     pub fn check_address(&self, backend: &Backend) -> SocketAddr {
-        SocketAddr::new(backend.address, self.check.port.get())
+        let address = self.check.address.unwrap_or(backend.address);
+        SocketAddr::new(address, self.check.port.get())
     }
 }
 
@@ -267,35 +259,16 @@ pub(crate) mod tests {
     /// A service on port 80 of one address, with such backends (name, last
     /// byte of the address, weight), for the tests of this crate.
     pub(crate) fn service(name: &str, backends: &[(&str, u8, u16)]) -> Service {
+        let backend =
+            |&(name, last, weight)| Backend::new(name, [198, 51, 100, last].into(), weight);
+        let vip = IpAddr::from([192, 0, 2, 1]).into();
+        let mut check = Check::none();
+        check.kind = CheckKind::Tcp(Exchange::default());
+        (check.timing.rise, check.timing.fall) = (2, 2);
         Service {
-            name: name.into(),
-            vips: vec![IpAddr::from([192, 0, 2, 1]).into()],
-            protocol: Protocol::Tcp,
-            ports: Ports::One(NonZeroU16::MIN.saturating_add(79)),
-            mode: Mode::Ipip,
-            min_healthy: 1,
             ring_size: 4096,
-            idle: Duration::from_secs(300),
-            check: Check {
-                kind: CheckKind::Tcp,
-                port: NonZeroU16::MIN.saturating_add(79),
-                source: None,
-                timing: Timing {
-                    interval: Duration::from_secs(1),
-                    timeout: Duration::from_secs(1),
-                    rise: 2,
-                    fall: 2,
-                    jitter_permille: 0,
-                },
-            },
-            backends: backends
-                .iter()
-                .map(|&(name, last, weight)| Backend {
-                    name: name.into(),
-                    address: IpAddr::from([198, 51, 100, last]),
-                    weight,
-                })
-                .collect(),
+            check,
+            ..Service::new(name, vec![vip], backends.iter().map(backend).collect())
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use vipd_control::model::{Check, CheckKind, Ports, Protocol, Timing};
+use vipd_control::model::{Check, CheckKind, Exchange, Http, Ports, Protocol, Timing};
 
 use super::{
     address::Vips,
@@ -53,6 +53,7 @@ pub fn validate(
     }
     Some(Check {
         kind,
+        address: None,
         port: check
             .port
             .as_ref()
@@ -137,23 +138,30 @@ fn check_kind(check: &written::Check, report: &mut Report) -> Option<CheckKind> 
     }
     Some(match kind.value {
         CheckType::None => CheckKind::None,
-        CheckType::Tcp => CheckKind::Tcp,
-        CheckType::Http => CheckKind::Http {
-            path: check
-                .path
-                .as_ref()
-                .map_or_else(|| String::from("/"), |at| at.value.0.clone()),
-            host: check.host.as_ref().map(|at| at.value.0.clone()),
-            status: match &check.status {
-                Some(list) if list.value.is_empty() => {
-                    report
-                        .error(&list.span, "with no status code no backend is ever healthy")
-                        .help("for example [\"200-399\"]");
-                    return None;
-                }
-                Some(list) => list.value.iter().map(|at| at.value.0.clone()).collect(),
-                None => vec![200..=399],
+        CheckType::Tcp => CheckKind::Tcp(Exchange::default()),
+        CheckType::Http => CheckKind::Http(
+            Http {
+                method: String::from("GET"),
+                headers: Vec::new(),
+                expect_headers: Vec::new(),
+                expect_body: None,
+                path: check
+                    .path
+                    .as_ref()
+                    .map_or_else(|| String::from("/"), |at| at.value.0.clone()),
+                host: check.host.as_ref().map(|at| at.value.0.clone()),
+                status: match &check.status {
+                    Some(list) if list.value.is_empty() => {
+                        report
+                            .error(&list.span, "with no status code no backend is ever healthy")
+                            .help("for example [\"200-399\"]");
+                        return None;
+                    }
+                    Some(list) => list.value.iter().map(|at| at.value.0.clone()).collect(),
+                    None => vec![200..=399],
+                },
             },
-        },
+            None,
+        ),
     })
 }

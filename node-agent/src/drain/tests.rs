@@ -4,7 +4,7 @@ use std::{num::NonZeroU16, time::Duration};
 
 use vipd_control::{
     decide::{Decider, HealthView},
-    model::{Check, CheckKind, Mode, Ports, Protocol, Timing},
+    model::Ports,
 };
 
 use super::*;
@@ -12,34 +12,18 @@ use super::*;
 /// Backends by name and last byte of the address; `weights` in their order.
 fn service(name: &str, min_healthy: u32, backends: &[(&str, u8)], weight: u16) -> Service {
     Service {
-        name: name.into(),
-        vips: vec![IpAddr::from([198, 51, 100, 1]).into()],
-        protocol: Protocol::Tcp,
         ports: Ports::One(NonZeroU16::MIN),
-        mode: Mode::Ipip,
         min_healthy,
         ring_size: 64,
         idle: Duration::ZERO,
-        check: Check {
-            kind: CheckKind::None,
-            port: NonZeroU16::MIN,
-            source: None,
-            timing: Timing {
-                interval: Duration::from_secs(1),
-                timeout: Duration::from_secs(1),
-                rise: 1,
-                fall: 1,
-                jitter_permille: 0,
-            },
-        },
-        backends: backends
-            .iter()
-            .map(|&(name, last)| Backend {
-                name: name.into(),
-                address: [192, 0, 2, last].into(),
-                weight,
-            })
-            .collect(),
+        ..Service::new(
+            name,
+            vec![IpAddr::from([198, 51, 100, 1]).into()],
+            backends
+                .iter()
+                .map(|&(name, last)| Backend::new(name, [192, 0, 2, last].into(), weight))
+                .collect(),
+        )
     }
 }
 

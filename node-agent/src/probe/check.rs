@@ -34,22 +34,23 @@ pub async fn check(check: &Check, backend: IpAddr) -> CheckResult {
     let mut reached = Reached::Nothing;
     let outcome = match &check.kind {
         CheckKind::None => Ok(Outcome::new(CheckCode::L4Ok)),
-        CheckKind::Tcp => {
+        CheckKind::Tcp(_) => {
             let probe = tcp::connect(target, check.source);
             timeout(check.timing.timeout, probe)
                 .await
                 .map(|result| result.map_or_else(|o| o, |_stream| Outcome::new(CheckCode::L4Ok)))
         }
-        CheckKind::Http { path, host, status } => {
+        CheckKind::Http(asked, _) => {
             let request = http::Request {
-                path,
-                host: host.as_deref(),
-                status,
+                path: &asked.path,
+                host: asked.host.as_deref(),
+                status: &asked.status,
             };
             // On the heap, so that checks of other kinds take no room for it.
             let probe = Box::pin(http::ask(target, check.source, &request, &mut reached));
             timeout(check.timing.timeout, probe).await
         }
+        _ => Ok(Outcome::with(CheckCode::SockErr, "not possible yet")),
     };
     let outcome = outcome.unwrap_or_else(|_| reached.timed_out());
     CheckResult {
@@ -115,7 +116,7 @@ mod tests {
         io::{AsyncReadExt, AsyncWriteExt},
         net::TcpListener,
     };
-    use vipd_control::model::Timing;
+    use vipd_control::model::{Exchange, Http, Timing};
 
     use super::*;
 
@@ -156,16 +157,22 @@ mod tests {
     }
 
     fn http() -> CheckKind {
-        CheckKind::Http {
+        let http = Http {
+            method: "GET".to_owned(),
             path: "/healthz".to_owned(),
             host: None,
+            headers: Vec::new(),
             status: vec![200..=399],
-        }
+            expect_headers: Vec::new(),
+            expect_body: None,
+        };
+        CheckKind::Http(http, None)
     }
 
     fn spec(kind: CheckKind, port: u16, source: Option<IpAddr>) -> Check {
         Check {
             kind,
+            address: None,
             port: NonZeroU16::new(port).unwrap(),
             source,
             timing: Timing {
@@ -192,12 +199,18 @@ mod tests {
         let cases = [
             (
                 "TCP accepted",
-                CheckKind::Tcp,
+                CheckKind::Tcp(Exchange::default()),
                 Server::SaysNothing,
                 L4Ok,
                 None,
             ),
-            ("TCP refused", CheckKind::Tcp, Server::Closed, L4Con, None),
+            (
+                "TCP refused",
+                CheckKind::Tcp(Exchange::default()),
+                Server::Closed,
+                L4Con,
+                None,
+            ),
             ("HTTP 204", http(), ok, L7Ok, Some(204)),
             ("HTTP 503", http(), busy, L7Status, Some(503)),
             ("HTTP 503 after 103", http(), hints, L7Status, Some(503)),
@@ -227,7 +240,11 @@ mod tests {
 
     #[tokio::test]
     async fn a_source_address_that_is_not_ours_is_our_own_fault() {
-        let spec = spec(CheckKind::Tcp, 1, Some([192, 0, 2, 77].into()));
+        let spec = spec(
+            CheckKind::Tcp(Exchange::default()),
+            1,
+            Some([192, 0, 2, 77].into()),
+        );
         let result = check(&spec, [127, 0, 0, 1].into()).await;
         assert_eq!(result.code, CheckCode::SockErr, "{result:?}");
     }

@@ -21,7 +21,7 @@ use vipd::{
 use vipd_abi::{Counter, FlowKey, MACS, Uplink, Verdict, mac_bits};
 use vipd_control::{
     decide::{Decider, Desired},
-    model::{Backend, Check, CheckKind, Mode, Model, Ports, Protocol, Service, Timing},
+    model::{Backend, Mode, Model, Ports, Protocol, Service},
 };
 
 use crate::frames::{BACKEND_MAC, LB_MAC};
@@ -70,34 +70,19 @@ pub fn service(
 ) -> Arc<Service> {
     let port = NonZeroU16::new(80).expect("not zero");
     Arc::new(Service {
-        name: name.into(),
-        vips: vec![address(vip).into()],
         protocol,
         ports: Ports::One(port),
         mode,
-        min_healthy: 1,
         ring_size: 4096,
         idle: Duration::ZERO,
-        check: Check {
-            kind: CheckKind::None,
-            port,
-            source: None,
-            timing: Timing {
-                interval: Duration::from_secs(1),
-                timeout: Duration::from_secs(1),
-                rise: 1,
-                fall: 1,
-                jitter_permille: 0,
-            },
-        },
-        backends: backends
-            .iter()
-            .map(|(text, weight)| Backend {
-                name: (*text).into(),
-                address: address(text),
-                weight: *weight,
-            })
-            .collect(),
+        ..Service::new(
+            name,
+            vec![address(vip).into()],
+            backends
+                .iter()
+                .map(|(text, weight)| Backend::new(text, address(text), *weight))
+                .collect(),
+        )
     })
 }
 

@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use vipd_abi::{BackendRecord, NextHop, Slot, VIP_SLOTS, VipEntry};
 use vipd_control::{
     decide::{Decider, HealthView},
-    model::{Backend, Check, CheckKind, Mode, Model, Ports, Protocol, Timing, Vip},
+    model::{Backend, Model, Ports, Protocol, Vip},
     standing::Standing,
 };
 
@@ -54,33 +54,15 @@ fn backends(service: u8) -> impl Iterator<Item = IpAddr> {
 }
 
 fn service(number: u8, ring_size: u32) -> Service {
-    let backend = |address: IpAddr| Backend {
-        name: address.to_string().as_str().into(),
-        address,
-        weight: 1,
-    };
+    let backend = |address: IpAddr| Backend::new(&address.to_string(), address, 1);
     Service {
-        name: format!("service {number}").as_str().into(),
-        vips: vec![vip(number).into()],
-        protocol: Protocol::Tcp,
         ports: Ports::One(NonZeroU16::MIN),
-        mode: Mode::Ipip,
-        min_healthy: 1,
         ring_size,
-        idle: Duration::from_secs(300),
-        check: Check {
-            kind: CheckKind::None,
-            port: NonZeroU16::MIN,
-            source: None,
-            timing: Timing {
-                interval: Duration::from_secs(1),
-                timeout: Duration::from_secs(1),
-                rise: 1,
-                fall: 1,
-                jitter_permille: 0,
-            },
-        },
-        backends: backends(number).map(backend).collect(),
+        ..Service::new(
+            &format!("service {number}"),
+            vec![vip(number).into()],
+            backends(number).map(backend).collect(),
+        )
     }
 }
 

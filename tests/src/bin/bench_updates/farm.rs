@@ -8,7 +8,7 @@ use std::{
 use anyhow::Result;
 use vipd::netlink::way::{Way, Ways};
 use vipd_abi::{Uplink, mac_bits};
-use vipd_control::model::{CheckKind, Mode, Model, Protocol};
+use vipd_control::model::{CheckKind, Exchange, Mode, Model, Protocol};
 use vipd_tests::bench::service;
 
 /// Services.
@@ -41,7 +41,7 @@ pub fn model() -> Result<Model> {
         let hosts = (0..HOSTS).map(|number| host(number).into());
         let way = (Protocol::Tcp, Mode::Ipip);
         let mut service = service(&name(number), (vip.into(), port), way, hosts, RING_SIZE)?;
-        service.check.kind = CheckKind::Tcp;
+        service.check.kind = CheckKind::Tcp(Exchange::default());
         Ok(Arc::new(service))
     });
     Ok(Model {

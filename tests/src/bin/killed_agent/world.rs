@@ -16,9 +16,7 @@ use vipd::{
     netlink::way::Way,
 };
 use vipd_abi::{MACS, Uplink, mac_bits};
-use vipd_control::model::{
-    Backend, Check, CheckKind, Mode, Model, Ports, Protocol, Service, Timing,
-};
+use vipd_control::model::{Backend, Mode, Model, Ports, Service};
 
 /// Services there may be.
 pub const SERVICES: u8 = 6;
@@ -131,9 +129,6 @@ impl World {
         }
         let port = NonZeroU16::MIN.saturating_add(79);
         let service = Service {
-            name: format!("s{number}").into(),
-            vips: vec![IpAddr::from(vip(number)).into()],
-            protocol: Protocol::Tcp,
             ports: Ports::One(port),
             idle: Duration::from_secs(1),
             mode: if random.bool() {
@@ -141,28 +136,21 @@ impl World {
             } else {
                 Mode::L2Dsr
             },
-            min_healthy: 1,
             ring_size: if random.bool() { 1024 } else { 4096 },
-            check: Check {
-                kind: CheckKind::None,
-                port,
-                source: None,
-                timing: Timing {
-                    interval: Duration::from_secs(1),
-                    timeout: Duration::from_secs(1),
-                    rise: 1,
-                    fall: 1,
-                    jitter_permille: 0,
-                },
-            },
-            backends: backends
-                .into_iter()
-                .map(|backend| Backend {
-                    name: format!("b{backend}").into(),
-                    address: address(number, backend, v4),
-                    weight: random.u16(1..4),
-                })
-                .collect(),
+            ..Service::new(
+                &format!("s{number}"),
+                vec![IpAddr::from(vip(number)).into()],
+                backends
+                    .into_iter()
+                    .map(|backend| {
+                        Backend::new(
+                            &format!("b{backend}"),
+                            address(number, backend, v4),
+                            random.u16(1..4),
+                        )
+                    })
+                    .collect(),
+            )
         };
         self.services.insert(number, Arc::new(service));
     }
