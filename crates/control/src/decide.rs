@@ -84,6 +84,12 @@ pub trait HealthView {
     fn drained(&self, _service: &Service) -> Vec<bool> {
         Vec::new()
     }
+
+    /// Why the service is disabled, in plain words, if it is: by the operator or
+    /// by a file.
+    fn disabled(&self, _service: &Service) -> Option<Arc<str>> {
+        None
+    }
 }
 
 /// Whether each backend is available; otherwise it is dead.

@@ -283,11 +283,9 @@ mod tests {
 
     fn timing(rise: u32, fall: u32) -> Timing {
         Timing {
-            interval: Duration::from_secs(1),
-            timeout: Duration::from_secs(1),
             rise,
             fall,
-            jitter_permille: 0,
+            ..Timing::PLAIN
         }
     }
 

@@ -3,6 +3,7 @@
 
 mod check;
 mod pattern;
+mod timing;
 
 use std::{
     fmt,
@@ -15,8 +16,9 @@ use std::{
 use ipnet::IpNet;
 
 pub use self::{
-    check::{Check, CheckKind, Dns, Exchange, File, Http, Program, Timing, Tls},
+    check::{Check, CheckKind, Dns, Exchange, File, Http, Program, Tls},
     pattern::Pattern,
+    timing::Timing,
 };
 use crate::ring::default_ring_size;
 

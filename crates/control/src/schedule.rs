@@ -47,11 +47,8 @@ mod tests {
     fn checks_follow_at_the_interval_give_or_take_the_jitter() {
         let check = |sentence, permille, random, first, next| {
             let timing = Timing {
-                interval: Duration::from_millis(1000),
-                timeout: Duration::from_millis(500),
-                rise: 2,
-                fall: 3,
                 jitter_permille: permille,
+                ..Timing::PLAIN
             };
             let now = Instant::now();
             let found = (

@@ -1,22 +1,17 @@
 //! The check of a service's backends as validated.
 
-use std::{net::IpAddr, time::Duration};
+use std::net::IpAddr;
 
-use vipd_control::model::{Check, CheckKind, Exchange, Http, Ports, Protocol, Timing};
+use vipd_control::model::{Check, CheckKind, Exchange, Http, Ports, Protocol};
 
 use super::{
     address::Vips,
     report::Report,
     table::At,
-    value::{PORT_MIN, show_duration},
+    timing,
+    value::PORT_MIN,
     written::{self, CheckType, Family},
 };
-
-/// The shortest pause between two checks of a backend.
-const INTERVAL_MIN: Duration = Duration::from_millis(10);
-
-/// How long an answer may take; never longer than the interval.
-const TIMEOUT_DEFAULT: Duration = Duration::from_millis(500);
 
 /// The check of a service's backends, or `None` when it is wrong.
 pub fn validate(
@@ -31,7 +26,7 @@ pub fn validate(
     if let Some(source) = &check.source {
         check_source(source, service, vips, report);
     }
-    let timing = timing(check, report);
+    let timing = timing::validate(check, report);
     let kind = check_kind(check, report)?;
     let service_port = match service_ports? {
         Ports::One(port) => Some(port),
@@ -80,46 +75,6 @@ fn check_source(source: &At<IpAddr>, service: &written::Service, vips: &Vips, re
             )
             .related(&other.span, format!("{other_family} here"))
             .help("leave `source` out, or give all backends addresses of one family");
-    }
-}
-
-fn timing(check: &written::Check, report: &mut Report) -> Timing {
-    let interval = check.interval.value;
-    let timeout = match &check.timeout {
-        Some(timeout) => timeout.value,
-        None => TIMEOUT_DEFAULT.min(interval),
-    };
-    if interval < INTERVAL_MIN {
-        let title = format!("an interval of {} is too short", show_duration(interval));
-        report
-            .error(&check.interval.span, title)
-            .help(format!("at least \"{}\"", show_duration(INTERVAL_MIN)));
-    } else if let Some(written) = &check.timeout {
-        check_timeout(written, &check.interval, report);
-    }
-    Timing {
-        interval,
-        timeout,
-        rise: check.rise.value.0,
-        fall: check.fall.value.0,
-        jitter_permille: check.jitter.value.0,
-    }
-}
-
-fn check_timeout(timeout: &At<Duration>, interval: &At<Duration>, report: &mut Report) {
-    if timeout.value.is_zero() {
-        report
-            .error(&timeout.span, "no backend answers in no time")
-            .help("for example \"500ms\", not longer than `interval`");
-    } else if timeout.value > interval.value {
-        let (long, short) = (show_duration(timeout.value), show_duration(interval.value));
-        let title = format!("a time-out of {long} is longer than the interval of {short}");
-        report
-            .error(&timeout.span, title)
-            .related(&interval.span, "the interval")
-            .help(format!(
-                "a time-out of at most \"{short}\", or a longer interval"
-            ));
     }
 }
 

@@ -18,6 +18,7 @@ mod secret;
 mod service;
 mod table;
 mod text;
+mod timing;
 mod upstream;
 mod valid;
 mod value;

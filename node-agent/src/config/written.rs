@@ -1,7 +1,9 @@
 //! The file as it is written: its tables, keys and defaults, each with what it
 //! means. `docs/configuration.md` is made from here.
 
+mod check;
 mod policy;
+mod service;
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -12,16 +14,19 @@ use std::{
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use toml::de::DeValue;
-use vipd_control::model::{Ports, Protocol, Vip};
 
-pub use self::policy::{Aggregate, Rule};
+pub use self::{
+    check::{Check, CheckType},
+    policy::{Aggregate, Rule},
+    service::{Backend, ModeName, Service},
+};
 use super::{
     bfd::{Bfd, BgpPeerBfd, Switch},
     community::Community,
     report::{Report, Span},
     routing::{Asn, HoldTime, NextHop},
     table::{At, KeyDoc, Need, Reader, TableDoc, Value, table},
-    text::{HttpHost, HttpPath, InterfaceName, Jitter, Name, StatusRange},
+    text::{InterfaceName, Name},
     value::{Int, read_word, words},
 };
 
@@ -287,133 +292,6 @@ table! {
     }
 }
 
-table! {
-    /// A service: one protocol and its ports on one or more virtual addresses,
-    /// spread over its backends.
-    ///
-    /// Several services may share an address. A packet is for the narrowest one
-    /// that wants it: of the services on its very address that on one port
-    /// before that on a range, and a range before any port; if none of them
-    /// wants the port, of those on the longest prefix that holds the address,
-    /// and so on to shorter ones.
-    ///
-    /// ```toml
-    /// [[service]]
-    /// name = "web"
-    /// vips = ["198.51.100.10", "2001:db8:100::10"]
-    /// protocol = "tcp"
-    /// port = 80
-    /// mode = "ipip"
-    /// ```
-    Service = "[[service]]" {
-        /// Name in status, logs and metrics. Unique among services.
-        name: Name, required;
-        /// Virtual addresses and prefixes of them, without a bit after the
-        /// prefix. Prefixes can have 8 different lengths per address family. A
-        /// packet is compared with the port ranges of its address and of all
-        /// prefixes around it, 32 at most: services on a prefix and services with
-        /// port ranges count, those on one port of one address do not.
-        vips: Vec<At<Vip>>, required;
-        /// Layer-4 protocol.
-        protocol: Protocol, required;
-        /// Layer-4 port, a range of them like `"8000-8999"`, or `"any"`;
-        /// backends get the packet with the same port.
-        port: Ports, required;
-        /// How a packet reaches its backend. `"ipip"`: in an IPv4 or IPv6
-        /// header to the backend's address, over any number of hops; `"gue"`:
-        /// the same with a UDP header between (Generic UDP Encapsulation,
-        /// variant 1), which networks spread better; `"l2-dsr"`: unchanged on
-        /// the backend's link. In all cases the backend holds the virtual
-        /// address, for example on `lo`, and answers the client directly.
-        mode: ModeName, required;
-        /// UDP port at which backends take packets; `gue` only.
-        gue_port: Port, optional "6080";
-        /// For so long without a packet a flow is remembered when a change
-        /// gives its part of the ring to another backend, and stays where it
-        /// is; at most `"1h"`. `"0s"`: flows move at once. Time in which no
-        /// agent runs does not count.
-        flow_idle: Duration, optional "`\"5m\"` for TCP, `\"0s\"` for UDP";
-        /// How many backends must be healthy for the addresses to be announced.
-        min_healthy: Int<u32, 1, 65536>, default "1";
-        /// Slots of the table that spreads flows over backends, a power of two
-        /// and at least 8 per backend. More slots spread more evenly.
-        ring_size: Int<u32, 1, 1_048_576>, optional "chosen by the number of backends";
-        /// How backends are checked.
-        check: Check, default "{ type = \"tcp\" }";
-        /// The servers, at least one.
-        backend: Vec<At<Backend>>, required;
-    }
-}
-
-table! {
-    /// How each backend of the service is checked. It follows its `[[service]]`.
-    ///
-    /// ```toml
-    /// [service.check]
-    /// type = "http"
-    /// path = "/healthz"
-    /// host = "www.example.com"
-    /// status = ["200", "204"]
-    /// interval = "1s"
-    /// timeout = "500ms"
-    /// ```
-    Check = "[service.check]" {
-        /// `"tcp"`: the backend accepts a connection; `"http"`: it answers a
-        /// GET request with an expected status; `"none"`: it counts as healthy
-        /// always.
-        r#type: CheckType, required;
-        /// Port that is asked. Must be given for a UDP service, and for one
-        /// that has not just one port.
-        port: Port, optional "the service's port";
-        /// Our address that asks, of the same family as the backends.
-        source: IpAddr, optional "the kernel chooses";
-        /// From the start of one check to the start of the next, at least
-        /// `"10ms"`.
-        interval: Duration, default "\"1s\"";
-        /// No answer for so long is a failure; not longer than `interval`.
-        timeout: Duration, optional "`\"500ms\"`, or `interval` when that is shorter";
-        /// Successes in a row that make a backend healthy.
-        rise: Int<u32, 1, 1000>, default "2";
-        /// Failures in a row that make it unhealthy.
-        fall: Int<u32, 1, 1000>, default "3";
-        /// Each interval is stretched or shrunk at random by up to this
-        /// fraction of it, so that checks do not fall into step.
-        jitter: Jitter, default "0.1";
-        /// What is asked for; `http` only.
-        path: HttpPath, optional "`\"/\"`";
-        /// `Host` header; `http` only.
-        host: HttpHost, optional "the backend's address";
-        /// Status codes that count as healthy; `http` only.
-        status: Vec<At<StatusRange>>, optional "`[\"200-399\"]`";
-    }
-}
-
-table! {
-    /// A server of the service. It follows its `[[service]]`.
-    ///
-    /// ```toml
-    /// [[service.backend]]
-    /// name = "b1"
-    /// address = "2001:db8:2::21"
-    ///
-    /// [[service.backend]]
-    /// name = "b2"
-    /// address = "2001:db8:2::22"
-    /// weight = 2
-    /// ```
-    Backend = "[[service.backend]]" {
-        /// Name in status, logs and metrics. Unique in the service.
-        name: Name, required;
-        /// Where its packets go and its checks ask; no two backends of a service
-        /// share one. Mode `l2-dsr`: of the
-        /// family of the virtual addresses; mode `ipip`: IPv6 backends take
-        /// both families, IPv4 backends IPv4 only; mode `gue`: all take both.
-        address: IpAddr, required;
-        /// Share of the traffic relative to the other backends. 0: none.
-        weight: Int<u16, 0, 256>, default "1";
-    }
-}
-
 /// A TCP or UDP port.
 pub type Port = NonZeroU16;
 
@@ -478,22 +356,6 @@ words! { GracefulRestart {
     "off" => Self::Off,
 } }
 
-/// How packets reach backends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ModeName {
-    /// On the link.
-    L2Dsr,
-    /// In IP.
-    Ipip,
-    /// In UDP.
-    Gue,
-}
-words! { ModeName {
-    "l2-dsr" => Self::L2Dsr,
-    "ipip" => Self::Ipip,
-    "gue" => Self::Gue,
-} }
-
 /// An address family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
@@ -503,19 +365,3 @@ pub enum Family {
     Ipv6,
 }
 words! { Family { "ipv4" => Self::Ipv4, "ipv6" => Self::Ipv6, } }
-
-/// The kinds of checks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CheckType {
-    /// None at all.
-    None,
-    /// A TCP connection.
-    Tcp,
-    /// An HTTP request.
-    Http,
-}
-words! { CheckType {
-    "tcp" => Self::Tcp,
-    "http" => Self::Http,
-    "none" => Self::None,
-} }

@@ -172,16 +172,13 @@ mod tests {
     fn spec(kind: CheckKind, port: u16, source: Option<IpAddr>) -> Check {
         Check {
             kind,
-            address: None,
             port: NonZeroU16::new(port).unwrap(),
             source,
             timing: Timing {
-                interval: Duration::from_secs(1),
                 timeout: Duration::from_millis(500),
-                rise: 1,
-                fall: 1,
-                jitter_permille: 0,
+                ..Timing::PLAIN
             },
+            ..Check::none()
         }
     }
 

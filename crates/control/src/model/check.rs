@@ -1,8 +1,8 @@
 //! How a backend is checked, as validated.
 
-use std::{net::IpAddr, num::NonZeroU16, ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{net::IpAddr, num::NonZeroU16, ops::RangeInclusive, path::PathBuf};
 
-use super::pattern::Pattern;
+use super::{pattern::Pattern, timing::Timing};
 
 /// How and how often a backend is checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -125,22 +125,6 @@ pub struct File {
     pub up_while_present: bool,
 }
 
-/// Rhythm and thresholds of a check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Timing {
-    /// From the start of one check to the start of the next.
-    pub interval: Duration,
-    /// A check without an answer for so long has failed.
-    pub timeout: Duration,
-    /// Successes in a row that bring a backend up.
-    pub rise: u32,
-    /// Failures in a row that take a backend down.
-    pub fall: u32,
-    /// Each interval is stretched or shrunk by up to this fraction of itself,
-    /// so that checks do not fall into step. In thousandths, 0 to 500.
-    pub jitter_permille: u16,
-}
-
 impl Check {
     /// No check at all.
     #[must_use]
@@ -150,13 +134,7 @@ impl Check {
             address: None,
             port: NonZeroU16::MIN,
             source: None,
-            timing: Timing {
-                interval: Duration::from_secs(1),
-                timeout: Duration::from_secs(1),
-                rise: 1,
-                fall: 1,
-                jitter_permille: 0,
-            },
+            timing: Timing::PLAIN,
         }
     }
 }

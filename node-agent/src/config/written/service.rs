@@ -1,0 +1,116 @@
+//! Services and their backends, as they are written.
+
+use std::{net::IpAddr, time::Duration};
+
+use toml::de::DeValue;
+use vipd_control::model::{Ports, Protocol, Vip};
+
+use super::{
+    super::{
+        report::{Report, Span},
+        table::{At, KeyDoc, Need, Reader, TableDoc, Value, table},
+        text::Name,
+        value::{Int, read_word, words},
+    },
+    Check, Port,
+};
+
+table! {
+    /// A service: one protocol and its ports on one or more virtual addresses,
+    /// spread over its backends.
+    ///
+    /// Several services may share an address. A packet is for the narrowest one
+    /// that wants it: of the services on its very address that on one port
+    /// before that on a range, and a range before any port; if none of them
+    /// wants the port, of those on the longest prefix that holds the address,
+    /// and so on to shorter ones.
+    ///
+    /// ```toml
+    /// [[service]]
+    /// name = "web"
+    /// vips = ["198.51.100.10", "2001:db8:100::10"]
+    /// protocol = "tcp"
+    /// port = 80
+    /// mode = "ipip"
+    /// ```
+    Service = "[[service]]" {
+        /// Name in status, logs and metrics. Unique among services.
+        name: Name, required;
+        /// Virtual addresses and prefixes of them, without a bit after the
+        /// prefix. Prefixes can have 8 different lengths per address family. A
+        /// packet is compared with the port ranges of its address and of all
+        /// prefixes around it, 32 at most: services on a prefix and services with
+        /// port ranges count, those on one port of one address do not.
+        vips: Vec<At<Vip>>, required;
+        /// Layer-4 protocol.
+        protocol: Protocol, required;
+        /// Layer-4 port, a range of them like `"8000-8999"`, or `"any"`;
+        /// backends get the packet with the same port.
+        port: Ports, required;
+        /// How a packet reaches its backend. `"ipip"`: in an IPv4 or IPv6
+        /// header to the backend's address, over any number of hops; `"gue"`:
+        /// the same with a UDP header between (Generic UDP Encapsulation,
+        /// variant 1), which networks spread better; `"l2-dsr"`: unchanged on
+        /// the backend's link. In all cases the backend holds the virtual
+        /// address, for example on `lo`, and answers the client directly.
+        mode: ModeName, required;
+        /// UDP port at which backends take packets; `gue` only.
+        gue_port: Port, optional "6080";
+        /// For so long without a packet a flow is remembered when a change
+        /// gives its part of the ring to another backend, and stays where it
+        /// is; at most `"1h"`. `"0s"`: flows move at once. Time in which no
+        /// agent runs does not count.
+        flow_idle: Duration, optional "`\"5m\"` for TCP, `\"0s\"` for UDP";
+        /// How many backends must be healthy for the addresses to be announced.
+        min_healthy: Int<u32, 1, 65536>, default "1";
+        /// Slots of the table that spreads flows over backends, a power of two
+        /// and at least 8 per backend. More slots spread more evenly.
+        ring_size: Int<u32, 1, 1_048_576>, optional "chosen by the number of backends";
+        /// How backends are checked.
+        check: Check, default "{ type = \"tcp\" }";
+        /// The servers, at least one.
+        backend: Vec<At<Backend>>, required;
+    }
+}
+
+table! {
+    /// A server of the service. It follows its `[[service]]`.
+    ///
+    /// ```toml
+    /// [[service.backend]]
+    /// name = "b1"
+    /// address = "2001:db8:2::21"
+    ///
+    /// [[service.backend]]
+    /// name = "b2"
+    /// address = "2001:db8:2::22"
+    /// weight = 2
+    /// ```
+    Backend = "[[service.backend]]" {
+        /// Name in status, logs and metrics. Unique in the service.
+        name: Name, required;
+        /// Where its packets go and its checks ask; no two backends of a service
+        /// share one. Mode `l2-dsr`: of the
+        /// family of the virtual addresses; mode `ipip`: IPv6 backends take
+        /// both families, IPv4 backends IPv4 only; mode `gue`: all take both.
+        address: IpAddr, required;
+        /// Share of the traffic relative to the other backends. 0: none.
+        weight: Int<u16, 0, 256>, default "1";
+    }
+}
+
+/// How packets reach backends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModeName {
+    /// On the link.
+    L2Dsr,
+    /// In IP.
+    Ipip,
+    /// In UDP.
+    Gue,
+}
+words! { ModeName {
+    "l2-dsr" => Self::L2Dsr,
+    "ipip" => Self::Ipip,
+    "gue" => Self::Gue,
+} }
