@@ -1,11 +1,20 @@
 //! The check of a service's backends as validated.
 
-use std::net::IpAddr;
+use std::{
+    net::IpAddr,
+    num::NonZeroU16,
+    path::{Path, PathBuf},
+};
 
-use vipd_control::model::{Check, CheckKind, Exchange, Http, Ports, Protocol};
+use vipd_control::model::{
+    Check, CheckKind, Dns, Exchange, File, Http, Pattern, Ports, Program, Protocol, Tls,
+};
 
 use super::{
     address::Vips,
+    certificate,
+    http::HeaderName,
+    map::Map,
     report::Report,
     table::At,
     timing,
@@ -13,49 +22,29 @@ use super::{
     written::{self, CheckType, Family},
 };
 
-/// The check of a service's backends, or `None` when it is wrong.
+/// The check of a service's backends, or `None` when it is wrong. Files are
+/// looked for in `directory`.
 pub fn validate(
     service: &written::Service,
     protocol: Option<Protocol>,
     service_ports: Option<Ports>,
-    vips: &Vips,
+    (vips, directory): (&Vips, &Path),
     report: &mut Report,
 ) -> Option<Check> {
-    let at = &service.check;
-    let check = &at.value;
+    let check = &service.check.value;
     if let Some(source) = &check.source {
         check_source(source, service, vips, report);
     }
-    let timing = timing::validate(check, report);
-    let kind = check_kind(check, report)?;
-    let service_port = match service_ports? {
-        Ports::One(port) => Some(port),
-        Ports::Range(..) | Ports::Any => None,
-    };
-    if check.port.is_none() && !matches!(kind, CheckKind::None) {
-        let title = match (protocol, service_port) {
-            (Some(Protocol::Udp), _) => {
-                Some("a UDP service is checked over TCP, and no port is given")
-            }
-            (_, None) => Some("the service has many ports, and none is given for its check"),
-            _ => None,
-        };
-        if let Some(title) = title {
-            report
-                .error(&at.span, title)
-                .help("add `port` to [service.check], or type = \"none\" to trust the backends");
-        }
+    if let Some(address) = &check.address {
+        vips.check_host(address, "the address that checks ask", report);
     }
+    let timing = timing::validate(check, report);
+    let kind = check_kind(&service.check, directory, report)?;
+    let port = port(&service.check, &kind, protocol, service_ports?, report);
     Some(Check {
         kind,
-        address: None,
-        port: check
-            .port
-            .as_ref()
-            .map(|port| port.value)
-            .or(service_port)
-            // Nothing is asked, or it is an error.
-            .unwrap_or(PORT_MIN),
+        address: check.address.as_ref().map(|address| address.value),
+        port,
         source: check.source.as_ref().map(|source| source.value),
         timing,
     })
@@ -64,59 +53,242 @@ pub fn validate(
 fn check_source(source: &At<IpAddr>, service: &written::Service, vips: &Vips, report: &mut Report) {
     vips.check_host(source, "the source of checks", report);
     let family = Family::of(source.value);
+    let asked = &service.check.value.address;
     let backends = service.backend.iter().flat_map(|list| &list.value);
-    let mut addresses = backends.filter_map(|at| at.value.address.as_ref());
+    let backends = backends.filter_map(|at| at.value.address.as_ref());
+    // Who has an address of its own to ask asks no other.
+    let mut addresses = asked.iter().chain(backends.filter(|_| asked.is_none()));
     if let Some(other) = addresses.find(|address| Family::of(address.value) != family) {
         let other_family = Family::of(other.value).name();
         report
             .error(
                 &source.span,
-                format!("checks of an {other_family} backend cannot have this source"),
+                format!("checks of an {other_family} address cannot have this source"),
             )
             .related(&other.span, format!("{other_family} here"))
-            .help("leave `source` out, or give all backends addresses of one family");
+            .help("leave `source` out, or let all that is asked be of one family");
     }
 }
 
-fn check_kind(check: &written::Check, report: &mut Report) -> Option<CheckKind> {
-    let kind = check.r#type.as_ref()?;
-    if kind.value != CheckType::Http {
-        let path = check.path.as_ref().map(|at| ("path", &at.span));
-        let host = check.host.as_ref().map(|at| ("host", &at.span));
-        let status = check.status.as_ref().map(|at| ("status", &at.span));
-        for (key, span) in [path, host, status].into_iter().flatten() {
-            report
-                .error(span, format!("`{key}` belongs to HTTP checks"))
-                .related(&kind.span, "another type here")
-                .help(format!("type = \"http\", or remove `{key}`"));
+/// The port that is asked.
+fn port(
+    written: &At<written::Check>,
+    kind: &CheckKind,
+    protocol: Option<Protocol>,
+    service_ports: Ports,
+    report: &mut Report,
+) -> NonZeroU16 {
+    let over_tcp = match kind {
+        // They know no port.
+        CheckKind::None | CheckKind::Icmp { .. } | CheckKind::File(_) => return PORT_MIN,
+        CheckKind::Tcp(_) | CheckKind::Tls(..) | CheckKind::Http(..) => true,
+        CheckKind::Dns(_) | CheckKind::Udp(_) | CheckKind::Program(_) => false,
+    };
+    if let Some(port) = &written.value.port {
+        return port.value;
+    }
+    let title = match service_ports {
+        Ports::One(_) if over_tcp && protocol == Some(Protocol::Udp) => {
+            "a UDP service is checked over TCP, and no port is given"
+        }
+        Ports::One(port) => return port,
+        Ports::Range(..) | Ports::Any => {
+            "the service has many ports, and none is given for its check"
+        }
+    };
+    report
+        .error(&written.span, title)
+        .help("add `port` to [service.check], or type = \"none\" to trust the backends");
+    PORT_MIN
+}
+
+fn check_kind(
+    written: &At<written::Check>,
+    directory: &Path,
+    report: &mut Report,
+) -> Option<CheckKind> {
+    Some(match &written.value.r#type.as_ref()?.value {
+        CheckType::None => CheckKind::None,
+        CheckType::Tcp(said) => CheckKind::Tcp(exchange(said)),
+        CheckType::Tls(tls, said) => {
+            let tls = check_tls(tls, None, directory, report);
+            CheckKind::Tls(tls, exchange(said))
+        }
+        CheckType::Http(http) => CheckKind::Http(check_http(http, report), None),
+        CheckType::Https(http, tls) => {
+            check_alpn(tls, report);
+            let tls = check_tls(tls, http.host.as_ref(), directory, report);
+            CheckKind::Http(check_http(http, report), Some(tls))
+        }
+        CheckType::Dns(dns) => CheckKind::Dns(check_dns(dns, report)?),
+        CheckType::Udp(said) => {
+            if said.send.as_ref().is_none_or(|at| at.value.0.is_empty()) {
+                report
+                    .error(&written.span, "a datagram without `send` has no content")
+                    .help("add `send`, something that the backend answers");
+            }
+            CheckKind::Udp(exchange(said))
+        }
+        CheckType::Icmp(icmp) => CheckKind::Icmp {
+            size: icmp.size.value.0,
+        },
+        CheckType::Program(program) => CheckKind::Program(check_program(program, report)?),
+        CheckType::File(file) => CheckKind::File(File {
+            path: directory.join(&file.path.as_ref()?.value),
+            up_while_present: file.up_while.value == written::Presence::Present,
+        }),
+    })
+}
+
+fn exchange(written: &written::Exchange) -> Exchange {
+    let send = written.send.as_ref();
+    Exchange {
+        send: send.map_or_else(Vec::new, |at| at.value.0.clone()),
+        expect: written.expect.as_ref().map(|at| at.value.0.clone()),
+    }
+}
+
+fn check_tls(
+    written: &written::Tls,
+    host: Option<&At<super::http::Host>>,
+    directory: &Path,
+    report: &mut Report,
+) -> Tls {
+    if let (false, Some(ca_file)) = (written.verify.value, &written.ca_file) {
+        report
+            .error(&ca_file.span, "nobody's certificate is looked at")
+            .related(&written.verify.span, "nothing is verified")
+            .help("remove `ca_file`, or verify = false");
+    }
+    let given = written.server_name.as_ref().map(|at| at.value.0.clone());
+    Tls {
+        verify: written.verify.value,
+        server_name: given.or_else(|| host.and_then(|host| host.value.dns_name())),
+        ca_file: written.ca_file_in(directory),
+        alpn: written
+            .alpn
+            .value
+            .iter()
+            .map(|at| at.value.0.clone())
+            .collect(),
+    }
+}
+
+impl written::Tls {
+    fn ca_file_in(&self, directory: &Path) -> Option<PathBuf> {
+        let file = self.ca_file.as_ref();
+        file.map(|file| directory.join(&file.value))
+    }
+}
+
+fn check_alpn(tls: &written::Tls, report: &mut Report) {
+    let spoken = ["http/1.1", "http/1.0"];
+    let mut offered = tls.alpn.value.iter();
+    if let Some(other) = offered.find(|at| !spoken.contains(&at.value.0.as_str())) {
+        let title = format!("a check does not speak {}", other.value.0);
+        report
+            .error(&other.span, title)
+            .help("leave `alpn` out, or write [\"http/1.1\"]");
+    }
+}
+
+fn check_http(written: &written::Http, report: &mut Report) -> Http {
+    if written.status.value.is_empty() {
+        report
+            .error(
+                &written.status.span,
+                "with no status code no backend is ever healthy",
+            )
+            .help("for example [\"200-399\"]");
+    }
+    for (name, _) in &written.headers.value.0 {
+        if let Some(why) = name.value.ours() {
+            let title = format!("the header {} is not yours to set", name.value.0);
+            report.error(&name.span, title).help(why);
         }
     }
-    Some(match kind.value {
-        CheckType::None => CheckKind::None,
-        CheckType::Tcp => CheckKind::Tcp(Exchange::default()),
-        CheckType::Http => CheckKind::Http(
-            Http {
-                method: String::from("GET"),
-                headers: Vec::new(),
-                expect_headers: Vec::new(),
-                expect_body: None,
-                path: check
-                    .path
-                    .as_ref()
-                    .map_or_else(|| String::from("/"), |at| at.value.0.clone()),
-                host: check.host.as_ref().map(|at| at.value.0.clone()),
-                status: match &check.status {
-                    Some(list) if list.value.is_empty() => {
-                        report
-                            .error(&list.span, "with no status code no backend is ever healthy")
-                            .help("for example [\"200-399\"]");
-                        return None;
-                    }
-                    Some(list) => list.value.iter().map(|at| at.value.0.clone()).collect(),
-                    None => vec![200..=399],
-                },
-            },
-            None,
-        ),
+    if let (Some(body), "HEAD") = (&written.expect_body, written.method.value.0.as_str()) {
+        report
+            .error(&body.span, "the answer to HEAD has no body")
+            .related(&written.method.span, "the method")
+            .help("method = \"GET\", or remove `expect_body`");
+    }
+    Http {
+        method: written.method.value.0.clone(),
+        path: written.path.value.0.clone(),
+        host: written.host.as_ref().map(|at| at.value.0.clone()),
+        headers: pairs(&written.headers, |text| text.0.clone()),
+        status: written
+            .status
+            .value
+            .iter()
+            .map(|at| at.value.0.clone())
+            .collect(),
+        expect_headers: pairs(&written.expect_headers, |sought| -> Pattern {
+            sought.0.clone()
+        }),
+        expect_body: written.expect_body.as_ref().map(|at| at.value.0.clone()),
+    }
+}
+
+fn pairs<V, T>(map: &At<Map<HeaderName, V>>, value: impl Fn(&V) -> T) -> Vec<(String, T)> {
+    let pairs = map.value.0.iter();
+    pairs
+        .map(|(name, at)| (name.value.0.clone(), value(&at.value)))
+        .collect()
+}
+
+fn check_dns(written: &written::Dns, report: &mut Report) -> Option<Dns> {
+    if written.rcode.value.is_empty() {
+        report
+            .error(
+                &written.rcode.span,
+                "with no response code no backend is ever healthy",
+            )
+            .help("for example [\"NOERROR\"]");
+    }
+    Some(Dns {
+        tcp: written.transport.value == written::Transport::Tcp,
+        name: written.name.as_ref()?.value.0.clone(),
+        record_type: written.record_type.value.0,
+        rcodes: written.rcode.value.iter().map(|at| at.value.0).collect(),
+        answer: written.answer.as_ref().map(|at| at.value.0.clone()),
     })
+}
+
+fn check_program(written: &written::Program, report: &mut Report) -> Option<Program> {
+    let command = written.command.as_ref()?;
+    let program = command.value.first();
+    if program.is_none_or(|at| !at.value.0.starts_with('/')) {
+        let span = program.map_or(&command.span, |at| &at.span);
+        report
+            .error(span, "the program is not named by its absolute path")
+            .help("for example [\"/usr/local/bin/check-web\", \"--quick\"]");
+    }
+    let environment = written.environment.value.0.iter();
+    Some(Program {
+        command: command.value.iter().map(|at| at.value.0.clone()).collect(),
+        environment: environment
+            .map(|(name, at)| (name.value.0.clone(), at.value.0.clone()))
+            .collect(),
+        user: written.user.value.0.to_string(),
+    })
+}
+
+impl written::Check {
+    /// Checks that the files it names can be used.
+    pub(super) fn check_files(&self, directory: &Path, report: &mut Report) {
+        let kind = self.r#type.as_ref().map(|kind| &kind.value);
+        let Some(CheckType::Tls(tls, _) | CheckType::Https(_, tls)) = kind else {
+            return;
+        };
+        let path = tls.ca_file_in(directory);
+        if let (Some(path), Some(written)) = (path, &tls.ca_file)
+            && let Err(error) = certificate::authorities(&path)
+        {
+            report
+                .error(&written.span, error.to_string())
+                .help("a file with one or more certificates in PEM");
+        }
+    }
 }

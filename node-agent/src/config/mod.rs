@@ -6,14 +6,19 @@ mod aggregate;
 mod attributes;
 mod bfd;
 mod bgp;
+mod certificate;
 mod check;
+mod check_text;
 mod community;
 mod endpoint;
+mod http;
+mod map;
 mod reach;
 mod reference;
 mod report;
 mod routing;
 mod rule;
+mod said;
 mod secret;
 mod service;
 mod table;
@@ -32,6 +37,7 @@ pub use self::{
     attributes::{Attributes, Case},
     bfd::{BfdKey, PeerBfd},
     bgp::{Bgp, BgpPeer, Families, Relation},
+    certificate::{CertificateError, authorities},
     community::{Community, GRACEFUL_SHUTDOWN},
     reach::Reach,
     reference::reference,
@@ -46,8 +52,8 @@ pub use self::{
 use self::{report::Report, table::Value, written::File};
 
 impl Config {
-    /// Reads and checks the file at `path`, and that the secrets it names can
-    /// be read. Relative paths in it start from its directory.
+    /// Reads and checks the file at `path`, and that the secrets and certificates
+    /// it names can be read. Relative paths in it start from its directory.
     ///
     /// # Errors
     /// Everything that is wrong with it, not only the first.
@@ -58,6 +64,7 @@ impl Config {
                 let mut report = Report::new(&name, &text);
                 let config = read(&text, &mut report).and_then(|file| {
                     file.check_secrets(directory(path), &mut report);
+                    file.check_files(directory(path), &mut report);
                     Self::validate(&file, directory(path), &mut report)
                 });
                 report.finish(config)

@@ -2,7 +2,7 @@
 //! tables.
 
 use super::{
-    table::{KeyDoc, Need, TableDoc, Value},
+    table::{KeyDoc, Need, TableDoc, Value, choice::listed},
     written::File,
 };
 
@@ -40,9 +40,13 @@ pub fn reference() -> String {
 }
 
 fn section(table: &TableDoc) -> String {
-    let title = match table.header {
-        "" => String::from("Tables"),
-        header => format!("`{header}`"),
+    let title = match (table.header, table.words.as_slice()) {
+        ("", _) => String::from("## Tables"),
+        (header, []) => format!("## `{header}`"),
+        (header, words) => {
+            let words: Vec<_> = words.iter().map(|word| format!("`\"{word}\"`")).collect();
+            format!("### `{header}` of {}", listed(&words, "and"))
+        }
     };
     let about: String = table
         .about
@@ -51,15 +55,15 @@ fn section(table: &TableDoc) -> String {
         .collect();
     let rows: String = table.keys.iter().map(row).collect();
     format!(
-        "## {title}\n\n{about}\n| key | type | default | meaning |\n| --- | --- | --- | --- |\n{rows}"
+        "{title}\n\n{about}\n| key | type | default | meaning |\n| --- | --- | --- | --- |\n{rows}"
     )
 }
 
 fn row(key: &KeyDoc) -> String {
     let without = match key.need {
         Need::Required => String::from("required"),
-        Need::Default("{}") => String::from("its own defaults"),
-        Need::Default("[]") => String::from("none"),
+        Need::Default("{}") if key.kind == "table" => String::from("its own defaults"),
+        Need::Default("[]" | "{}") => String::from("none"),
         Need::Default(value) => format!("`{value}`"),
         Need::Optional(words) => words.to_owned(),
     };

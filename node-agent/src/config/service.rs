@@ -1,6 +1,8 @@
 //! Services as validated: their addresses, ports, backends and rings.
 
-use std::{collections::BTreeSet, net::IpAddr, num::NonZeroU16, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet, net::IpAddr, num::NonZeroU16, path::Path, sync::Arc, time::Duration,
+};
 
 use vipd_abi::{BACKENDS, NEXT_HOPS, RING_SLOTS};
 use vipd_control::{
@@ -85,30 +87,38 @@ fn check_totals(
     }
 }
 
-/// All services, or `None` when one of them is wrong.
+/// All services, or `None` when one of them is wrong. `around` is what they are
+/// seen against: all virtual addresses, and the directory of the file.
 pub fn services(
     written: &[At<written::Service>],
-    vips: &Vips,
+    around: (&Vips, &Path),
     report: &mut Report,
 ) -> Option<Vec<Arc<Service>>> {
     let names = written.iter().filter_map(|at| at.value.name.as_ref());
     check_unique(names, "service name", report);
     check_endpoints(written, report);
-    let services: Vec<_> = written.iter().map(|at| service(at, vips, report)).collect();
+    let services: Vec<_> = written
+        .iter()
+        .map(|at| service(at, around, report))
+        .collect();
     check_totals(written, &services, report);
     let mut services: Vec<_> = services.into_iter().collect::<Option<_>>()?;
     services.sort_by(|a, b| a.name.cmp(&b.name));
     Some(services.into_iter().map(Arc::new).collect())
 }
 
-fn service(written: &At<written::Service>, vips: &Vips, report: &mut Report) -> Option<Service> {
+fn service(
+    written: &At<written::Service>,
+    around: (&Vips, &Path),
+    report: &mut Report,
+) -> Option<Service> {
     let service = &written.value;
     check_vips(service, report);
-    check_backends(written, vips, report);
+    check_backends(written, around.0, report);
     let ring_size = ring_size(service, report);
     let protocol = service.protocol.as_ref().map(|protocol| protocol.value);
     let ports = service.port.as_ref().map(|ports| ports.value);
-    let check = check::validate(service, protocol, ports, vips, report);
+    let check = check::validate(service, protocol, ports, around, report);
     let mode = mode(service, report);
     let idle = idle(service, report);
 

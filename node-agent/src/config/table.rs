@@ -5,8 +5,11 @@
 //! wrong goes to the [`Report`], the rest is read on. The same declaration
 //! gives the defaults, the spelling hints and the reference.
 
+pub mod choice;
+
 use toml::de::{DeTable, DeValue};
 
+use self::choice::Elsewhere;
 use super::report::{Report, Span};
 
 /// A value and where it stands. A default stands where its table begins.
@@ -31,11 +34,26 @@ pub trait Value: Sized {
     }
 }
 
+/// Keys that are declared together: all of a table, or those that a choice in
+/// it adds.
+pub trait Keys: Sized {
+    /// Reads them from a table.
+    fn take(reader: &mut Reader<'_, '_>) -> Self;
+
+    /// As the reference shows them.
+    fn doc() -> TableDoc;
+}
+
 /// A table as the reference shows it.
 pub struct TableDoc {
+    /// The type that declares it.
+    pub name: &'static str,
     /// As it stands in the file, for example `[[bgp.peer]]`; empty for the
     /// file itself.
     pub header: &'static str,
+    /// The words of a choice with which these keys stand in the table; none
+    /// when they always do.
+    pub words: Vec<&'static str>,
     /// Introduction, a paragraph or an example per blank line.
     pub about: String,
     /// Its keys, in the order in which they are best read.
@@ -67,12 +85,15 @@ pub struct Reader<'a, 'de> {
     known: Vec<&'static str>,
     /// Keys that should be there, each with how to add it.
     missing: Vec<(&'static str, String)>,
+    /// Keys that only go with other words than those that were chosen.
+    elsewhere: Vec<Elsewhere>,
     report: &'a mut Report,
 }
 
 /// Declares a table: a struct with one field per key, how it is read, and its
-/// part of the reference. A key is `required`, has a `default` (as TOML), or is
-/// `optional` (with words on what happens without it).
+/// part of the reference. A key is `required`, has a `default` (as TOML), is
+/// `optional` (with words on what happens without it), or is a word that is
+/// `chosen` by a `choice!`.
 macro_rules! table {
     ($(#[doc = $about:literal])* $name:ident = $header:literal {
         $($(#[doc = $doc:literal])* $key:ident: $type:ty, $need:ident $($else:literal)?;)*
@@ -90,16 +111,30 @@ macro_rules! table {
 
             fn read(value: &DeValue<'_>, span: &Span, report: &mut Report) -> Option<Self> {
                 let mut reader = Reader::open($header, value, span, report)?;
-                let read = Self {
-                    $($key: reader.$need(table!(@name $key) $(, $else)?),)*
-                };
+                let read = <Self as $crate::config::table::Keys>::take(&mut reader);
                 reader.close();
                 Some(read)
             }
 
             fn tables() -> Vec<TableDoc> {
-                let mut tables = vec![TableDoc {
+                let mut tables = vec![<Self as $crate::config::table::Keys>::doc()];
+                $(tables.extend(<$type>::tables());)*
+                tables
+            }
+        }
+
+        impl $crate::config::table::Keys for $name {
+            fn take(reader: &mut Reader<'_, '_>) -> Self {
+                Self {
+                    $($key: reader.$need(table!(@name $key) $(, $else)?),)*
+                }
+            }
+
+            fn doc() -> TableDoc {
+                TableDoc {
+                    name: stringify!($name),
                     header: $header,
+                    words: Vec::new(),
                     about: concat!($($about, "\n",)* "").to_owned(),
                     keys: vec![$(KeyDoc {
                         name: table!(@name $key),
@@ -107,15 +142,14 @@ macro_rules! table {
                         need: table!(@need $need $($else)?),
                         about: concat!($($doc, "\n",)* "").to_owned(),
                     },)*],
-                }];
-                $(tables.extend(<$type>::tables());)*
-                tables
+                }
             }
         }
     };
     (@field default $type:ty) => { At<$type> };
     (@field $optional:ident $type:ty) => { Option<At<$type>> };
     (@need required) => { Need::Required };
+    (@need chosen) => { Need::Required };
     (@need default $value:literal) => { Need::Default($value) };
     (@need optional $words:literal) => { Need::Optional($words) };
     (@name $key:ident) => { stringify!($key).trim_start_matches("r#") };
@@ -143,6 +177,7 @@ impl<'a, 'de> Reader<'a, 'de> {
             table,
             known: Vec::new(),
             missing: Vec::new(),
+            elsewhere: Vec::new(),
             report,
         })
     }
@@ -177,6 +212,10 @@ impl<'a, 'de> Reader<'a, 'de> {
     pub fn close(mut self) {
         for key in self.table.keys() {
             let name = key.get_ref().as_ref();
+            if let Some(elsewhere) = self.elsewhere.iter().find(|other| other.key == name) {
+                elsewhere.tell(&key.span(), self.report);
+                continue;
+            }
             if self.known.contains(&name) {
                 continue;
             }
@@ -200,10 +239,18 @@ impl<'a, 'de> Reader<'a, 'de> {
     }
 
     fn read<T: Value>(&mut self, key: &'static str) -> Option<At<T>> {
+        self.read_by(key, T::read)
+    }
+
+    fn read_by<T>(
+        &mut self,
+        key: &'static str,
+        read: impl FnOnce(&DeValue<'_>, &Span, &mut Report) -> Option<T>,
+    ) -> Option<At<T>> {
         self.known.push(key);
         let written = self.table.get(key)?;
         let span = written.span();
-        let value = T::read(written.get_ref(), &span, self.report)?;
+        let value = read(written.get_ref(), &span, self.report)?;
         Some(At { value, span })
     }
 }

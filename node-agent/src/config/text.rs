@@ -1,7 +1,6 @@
-//! Values that are text of a certain form: names, interfaces, the parts of an
-//! HTTP check, fractions and status codes.
+//! Values that are text of a certain form: names and interfaces; and fractions.
 
-use std::{fmt, ops::RangeInclusive, str::FromStr, sync::Arc};
+use std::{fmt, str::FromStr, sync::Arc};
 
 use toml::de::DeValue;
 
@@ -18,18 +17,6 @@ pub struct Name(pub Arc<str>);
 /// The name of a network interface, as the kernel accepts it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InterfaceName(String);
-
-/// The target of an HTTP request, beginning with `/`.
-#[derive(Clone, Debug)]
-pub struct HttpPath(pub String);
-
-/// What stands in the `Host` header.
-#[derive(Clone, Debug)]
-pub struct HttpHost(pub String);
-
-/// HTTP status codes from one to another.
-#[derive(Clone, Debug)]
-pub struct StatusRange(pub RangeInclusive<u16>);
 
 /// A fraction of up to one half, in thousandths.
 #[derive(Clone, Copy, Debug)]
@@ -108,63 +95,6 @@ impl Value for InterfaceName {
     fn read(value: &DeValue<'_>, span: &Span, report: &mut Report) -> Option<Self> {
         read_text(value, span, report, "\"eth0\"", str::parse)
     }
-}
-
-impl Value for HttpPath {
-    fn kind() -> String {
-        String::from("request path")
-    }
-
-    fn read(value: &DeValue<'_>, span: &Span, report: &mut Report) -> Option<Self> {
-        read_text(value, span, report, "\"/healthz\"", |text| {
-            if !text.starts_with('/') {
-                return Err(format!("the path `{text}` does not begin with /"));
-            }
-            if !text.chars().all(|c| c.is_ascii_graphic()) {
-                return Err(String::from(
-                    "the path has characters that must be written as %XX",
-                ));
-            }
-            Ok(Self(text.to_owned()))
-        })
-    }
-}
-
-impl Value for HttpHost {
-    fn kind() -> String {
-        String::from("host name")
-    }
-
-    fn read(value: &DeValue<'_>, span: &Span, report: &mut Report) -> Option<Self> {
-        read_text(value, span, report, "\"www.example.com\"", |text| {
-            let legal = |c: char| c.is_ascii_alphanumeric() || "-_.:[]".contains(c);
-            if text.is_empty() || !text.chars().all(legal) {
-                return Err(format!("`{text}` is not a host name"));
-            }
-            Ok(Self(text.to_owned()))
-        })
-    }
-}
-
-impl Value for StatusRange {
-    fn kind() -> String {
-        String::from("status codes")
-    }
-
-    fn read(value: &DeValue<'_>, span: &Span, report: &mut Report) -> Option<Self> {
-        read_text(value, span, report, "\"200-399\" or \"204\"", |text| {
-            parse_status(text).ok_or_else(|| {
-                format!("`{text}` is not a status code, or range of them, within 100 to 599")
-            })
-        })
-    }
-}
-
-fn parse_status(text: &str) -> Option<StatusRange> {
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    let (first, last) = (first.parse().ok()?, last.parse().ok()?);
-    let legal = 100 <= first && first <= last && last <= 599;
-    legal.then_some(StatusRange(first..=last))
 }
 
 impl Value for Jitter {

@@ -134,7 +134,7 @@ impl Config {
             .as_ref()
             .map(|bgp| Bgp::validate(bgp, &vips, directory, report));
         warn_unannounced(&vips, bgp.as_ref().map(Option::as_ref), report);
-        let services = services(&file.service.value, &vips, report);
+        let services = services(&file.service.value, (&vips, directory), report);
         Some(Self {
             node: Node {
                 name: node.name.as_ref().map(|name| Arc::clone(&name.value.0)),
@@ -222,6 +222,15 @@ impl File {
                     .error(&written.span, error.to_string())
                     .help(error.help());
             }
+        }
+    }
+}
+
+impl File {
+    /// Checks that the other files it names can be used.
+    pub(super) fn check_files(&self, directory: &Path, report: &mut Report) {
+        for service in &self.service.value {
+            service.value.check.value.check_files(directory, report);
         }
     }
 }

@@ -16,7 +16,7 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use toml::de::DeValue;
 
 pub use self::{
-    check::{Check, CheckType},
+    check::{Check, CheckType, Dns, Exchange, Http, Presence, Program, Tls, Transport},
     policy::{Aggregate, Rule},
     service::{Backend, ModeName, Service},
 };

@@ -25,14 +25,34 @@ fn the_reference_is_up_to_date() {
 }
 
 #[test]
-fn the_examples_in_the_reference_make_one_file() {
+fn the_examples_in_the_reference_make_one_file_and_its_variants() {
     let page = reference();
-    let mut file = String::new();
-    for block in page.split("```toml\n").skip(1) {
-        let (example, _) = block.split_once("```").expect("the block is closed");
-        file += example;
+    let mut examples: Vec<(&str, &str)> = Vec::new();
+    let mut variants = Vec::new();
+    for section in page.split("\n## ") {
+        let blocks = section.split("```toml\n").skip(1);
+        let mut blocks = blocks.map(|rest| rest.split_once("```").expect("it is closed").0);
+        let title = section.lines().next().unwrap_or_default();
+        let Some(first) = blocks.next() else { continue };
+        examples.push((title, first));
+        // What stands instead when a word in it is another.
+        variants.extend(blocks.map(|variant| (title, variant)));
     }
-    let (config, warnings) = accept(&file);
-    assert_eq!(config.model.services.len(), 1, "{file}");
-    assert_eq!(warnings, []);
+    let file = |variant: Option<(&str, &str)>| -> String {
+        let examples = examples.iter().map(|(title, example)| match variant {
+            Some((of, variant)) if of == *title => variant,
+            _ => example,
+        });
+        examples.collect()
+    };
+    assert!(
+        variants.len() >= 7,
+        "one for each kind of check: {variants:?}"
+    );
+    for variant in [None].into_iter().chain(variants.into_iter().map(Some)) {
+        let file = file(variant);
+        let (config, warnings) = accept(&file);
+        assert_eq!(config.model.services.len(), 1, "{file}");
+        assert_eq!(warnings, []);
+    }
 }

@@ -1,12 +1,16 @@
 //! What is wrong with broken files, as the operator reads it.
 
 mod bgp;
+mod checks;
 
 use std::fmt::Write;
 
 use vipd::config::{Config, Finding, Severity};
 
-use self::bgp::{BGP, POLICY};
+use self::{
+    bgp::{BGP, POLICY},
+    checks::CHECKS,
+};
 use crate::edited;
 
 /// What is wrong, in words, and the edits of the good file that make it so.
@@ -308,10 +312,6 @@ const SERVICES: &[Case] = &[
         &[("path = \"/healthz\"", "interval = \"0s\"")],
     ),
     (
-        "an HTTP path in a TCP check",
-        &[("type = \"http\"", "type = \"tcp\"")],
-    ),
-    (
         "a UDP service whose check has no port",
         &[("port = 8053", "")],
     ),
@@ -335,6 +335,11 @@ fn what_bgp_cannot_do_is_refused() {
 #[test]
 fn rules_and_aggregates_that_cannot_be_meant_are_refused() {
     insta::assert_snapshot!("policy", check(POLICY));
+}
+
+#[test]
+fn checks_that_cannot_be_meant_are_refused() {
+    insta::assert_snapshot!("checks", check(CHECKS));
 }
 
 #[test]

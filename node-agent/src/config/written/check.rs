@@ -1,21 +1,29 @@
 //! The check of a service's backends, as it is written.
 
+mod kinds;
+
 use std::{net::IpAddr, time::Duration};
 
 use toml::de::DeValue;
 
+pub use self::kinds::{Dns, Exchange, File, Http, Icmp, Presence, Program, Tls, Transport};
 use super::{
     super::{
         report::{Report, Span},
-        table::{At, KeyDoc, Need, Reader, TableDoc, Value, table},
-        text::{HttpHost, HttpPath, Jitter, StatusRange},
-        value::{Int, read_word, words},
+        table::{
+            At, KeyDoc, Keys, Need, Reader, TableDoc, Value,
+            choice::{Choice, Word, choice},
+            table,
+        },
+        text::Jitter,
+        value::Int,
     },
     Port,
 };
 
 table! {
     /// How each backend of the service is checked. It follows its `[[service]]`.
+    /// What the results mean is told in [Checks](checks.md).
     ///
     /// ```toml
     /// [service.check]
@@ -27,12 +35,17 @@ table! {
     /// timeout = "500ms"
     /// ```
     Check = "[service.check]" {
-        /// `"tcp"`: the backend accepts a connection; `"http"`: it answers a
-        /// GET request with an expected status; `"none"`: it counts as healthy
-        /// always.
-        r#type: CheckType, required;
-        /// Port that is asked. Must be given for a UDP service, and for one
-        /// that has not just one port.
+        /// `"tcp"`: the backend accepts a connection, and answers in it what is
+        /// expected; `"tls"`: the same within TLS; `"http"`, `"https"`: it answers
+        /// a request as expected; `"dns"`: it answers a query; `"udp"`: it answers
+        /// a datagram; `"icmp"`: it answers an echo request; `"program"`: a program
+        /// says so; `"file"`: a file on this host does; `"none"`: it counts as
+        /// healthy always. The keys of each follow below.
+        r#type: CheckType, chosen;
+        /// Address that is asked for all backends, of the same family as `source`.
+        address: IpAddr, optional "the backend's own";
+        /// Port that is asked. Must be given where the service has not just one
+        /// port, and for a check over TCP of a UDP service.
         port: Port, optional "the service's port";
         /// Our address that asks, of the same family as the backends.
         source: IpAddr, optional "the kernel chooses";
@@ -48,27 +61,31 @@ table! {
         /// Each interval is stretched or shrunk at random by up to this
         /// fraction of it, so that checks do not fall into step.
         jitter: Jitter, default "0.1";
-        /// What is asked for; `http` only.
-        path: HttpPath, optional "`\"/\"`";
-        /// `Host` header; `http` only.
-        host: HttpHost, optional "the backend's address";
-        /// Status codes that count as healthy; `http` only.
-        status: Vec<At<StatusRange>>, optional "`[\"200-399\"]`";
     }
 }
 
-/// The kinds of checks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CheckType {
-    /// None at all.
-    None,
-    /// A TCP connection.
-    Tcp,
-    /// An HTTP request.
-    Http,
+choice! {
+    /// The kinds of checks.
+    CheckType {
+        /// A TCP connection.
+        "tcp" => Tcp(Exchange),
+        /// A TLS session.
+        "tls" => Tls(Tls, Exchange),
+        /// An HTTP request.
+        "http" => Http(Http),
+        /// An HTTP request within TLS.
+        "https" => Https(Http, Tls),
+        /// A DNS query.
+        "dns" => Dns(Dns),
+        /// A datagram.
+        "udp" => Udp(Exchange),
+        /// An echo request.
+        "icmp" => Icmp(Icmp) without ["port"],
+        /// A program on this host.
+        "program" => Program(Program) without ["source"],
+        /// A file on this host.
+        "file" => File(File) without ["address", "port", "source"],
+        /// None at all.
+        "none" => None without ["address", "port", "source"],
+    }
 }
-words! { CheckType {
-    "tcp" => Self::Tcp,
-    "http" => Self::Http,
-    "none" => Self::None,
-} }
