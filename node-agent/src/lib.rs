@@ -32,6 +32,7 @@ pub mod request;
 pub mod show;
 mod sockopt;
 pub mod speaker;
+pub mod state_file;
 pub mod status;
 pub mod terminal;
 pub mod views;

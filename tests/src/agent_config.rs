@@ -123,6 +123,9 @@ socket = "{dir}/vipd.sock"
 [bfd]
 socket = "{dir}/bfd.sock"
 
+[state]
+directory = "{dir}/state"
+
 [dataplane]
 interfaces = ["eth0"]
 pin_path = "{pins}"

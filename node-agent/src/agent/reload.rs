@@ -121,6 +121,10 @@ fn needs_restart(old: &Config, new: &Config) -> Option<&'static str> {
         (mode(old) != mode(new), "dataplane.xdp_mode"),
         (old.control_socket != new.control_socket, "control.socket"),
         (old.bfd_socket != new.bfd_socket, "bfd.socket"),
+        (
+            old.state_directory != new.state_directory,
+            "state.directory",
+        ),
         (old.metrics != new.metrics, "[metrics]"),
         (old.log_level != new.log_level, "log.level"),
     ];

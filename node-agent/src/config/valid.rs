@@ -40,6 +40,8 @@ pub struct Config {
     pub log_level: LogLevel,
     /// How long packets are still forwarded after a withdrawal.
     pub linger: Duration,
+    /// Directory of what is kept for the next agent.
+    pub state_directory: PathBuf,
     /// The socket of the BFD process.
     pub bfd_socket: PathBuf,
     /// The BGP speaker; `None` announces nothing.
@@ -145,6 +147,7 @@ impl Config {
             metrics: metrics.enabled.value.then_some(metrics.listen.value),
             log_level: file.log.value.level.value,
             linger: file.stop.value.linger.value,
+            state_directory: directory.join(&file.state.value.directory.value),
             bfd_socket: directory.join(&file.bfd.value.socket.value),
             bgp: transpose(bgp)?,
             model: Model {

@@ -4,6 +4,7 @@
 mod check;
 mod policy;
 mod service;
+mod state;
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -19,6 +20,7 @@ pub use self::{
     check::{Check, CheckType, Dns, Exchange, Http, Presence, Program, Tls, Transport},
     policy::{Aggregate, Rule},
     service::{Backend, ModeName, Service},
+    state::State,
 };
 use super::{
     bfd::{Bfd, BgpPeerBfd, Switch},
@@ -45,6 +47,8 @@ table! {
         log: Log, default "{}";
         /// How the agent stops.
         stop: Stop, default "{}";
+        /// What is kept for the next agent.
+        state: State, default "{}";
         /// Announcing to routers.
         bgp: Bgp, optional "nothing is announced";
         /// The BFD process.
