@@ -29,6 +29,7 @@ pub mod preflight;
 pub mod preload;
 pub mod probe;
 pub mod request;
+pub mod run;
 pub mod show;
 mod sockopt;
 pub mod speaker;

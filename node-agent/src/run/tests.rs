@@ -1,0 +1,169 @@
+//! What programs do, may and may not, with those of any host.
+
+use std::{fs, path::Path, time::Instant};
+
+use nix::unistd::{Uid, User};
+
+use super::*;
+
+/// Long enough for what ends by itself.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn program(command: &[&str]) -> Program {
+    let own = User::from_uid(Uid::effective()).ok().flatten();
+    Program {
+        command: command.iter().map(ToString::to_string).collect(),
+        environment: Vec::new(),
+        user: own.expect("who runs the tests has a name").name,
+    }
+}
+
+fn script(text: &str) -> Program {
+    program(&["/bin/sh", "-c", text])
+}
+
+async fn run(program: &Program, within: Duration) -> Result<Ran, NotRun> {
+    let given = [("VIPD_SERVICE", "web".to_owned())];
+    Runner::new(1).run(program, &given, within).await
+}
+
+/// Whether a process of that number is there and not dead.
+fn lives(number: &str) -> bool {
+    let status = fs::read_to_string(Path::new("/proc").join(number).join("stat"));
+    status.is_ok_and(|status| !status.contains(") Z "))
+}
+
+#[tokio::test]
+async fn how_a_program_ends_is_told_with_what_it_said() {
+    let cases = [
+        ("exit 0", "exit code 0"),
+        ("echo fine", "exit code 0: fine"),
+        ("echo no answer >&2; exit 3", "exit code 3: no answer"),
+        (
+            "printf 'two\\n  lines\\033[1m\\n'",
+            "exit code 0: two lines [1m",
+        ),
+        ("kill -SEGV $$", "killed by signal 11"),
+        ("exec >&- 2>&-; exit 4", "exit code 4"),
+    ];
+    for (text, expected) in cases {
+        let ran = run(&script(text), PATIENCE).await;
+        let ran = ran.unwrap_or_else(|error| panic!("{text}: {error}"));
+        assert_eq!(ran.to_string(), expected, "{text}");
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_started_and_who_cannot_be_are_told_apart() {
+    let missing = run(&program(&["/no/such/program"]), PATIENCE).await;
+    let words = "cannot start /no/such/program: No such file or directory (os error 2)";
+    assert_eq!(missing, Err(NotRun::Unstartable(words.to_owned())));
+    let mut nobody = script("exit 0");
+    "no-such-user".clone_into(&mut nobody.user);
+    let words = "there is no user no-such-user on this host".to_owned();
+    assert_eq!(run(&nobody, PATIENCE).await, Err(NotRun::Unable(words)));
+}
+
+#[tokio::test]
+async fn a_program_sees_no_shell_and_nothing_of_ours() {
+    let literal = run(&program(&["/bin/echo", "$HOME; `id`", "*"]), PATIENCE).await;
+    assert_eq!(literal.unwrap().output, "$HOME; `id` *");
+    let mut asked =
+        script("pwd; env | grep -Ev '^(_|PWD|OLDPWD|SHLVL)=' | sort; ls /proc/self/fd; ulimit -n");
+    asked.environment = vec![("COLOUR".to_owned(), "red".to_owned())];
+    // Left open by somebody who started us.
+    let open = fs::File::open("/dev/null").unwrap();
+    rustix::io::fcntl_setfd(&open, rustix::io::FdFlags::empty()).unwrap();
+    let ran = run(&asked, PATIENCE).await.unwrap();
+    // What lists its own files has one more for that.
+    let expected = format!("/ COLOUR=red PATH={PATH} VIPD_SERVICE=web 0 1 2 3 1024");
+    assert_eq!(ran.output, expected);
+}
+
+#[tokio::test]
+async fn a_program_has_no_capabilities_and_gains_none() {
+    let text = "grep -E 'CapInh|CapPrm|CapEff|CapAmb|NoNew' /proc/self/status | cut -f2 | uniq";
+    let ran = run(&script(text), PATIENCE).await.unwrap();
+    assert_eq!(ran.output, "0000000000000000 1");
+}
+
+#[tokio::test]
+async fn at_the_end_of_its_time_the_whole_group_is_killed() {
+    let started = Instant::now();
+    let asleep = script("sleep 600 & echo $!; sleep 600");
+    let ran = run(&asleep, Duration::from_millis(500)).await.unwrap();
+    assert_eq!(ran.ending, Ending::TimedOut);
+    assert!(started.elapsed() < PATIENCE, "it waited for the sleepers");
+    wait_until_dead(&ran.output).await;
+}
+
+#[tokio::test]
+async fn what_a_program_leaves_behind_ends_with_it() {
+    let ran = run(&script("sleep 600 & echo $!"), PATIENCE).await.unwrap();
+    assert_eq!(ran.ending, Ending::Exited(0));
+    wait_until_dead(&ran.output).await;
+}
+
+#[tokio::test]
+async fn a_program_that_nobody_waits_for_any_more_is_killed() {
+    let place = std::env::temp_dir().join(format!("vipd-run-{}", process::id()));
+    let text = format!(
+        "echo $$ > {0}.new; mv {0}.new {0}; sleep 600",
+        place.display()
+    );
+    let asleep = script(&text);
+    let running = run(&asleep, PATIENCE);
+    let number = async {
+        loop {
+            match fs::read_to_string(&place) {
+                Ok(number) => return number.trim().to_owned(),
+                Err(_) => sleep(Duration::from_millis(10)).await,
+            }
+        }
+    };
+    let number = tokio::select! {
+        number = number => number,
+        ran = running => panic!("it has ended: {ran:?}"),
+    };
+    wait_until_dead(&number).await;
+    fs::remove_file(place).unwrap();
+}
+
+async fn wait_until_dead(number: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while lives(number) {
+        assert!(Instant::now() < deadline, "process {number} lives on");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn what_it_says_is_bounded_and_never_makes_it_wait() {
+    let endless = run(&script("yes | head -c 10000000; exit 7"), PATIENCE).await;
+    let ran = endless.unwrap();
+    assert_eq!(ran.ending, Ending::Exited(7));
+    assert_eq!(ran.output.len(), OUTPUT_MAX - 1, "{}", ran.output);
+}
+
+#[tokio::test]
+async fn who_finds_no_room_has_not_been_run() {
+    let runner = Runner::new(1);
+    let short = Duration::from_millis(300);
+    let asleep = script("sleep 600");
+    let long = runner.run(&asleep, &[], 4 * short);
+    let exit = script("exit 0");
+    let crowded = async {
+        sleep(short / 2).await;
+        runner.run(&exit, &[], short).await
+    };
+    let (first, second) = tokio::join!(long, crowded);
+    assert_eq!(first.unwrap().ending, Ending::TimedOut);
+    let words = "1 programs run already, and none of them came to its end".to_owned();
+    assert_eq!(second, Err(NotRun::Unable(words)));
+    let after = runner.run(&exit, &[], PATIENCE).await;
+    assert_eq!(
+        after.unwrap().ending,
+        Ending::Exited(0),
+        "there is room again"
+    );
+}
