@@ -24,6 +24,7 @@ use crate::{
     config::{Config, Dataplane, Finding, InterfaceName, LogLevel},
     decap,
     departure::{self, Stayed},
+    doctor,
     drain::{self, Order, Unfinished},
     explain::{Explanation, Question},
     memory,
@@ -47,6 +48,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Run { config } => in_runtime(run_agent(&config)),
         Command::Bfd { config } => run_bfd(&config),
         Command::Check { files } => check(&files),
+        Command::Doctor { config, json } => Ok(examine(&config, json)),
         Command::Status { json, socket } => in_runtime(async {
             let status = socket.client().status().await?;
             show(json, &status, Status::render)
@@ -130,6 +132,23 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         } => in_runtime(load(&config, iface, mode)),
         Command::Unload { config } => in_runtime(unload(&config)),
         Command::Decap(command) => in_runtime(run_decap(command)),
+    }
+}
+
+/// Its exit codes leave no room for that of other failures.
+fn examine(config: &Path, json: bool) -> ExitCode {
+    let mut code = doctor::UNABLE.into();
+    let examined = in_runtime(async {
+        let findings = doctor::examine(&read(config)?).await?;
+        code = doctor::exit_code(&findings);
+        show(json, &findings, |findings| doctor::render(findings))
+    });
+    match examined {
+        Ok(_) => code,
+        Err(error) => {
+            let _told = failed(&error);
+            doctor::UNABLE.into()
+        }
     }
 }
 

@@ -164,6 +164,13 @@ impl Vip {
         self.0.addr()
     }
 
+    /// The first address of it that a host can have.
+    #[must_use]
+    pub fn first_host(self) -> IpAddr {
+        let mut hosts = self.0.hosts();
+        hosts.next().unwrap_or_else(|| self.address())
+    }
+
     /// As a prefix; of a single address, with all its bits.
     #[must_use]
     pub const fn prefix(self) -> IpNet {
@@ -271,6 +278,20 @@ pub(crate) mod tests {
             ring_size: 4096,
             check,
             ..Service::new(name, vec![vip], backends.iter().map(backend).collect())
+        }
+    }
+
+    #[test]
+    fn a_host_has_no_network_address() {
+        for (prefix, host) in [
+            ("198.51.100.7/32", "198.51.100.7"),
+            ("198.51.100.16/28", "198.51.100.17"),
+            ("198.51.100.16/31", "198.51.100.16"),
+            ("2001:db8::7/128", "2001:db8::7"),
+            ("2001:db8::/64", "2001:db8::"),
+        ] {
+            let prefix: IpNet = prefix.parse().expect("a prefix");
+            assert_eq!(Vip::from(prefix).first_host().to_string(), host);
         }
     }
 

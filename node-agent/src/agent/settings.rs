@@ -34,10 +34,8 @@ pub(crate) fn settings(config: &Config, secret: [u8; 16], macs: [u64; MACS]) -> 
         sources: config
             .dataplane
             .as_ref()
-            .map_or_else(TunnelSources::default, |dataplane| TunnelSources {
-                ipv4: dataplane.tunnel_source_ipv4,
-                ipv6: dataplane.tunnel_source_ipv6,
-            }),
+            .map(TunnelSources::from)
+            .unwrap_or_default(),
     }
 }
 

@@ -39,6 +39,13 @@ Exit codes:
   3  packets still arrive; the node stays announced, worse than others
   4  the agent has not answered for a minute; the node stays in maintenance";
 
+const DOCTOR_EXIT_CODES: &str = "\
+Exit codes:
+  0  nothing that needs to be mended
+  1  some traffic may be lost
+  2  traffic is lost, or would be
+  3  it could not look";
+
 /// Keeps virtual IPs alive.
 #[derive(Parser)]
 #[command(version)]
@@ -67,6 +74,17 @@ pub(super) enum Command {
         /// The files.
         #[arg(required = true)]
         files: Vec<PathBuf>,
+    },
+    /// Looks for what is wrong with this host, the way to the backends and the
+    /// backends themselves; says how to mend it. Changes nothing.
+    #[command(after_help = DOCTOR_EXIT_CODES)]
+    Doctor {
+        /// The configuration.
+        #[arg(long, default_value = CONFIG)]
+        config: PathBuf,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Shows what the agent does, and why.
     Status {

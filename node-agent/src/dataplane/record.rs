@@ -7,7 +7,7 @@ use vipd_abi::{BackendKind, BackendRecord};
 use vipd_control::model::Mode;
 
 use super::tables::mapped;
-use crate::netlink::way::Way;
+use crate::{config::Dataplane, netlink::way::Way};
 
 /// Outer source addresses that the configuration prescribes; the bits after a
 /// prefix are left to the flow.
@@ -19,9 +19,19 @@ pub struct TunnelSources {
     pub ipv6: Option<Ipv6Net>,
 }
 
+impl From<&Dataplane> for TunnelSources {
+    fn from(dataplane: &Dataplane) -> Self {
+        Self {
+            ipv4: dataplane.tunnel_source_ipv4,
+            ipv6: dataplane.tunnel_source_ipv6,
+        }
+    }
+}
+
 impl TunnelSources {
     /// The outer source towards `destination`.
-    fn towards(&self, destination: IpAddr, way: Option<&Way>) -> Option<IpNet> {
+    #[must_use]
+    pub fn towards(&self, destination: IpAddr, way: Option<&Way>) -> Option<IpNet> {
         let fixed = match destination {
             IpAddr::V4(_) => self.ipv4.map(IpNet::V4),
             IpAddr::V6(_) => self.ipv6.map(IpNet::V6),

@@ -5,11 +5,13 @@
 //! - [`watch`]: follows these ways as the kernel's tables change
 //! - [`link`](mod@link): interfaces, and what XDP program they carry
 //! - [`hold`]: the unreachable routes
+//! - [`address`]: this host's own addresses
 //!
 //! The rest is the way from the kernel's messages to a [`way::Way`]: `event`,
 //! `neighbour` and `route` read messages, `snapshot` draws the conclusion.
 //! Everything is of the network namespace of the thread that opens the socket.
 
+pub mod address;
 mod event;
 pub mod hold;
 pub mod link;

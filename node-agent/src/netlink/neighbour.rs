@@ -1,7 +1,10 @@
 //! The neighbour table: which Ethernet address an IP address on a link has,
 //! and how the kernel is made to find out.
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::{
@@ -43,6 +46,23 @@ impl Netlink {
         let request = self.handle.neighbours().get().execute();
         let messages: Vec<_> = answer("list the neighbours", request.try_collect()).await?;
         Ok(messages.iter().filter_map(read).collect())
+    }
+
+    /// Neighbours whose Ethernet address was set by hand and is never asked
+    /// for, by interface and address.
+    ///
+    /// # Errors
+    /// When the kernel does not list its neighbours.
+    pub async fn fixed_neighbours(&self) -> Result<BTreeSet<(u32, IpAddr)>, Error> {
+        let request = self.handle.neighbours().get().execute();
+        let messages: Vec<_> = answer("list the neighbours", request.try_collect()).await?;
+        let fixed = messages
+            .iter()
+            .filter(|message| message.header.state == NeighbourState::Permanent);
+        let targets = fixed.filter_map(|message| Some(read(message)?.0));
+        Ok(targets
+            .map(|target| (target.ifindex, target.address))
+            .collect())
     }
 
     /// Makes the kernel find out or confirm a neighbour's Ethernet address, as

@@ -8,7 +8,8 @@ use futures_util::TryStreamExt;
 use rtnetlink::packet_route::{
     AddressFamily,
     route::{
-        RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteType, RouteVia,
+        RouteAddress, RouteAttribute, RouteFlags, RouteHeader, RouteMessage, RouteMetric,
+        RouteType, RouteVia,
     },
 };
 
@@ -46,6 +47,32 @@ impl Netlink {
             Ok(Some(message)) => Ok(read(&message)),
             Ok(None) => Ok(Route::Missing),
             Err(Error::Refused { source, .. }) => Ok(refusal(&source)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// How many routes of this family have several next hops.
+    ///
+    /// # Errors
+    /// When the kernel does not list its routes.
+    pub async fn multipath_routes(&self, family: AddressFamily) -> Result<usize, Error> {
+        let mut message = RouteMessage::default();
+        message.header.address_family = family;
+        message.header.table = RouteHeader::RT_TABLE_MAIN;
+        let request = self.handle.route().get(message).execute();
+        let several = |route: &RouteMessage| {
+            let mut attributes = route.attributes.iter();
+            attributes.any(
+                |attribute| matches!(attribute, RouteAttribute::MultiPath(hops) if hops.len() > 1),
+            )
+        };
+        let count = request.try_fold(0, async |count, route| {
+            Ok(count + usize::from(several(&route)))
+        });
+        match answer("list the routes", count).await {
+            Ok(count) => Ok(count),
+            // No table yet, or no such family.
+            Err(Error::Refused { .. }) => Ok(0),
             Err(error) => Err(error),
         }
     }

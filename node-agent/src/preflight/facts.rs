@@ -33,6 +33,8 @@ pub struct Facts {
     /// The interfaces it is to be attached to.
     pub interfaces: Vec<Interface>,
     /// The ways that were found.
+    pub ways: Ways,
+    /// What there is to say of them.
     pub paths: Vec<Path>,
     /// Why there is none to the other backends.
     pub problems: Problems,
@@ -58,6 +60,8 @@ pub struct Interface {
     pub rx_vlan: Feature,
     /// Whether it merges received TCP segments (LRO).
     pub lro: Feature,
+    /// Whether it merges them so that they can be taken apart again (GRO_HW).
+    pub gro_hw: Feature,
     /// How it checks the source of IPv4 packets: 0 not, 1 strictly, 2 loosely.
     pub rp_filter: u8,
 }
@@ -115,6 +119,7 @@ impl Facts {
                 })
                 .collect(),
             paths: paths(&loads, &ways, &links),
+            ways,
             problems,
             cut_off: cut_off(config, netlink).await?,
             neighbour_limit: read_number("/proc/sys/net/ipv4/neigh/default/gc_thresh3"),
@@ -126,6 +131,7 @@ impl Facts {
         Self {
             mode: XdpMode::Native,
             interfaces: Vec::new(),
+            ways: Ways::new(),
             paths: Vec::new(),
             problems: Problems::new(),
             cut_off: Vec::new(),
@@ -143,23 +149,25 @@ impl Interface {
             let features = features.as_ref();
             features.and_then(|features| features.get(wanted).copied())
         };
-        // The stricter of the two is in force.
-        let rp_filter = ["all", name]
-            .into_iter()
-            .filter_map(|scope| read_number(&format!("/proc/sys/net/ipv4/conf/{scope}/rp_filter")));
         Self {
             name: name.to_owned(),
             link: link.cloned(),
             driver: ethtool.and_then(|ethtool| ethtool.driver(name).ok()),
             rx_vlan: feature("rx-vlan-hw-parse").unwrap_or_default(),
             lro: feature("rx-lro").unwrap_or_default(),
-            rp_filter: if link.is_some() {
-                rp_filter.max().unwrap_or(0)
-            } else {
-                0
-            },
+            gro_hw: feature("rx-gro-hw").unwrap_or_default(),
+            rp_filter: link.map_or(0, |_| in_force(name, "rp_filter")),
         }
     }
+}
+
+/// The value of a setting of an interface, where the greater of its own and
+/// that for all interfaces is in force.
+pub(crate) fn in_force(interface: &str, setting: &str) -> u8 {
+    let values = ["all", interface]
+        .into_iter()
+        .filter_map(|scope| read_number(&format!("/proc/sys/net/ipv4/conf/{scope}/{setting}")));
+    values.max().unwrap_or(0)
 }
 
 /// Routers and backends that this host could not reach any more while an
@@ -260,6 +268,6 @@ fn paths(loads: &BTreeMap<IpAddr, Load>, ways: &Ways, links: &BTreeMap<u32, Link
         .collect()
 }
 
-fn read_number<N: std::str::FromStr>(path: &str) -> Option<N> {
+pub(crate) fn read_number<N: std::str::FromStr>(path: &str) -> Option<N> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
 }

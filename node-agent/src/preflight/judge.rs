@@ -6,6 +6,7 @@ use crate::{config::XdpMode, netlink::link::Link};
 
 use super::{
     Finding, Severity,
+    ethtool::Feature,
     facts::{CutOff, Facts, Interface},
 };
 
@@ -76,7 +77,8 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
                 if facts.mode == XdpMode::Native {
                     findings.extend(driver(interface));
                     findings.extend(rx_vlan(interface));
-                    findings.extend(lro(interface));
+                    findings.extend(merging(interface, "LRO", "lro", interface.lro));
+                    findings.extend(merging(interface, "GRO_HW", "rx-gro-hw", interface.gro_hw));
                 }
                 if facts.interfaces.len() > 1 {
                     findings.extend(reverse_path(interface));
@@ -95,10 +97,12 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
 
 fn missing(interface: &Interface) -> Finding {
     Finding {
+        name: "interface-missing",
         severity: Severity::Error,
         subject: interface.name.clone(),
         message: "there is no such interface on this host".to_owned(),
         fix: Some("ip -brief link".to_owned()),
+        at: None,
     }
 }
 
@@ -112,19 +116,23 @@ fn state(link: &Link) -> Option<Finding> {
         ),
     };
     Some(Finding {
+        name: "interface-down",
         severity: Severity::Warning,
         subject: link.name.clone(),
         message: message.to_owned(),
         fix,
+        at: None,
     })
 }
 
 fn no_ethernet(link: &Link) -> Option<Finding> {
     link.mac.is_none().then(|| Finding {
+        name: "no-ethernet",
         severity: Severity::Error,
         subject: link.name.clone(),
         message: "this is no Ethernet interface, and vipd forwards Ethernet frames only".to_owned(),
         fix: None,
+        at: None,
     })
 }
 
@@ -151,10 +159,12 @@ fn driver(interface: &Interface) -> Option<Finding> {
         ),
     };
     Some(Finding {
+        name: "driver",
         severity,
         subject: interface.name.clone(),
         message,
         fix: None,
+        at: None,
     })
 }
 
@@ -190,21 +200,26 @@ fn rx_vlan(interface: &Interface) -> Option<Finding> {
         )
     };
     Some(Finding {
+        name: "rx-vlan",
         severity,
         subject: interface.name.clone(),
         message: message.to_owned(),
         fix,
+        at: None,
     })
 }
 
-fn lro(interface: &Interface) -> Option<Finding> {
-    interface.lro.on.then(|| Finding {
+fn merging(interface: &Interface, offload: &str, feature: &str, state: Feature) -> Option<Finding> {
+    state.on.then(|| Finding {
+        name: "merging",
         severity: Severity::Warning,
         subject: interface.name.clone(),
-        message: "LRO is on: it merges received segments into packets too big to send on, and \
-                  most drivers refuse XDP with it"
-            .to_owned(),
-        fix: Some(format!("ethtool -K {} lro off", interface.name)),
+        message: format!(
+            "{offload} is on: it merges received segments into packets too big to send on, and \
+             most drivers refuse XDP with it"
+        ),
+        fix: Some(format!("ethtool -K {} {feature} off", interface.name)),
+        at: None,
     })
 }
 
@@ -212,6 +227,7 @@ fn lro(interface: &Interface) -> Option<Finding> {
 /// itself sends and receives, and only where answers may come another way.
 fn reverse_path(interface: &Interface) -> Option<Finding> {
     (interface.rp_filter == STRICT).then(|| Finding {
+        name: "rp-filter",
         severity: Severity::Warning,
         subject: interface.name.clone(),
         message: "strict reverse path filtering is on: answers to health checks and multihop BGP \
@@ -222,6 +238,7 @@ fn reverse_path(interface: &Interface) -> Option<Finding> {
             "sysctl -w net.ipv4.conf.{}.rp_filter=2",
             interface.name
         )),
+        at: None,
     })
 }
 
@@ -280,6 +297,7 @@ fn too_narrow(way: &Narrow<'_>, backends: &[String]) -> Finding {
         ""
     };
     Finding {
+        name: "mtu",
         severity: Severity::Warning,
         subject: interface.to_owned(),
         message: format!(
@@ -291,6 +309,7 @@ fn too_narrow(way: &Narrow<'_>, backends: &[String]) -> Finding {
         ),
         // Where the route itself is narrower, its maker knows why.
         fix: (!way.by_route).then(|| format!("ip link set {interface} mtu {}", needed.max(1600))),
+        at: None,
     }
 }
 
@@ -310,6 +329,7 @@ fn other_interfaces(facts: &Facts) -> Vec<Finding> {
         }
     }
     let findings = others.into_iter().map(|(interface, backends)| Finding {
+        name: "other-interface",
         severity: Severity::Warning,
         subject: interface.to_owned(),
         message: format!(
@@ -319,6 +339,7 @@ fn other_interfaces(facts: &Facts) -> Vec<Finding> {
             names(&backends)
         ),
         fix: None,
+        at: None,
     });
     findings.collect()
 }
@@ -327,6 +348,7 @@ fn neighbour_limit(facts: &Facts) -> Option<Finding> {
     let limit = facts.neighbour_limit?;
     let count = facts.paths.iter().filter(|path| path.on_link).count() + facts.problems.len();
     (count >= limit).then(|| Finding {
+        name: "neighbour-limit",
         severity: Severity::Warning,
         subject: "neighbour table".to_owned(),
         message: format!(
@@ -337,12 +359,14 @@ fn neighbour_limit(facts: &Facts) -> Option<Finding> {
             "sysctl -w net.ipv4.neigh.default.gc_thresh3={0} net.ipv6.neigh.default.gc_thresh3={0}",
             (2 * count).next_power_of_two()
         )),
+        at: None,
     })
 }
 
 fn processors(facts: &Facts) -> Option<Finding> {
     let count = facts.processors;
     (count > vipd_abi::CPUS as usize).then(|| Finding {
+        name: "processors",
         severity: Severity::Warning,
         subject: "processors".to_owned(),
         message: format!(
@@ -351,15 +375,18 @@ fn processors(facts: &Facts) -> Option<Finding> {
             vipd_abi::CPUS
         ),
         fix: None,
+        at: None,
     })
 }
 
 fn unreached(facts: &Facts) -> Vec<Finding> {
     let warn = |subject: String, message: String| Finding {
+        name: "unreached",
         severity: Severity::Warning,
         subject,
         message,
         fix: None,
+        at: None,
     };
     let problems = facts.problems.iter().take(NAMED);
     let mut findings: Vec<_> = problems
@@ -386,6 +413,7 @@ fn cut_off(facts: &Facts) -> impl Iterator<Item = Finding> {
             aggregate,
         } = host;
         Finding {
+            name: "cut-off",
             severity: Severity::Warning,
             subject: format!("{role} {address}"),
             message: format!(
@@ -393,6 +421,7 @@ fn cut_off(facts: &Facts) -> impl Iterator<Item = Finding> {
                  while it is announced, and the route to it is shorter: it would be cut off"
             ),
             fix: Some(format!("ip route add {address} via ROUTER")),
+            at: None,
         }
     })
 }

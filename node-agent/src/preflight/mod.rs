@@ -7,15 +7,20 @@ mod ethtool;
 pub mod facts;
 pub mod judge;
 
-use std::fmt;
+use std::{fmt, net::IpAddr};
+
+use serde::Serialize;
 
 use crate::{config::Config, netlink::Netlink};
 
 use self::{facts::Facts, judge::judge};
 
 /// Something about this host that matters to what it is to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
+    /// What kind of finding it is, a word that stays the same; docs/doctor.md
+    /// lists them.
+    pub name: &'static str,
     /// How much.
     pub severity: Severity,
     /// What it is about, for example an interface.
@@ -24,10 +29,13 @@ pub struct Finding {
     pub message: String,
     /// The command that changes it, where there is one.
     pub fix: Option<String>,
+    /// The host to run that command on, where it is not this one.
+    pub at: Option<IpAddr>,
 }
 
 /// How much a finding matters.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Traffic would be lost: this should not start.
     Error,
@@ -43,10 +51,12 @@ pub async fn inspect(config: &Config, netlink: &Netlink) -> Vec<Finding> {
     let mut findings = match Facts::gather(config, netlink).await {
         Ok(facts) => judge(&facts),
         Err(error) => vec![Finding {
+            name: "preflight",
             severity: Severity::Warning,
             subject: "preflight".to_owned(),
             message: format!("this host could not be looked at: {error}"),
             fix: None,
+            at: None,
         }],
     };
     findings.sort_by_key(|finding| finding.severity);

@@ -10,7 +10,7 @@ mod peer;
 mod routes;
 mod sharing;
 mod socket;
-mod sockopt;
+pub(crate) mod sockopt;
 mod terms;
 mod trouble;
 mod watched;

@@ -3,7 +3,10 @@
 use ipnet::IpNet;
 
 use crate::{
-    netlink::{link::Xdp, way::Problems},
+    netlink::{
+        link::Xdp,
+        way::{Problems, Ways},
+    },
     preflight::{ethtool::Feature, facts::Path},
 };
 
@@ -33,6 +36,7 @@ fn interface(name: &str) -> Interface {
         driver: Some("ixgbe".to_owned()),
         rx_vlan: Feature::default(),
         lro: Feature::default(),
+        gro_hw: Feature::default(),
         rp_filter: 0,
     }
 }
@@ -54,6 +58,7 @@ fn host() -> Facts {
     Facts {
         mode: XdpMode::Native,
         interfaces: vec![interface("eth0")],
+        ways: Ways::new(),
         paths: vec![path(21), path(22)],
         problems: Problems::new(),
         cut_off: Vec::new(),
@@ -161,6 +166,11 @@ fn native_mode_asks_more_of_a_driver_than_generic_mode() {
         "segments merged",
         |facts| facts.interfaces[0].lro = ON,
         &[(Warning, "eth0", "`ethtool -K eth0 lro off`")],
+    );
+    check(
+        "segments merged by the card",
+        |facts| facts.interfaces[0].gro_hw = ON,
+        &[(Warning, "eth0", "`ethtool -K eth0 rx-gro-hw off`")],
     );
     check(
         "none of it matters to a generic program",

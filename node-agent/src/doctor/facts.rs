@@ -1,0 +1,301 @@
+//! What there is to judge beyond what is looked at when the agent starts.
+
+use std::{
+    collections::BTreeSet,
+    fs, io,
+    net::{IpAddr, TcpStream},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+};
+
+use rtnetlink::packet_route::AddressFamily;
+use rustix::{fs::statfs, net::sockopt::socket_peercred};
+use socket2::{Domain, Socket, Type};
+use tokio::task::spawn_blocking;
+
+use super::{
+    firewall::{self, Blocked, Port},
+    reach::{self, Reached},
+};
+use crate::{
+    bfd,
+    config::{Bgp, Config},
+    netlink::{Error, Netlink, address::Address},
+    preflight::{
+        self,
+        facts::{in_force, read_number},
+    },
+    speaker::sockopt::set_password,
+};
+
+/// `f_type` of a BPF file system (linux/magic.h: `BPF_FS_MAGIC`).
+const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
+/// Where a BPF file system usually is.
+const BPF_FS: &str = "/sys/fs/bpf";
+/// Ports of BFD over one hop and over several (RFC 5881, RFC 5883).
+const BFD: Port = udp(3784);
+const BFD_MULTIHOP: Port = udp(4784);
+
+const fn udp(number: u16) -> Port {
+    Port {
+        protocol: "udp",
+        number,
+    }
+}
+
+/// This host, and who answers from it.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// Version of the kernel, as far as it is understood.
+    pub kernel: Option<(u32, u32)>,
+    /// Whether the kernel interprets BPF programs.
+    pub interpreted: bool,
+    /// Where a BPF file system is missing.
+    pub no_bpf_fs: Option<PathBuf>,
+    /// Settings by which this host forwards packets for others, that are on.
+    pub forwarding: Vec<&'static str>,
+    /// Virtual addresses on this host.
+    pub bound: Vec<Bound>,
+    /// Settings by which routes with several next hops spread by addresses only,
+    /// where there are such routes.
+    pub by_addresses: Vec<&'static str>,
+    /// Why there are no TCP MD5 signatures, where a peer wants them.
+    pub no_md5: Option<String>,
+    /// Ports that routers need, and whose packets are dropped.
+    pub blocked: Vec<Blocked>,
+    /// A port that another program than the agent listens at.
+    pub taken: Option<u16>,
+    /// The agent that runs.
+    pub agent: Option<Agent>,
+    /// Sockets that checks may need together.
+    pub sockets: u64,
+    /// Why the BFD process cannot be reached, where a peer wants BFD.
+    pub no_bfd: Option<String>,
+    /// Who answers at the end of the ways.
+    pub reached: Vec<Reached>,
+    /// Why that could not be found out.
+    pub not_asked: Option<String>,
+    /// Neighbours that were set by hand, and the interface of each.
+    pub fixed: Vec<(String, IpAddr)>,
+}
+
+/// A virtual address on an interface of this host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// The address.
+    pub vip: IpAddr,
+    /// An interface that has another address than this one, or none.
+    pub interface: String,
+    /// Which requests are answered there (ip-sysctl, `arp_ignore`).
+    pub arp_ignore: u8,
+    /// Which addresses are told there (ip-sysctl, `arp_announce`).
+    pub arp_announce: u8,
+}
+
+/// A running agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Agent {
+    /// Its process number.
+    pub pid: u32,
+    /// Files that it may have open.
+    pub files: Option<u64>,
+}
+
+impl Facts {
+    /// What there is beyond `plain`.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub async fn gather(
+        config: &Config,
+        netlink: &Netlink,
+        plain: &preflight::facts::Facts,
+    ) -> Result<Self, Error> {
+        let addresses = netlink.addresses().await?;
+        let links = netlink.links().await?;
+        let name = |ifindex| links.get(&ifindex).map(|link| link.name.clone());
+        let fixed = netlink.fixed_neighbours().await?;
+        let agent = agent(&config.control_socket);
+        let inquiries = reach::inquiries(config, &plain.ways, &addresses);
+        let asked = spawn_blocking(|| reach::ask(inquiries)).await;
+        let (reached, not_asked) = match asked.map_err(io::Error::other).flatten() {
+            Ok(reached) => (reached, None),
+            Err(error) => (Vec::new(), Some(error.to_string())),
+        };
+        let listen = config.bgp.as_ref().and_then(|bgp| bgp.listen);
+        let listen = listen.map(|port| port.get());
+        let interfaces: Vec<_> = plain.interfaces.iter().map(|it| it.name.clone()).collect();
+        Ok(Self {
+            kernel: kernel(),
+            interpreted: read_number("/proc/sys/net/core/bpf_jit_enable") == Some(0),
+            no_bpf_fs: config
+                .dataplane
+                .as_ref()
+                .and_then(|dataplane| no_bpf_fs(&dataplane.pin_path)),
+            forwarding: forwarding(),
+            bound: bound(config, &addresses, &interfaces),
+            by_addresses: by_addresses(netlink).await?,
+            no_md5: config.bgp.as_ref().and_then(no_md5),
+            blocked: config.bgp.as_ref().map_or_else(Vec::new, blocked),
+            taken: listen.filter(|port| agent.is_none() && is_taken(*port)),
+            agent,
+            sockets: sockets(config),
+            no_bfd: no_bfd(config),
+            reached,
+            not_asked,
+            fixed: fixed
+                .into_iter()
+                .filter_map(|(ifindex, address)| Some((name(ifindex)?, address)))
+                .collect(),
+        })
+    }
+}
+
+fn kernel() -> Option<(u32, u32)> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
+    let mut numbers = release.split(['.', '-']).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// Where a BPF file system should be mounted for these pins, if it is not.
+fn no_bpf_fs(pins: &Path) -> Option<PathBuf> {
+    let there = pins.ancestors().find(|path| path.exists())?;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the kernel's magic numbers are 32 bits in a signed word"
+    )]
+    let magic = statfs(there).ok()?.f_type as u32;
+    if magic == BPF_FS_MAGIC {
+        return None;
+    }
+    Some(if pins.starts_with(BPF_FS) {
+        BPF_FS.into()
+    } else {
+        pins.parent().unwrap_or(pins).to_owned()
+    })
+}
+
+fn forwarding() -> Vec<&'static str> {
+    let settings = [
+        "net.ipv4.conf.all.forwarding",
+        "net.ipv6.conf.all.forwarding",
+    ];
+    settings.into_iter().filter(|name| is_on(name)).collect()
+}
+
+/// Virtual addresses here, where requests for them come by an interface that does
+/// not have them.
+fn bound(config: &Config, addresses: &[Address], interfaces: &[String]) -> Vec<Bound> {
+    let services = config.model.services.iter();
+    let vips: Vec<_> = services.flat_map(|service| &service.vips).collect();
+    let here: BTreeSet<_> = addresses.iter().map(|found| found.address).collect();
+    let is_vip = |address: &IpAddr| vips.iter().any(|vip| vip.contains((*address).into()));
+    let mut bound = Vec::new();
+    for vip in here.into_iter().filter(is_vip) {
+        for interface in interfaces {
+            bound.push(Bound {
+                vip,
+                interface: interface.clone(),
+                arp_ignore: in_force(interface, "arp_ignore"),
+                arp_announce: in_force(interface, "arp_announce"),
+            });
+        }
+    }
+    bound
+}
+
+async fn by_addresses(netlink: &Netlink) -> Result<Vec<&'static str>, Error> {
+    let families = [
+        (AddressFamily::Inet, "net.ipv4.fib_multipath_hash_policy"),
+        (AddressFamily::Inet6, "net.ipv6.fib_multipath_hash_policy"),
+    ];
+    let mut found = Vec::new();
+    for (family, setting) in families {
+        if setting_of(setting) == Some(0) && netlink.multipath_routes(family).await? > 0 {
+            found.push(setting);
+        }
+    }
+    Ok(found)
+}
+
+fn no_md5(bgp: &Bgp) -> Option<String> {
+    let mut peers = bgp.peers.iter();
+    let (peer, password) = peers.find_map(|peer| Some((peer, peer.password.as_ref()?)))?;
+    // One that cannot be read is told of when the configuration is.
+    let secret = password.read().ok()?;
+    let address = peer.address.ip();
+    let domain = if address.is_ipv4() {
+        Domain::IPV4
+    } else {
+        Domain::IPV6
+    };
+    let set = Socket::new(domain, Type::STREAM, None)
+        .and_then(|socket| set_password(&socket, address, Some(&secret)));
+    set.err().map(|error| error.to_string())
+}
+
+fn blocked(bgp: &Bgp) -> Vec<Blocked> {
+    let mut ports = Vec::new();
+    ports.extend(bgp.listen.map(|port| Port {
+        protocol: "tcp",
+        number: port.get(),
+    }));
+    let peers = || bgp.peers.iter().filter(|peer| peer.bfd.is_some());
+    if peers().any(|peer| peer.reach.hops() == 1) {
+        ports.push(BFD);
+    }
+    if peers().any(|peer| peer.reach.hops() > 1) {
+        ports.push(BFD_MULTIHOP);
+    }
+    firewall::blocked(&firewall::ruleset(), &ports)
+}
+
+fn is_taken(port: u16) -> bool {
+    TcpStream::connect(("127.0.0.1", port)).is_ok() || TcpStream::connect(("::1", port)).is_ok()
+}
+
+/// Who serves the control socket.
+fn agent(socket: &Path) -> Option<Agent> {
+    let stream = UnixStream::connect(socket).ok()?;
+    let pid = socket_peercred(&stream).ok()?.pid.as_raw_nonzero().get();
+    let pid = u32::try_from(pid).ok()?;
+    Some(Agent {
+        pid,
+        files: files(pid).ok().flatten(),
+    })
+}
+
+/// `Max open files  SOFT  HARD  files` of /proc/PID/limits; the agent raises the
+/// first to the second.
+fn files(pid: u32) -> io::Result<Option<u64>> {
+    let limits = fs::read_to_string(format!("/proc/{pid}/limits"))?;
+    let mut lines = limits.lines();
+    let line = lines.find_map(|line| line.strip_prefix("Max open files"));
+    Ok(line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()))
+}
+
+/// A socket for each check, and some for all else.
+fn sockets(config: &Config) -> u64 {
+    const ELSE: u64 = 200;
+    let services = config.model.services.iter();
+    let backends: usize = services.map(|service| service.backends.len()).sum();
+    ELSE + backends as u64
+}
+
+fn no_bfd(config: &Config) -> Option<String> {
+    let mut peers = config.bgp.iter().flat_map(|bgp| &bgp.peers);
+    if !peers.any(|peer| peer.bfd.is_some()) {
+        return None;
+    }
+    let asked = bfd::show::ask(&config.bfd_socket);
+    asked.err().map(|error| format!("{error:#}"))
+}
+
+fn is_on(setting: &str) -> bool {
+    setting_of(setting) == Some(1)
+}
+
+fn setting_of(name: &str) -> Option<u8> {
+    read_number(&format!("/proc/sys/{}", name.replace('.', "/")))
+}

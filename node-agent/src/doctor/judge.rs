@@ -1,0 +1,251 @@
+//! Judges what the doctor sees: one small function per thing that can be wrong.
+
+mod reached;
+
+use crate::preflight::{Finding, Severity};
+
+use super::{
+    facts::{Bound, Facts},
+    firewall::Blocked,
+};
+
+/// The oldest kernel that is supported.
+const KERNEL: (u32, u32) = (6, 1);
+
+/// All that is worth saying.
+#[must_use]
+pub fn judge(facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    findings.extend(kernel(facts));
+    findings.extend(interpreted(facts));
+    findings.extend(bpf_fs(facts));
+    findings.extend(forwarding(facts));
+    findings.extend(facts.bound.iter().flat_map(arp));
+    findings.extend(multipath(facts));
+    findings.extend(md5(facts));
+    findings.extend(facts.blocked.iter().map(blocked));
+    findings.extend(taken(facts));
+    findings.extend(no_agent(facts));
+    findings.extend(files(facts));
+    findings.extend(bfd(facts));
+    findings.extend(reached::judge(facts));
+    findings
+}
+
+fn finding(
+    name: &'static str,
+    severity: Severity,
+    subject: impl Into<String>,
+    message: impl Into<String>,
+    fix: Option<String>,
+) -> Finding {
+    Finding {
+        name,
+        severity,
+        subject: subject.into(),
+        message: message.into(),
+        fix,
+        at: None,
+    }
+}
+
+fn kernel(facts: &Facts) -> Option<Finding> {
+    let (major, minor) = facts.kernel.filter(|version| *version < KERNEL)?;
+    Some(finding(
+        "kernel",
+        Severity::Error,
+        "kernel",
+        format!(
+            "this is Linux {major}.{minor}, and {}.{} is the oldest that vipd is made for: the \
+             XDP program may be refused",
+            KERNEL.0, KERNEL.1
+        ),
+        None,
+    ))
+}
+
+fn interpreted(facts: &Facts) -> Option<Finding> {
+    facts.interpreted.then(|| {
+        finding(
+            "bpf-jit",
+            Severity::Warning,
+            "kernel",
+            "BPF programs are interpreted and not compiled: every packet takes several times as \
+             long",
+            Some("sysctl -w net.core.bpf_jit_enable=1".to_owned()),
+        )
+    })
+}
+
+fn bpf_fs(facts: &Facts) -> Option<Finding> {
+    let place = facts.no_bpf_fs.as_ref()?.display();
+    Some(finding(
+        "bpf-fs",
+        Severity::Error,
+        place.to_string(),
+        "no BPF file system is mounted there: nothing can be pinned, so the data plane cannot \
+         start, and could not outlive the agent",
+        Some(format!(
+            "mkdir -p {place} && mount -t bpf -o mode=0700 bpf {place}"
+        )),
+    ))
+}
+
+fn forwarding(facts: &Facts) -> Option<Finding> {
+    let [first, ..] = facts.forwarding.as_slice() else {
+        return None;
+    };
+    let off: Vec<_> = facts
+        .forwarding
+        .iter()
+        .map(|setting| format!("{setting}=0"))
+        .collect();
+    Some(finding(
+        "forwarding",
+        Severity::Info,
+        *first,
+        "this host forwards packets for others, which vipd does not need: a host that is no \
+         router sends back what reaches it by mistake",
+        Some(format!("sysctl -w {}", off.join(" "))),
+    ))
+}
+
+/// In the table of ip-sysctl: 0 answers for an address by any interface.
+fn arp(bound: &Bound) -> Option<Finding> {
+    let wrong = bound.vip.is_ipv4() && (bound.arp_ignore == 0 || bound.arp_announce < 2);
+    wrong.then(|| {
+        let Bound { vip, interface, .. } = bound;
+        finding(
+            "arp",
+            Severity::Warning,
+            format!("virtual address {vip}"),
+            format!(
+                "it is an address of this host, which tells so by ARP on {interface}: neighbours \
+                 may send its packets here and nowhere else, past the routers"
+            ),
+            Some(format!(
+                "sysctl -w net.ipv4.conf.{interface}.arp_ignore=1 \
+                 net.ipv4.conf.{interface}.arp_announce=2"
+            )),
+        )
+    })
+}
+
+fn multipath(facts: &Facts) -> Option<Finding> {
+    let [first, ..] = facts.by_addresses.as_slice() else {
+        return None;
+    };
+    let ports: Vec<_> = facts
+        .by_addresses
+        .iter()
+        .map(|setting| format!("{setting}=1"))
+        .collect();
+    Some(finding(
+        "multipath-hash",
+        Severity::Warning,
+        *first,
+        "this host has routes with several next hops, and chooses one by addresses only: all it \
+         sends to one address takes the same way, and checks see no other",
+        Some(format!("sysctl -w {}", ports.join(" "))),
+    ))
+}
+
+fn md5(facts: &Facts) -> Option<Finding> {
+    let error = facts.no_md5.as_ref()?;
+    Some(finding(
+        "tcp-md5",
+        Severity::Error,
+        "kernel",
+        format!(
+            "it does not sign TCP segments by MD5 ({error}): no session with a password can be \
+             established; the kernel must have CONFIG_TCP_MD5SIG"
+        ),
+        None,
+    ))
+}
+
+fn blocked(blocked: &Blocked) -> Finding {
+    let Blocked {
+        port,
+        chain,
+        handle,
+    } = blocked;
+    let (protocol, number) = (port.protocol, port.number);
+    let lost = match protocol {
+        "tcp" => "routers cannot connect to this host by BGP",
+        _ => "BFD sessions do not come up, or go down",
+    };
+    let (by, fix) = match handle {
+        Some(handle) => (
+            format!("rule {handle} of the chain {chain}"),
+            format!("nft delete rule {chain} handle {handle}"),
+        ),
+        None => (
+            format!("the policy of the chain {chain}"),
+            format!("nft add rule {chain} {protocol} dport {number} accept"),
+        ),
+    };
+    finding(
+        "port-blocked",
+        Severity::Error,
+        format!("{protocol} port {number}"),
+        format!("what comes to it is dropped by {by}: {lost}"),
+        Some(fix),
+    )
+}
+
+fn taken(facts: &Facts) -> Option<Finding> {
+    let port = facts.taken?;
+    Some(finding(
+        "port-taken",
+        Severity::Warning,
+        format!("tcp port {port}"),
+        "another program listens there: routers that connect would not reach vipd",
+        Some(format!("ss -Hltnp 'sport = :{port}'")),
+    ))
+}
+
+fn no_agent(facts: &Facts) -> Option<Finding> {
+    facts.agent.is_none().then(|| {
+        finding(
+            "agent",
+            Severity::Info,
+            "agent",
+            "it does not run, or serves another control socket: nothing is checked or announced",
+            Some("systemctl start vipd".to_owned()),
+        )
+    })
+}
+
+fn files(facts: &Facts) -> Option<Finding> {
+    let agent = facts.agent?;
+    let files = agent.files.filter(|files| *files < facts.sockets)?;
+    Some(finding(
+        "open-files",
+        Severity::Warning,
+        format!("process {}", agent.pid),
+        format!(
+            "it may have {files} files open, and checks of all backends together may need {}: \
+             some would not be possible (LimitNOFILE= of the unit makes it lasting)",
+            facts.sockets
+        ),
+        Some(format!(
+            "prlimit --pid {} --nofile={1}:{1}",
+            agent.pid, facts.sockets
+        )),
+    ))
+}
+
+fn bfd(facts: &Facts) -> Option<Finding> {
+    let error = facts.no_bfd.as_ref()?;
+    Some(finding(
+        "bfd-process",
+        Severity::Error,
+        "BFD",
+        format!("{error}; routers with BFD do not come up, or find a dead host late"),
+        Some("systemctl enable --now vipd-bfd".to_owned()),
+    ))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,155 @@
+//! What the answers of backends tell, and those that do not come.
+
+use std::net::IpAddr;
+
+use vipd_control::model::Mode;
+
+use super::{Facts, Finding, Severity, finding};
+use crate::doctor::reach::{Inquiry, Reached};
+
+/// One finding at most for each backend of a service and virtual address.
+pub fn judge(facts: &Facts) -> Vec<Finding> {
+    let not_asked = facts.not_asked.as_ref().map(|error| {
+        finding(
+            "not-asked",
+            Severity::Warning,
+            "backends",
+            format!(
+                "nobody could be asked on the way that traffic takes: {error} (root may, or who \
+                 has CAP_NET_RAW)"
+            ),
+            None,
+        )
+    });
+    let judged = facts
+        .reached
+        .iter()
+        .filter_map(|reached| one(facts, reached));
+    not_asked.into_iter().chain(judged).collect()
+}
+
+fn one(facts: &Facts, reached: &Reached) -> Option<Finding> {
+    let inquiry = &reached.inquiry;
+    if reached.vip {
+        return (!reached.whole).then(|| narrow(inquiry));
+    }
+    let tunnelled = inquiry.lane.mode != Mode::L2Dsr;
+    Some(match (reached.plain, reached.carried) {
+        (_, true) => vip_missing(inquiry),
+        (true, false) if tunnelled => decapsulation_missing(inquiry),
+        (true, false) => vip_missing(inquiry),
+        (false, false) => silent(facts, inquiry),
+    })
+}
+
+fn subject(inquiry: &Inquiry) -> String {
+    let Inquiry {
+        service, backend, ..
+    } = inquiry;
+    format!("{service}/{backend} ({})", inquiry.lane.backend)
+}
+
+fn mode(inquiry: &Inquiry) -> &'static str {
+    match inquiry.lane.mode {
+        Mode::L2Dsr => "l2-dsr",
+        Mode::Ipip => "ipip",
+        Mode::Gue(_) => "gue",
+    }
+}
+
+fn vip_missing(inquiry: &Inquiry) -> Finding {
+    let vip = inquiry.vip;
+    let length = if vip.is_ipv4() { 32 } else { 128 };
+    Finding {
+        at: Some(inquiry.lane.backend),
+        ..finding(
+            "vip-missing",
+            Severity::Error,
+            subject(inquiry),
+            format!(
+                "it is reached by {}, and does not answer for {vip}: the address is not bound \
+                 there, and what clients send is dropped",
+                mode(inquiry)
+            ),
+            Some(format!("ip address add {vip}/{length} dev lo")),
+        )
+    }
+}
+
+fn decapsulation_missing(inquiry: &Inquiry) -> Finding {
+    let (from, port) = (inquiry.lane.source, inquiry.lane.mode);
+    let interface =
+        |from: IpAddr| format!("\"$(ip -o route get {from} | sed 's/.* dev \\([^ ]*\\).*/\\1/')\"");
+    let port = match port {
+        Mode::Gue(port) => format!(" --gue-port {port}"),
+        Mode::Ipip | Mode::L2Dsr => String::new(),
+    };
+    let fix = from.map(|from| {
+        format!(
+            "vipd decap attach --iface {} --from {from}{port}",
+            interface(from)
+        )
+    });
+    Finding {
+        at: Some(inquiry.lane.backend),
+        ..finding(
+            "decapsulation-missing",
+            Severity::Error,
+            subject(inquiry),
+            format!(
+                "it answers, but not to what comes by {}: it does not decapsulate, or does not \
+                 take it from this host, and what clients send is dropped",
+                mode(inquiry)
+            ),
+            fix,
+        )
+    }
+}
+
+fn narrow(inquiry: &Inquiry) -> Finding {
+    let lane = &inquiry.lane;
+    let whole = lane.inner_mtu() + lane.overhead();
+    let route = match lane.way.gateway {
+        Some(gateway) => format!("{} via {gateway}", lane.backend),
+        None => lane.backend.to_string(),
+    };
+    let smaller = lane.inner_mtu().saturating_sub(100);
+    finding(
+        "mtu-hole",
+        Severity::Error,
+        subject(inquiry),
+        format!(
+            "small packets arrive, and one of {whole} bytes does not, though it fits the \
+             interface: a link on the way has a smaller MTU, and large requests hang; raise it \
+             there, or tell this host, so that it tells clients"
+        ),
+        Some(format!("ip route replace {route} mtu {smaller}")),
+    )
+}
+
+fn silent(facts: &Facts, inquiry: &Inquiry) -> Finding {
+    let next = inquiry.lane.way.gateway.unwrap_or(inquiry.lane.backend);
+    let mut fixed = facts.fixed.iter();
+    if let Some((interface, _)) = fixed.find(|(_, address)| *address == next) {
+        return finding(
+            "neighbour-fixed",
+            Severity::Error,
+            subject(inquiry),
+            format!(
+                "nothing that is sent to it is answered, and the Ethernet address of {next} was \
+                 set by hand, which nobody asks for again: it may be that of another host"
+            ),
+            Some(format!("ip neighbour del {next} dev {interface}")),
+        );
+    }
+    finding(
+        "silent",
+        Severity::Warning,
+        subject(inquiry),
+        format!(
+            "nothing that is sent to it is answered, though {next} is a neighbour: the host is \
+             dead or cut off, or takes no ICMP echo and serves nothing"
+        ),
+        Some(format!("ping -c 3 {}", inquiry.lane.backend)),
+    )
+}

@@ -1,0 +1,10 @@
+//! Packets of our own on the way that traffic takes: wrapped as the data plane
+//! wraps, and sent by the kernel past it.
+//!
+//! - [`lane`]: how packets for a backend are carried
+//! - [`sender`]: the sockets that send them
+//! - [`packet`]: what is sent to find out who answers, and what comes back
+
+pub mod lane;
+pub mod packet;
+pub mod sender;
