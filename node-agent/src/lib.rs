@@ -30,7 +30,7 @@ pub mod preload;
 pub mod probe;
 pub mod request;
 pub mod show;
-mod sockopt;
+pub mod sockopt;
 pub mod speaker;
 pub mod status;
 pub mod terminal;
