@@ -32,7 +32,7 @@ pub mod probe;
 pub mod request;
 pub mod run;
 pub mod show;
-mod sockopt;
+pub mod sockopt;
 pub mod speaker;
 pub mod state_file;
 pub mod status;

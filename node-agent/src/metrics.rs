@@ -132,6 +132,11 @@ impl Family<'_> {
         ConstGauge::new(value).encode(self.0)
     }
 
+    /// The same for a counter.
+    fn total(self, value: u64) -> fmt::Result {
+        ConstCounter::new(value).encode(self.0)
+    }
+
     fn counter(&mut self, labels: &Labels<'_>, value: u64) -> fmt::Result {
         ConstCounter::new(value).encode(self.0.encode_family(&labels)?)
     }
@@ -206,6 +211,10 @@ impl Collector for Page {
         let help = "When the agent started, in seconds since 1970.";
         gauges(&mut page, "start_time", help, Some(&Unit::Seconds))?
             .single(status.start_time_seconds)?;
+        let help = "Checks of backends that have ended, well or not.";
+        counters(&mut page, "checks", help)?.total(status.checks.ended)?;
+        let help = "Checks that started more than 50 ms after they were due.";
+        counters(&mut page, "checks_late", help)?.total(status.checks.late)?;
         encode_services(status, &mut page)?;
         encode_backends(status, &mut page)?;
         encode_dataplane(status, &mut page)?;

@@ -40,6 +40,9 @@ pub struct Status<S = Vec<Service>> {
     pub maintenance: bool,
     /// The data plane.
     pub dataplane: Option<Dataplane>,
+    /// How punctual the checks of backends are.
+    #[serde(default)]
+    pub checks: Checks,
     /// Virtual addresses.
     pub vips: Vec<Vip>,
     /// Prefixes that are announced for virtual addresses inside them.
@@ -57,6 +60,15 @@ pub struct Status<S = Vec<Service>> {
     pub bfd_unreachable: Option<String>,
     /// What was found at the start or the last reload.
     pub findings: Vec<String>,
+}
+
+/// How punctual checks are, since the start of the agent.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct Checks {
+    /// Checks that have ended.
+    pub ended: u64,
+    /// Those among them that had started more than 50 ms after they were due.
+    pub late: u64,
 }
 
 /// The data plane.

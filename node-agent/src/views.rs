@@ -31,6 +31,7 @@ use crate::{
     },
     engine::{Decision, SharedHealth},
     netlink::way::Problems,
+    probe::{Counted, Lateness},
     speaker::Peers,
     status::{self, Status},
 };
@@ -62,6 +63,8 @@ pub struct Views {
     pub findings: watch::Receiver<Arc<[String]>>,
     /// Whether the host is in maintenance.
     pub maintenance: watch::Receiver<bool>,
+    /// How punctual the checks are.
+    pub lateness: Arc<Lateness>,
 }
 
 /// A moment by both clocks, so that others can be told in seconds since 1970: the
@@ -142,6 +145,7 @@ impl Views {
             config: self.path.clone(),
             maintenance: *self.maintenance.borrow(),
             dataplane: self.dataplane.as_ref().map(DataplaneViews::status),
+            checks: checks(self.lateness.counted()),
             vips: announcements::vips(&decision, &standings, &announced),
             aggregates: announcements::aggregates(&standings, &announced),
             services: services(Services {
@@ -317,6 +321,10 @@ fn check(result: &CheckResult) -> status::Check {
     }
 }
 
+fn checks(Counted { ended, late }: Counted) -> status::Checks {
+    status::Checks { ended, late }
+}
+
 fn seconds(since: Instant, now: Instant) -> f64 {
     now.saturating_duration_since(since).as_secs_f64()
 }
@@ -345,6 +353,7 @@ mod tests {
             dataplane: None,
             findings: watch::channel(Arc::from([])).1,
             maintenance: watch::channel(false).1,
+            lateness: Arc::default(),
         };
         views.status_with(|_| {
             let (done, told) = mpsc::channel();

@@ -9,8 +9,8 @@ use std::{
 use vipd::{
     metrics,
     status::{
-        Aggregate, Backend, Bfd, Check, Dataplane, Interface, MapUse, Peer, Phases, Service,
-        Sessions, SessionsState, Status, Vip,
+        Aggregate, Backend, Bfd, Check, Checks, Dataplane, Interface, MapUse, Peer, Phases,
+        Service, Sessions, SessionsState, Status, Vip,
     },
 };
 use vipd_abi::{Action, DecapVerdict, LAYOUT, Verdict};
@@ -349,6 +349,7 @@ fn status() -> Status {
         start_time_seconds: 1_800_000_000.25,
         config: "/etc/vipd/vipd.toml".into(),
         maintenance: true,
+        checks: Checks::default(),
         dataplane: Some(Dataplane {
             pin_path: "/sys/fs/bpf/vipd".into(),
             interfaces: vec![Interface {

@@ -93,6 +93,7 @@ impl Node {
             dataplane: None,
             findings: watch::channel(Arc::from([])).1,
             maintenance: watch::channel(false).1,
+            lateness: Arc::default(),
         };
         let (observations, observed) = mpsc::channel(1);
         let (plans, plans_out) = watch::channel(plan.clone());

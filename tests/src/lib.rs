@@ -19,6 +19,7 @@ mod bfd;
 mod bird;
 mod bird_socket;
 mod client;
+mod door;
 mod emulator;
 mod exabgp;
 mod feed;
@@ -48,6 +49,7 @@ pub use bfd::{Attendance, BFD_TIMING, BIRD_BFD_TIMING, Bfd, BirdBfd, FRR_BFD_TIM
 pub use bird::{Bird, BirdRoute, BirdSession};
 pub use bird_socket::BirdSocket;
 pub use client::{Attempt, Held, HeldConnection, HeldReport, ProbeReport, Probes, ask, ask_udp};
+pub use door::Door;
 pub use emulator::{Emulator, Guest, Ran};
 pub use exabgp::start_exabgp;
 pub use feed::{Fed, Feed};

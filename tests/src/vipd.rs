@@ -40,15 +40,21 @@ impl Vipd {
     /// Starts the agent and returns when it answers on its socket.
     /// See [`crate::AgentConfig`] for a configuration.
     pub fn start(host: &Host, config: &str) -> Result<Self> {
+        let mut vipd = Self::launch(host, config)?;
+        vipd.wait_for_answer()?;
+        Ok(vipd)
+    }
+
+    /// The same without waiting for its answer, which takes long where it has very
+    /// much to check.
+    pub fn launch(host: &Host, config: &str) -> Result<Self> {
         let config = host.write("vipd.toml", config)?;
         let process = spawn(host, &config)?;
-        let mut vipd = Self {
+        Ok(Self {
             host: host.clone(),
             config,
             process,
-        };
-        vipd.wait_for_answer()?;
-        Ok(vipd)
+        })
     }
 
     /// The same, with no more capabilities than the packaged unit leaves it.

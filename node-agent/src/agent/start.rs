@@ -232,6 +232,7 @@ impl Agent {
             dataplane: dataplane_views,
             findings: findings_out,
             maintenance: maintenance_out,
+            lateness: probes.lateness(),
         };
         let (reload, reloads) = mpsc::channel(1);
         let (departure, departures) = mpsc::channel(1);

@@ -3,6 +3,7 @@
 
 mod check;
 pub mod http;
+mod lateness;
 mod rounds;
 mod tcp;
 
@@ -17,9 +18,12 @@ use vipd_control::{
     model::{Model, Service},
 };
 
+pub use self::lateness::{Counted, LATE, Lateness};
+
 /// All running probes. They end when it is dropped.
 pub struct Probes {
     services: watch::Sender<Vec<Arc<Service>>>,
+    lateness: Arc<Lateness>,
     rounds: JoinHandle<()>,
 }
 
@@ -28,10 +32,19 @@ impl Probes {
     #[must_use]
     pub fn new(observations: mpsc::Sender<Observation>) -> Self {
         let (services, configured) = watch::channel(Vec::new());
+        let lateness = Arc::<Lateness>::default();
+        let rounds = rounds::run(configured, observations, Arc::clone(&lateness));
         Self {
             services,
-            rounds: tokio::spawn(rounds::run(configured, observations)),
+            lateness,
+            rounds: tokio::spawn(rounds),
         }
+    }
+
+    /// How many checks have been started, and how many of them late.
+    #[must_use]
+    pub fn lateness(&self) -> Arc<Lateness> {
+        Arc::clone(&self.lateness)
     }
 
     /// Follows a new configuration. A backend whose check has not changed

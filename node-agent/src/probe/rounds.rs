@@ -25,7 +25,10 @@ use vipd_control::{
     schedule::{first_check, next_check},
 };
 
-use super::check::{check, guarded};
+use super::{
+    check::{check, guarded},
+    lateness::Lateness,
+};
 
 /// Checks under way together. Backends that answer take none of it for long; so
 /// many that do not answer can be asked once per time-out.
@@ -42,16 +45,20 @@ const TOLD_AGAIN: Duration = Duration::from_secs(60);
 pub async fn run(
     mut services: watch::Receiver<Vec<Arc<Service>>>,
     observations: mpsc::Sender<Observation>,
+    lateness: Arc<Lateness>,
 ) {
-    let mut rounds = Rounds::default();
+    let mut rounds = Rounds {
+        lateness,
+        ..Rounds::default()
+    };
     let mut checks = JoinSet::new();
     let mut alarm: Pin<Box<Sleep>> = Box::pin(sleep_until(Instant::now().into()));
     loop {
         let now = Instant::now();
         while checks.len() < MOST_AT_ONCE
-            && let Some(target) = rounds.due(now)
+            && let Some(due) = rounds.due(now)
         {
-            checks.spawn(ask(target, observations.clone()));
+            checks.spawn(ask(due, observations.clone()));
         }
         // Whoever is due but finds no room waits until a check ends.
         let next = rounds.next().filter(|_| checks.len() < MOST_AT_ONCE);
@@ -90,14 +97,17 @@ struct Target {
 /// A check has come to its end.
 struct Asked {
     target: Arc<Target>,
+    /// When it was to start, and when it did.
+    due: Instant,
     started: Instant,
     /// Why it was not possible, if so.
     unable: Option<String>,
 }
 
 /// Checks once, and hands over what was found; nothing when nobody wants it.
-async fn ask(target: Arc<Target>, observations: mpsc::Sender<Observation>) -> Option<Asked> {
+async fn ask(due: Due, observations: mpsc::Sender<Observation>) -> Option<Asked> {
     let started = Instant::now();
+    let Due { at, target } = due;
     let result = guarded(check(&target.check, target.backend)).await;
     let unable = (result.code == CheckCode::SockErr).then(|| result.detail.clone());
     if !target.retired.load(Ordering::Relaxed) {
@@ -110,6 +120,7 @@ async fn ask(target: Arc<Target>, observations: mpsc::Sender<Observation>) -> Op
     }
     Some(Asked {
         target,
+        due: at,
         started,
         unable,
     })
@@ -123,6 +134,7 @@ struct Rounds {
     /// Those that wait for their next check, and some that are retired.
     waiting: BinaryHeap<Reverse<Due>>,
     unable: Unable,
+    lateness: Arc<Lateness>,
 }
 
 /// The next check of a backend.
@@ -205,18 +217,20 @@ impl Rounds {
     }
 
     /// A backend that is to be checked now.
-    fn due(&mut self, now: Instant) -> Option<Arc<Target>> {
+    fn due(&mut self, now: Instant) -> Option<Due> {
         self.next().filter(|at| *at <= now)?;
-        self.waiting.pop().map(|Reverse(due)| due.target)
+        self.waiting.pop().map(|Reverse(due)| due)
     }
 
     /// Times the check after one that has ended.
     fn asked(&mut self, asked: Asked) {
         let Asked {
             target,
+            due,
             started,
             unable,
         } = asked;
+        self.lateness.count(started.saturating_duration_since(due));
         if let Some(detail) = unable {
             self.unable.tell(&target, &detail, Instant::now());
         }
@@ -298,12 +312,13 @@ mod tests {
         let due: Vec<_> = std::iter::from_fn(|| rounds.due(now)).collect();
         let mut names: Vec<_> = due
             .iter()
-            .map(|target| format!("{}/{}", target.service, target.backend))
+            .map(|Due { target, .. }| format!("{}/{}", target.service, target.backend))
             .collect();
         names.sort();
-        for target in due {
+        for Due { at, target } in due {
             rounds.asked(Asked {
                 target,
+                due: at,
                 started: now,
                 unable: None,
             });
@@ -337,6 +352,25 @@ mod tests {
         let first = ask_all(&mut rounds, now + SECOND).len();
         assert!((4_000..6_000).contains(&first), "{first} of 20,000");
         assert!(ask_all(&mut rounds, now + 4 * SECOND).len() > 14_000);
+    }
+
+    #[test]
+    fn a_check_that_starts_later_than_it_should_have_is_counted_as_late() {
+        let now = Instant::now();
+        let mut rounds = Rounds::default();
+        rounds.configure(&[service("web", 80, &[1])], now);
+        // Each a second after the one before, and so much later than due.
+        for (delay, late) in [(0, 0), (50, 0), (51, 1), (0, 1), (3_000, 2)] {
+            let Due { at, target } = rounds.due(now + 60 * SECOND).unwrap();
+            rounds.asked(Asked {
+                target,
+                due: at,
+                started: at + Duration::from_millis(delay),
+                unable: None,
+            });
+            assert_eq!(rounds.lateness.counted().late, late, "{delay} ms");
+        }
+        assert_eq!(rounds.lateness.counted().ended, 5);
     }
 
     #[test]
@@ -377,10 +411,11 @@ mod tests {
         let web = service("web", 80, &[1]);
         let mut rounds = Rounds::default();
         rounds.configure(slice::from_ref(&web), now);
-        let target = rounds.due(now).unwrap();
+        let Due { at, target } = rounds.due(now).unwrap();
         rounds.configure(&[], now);
         rounds.asked(Asked {
             target,
+            due: at,
             started: now,
             unable: None,
         });
@@ -402,7 +437,11 @@ mod tests {
         };
         for retired in [false, true] {
             let (observations, mut observed) = mpsc::channel(1);
-            let asked = ask(target(retired), observations).await;
+            let due = Due {
+                at: Instant::now(),
+                target: target(retired),
+            };
+            let asked = ask(due, observations).await;
             assert!(asked.is_some());
             assert_eq!(observed.recv().await.is_none(), retired);
         }

@@ -2,6 +2,7 @@
 //! the `tests` crate measure.
 
 mod bgp;
+mod checks;
 mod dataplane;
 mod failover;
 mod path;
@@ -23,6 +24,8 @@ use crate::{
 pub enum Bench {
     /// How soon a router knows of many routes, by vipd, BIRD, GoBGP and ExaBGP; writes target/bench/bgp.json
     Bgp(bgp::Args),
+    /// What it takes to check 10,000 backends each second, beside HAProxy; writes target/bench/checks.json
+    Checks(checks::Args),
     /// What a packet costs, beside floors in the same run; writes target/bench/dataplane.json
     Dataplane(dataplane::Args),
     /// How long a client notices that a balancer dies, beside keepalived and ExaBGP; writes target/bench/failover.json
@@ -37,6 +40,7 @@ pub enum Bench {
 pub fn run(bench: &Bench) -> Result<()> {
     match bench {
         Bench::Bgp(args) => bgp::run(args),
+        Bench::Checks(args) => checks::run(args),
         Bench::Dataplane(args) => dataplane::run(args),
         Bench::Failover(args) => failover::run(args),
         Bench::Path(args) => path::run(args),

@@ -1,7 +1,9 @@
 //! `cargo xtask bench failover`: for how long a client notices that a balancer
 //! dies, by vipd, keepalived and ExaBGP; that it notices nothing of what is done
-//! on purpose; and how punctual BFD is on busy processors.
+//! on purpose; how punctual BFD is on busy processors; and for how long new
+//! connections are sent to a backend that has died.
 
+mod backends;
 mod death;
 mod frr;
 mod pairs;
@@ -15,6 +17,7 @@ use std::{env, process::ExitCode};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::nice;
+use serde_json::Value;
 use vipd_tests::{
     Lab,
     bench::{verdict, write_docs, write_json},
@@ -29,6 +32,8 @@ const TRIES: u32 = 20;
 const FRR_EVERY: u32 = 4;
 /// For so many of them each plan is carried out once.
 const PLANS_EVERY: u32 = 7;
+/// How often backends die in each way.
+const DEATHS: u32 = 50;
 /// What all of the labs is preferred by, see nice(2).
 const NICE: i32 = 20;
 /// With goals or documents; see [`punctual`].
@@ -48,7 +53,10 @@ fn main() -> ExitCode {
 struct Options {
     check: bool,
     write_docs: bool,
+    /// All parts, if empty.
+    only: Vec<Part>,
     tries: Option<u32>,
+    deaths: Option<u32>,
     minutes: Option<u32>,
     /// Do nothing but keep the processors busy, for so many seconds.
     spin: Option<u32>,
@@ -56,18 +64,50 @@ struct Options {
     wait: Option<u32>,
 }
 
+/// A part of it all.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Part {
+    /// Balancers die, and leave on purpose.
+    Balancers,
+    /// Backends die, and checks notice.
+    Backends,
+    /// The same, and BFD notices.
+    BackendsBfd,
+}
+
+impl Part {
+    const NAMES: [(&str, Self); 3] = [
+        ("balancers", Self::Balancers),
+        ("backends", Self::Backends),
+        ("backends-bfd", Self::BackendsBfd),
+    ];
+
+    fn named(name: &str) -> Result<Self> {
+        let found = Self::NAMES.into_iter().find(|(it, _)| *it == name);
+        let names = Self::NAMES.map(|(name, _)| name).join(", ");
+        found
+            .map(|(_, part)| part)
+            .with_context(|| format!("there is no part {name:?}; there are {names}"))
+    }
+}
+
 impl Options {
     fn parse(mut words: impl Iterator<Item = String>) -> Result<Self> {
         let mut options = Self::default();
         while let Some(word) = words.next() {
-            let mut number = || -> Result<u32> {
+            let mut value = || {
                 let value = words.next();
-                let value = value.with_context(|| format!("{word} wants a number"))?;
+                value.with_context(|| format!("{word} wants a value"))
+            };
+            let mut number = || -> Result<u32> {
+                let value = value()?;
                 value.parse().with_context(|| format!("{word} {value}"))
             };
             match word.as_str() {
                 "--check" => options.check = true,
                 "--write-docs" => options.write_docs = true,
+                "--only" => options.only.push(Part::named(&value()?)?),
+                "--deaths" => options.deaths = Some(number()?),
                 "--tries" => options.tries = Some(number()?),
                 "--punctuality" => options.minutes = Some(number()?),
                 "--spin" => options.spin = Some(number()?),
@@ -76,6 +116,10 @@ impl Options {
             }
         }
         Ok(options)
+    }
+
+    fn has(&self, part: Part) -> bool {
+        self.only.is_empty() || self.only.contains(&part)
     }
 
     fn minutes(&self) -> u32 {
@@ -95,15 +139,53 @@ fn run() -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     let tries = options.tries.unwrap_or(TRIES);
-    ensure!(tries > 0, "no try, no result");
+    let deaths = options.deaths.unwrap_or(DEATHS);
+    ensure!(tries.min(deaths) > 0, "no try, no result");
 
     // Routers and client are machines of their own elsewhere, and do not wait for
     // what else is done here.
     nice(-NICE).context("take precedence over others")?;
+    let mut missed = Vec::new();
+    if options.has(Part::Balancers) {
+        let results = balancers(tries, options.minutes())?;
+        let (text, json) = (results.markdown(), results.json());
+        tell(
+            "failover",
+            "bench failover",
+            &text,
+            &json,
+            options.write_docs,
+        )?;
+        missed.extend(results.missed());
+    }
+    let parts = [(Part::Backends, false), (Part::BackendsBfd, true)];
+    let parts: Vec<_> = parts.into_iter().filter(|it| options.has(it.0)).collect();
+    if !parts.is_empty() {
+        let mut results = backends::Results::default();
+        for (_, with_bfd) in &parts {
+            let by = if *with_bfd { "BFD" } else { "checks" };
+            eprintln!("==> backends die, {by} notice");
+            in_lab(|lab| backends::measure(lab, *with_bfd, deaths, &mut results))?;
+        }
+        // The document has both or none.
+        let write = options.write_docs && parts.len() == 2;
+        let (text, json) = (results.markdown(), results.json());
+        tell(
+            "failover-backends",
+            "bench failover backends",
+            &text,
+            &json,
+            write,
+        )?;
+        missed.extend(results.missed());
+    }
+    Ok(verdict(&missed, options.check))
+}
+
+fn balancers(tries: u32, minutes: u32) -> Result<Results> {
     let mut results = Results::default();
     in_lab(|lab| before_bird(lab, tries, &mut results))?;
     in_lab(|lab| before_frr(lab, tries.div_ceil(FRR_EVERY), &mut results))?;
-    let minutes = options.minutes();
     if minutes > 0 {
         eprintln!("==> BFD on busy processors, {minutes} minutes");
         in_lab(|lab| {
@@ -111,15 +193,20 @@ fn run() -> Result<ExitCode> {
             Ok(())
         })?;
     }
+    Ok(results)
+}
 
-    println!("{}", results.markdown());
-    let path = write_json("failover", &results.json())?;
+/// Tells results to people and to machines: `file` is where the latter are, `place`
+/// where the document has them.
+fn tell(file: &str, place: &str, text: &str, json: &Value, write: bool) -> Result<()> {
+    println!("{text}");
+    let path = write_json(file, json)?;
     println!("\nThe same for machines: {}", path.display());
-    if options.write_docs {
-        let path = write_docs("bench failover", &results.markdown())?;
+    if write {
+        let path = write_docs(place, text)?;
         println!("Written into {}", path.display());
     }
-    Ok(verdict(&results.missed(), options.check))
+    Ok(())
 }
 
 fn before_bird(lab: &Lab, tries: u32, results: &mut Results) -> Result<()> {
