@@ -2,9 +2,12 @@
 //! what was found. What it means is decided elsewhere.
 
 mod check;
-pub mod http;
+mod exchange;
+mod http;
+mod progress;
 mod rounds;
 mod tcp;
+mod tls;
 
 use std::sync::Arc;
 
