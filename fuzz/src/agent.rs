@@ -8,7 +8,6 @@ use vipd::{
     config::{Config, ConfigError, Finding},
     dataplane::tap,
     drain, explain, headers,
-    probe::http,
     speaker::{dropped::Dropped, icmp},
 };
 
@@ -93,16 +92,4 @@ pub fn kernel(bytes: &[u8]) {
         let _ = headers::line(came, None) + &headers::line(left, None);
     }
     let _ = Dropped::parse(&String::from_utf8_lossy(bytes));
-}
-
-/// Reads a backend's answer to a health check. What has a status keeps it,
-/// whatever follows.
-pub fn http_answer(bytes: &[u8]) {
-    let whole = http::status(bytes);
-    for len in 0..bytes.len() {
-        match http::status(&bytes[..len]) {
-            Ok(None) => {}
-            early => return assert_eq!(early, whole, "of {len} bytes and of all"),
-        }
-    }
 }

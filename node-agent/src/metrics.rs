@@ -360,6 +360,40 @@ fn encode_backends(status: &Status, page: &mut DescriptorEncoder<'_>) -> fmt::Re
         }
         None => Ok(()),
     })?;
+    let help = "How long each part of the last check took, where it had several.";
+    let mut phases = gauges(
+        page,
+        "backend_check_phase_duration",
+        help,
+        Some(&Unit::Seconds),
+    )?;
+    each(&mut |labels, backend| {
+        let parts = backend.check.iter().flat_map(|check| check.phases.iter());
+        let parts: Vec<_> = parts.collect();
+        if parts.len() < 2 {
+            return Ok(());
+        }
+        for (phase, seconds) in parts {
+            let mut labels = labels.to_vec();
+            labels.push(("phase", phase));
+            phases.gauge(&labels, seconds)?;
+        }
+        Ok(())
+    })?;
+    let help = "When the first certificate that the backend showed expires, in Unix time.";
+    let mut expiry = gauges(
+        page,
+        "backend_check_certificate_expiry",
+        help,
+        Some(&Unit::Seconds),
+    )?;
+    each(&mut |labels, backend| {
+        let check = backend.check.as_ref();
+        match check.and_then(|check| check.certificate_expiry) {
+            Some(seconds) => expiry.gauge(labels, count(seconds)),
+            None => Ok(()),
+        }
+    })?;
     let mut packets = counters(page, "backend_packets", "Packets forwarded to the backend.")?;
     each(&mut |labels, backend| packets.counter(labels, backend.packets))?;
     let help = "Bytes of frames received and forwarded to the backend.";

@@ -6,6 +6,7 @@ mod bfd;
 mod bgp;
 
 use std::{
+    num::NonZeroU64,
     path::PathBuf,
     sync::{Arc, PoisonError},
     time::{Instant, SystemTime, UNIX_EPOCH},
@@ -15,7 +16,7 @@ use serde::{Serialize, Serializer};
 use tokio::sync::watch;
 use vipd_abi::Verdict;
 use vipd_control::{
-    check::CheckResult,
+    check::{CheckResult, Took},
     decide::ServicePlan,
     health::{Health, State},
     model::Mode,
@@ -317,12 +318,22 @@ fn check(result: &CheckResult) -> status::Check {
         code: result.code.to_string(),
         status: result.status,
         duration_seconds: result.duration.as_secs_f64(),
+        phases: status::CheckPhases {
+            connect_seconds: took(result.phases.connect),
+            tls_seconds: took(result.phases.tls),
+            answer_seconds: took(result.phases.answer),
+        },
+        certificate_expiry: result.certificate_expiry.map(NonZeroU64::get),
         detail: result.detail.clone(),
     }
 }
 
 fn checks(Counted { ended, late }: Counted) -> status::Checks {
     status::Checks { ended, late }
+}
+
+fn took(took: Took) -> Option<f64> {
+    took.get().map(|took| took.as_secs_f64())
 }
 
 fn seconds(since: Instant, now: Instant) -> f64 {

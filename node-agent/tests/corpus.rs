@@ -26,8 +26,3 @@ fn no_frame_of_the_corpus_breaks_its_description() {
 fn no_answer_of_the_kernel_in_the_corpus_breaks_its_reader() {
     replay("kernel", checks::kernel);
 }
-
-#[test]
-fn no_answer_of_a_backend_in_the_corpus_breaks_its_reader() {
-    replay("http_answer", checks::http_answer);
-}

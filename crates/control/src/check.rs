@@ -1,6 +1,12 @@
 //! What one health check found: a code in HAProxy's words, and the details.
 
-use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    net::IpAddr,
+    num::{NonZeroU32, NonZeroU64},
+    sync::Arc,
+    time::Duration,
+};
 
 /// Outcome of a check in the words of HAProxy's `show stat`, so that what is
 /// known about those words stays true. L4 is the connection, L6 is TLS, L7 is
@@ -49,9 +55,30 @@ pub struct CheckResult {
     pub status: Option<u16>,
     /// From the start of the check to its result.
     pub duration: Duration,
+    /// How much of that each part took.
+    pub phases: Phases,
+    /// When the first certificate of those that were shown expires, in seconds
+    /// since 1970 UTC.
+    pub certificate_expiry: Option<NonZeroU64>,
     /// More in plain words, may be empty.
     pub detail: String,
 }
+
+/// How long each part of a check took, as far as it came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Phases {
+    /// Until the connection was there, or was given up.
+    pub connect: Took,
+    /// The TLS handshake.
+    pub tls: Took,
+    /// From the question to the end of the answer.
+    pub answer: Took,
+}
+
+/// How long something took, if it was begun: whole microseconds, at least one, at
+/// most 71 minutes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Took(Option<NonZeroU32>);
 
 /// A result together with what it is about; what a probe hands over.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,7 +181,53 @@ impl fmt::Display for CheckCode {
     }
 }
 
+impl From<Duration> for Took {
+    fn from(duration: Duration) -> Self {
+        let micros = u32::try_from(duration.as_micros()).unwrap_or(u32::MAX);
+        Self(Some(NonZeroU32::new(micros).unwrap_or(NonZeroU32::MIN)))
+    }
+}
+
+impl Took {
+    /// The time; `None` when it was not begun.
+    #[must_use]
+    pub fn get(self) -> Option<Duration> {
+        self.0
+            .map(|micros| Duration::from_micros(micros.get().into()))
+    }
+}
+
+impl Phases {
+    /// Those that were begun, in their order, by name.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, Duration)> {
+        let all = [
+            ("connect", self.connect),
+            ("tls", self.tls),
+            ("answer", self.answer),
+        ];
+        all.into_iter()
+            .filter_map(|(name, took)| took.get().map(|took| (name, took)))
+    }
+}
+
 impl CheckResult {
+    /// A result of which no more is known.
+    #[must_use]
+    pub const fn new(code: CheckCode, duration: Duration) -> Self {
+        Self {
+            code,
+            status: None,
+            duration,
+            phases: Phases {
+                connect: Took(None),
+                tls: Took(None),
+                answer: Took(None),
+            },
+            certificate_expiry: None,
+            detail: String::new(),
+        }
+    }
+
     /// Whether the backend passed.
     #[must_use]
     pub const fn is_success(&self) -> bool {
@@ -162,14 +235,22 @@ impl CheckResult {
     }
 }
 
-/// `L7STS 503 in 2.1 ms: Service Unavailable`.
+/// `L7STS 503 in 2.1 ms (connect 0.3, answer 1.8): Service Unavailable`.
 impl fmt::Display for CheckResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.code)?;
         if let Some(status) = self.status {
             write!(f, " {status}")?;
         }
-        write!(f, " in {:.1} ms", self.duration.as_secs_f64() * 1e3)?;
+        let millis = |took: Duration| took.as_secs_f64() * 1e3;
+        write!(f, " in {:.1} ms", millis(self.duration))?;
+        if self.phases.iter().count() > 1 {
+            for (i, (name, took)) in self.phases.iter().enumerate() {
+                let before = if i == 0 { " (" } else { ", " };
+                write!(f, "{before}{name} {:.1}", millis(took))?;
+            }
+            write!(f, ")")?;
+        }
         if !self.detail.is_empty() {
             write!(f, ": {}", self.detail)?;
         }
@@ -194,21 +275,49 @@ mod tests {
     fn a_result_reads_as_a_sentence() {
         let check = |code, status, detail: &str, expected| {
             let duration = Duration::from_micros(2_140);
-            let detail = detail.to_owned();
             let result = CheckResult {
-                code,
                 status,
-                duration,
-                detail,
+                detail: detail.to_owned(),
+                ..CheckResult::new(code, duration)
             };
             assert_eq!(result.to_string(), expected);
         };
         check(CheckCode::L4Ok, None, "", "L4OK in 2.1 ms");
+        let phases = Phases {
+            connect: Duration::from_micros(300).into(),
+            tls: Took::default(),
+            answer: Duration::from_micros(1_840).into(),
+        };
+        let result = CheckResult {
+            phases,
+            ..CheckResult::new(CheckCode::L7Ok, Duration::from_micros(2_140))
+        };
+        let expected = "L7OK in 2.1 ms (connect 0.3, answer 1.8)";
+        assert_eq!(result.to_string(), expected);
         check(
             CheckCode::L7Status,
             Some(503),
             "Service Unavailable",
             "L7STS 503 in 2.1 ms: Service Unavailable",
         );
+    }
+
+    #[test]
+    fn a_part_that_was_begun_took_some_time() {
+        let check = |duration, expected| {
+            let took = Took::from(duration);
+            assert_eq!(took.get(), Some(expected), "{duration:?}");
+        };
+        let micros = Duration::from_micros;
+        check(Duration::ZERO, micros(1));
+        check(Duration::from_nanos(2_900), micros(2));
+        check(Duration::from_secs(1), micros(1_000_000));
+        check(Duration::from_secs(5_000), micros(u32::MAX.into()));
+        assert_eq!(Took::default().get(), None);
+    }
+
+    #[test]
+    fn a_result_is_small_since_every_backend_has_one() {
+        assert!(size_of::<CheckResult>() <= 72);
     }
 }

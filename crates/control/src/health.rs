@@ -298,12 +298,7 @@ mod tests {
     }
 
     fn coded(code: CheckCode) -> CheckResult {
-        CheckResult {
-            code,
-            status: None,
-            duration: Duration::from_millis(1),
-            detail: String::new(),
-        }
+        CheckResult::new(code, Duration::from_millis(1))
     }
 
     /// `checks` is a string of `+` (passed), `-` (failed) and `!` (could not be

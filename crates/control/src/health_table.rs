@@ -178,12 +178,7 @@ mod tests {
         let observation = Observation {
             service: "web".into(),
             backend: IpAddr::from([198, 51, 100, last_byte]),
-            result: CheckResult {
-                code,
-                status: None,
-                duration: Duration::from_millis(1),
-                detail: String::new(),
-            },
+            result: CheckResult::new(code, Duration::from_millis(1)),
         };
         table.observe(observation, Instant::now())
     }

@@ -2,6 +2,7 @@
 
 use std::{ops::RangeInclusive, str::FromStr};
 
+use hyper::Uri;
 use rustls::pki_types::ServerName;
 use toml::de::DeValue;
 
@@ -82,7 +83,8 @@ impl Value for Path {
             if !text.starts_with('/') {
                 return Err(format!("the path `{text}` does not begin with /"));
             }
-            if !text.chars().all(|c| c.is_ascii_graphic()) {
+            let legal = text.chars().all(|c| c.is_ascii_graphic() && c != '#');
+            if !legal || text.parse::<Uri>().is_err() {
                 return Err(String::from(
                     "the path has characters that must be written as %XX",
                 ));

@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     panic::AssertUnwindSafe,
+    pin::Pin,
     time::Instant,
 };
 
@@ -10,58 +11,93 @@ use futures_util::FutureExt;
 use tokio::time::timeout;
 use vipd_control::{
     check::{CheckCode, CheckResult},
-    model::{Check, CheckKind},
+    model::{Check, CheckKind, Exchange},
 };
 
-use super::{http, tcp};
+use super::{
+    http,
+    progress::{Progress, Stage},
+    tcp, tls,
+};
 
 /// A check that fails itself is our own fault, and must not end the checking.
 pub async fn guarded(check: impl Future<Output = CheckResult>) -> CheckResult {
     let started = Instant::now();
     let result = AssertUnwindSafe(check).catch_unwind().await;
     result.unwrap_or_else(|_| CheckResult {
-        code: CheckCode::SockErr,
-        status: None,
-        duration: started.elapsed(),
         detail: "the check itself has failed, a defect of vipd".to_owned(),
+        ..CheckResult::new(CheckCode::SockErr, started.elapsed())
     })
+}
+
+/// Whom a check asks, and from where.
+#[derive(Clone, Copy, Debug)]
+pub struct Target {
+    /// Address and port that are asked.
+    pub address: SocketAddr,
+    /// Our address; `None` leaves it to the kernel.
+    pub source: Option<IpAddr>,
 }
 
 /// One check of one backend, within the check's time-out.
 pub async fn check(check: &Check, backend: IpAddr) -> CheckResult {
     let started = Instant::now();
-    let target = SocketAddr::new(backend, check.port.get());
-    let mut reached = Reached::Nothing;
+    let mut progress = Progress::new(started);
+    let target = Target {
+        address: SocketAddr::new(check.address.unwrap_or(backend), check.port.get()),
+        source: check.source,
+    };
+    let limit = check.timing.timeout;
     let outcome = match &check.kind {
         CheckKind::None => Ok(Outcome::new(CheckCode::L4Ok)),
-        CheckKind::Tcp(_) => {
-            let probe = tcp::connect(target, check.source);
-            timeout(check.timing.timeout, probe)
-                .await
-                .map(|result| result.map_or_else(|o| o, |_stream| Outcome::new(CheckCode::L4Ok)))
+        CheckKind::Tcp(said) if *said == Exchange::default() => {
+            timeout(limit, tcp::accepted(target)).await
         }
-        CheckKind::Http(asked, _) => {
-            let request = http::Request {
-                path: &asked.path,
-                host: asked.host.as_deref(),
-                status: &asked.status,
-            };
-            // On the heap, so that checks of other kinds take no room for it.
-            let probe = Box::pin(http::ask(target, check.source, &request, &mut reached));
-            timeout(check.timing.timeout, probe).await
-        }
-        _ => Ok(Outcome::with(CheckCode::SockErr, "not possible yet")),
+        // On the heap, so that plain connections take no room for it.
+        kind => timeout(limit, probe(kind, target, &mut progress)).await,
     };
-    let outcome = outcome.unwrap_or_else(|_| reached.timed_out());
+    let outcome = outcome.unwrap_or_else(|_| progress.timed_out());
+    let now = Instant::now();
     CheckResult {
         code: outcome.code,
         status: outcome.status,
-        duration: started.elapsed(),
-        detail: outcome.detail,
+        duration: now - started,
+        phases: progress.end(now),
+        certificate_expiry: progress.certificate_expiry,
+        detail: match progress.remark {
+            None => outcome.detail,
+            Some(remark) if outcome.detail.is_empty() => remark.to_owned(),
+            Some(remark) => format!("{}; {remark}", outcome.detail),
+        },
     }
 }
 
+/// The probe of a kind, which notes how far it has come.
+fn probe<'a>(
+    kind: &'a CheckKind,
+    target: Target,
+    progress: &'a mut Progress,
+) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'a>> {
+    match kind {
+        CheckKind::None => Box::pin(async { Outcome::new(CheckCode::L4Ok) }),
+        CheckKind::Tcp(said) => Box::pin(tcp::ask(target, said, progress)),
+        CheckKind::Tls(tls, said) => Box::pin(tls::ask(target, tls, said, progress)),
+        CheckKind::Http(http, tls) => Box::pin(http::ask(target, http, tls.as_ref(), progress)),
+        CheckKind::Dns(_) | CheckKind::Udp(_) | CheckKind::Icmp { .. } => {
+            Box::pin(not_yet(Stage::Reply, progress))
+        }
+        CheckKind::Program(_) | CheckKind::File(_) => Box::pin(not_yet(Stage::Program, progress)),
+    }
+}
+
+/// What no probe is there for.
+async fn not_yet(stage: Stage, progress: &mut Progress) -> Outcome {
+    progress.begin(stage);
+    Outcome::with(CheckCode::SockErr, "not possible yet")
+}
+
 /// What a check found.
+#[derive(Debug)]
 pub struct Outcome {
     /// In HAProxy's words.
     pub code: CheckCode,
@@ -90,159 +126,5 @@ impl Outcome {
     }
 }
 
-/// How far a check had come when its time was over.
-#[derive(Clone, Copy)]
-pub enum Reached {
-    /// There is no connection yet.
-    Nothing,
-    /// There is one.
-    Connection,
-}
-
-impl Reached {
-    fn timed_out(self) -> Outcome {
-        match self {
-            Self::Nothing => Outcome::with(CheckCode::L4Timeout, "no answer to the connection"),
-            Self::Connection => Outcome::with(CheckCode::L7Timeout, "no complete answer"),
-        }
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::{num::NonZeroU16, time::Duration};
-
-    use tokio::{
-        io::{AsyncReadExt, AsyncWriteExt},
-        net::TcpListener,
-    };
-    use vipd_control::model::{Exchange, Http, Timing};
-
-    use super::*;
-
-    /// What a server does with each connection.
-    #[derive(Clone, Copy)]
-    enum Server {
-        Closed,
-        Answers(&'static [u8]),
-        SaysNothing,
-        HangsUp,
-    }
-
-    async fn serve(server: Server) -> u16 {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        if matches!(server, Server::Closed) {
-            return port;
-        }
-        tokio::spawn(async move {
-            loop {
-                let (mut stream, _) = listener.accept().await.unwrap();
-                tokio::spawn(async move {
-                    let mut request = [0; 1024];
-                    match server {
-                        Server::Answers(bytes) => {
-                            let _ = stream.read(&mut request).await;
-                            let _ = stream.write_all(bytes).await;
-                        }
-                        Server::SaysNothing => {
-                            tokio::time::sleep(Duration::from_secs(60)).await;
-                        }
-                        Server::Closed | Server::HangsUp => {}
-                    }
-                });
-            }
-        });
-        port
-    }
-
-    fn http() -> CheckKind {
-        let http = Http {
-            method: "GET".to_owned(),
-            path: "/healthz".to_owned(),
-            host: None,
-            headers: Vec::new(),
-            status: vec![200..=399],
-            expect_headers: Vec::new(),
-            expect_body: None,
-        };
-        CheckKind::Http(http, None)
-    }
-
-    fn spec(kind: CheckKind, port: u16, source: Option<IpAddr>) -> Check {
-        Check {
-            kind,
-            port: NonZeroU16::new(port).unwrap(),
-            source,
-            timing: Timing {
-                timeout: Duration::from_millis(500),
-                ..Timing::PLAIN
-            },
-            ..Check::none()
-        }
-    }
-
-    #[tokio::test]
-    async fn what_a_server_does_is_told_in_haproxys_words() {
-        use CheckCode::{L4Con, L4Ok, L7Ok, L7Response, L7Status, L7Timeout};
-        let ok = Server::Answers(b"HTTP/1.1 204 No Content\r\nServer: x\r\n\r\n");
-        let busy = Server::Answers(b"HTTP/1.1 503 Service Unavailable\r\n\r\n");
-        let hints = Server::Answers(
-            b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n\
-              HTTP/1.1 503 Service Unavailable\r\n\r\n",
-        );
-        let interim = Server::Answers(b"HTTP/1.1 100 Continue\r\n\r\n");
-        let other = Server::Answers(b"SSH-2.0-OpenSSH_9.2\r\n\r\n");
-        let cases = [
-            (
-                "TCP accepted",
-                CheckKind::Tcp(Exchange::default()),
-                Server::SaysNothing,
-                L4Ok,
-                None,
-            ),
-            (
-                "TCP refused",
-                CheckKind::Tcp(Exchange::default()),
-                Server::Closed,
-                L4Con,
-                None,
-            ),
-            ("HTTP 204", http(), ok, L7Ok, Some(204)),
-            ("HTTP 503", http(), busy, L7Status, Some(503)),
-            ("HTTP 503 after 103", http(), hints, L7Status, Some(503)),
-            ("HTTP 100 only", http(), interim, L7Response, None),
-            ("HTTP refused", http(), Server::Closed, L4Con, None),
-            ("HTTP silent", http(), Server::SaysNothing, L7Timeout, None),
-            ("HTTP hung up", http(), Server::HangsUp, L7Response, None),
-            ("not HTTP", http(), other, L7Response, None),
-        ];
-        for (sentence, kind, server, code, status) in cases {
-            let port = serve(server).await;
-            let spec = spec(kind, port, None);
-            let result = check(&spec, [127, 0, 0, 1].into()).await;
-            assert_eq!(
-                (result.code, result.status),
-                (code, status),
-                "{sentence}: {result:?}"
-            );
-        }
-    }
-
-    #[tokio::test]
-    async fn a_check_that_panics_is_our_own_fault_and_not_the_end() {
-        let result = guarded(async { panic!("on purpose") }).await;
-        assert_eq!(result.code, CheckCode::SockErr, "{result:?}");
-    }
-
-    #[tokio::test]
-    async fn a_source_address_that_is_not_ours_is_our_own_fault() {
-        let spec = spec(
-            CheckKind::Tcp(Exchange::default()),
-            1,
-            Some([192, 0, 2, 77].into()),
-        );
-        let result = check(&spec, [127, 0, 0, 1].into()).await;
-        assert_eq!(result.code, CheckCode::SockErr, "{result:?}");
-    }
-}
+mod tests;

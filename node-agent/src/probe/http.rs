@@ -1,113 +1,206 @@
-//! An HTTP/1.1 GET, judged by its status.
+//! An HTTP/1.1 request, judged by status, headers and body.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    ops::RangeInclusive,
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use hyper::{
+    Request, Response,
+    body::Incoming,
+    client::conn::http1,
+    header::{ACCEPT, CONNECTION, HOST, HeaderValue, USER_AGENT},
 };
-
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use vipd_control::check::CheckCode;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use vipd_control::{
+    check::CheckCode,
+    model::{Http, Pattern, Tls},
+};
 
 use super::{
-    check::{Outcome, Reached},
-    tcp,
+    check::{Outcome, Target},
+    exchange::excerpt,
+    progress::{Progress, Stage},
+    tcp, tls,
 };
 
-/// What is asked, and which answers are good.
-pub struct Request<'a> {
-    /// Request target.
-    pub path: &'a str,
-    /// `Host` header; `None` is the backend's address.
-    pub host: Option<&'a str>,
-    /// Status codes that count as success.
-    pub status: &'a [RangeInclusive<u16>],
-}
-
-/// The most that a response's head may be.
+/// The most that the head of an answer may be, in octets.
 const HEAD_MAX: usize = 16 * 1024;
 
-/// Asks once. `reached` tells how far it came, should its time be over.
+/// The most of a body that is looked at, in octets.
+const BODY_MAX: usize = 64 * 1024;
+
+/// Port of HTTP, and of HTTP over TLS (RFC 9110, section 4.2).
+const PORTS: [u16; 2] = [80, 443];
+
+/// Asks once.
 pub async fn ask(
-    target: SocketAddr,
-    source: Option<IpAddr>,
-    request: &Request<'_>,
-    reached: &mut Reached,
+    target: Target,
+    http: &Http,
+    tls: Option<&Tls>,
+    progress: &mut Progress,
 ) -> Outcome {
-    let mut stream = match tcp::connect(target, source).await {
-        Ok(stream) => stream,
-        Err(outcome) => return outcome,
+    let request = match request(http, own_host(target.address, tls.is_some())) {
+        Ok(request) => request,
+        Err(error) => return Outcome::with(CheckCode::SockErr, error.to_string()),
     };
-    *reached = Reached::Connection;
-    let host = request
-        .host
-        .map_or_else(|| own_host(target), ToOwned::to_owned);
-    let head = format!(
-        "GET {} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: vipd-check\r\nAccept: */*\r\n\
-         Connection: close\r\n\r\n",
-        request.path
-    );
-    if let Err(error) = stream.write_all(head.as_bytes()).await {
-        return Outcome::with(CheckCode::L7Response, error.to_string());
-    }
-    let mut answer = Vec::with_capacity(1024);
-    loop {
-        match stream.read_buf(&mut answer).await {
-            Ok(0) => {
-                let detail = format!("connection closed after {} bytes", answer.len());
-                return Outcome::with(CheckCode::L7Response, detail);
-            }
-            Ok(_) => {}
-            Err(error) => return Outcome::with(CheckCode::L7Response, error.to_string()),
-        }
-        match status(&answer) {
-            Ok(Some(code)) => return judge(code, request.status),
-            Ok(None) if answer.len() < HEAD_MAX => {}
-            Ok(None) => return Outcome::with(CheckCode::L7Response, "endless header"),
-            Err(error) => {
-                return Outcome::with(CheckCode::L7Response, format!("not HTTP: {error}"));
-            }
-        }
+    match tls {
+        None => match tcp::connect(target).await {
+            Ok(stream) => say(stream, http, request, progress).await,
+            Err(outcome) => outcome,
+        },
+        Some(tls) => match tls::connect(target, tls, progress).await {
+            Ok(stream) => say(stream, http, request, progress).await,
+            Err(outcome) => outcome,
+        },
     }
 }
 
 /// The `Host` of a request to the address itself, with a port unless it is
-/// that of HTTP (RFC 9110, section 7.2).
-fn own_host(target: SocketAddr) -> String {
-    match (target, target.port()) {
-        (SocketAddr::V4(v4), 80) => v4.ip().to_string(),
-        (SocketAddr::V6(v6), 80) => format!("[{}]", v6.ip()),
-        _ => target.to_string(),
+/// that of the scheme (RFC 9110, section 7.2).
+fn own_host(address: SocketAddr, is_tls: bool) -> String {
+    let is_usual = address.port() == PORTS[usize::from(is_tls)];
+    match address {
+        SocketAddr::V4(v4) if is_usual => v4.ip().to_string(),
+        SocketAddr::V6(v6) if is_usual => format!("[{}]", v6.ip()),
+        _ => address.to_string(),
     }
 }
 
-/// The status once its head is complete. Interim responses may come before it
-/// (RFC 9110, section 15.2); 101 is none, since nothing else follows in HTTP.
-///
-/// # Errors
-/// What comes is not HTTP.
-pub fn status(mut answer: &[u8]) -> Result<Option<u16>, httparse::Error> {
-    loop {
-        let mut headers = [httparse::EMPTY_HEADER; 128];
-        let mut response = httparse::Response::new(&mut headers);
-        match response.parse(answer)? {
-            httparse::Status::Partial => return Ok(None),
-            httparse::Status::Complete(length) => match response.code {
-                Some(100 | 102..=199) => answer = answer.get(length..).unwrap_or_default(),
-                code => return Ok(code),
-            },
+fn request(http: &Http, own_host: String) -> Result<Request<Empty<Bytes>>, hyper::http::Error> {
+    let mut request = Request::builder()
+        .method(http.method.as_str())
+        .uri(&http.path)
+        .header(HOST, http.host.clone().unwrap_or(own_host))
+        .header(CONNECTION, "close");
+    for (name, value) in &http.headers {
+        request = request.header(name, value);
+    }
+    let mut request = request.body(Empty::new())?;
+    let headers = request.headers_mut();
+    for (name, value) in [(USER_AGENT, "vipd-check"), (ACCEPT, "*/*")] {
+        let value = HeaderValue::from_static(value);
+        headers.entry(name).or_insert(value);
+    }
+    Ok(request)
+}
+
+async fn say<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
+    stream: S,
+    http: &Http,
+    request: Request<Empty<Bytes>>,
+    progress: &mut Progress,
+) -> Outcome {
+    progress.enter(Stage::Answer);
+    let started = http1::Builder::new()
+        .title_case_headers(true)
+        .max_buf_size(HEAD_MAX)
+        .handshake(TokioIo::new(stream))
+        .await;
+    let (mut sender, connection) = match started {
+        Ok(started) => started,
+        Err(error) => return wrong(&error),
+    };
+    let answer = async {
+        match sender.send_request(request).await {
+            Ok(response) => judge(http, response).await,
+            Err(error) => wrong(&error),
+        }
+    };
+    // Its end is told to whoever waits for the answer.
+    let mut connection = std::pin::pin!(connection);
+    let mut answer = std::pin::pin!(answer);
+    tokio::select! {
+        biased;
+        outcome = &mut answer => outcome,
+        _ = &mut connection => answer.await,
+    }
+}
+
+/// Whether the answer is as expected.
+async fn judge(http: &Http, response: Response<Incoming>) -> Outcome {
+    let code = response.status().as_u16();
+    let told = |result, detail| Outcome {
+        code: result,
+        status: Some(code),
+        detail,
+    };
+    let status = format!("HTTP status {code}");
+    if !http.status.iter().any(|range| range.contains(&code)) {
+        return told(CheckCode::L7Status, status);
+    }
+    let mut headers = http.expect_headers.iter();
+    if let Some(missing) = headers.find_map(|expected| missing_header(expected, &response)) {
+        return told(CheckCode::L7Status, missing);
+    }
+    let Some(expected) = &http.expect_body else {
+        return told(CheckCode::L7Ok, status);
+    };
+    match body(response.into_body()).await {
+        Ok(body) if expected.is_in(&body) => told(CheckCode::L7Ok, status),
+        Ok(body) => {
+            let missing = format!("no {expected} in the body {}", excerpt(&body));
+            told(CheckCode::L7Status, missing)
+        }
+        Err(error) => told(
+            CheckCode::L7Response,
+            format!("the body is not complete: {}", innermost(&error)),
+        ),
+    }
+}
+
+/// What is missing of a header, if anything.
+fn missing_header(
+    (name, expected): &(String, Pattern),
+    response: &Response<Incoming>,
+) -> Option<String> {
+    let values = response.headers().get_all(name);
+    let mut octets = values.iter().map(HeaderValue::as_bytes);
+    if octets.any(|value| expected.is_in(value)) {
+        return None;
+    }
+    Some(match values.iter().next() {
+        Some(value) => format!(
+            "no {expected} in the header {name}: {}",
+            excerpt(value.as_bytes())
+        ),
+        None => format!("no header {name}"),
+    })
+}
+
+/// The body, or its beginning when there is much of it.
+async fn body(mut incoming: Incoming) -> Result<Vec<u8>, hyper::Error> {
+    let mut body = Vec::new();
+    while let Some(frame) = incoming.frame().await {
+        let Some(data) = frame?.data_ref().cloned() else {
+            continue;
+        };
+        let room = BODY_MAX - body.len();
+        body.extend_from_slice(data.get(..room).unwrap_or(&data));
+        if body.len() >= BODY_MAX {
+            break;
         }
     }
+    Ok(body)
 }
 
-fn judge(code: u16, expected: &[RangeInclusive<u16>]) -> Outcome {
-    let good = expected.iter().any(|range| range.contains(&code));
-    Outcome {
-        code: if good {
-            CheckCode::L7Ok
-        } else {
-            CheckCode::L7Status
-        },
-        status: Some(code),
-        detail: format!("HTTP status {code}"),
+/// What comes is no answer.
+fn wrong(error: &hyper::Error) -> Outcome {
+    let words = if error.is_parse() {
+        format!("not HTTP: {}", innermost(error))
+    } else if error.is_incomplete_message() || error.is_canceled() || error.is_closed() {
+        "closed before a complete answer".to_owned()
+    } else {
+        innermost(error)
+    };
+    Outcome::with(CheckCode::L7Response, words)
+}
+
+/// The cause, without what libraries say of themselves.
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut error = error;
+    while let Some(source) = error.source() {
+        error = source;
     }
+    error.to_string()
 }

@@ -2,10 +2,13 @@
 //! what was found. What it means is decided elsewhere.
 
 mod check;
-pub mod http;
+mod exchange;
+mod http;
 mod lateness;
+mod progress;
 mod rounds;
 mod tcp;
+mod tls;
 
 use std::sync::Arc;
 

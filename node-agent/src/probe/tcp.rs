@@ -7,17 +7,37 @@ use std::{
 };
 
 use tokio::net::{TcpSocket, TcpStream};
-use vipd_control::check::CheckCode;
+use vipd_control::{check::CheckCode, model::Exchange};
 
-use super::check::Outcome;
+use super::{
+    check::{Outcome, Target},
+    exchange,
+    progress::Progress,
+};
+
+/// Whether a connection is accepted; nothing is said in it.
+pub async fn accepted(target: Target) -> Outcome {
+    match connect(target).await {
+        Ok(_) => Outcome::new(CheckCode::L4Ok),
+        Err(outcome) => outcome,
+    }
+}
+
+/// Says something in a connection, and hears the answer.
+pub async fn ask(target: Target, said: &Exchange, progress: &mut Progress) -> Outcome {
+    match connect(target).await {
+        Ok(stream) => exchange::ask(stream, said, CheckCode::L4Ok, progress).await,
+        Err(outcome) => outcome,
+    }
+}
 
 /// Connects, or says why not. The connection is reset when dropped, so that
 /// thousands of checks leave no sockets waiting.
-pub async fn connect(target: SocketAddr, source: Option<IpAddr>) -> Result<TcpStream, Outcome> {
-    let socket = prepare(target, source)
+pub async fn connect(Target { address, source }: Target) -> Result<TcpStream, Outcome> {
+    let socket = prepare(address, source)
         .map_err(|error| Outcome::with(CheckCode::SockErr, own_words(&error, source)))?;
     socket
-        .connect(target)
+        .connect(address)
         .await
         .map_err(|error| match error.raw_os_error() {
             Some(libc::ETIMEDOUT) => Outcome::with(CheckCode::L4Timeout, error.to_string()),

@@ -89,6 +89,10 @@ pub const CHECKS: &[Case] = &[
         &[(LINES, "type = \"http\"\nmethod = \"get\"\n")],
     ),
     (
+        "a path with a fragment",
+        &[("path = \"/healthz\"", "path = \"/healthz#top\"")],
+    ),
+    (
         "headers that are ours or none",
         &[(
             LINES,

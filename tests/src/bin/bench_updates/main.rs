@@ -200,12 +200,7 @@ impl Farm {
         let observation = Observation {
             service: Arc::clone(&service.name),
             backend,
-            result: CheckResult {
-                code,
-                status: None,
-                duration: Duration::from_millis(1),
-                detail: String::new(),
-            },
+            result: CheckResult::new(code, Duration::from_millis(1)),
         };
         let change = self.health.observe(observation, Instant::now());
         ensure!(change.standing.is_some(), "{}: {change:?}", service.name);
