@@ -1,13 +1,13 @@
-//! The engine: observations, configuration and the operator's orders in, what
-//! is desired out.
+//! The engine: changes of health, configuration and the operator's orders in,
+//! what is desired out.
 //!
-//! One task. It owns the health table and asks the decision when an order, or one
-//! of the observations that have come, changed something; what is desired is
-//! published as a state, only when it differs.
+//! One task. Probes write the health table themselves and tell the engine what
+//! has changed there; it asks the decision when one of the changes that have come,
+//! an order or time calls for it. What is desired is published as a state, only
+//! when it differs.
 
 use std::{
     collections::BTreeSet,
-    net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -18,11 +18,11 @@ use tokio::{
 };
 use tracing::{info, warn};
 use vipd_control::{
-    check::Observation,
     decide::{Decider, Desired, HealthView},
-    health::{Initial, Transition},
+    health::Initial,
     health_table::{Change, HealthTable},
     model::{Backend, Model, Service, Vip},
+    slow_start::Share,
     standing::Standing,
 };
 
@@ -49,7 +49,7 @@ pub struct Decision {
     pub known: bool,
 }
 
-/// The health table, for whoever shows it.
+/// The health table, for the probes that write it and whoever shows it.
 pub type SharedHealth = Arc<Mutex<HealthTable>>;
 
 /// A configuration as the engine sees it.
@@ -77,7 +77,7 @@ pub struct Belief {
 /// What is believed of each backend at the start.
 pub type Beliefs<'a> = &'a dyn Fn(&Service, &Backend) -> Belief;
 
-/// The most results that are taken in before a decision.
+/// The most changes that are taken in before a decision.
 const BATCH: usize = 1024;
 
 /// Observes, decides, publishes.
@@ -124,20 +124,21 @@ impl Engine {
         Arc::clone(&self.health)
     }
 
-    /// Runs until nobody observes any more.
+    /// Runs until nobody tells of changes any more.
     pub async fn run(
         mut self,
-        mut observations: mpsc::Receiver<Observation>,
+        mut changes: mpsc::Receiver<Change>,
         mut plans: watch::Receiver<Plan>,
         mut orders: mpsc::Receiver<drain::Request>,
     ) {
         let mut batch = Vec::new();
         loop {
-            let leave = self.leaving.next();
+            let next = [self.leaving.next(), self.table().next_step()];
+            let next = next.into_iter().flatten().min();
             tokio::select! {
-                count = observations.recv_many(&mut batch, BATCH) => match count {
+                count = changes.recv_many(&mut batch, BATCH) => match count {
                     0 => return,
-                    _ => self.observe(batch.drain(..)),
+                    _ => self.take_in(batch.drain(..)),
                 },
                 changed = plans.changed() => match changed {
                     Ok(()) => {
@@ -150,7 +151,7 @@ impl Engine {
                     // Whoever asked may have gone.
                     let _ = answer.send(self.order(&order));
                 }
-                () = async { match leave {
+                () = async { match next {
                     Some(at) => sleep_until(at.into()).await,
                     None => std::future::pending().await,
                 } } => {
@@ -161,23 +162,14 @@ impl Engine {
         }
     }
 
-    /// Takes in what was found, and decides once about all of it: while a large
-    /// farm comes up, results come faster than decisions could be made.
-    fn observe(&mut self, observations: impl Iterator<Item = Observation>) {
+    /// Takes in what has changed, and decides once about all of it: while a large
+    /// farm comes up, changes come faster than decisions could be made.
+    fn take_in(&mut self, changes: impl Iterator<Item = Change>) {
         let mut decide = false;
         let known = self.decision.borrow().known;
-        for observation in observations {
-            let (service, backend) = (Arc::clone(&observation.service), observation.backend);
-            let detail = observation.result.to_string();
-            let Change {
-                transition,
-                standing,
-            } = self.table().observe(observation, Instant::now());
-            let is_first = transition.is_some();
-            if let Some(transition) = transition {
-                self.log(&service, backend, &transition, &detail);
-            }
-            decide |= standing.is_some() || (is_first && !known);
+        for change in changes {
+            log(&change);
+            decide |= change.standing.is_some() || (change.transition.is_some() && !known);
         }
         if decide {
             self.decide();
@@ -203,8 +195,8 @@ impl Engine {
         let before = Arc::clone(&self.decision.borrow().desired);
         self.leaving
             .configure(&before, &plan.model, now + plan.linger);
-        self.table()
-            .apply(&plan.model, &|_, _| Initial::Unknown, now);
+        let initial = |service: &Service, _: &Backend| service.check.timing.initial;
+        self.table().apply(&plan.model, &initial, now);
         self.drains.configure(&self.plan.model, &plan.model);
         self.decider = Decider::new(plan.secret);
         self.plan = plan;
@@ -218,7 +210,8 @@ impl Engine {
         };
         let model = self.leaving.extend(&self.plan.model);
         let desired = {
-            let table = self.table();
+            let mut table = self.table();
+            table.advance(Instant::now());
             known = known || table.is_known();
             let view = View {
                 health: &table,
@@ -248,22 +241,18 @@ impl Engine {
     fn table(&self) -> std::sync::MutexGuard<'_, HealthTable> {
         self.health.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    fn log(&self, service: &str, address: IpAddr, transition: &Transition, detail: &str) {
-        let name = self
-            .plan
-            .model
-            .services
-            .iter()
-            .find(|s| &*s.name == service)
-            .and_then(|s| s.backends.iter().find(|b| b.address == address))
-            .map_or("?", |backend| &backend.name);
-        let reason = &transition.reason;
-        match transition.availability() {
-            Some(true) => info!("backend {service}/{name} is up: {reason}"),
-            Some(false) => warn!("backend {service}/{name} is down: {reason}"),
-            None => tracing::debug!("backend {service}/{name}: {reason} ({detail})"),
-        }
+fn log(change: &Change) {
+    let Some(transition) = &change.transition else {
+        return;
+    };
+    let (service, name) = (&change.backend.service, &change.name);
+    let reason = &transition.reason;
+    match transition.availability() {
+        Some(true) => info!("backend {service}/{name} is up: {reason}"),
+        Some(false) => warn!("backend {service}/{name} is down: {reason}"),
+        None => tracing::debug!("backend {service}/{name}: {reason}"),
     }
 }
 
@@ -284,5 +273,9 @@ impl HealthView for View<'_> {
 
     fn drained(&self, service: &Service) -> Vec<bool> {
         self.drains.of(service)
+    }
+
+    fn shares(&self, service: &Service) -> Vec<Share> {
+        self.health.shares(service)
     }
 }

@@ -338,6 +338,19 @@ fn encode_backends(status: &Status, page: &mut DescriptorEncoder<'_>) -> fmt::Re
     let help = "Whether the operator has drained the backend.";
     let mut drained = gauges(page, "backend_drained", help, None)?;
     each(&mut |labels, backend| drained.gauge(labels, flag(backend.drained)))?;
+    let help = "How much of its share of new flows a backend has that takes them: less than 1 \
+                while it starts slowly.";
+    let mut share = gauges(page, "backend_share", help, Some(&Unit::Ratios))?;
+    each(&mut |labels, backend| match backend.available {
+        true => share.gauge(labels, f64::from(backend.share_percent) / 100.0),
+        false => Ok(()),
+    })?;
+    let help = "1 while BFD to the backend is up, else 0.";
+    let mut bfd = gauges(page, "backend_bfd_up", help, None)?;
+    each(&mut |labels, backend| match &backend.bfd {
+        Some(session) => bfd.gauge(labels, flag(session.is_up())),
+        None => Ok(()),
+    })?;
     let mut slots = gauges(
         page,
         "backend_ring_slots",

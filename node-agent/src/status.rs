@@ -225,10 +225,17 @@ pub struct Backend {
     pub drained: bool,
     /// Whether it takes new flows.
     pub available: bool,
+    /// How much of its share of new flows it takes, in percent: less than 100
+    /// while it starts slowly.
+    #[serde(default = "whole")]
+    pub share_percent: u32,
     /// How long it has been in this state.
     pub since_seconds: f64,
     /// The last check.
     pub check: Option<Check>,
+    /// BFD to it, if it is to have it.
+    #[serde(default)]
+    pub bfd: Option<Bfd>,
     /// Ring slots it owns.
     pub slots: u32,
     /// Flows that are recorded for it, live and open.
@@ -240,6 +247,11 @@ pub struct Backend {
     pub packets: u64,
     /// Bytes forwarded to it.
     pub bytes: u64,
+}
+
+/// The share of a backend that does not start slowly.
+const fn whole() -> u32 {
+    100
 }
 
 /// The last check of a backend.
@@ -388,7 +400,7 @@ impl Service {
                 .map_or_else(|| "none yet".to_owned(), Check::words);
             writeln!(
                 out,
-                "  {:<16} {:<28} {:>6} {:<11} {:>8} {:>7} {:>7} {:>12}  {check}",
+                "  {:<16} {:<28} {:>6} {:<11} {:>8} {:>7} {:>7} {:>12}  {check}{}",
                 backend.name,
                 backend.address.to_string(),
                 backend.weight,
@@ -396,7 +408,8 @@ impl Service {
                 ago(backend.since_seconds),
                 backend.slots,
                 backend.recorded(),
-                backend.packets
+                backend.packets,
+                backend.remarks()
             )?;
         }
         Ok(())
@@ -452,6 +465,17 @@ impl Backend {
         }
     }
 
+    /// What there is to say besides its last check.
+    fn remarks(&self) -> String {
+        let slow = (self.available && self.share_percent < 100)
+            .then(|| format!(" · slow start {} %", self.share_percent));
+        let bfd = self
+            .bfd
+            .as_ref()
+            .map(|bfd| format!(" · BFD {}", bfd.words()));
+        [slow, bfd].into_iter().flatten().collect()
+    }
+
     /// Open flows, and behind a plus those that are closing.
     fn recorded(&self) -> String {
         match self.flows_closing {
@@ -484,28 +508,63 @@ pub fn ago(seconds: f64) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Backend, ago};
+    use super::{Backend, Bfd, ago};
 
     #[test]
     fn flows_that_are_closing_are_shown_beside_the_open_ones() {
         for (flows, flows_closing, expected) in [(0, 0, "0"), (3, 0, "3"), (3, 22, "3+22")] {
             let backend = Backend {
-                name: "b1".to_owned(),
-                address: [192, 0, 2, 21].into(),
-                weight: 1,
-                state: "up".to_owned(),
-                standing: "draining".to_owned(),
-                drained: true,
-                available: false,
-                since_seconds: 1.0,
-                check: None,
-                slots: 0,
                 flows,
                 flows_closing,
-                packets: 0,
-                bytes: 0,
+                ..backend()
             };
             assert_eq!(backend.recorded(), expected);
+        }
+    }
+
+    #[test]
+    fn a_slow_start_and_bfd_stand_beside_the_last_check() {
+        let bfd = || Some(Bfd::unknown("nobody is reached".to_owned(), 0));
+        for (available, share_percent, bfd, remarks) in [
+            (true, 100, None, ""),
+            (true, 40, None, " · slow start 40 %"),
+            (false, 40, None, ""),
+            (true, 100, bfd(), " · BFD unknown: nobody is reached"),
+            (
+                true,
+                40,
+                bfd(),
+                " · slow start 40 % · BFD unknown: nobody is reached",
+            ),
+        ] {
+            let backend = Backend {
+                available,
+                share_percent,
+                bfd,
+                ..backend()
+            };
+            assert_eq!(backend.remarks(), remarks);
+        }
+    }
+
+    fn backend() -> Backend {
+        Backend {
+            name: "b1".to_owned(),
+            address: [192, 0, 2, 21].into(),
+            weight: 1,
+            state: "up".to_owned(),
+            standing: "draining".to_owned(),
+            drained: true,
+            available: false,
+            share_percent: 100,
+            since_seconds: 1.0,
+            check: None,
+            bfd: None,
+            slots: 0,
+            flows: 0,
+            flows_closing: 0,
+            packets: 0,
+            bytes: 0,
         }
     }
 

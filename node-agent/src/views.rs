@@ -152,6 +152,7 @@ impl Views {
             services: services(Services {
                 views: self,
                 decision,
+                bfd,
                 now,
             }),
             sessions: status::Sessions::of(&peers),
@@ -161,7 +162,13 @@ impl Views {
         }
     }
 
-    fn service(&self, plan: &ServicePlan, decision: &Decision, now: Instant) -> status::Service {
+    fn service(
+        &self,
+        plan: &ServicePlan,
+        decision: &Decision,
+        said: &States,
+        now: Instant,
+    ) -> status::Service {
         let service = &plan.service;
         let shares = plan.ring.as_ref().map(|ring| ring.shares());
         let health: Vec<Health> = {
@@ -190,8 +197,11 @@ impl Views {
                     standing: plan.standing.get(i).map_or("?", |s| s.label()).to_owned(),
                     drained: plan.drained.get(i) == Some(&true),
                     available: plan.available.get(i) == Some(&true),
+                    share_percent: plan.shares.get(i).map_or(100, |share| share.percent()),
                     since_seconds: health.map_or(0.0, |h| seconds(h.since(), now)),
                     check: health.and_then(Health::last).map(check),
+                    bfd: (service.bfd && backend.track.is_none())
+                        .then(|| bfd::session(backend.address, said)),
                     slots: shares.as_ref().and_then(|s| s.get(i).copied()).unwrap_or(0),
                     flows: flows.live,
                     flows_closing: flows.closing,
@@ -239,13 +249,17 @@ impl Views {
 struct Services<'a> {
     views: &'a Views,
     decision: Decision,
+    bfd: States,
     now: Instant,
 }
 
 impl Services<'_> {
     fn iter(&self) -> impl Iterator<Item = status::Service> {
         let plans = self.decision.desired.services.iter();
-        plans.map(|plan| self.views.service(plan, &self.decision, self.now))
+        plans.map(|plan| {
+            self.views
+                .service(plan, &self.decision, &self.bfd, self.now)
+        })
     }
 }
 

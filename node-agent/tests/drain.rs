@@ -58,9 +58,9 @@ struct Node {
     socket: PathBuf,
     /// Orders to the agent's main loop, which there is none of.
     departures: mpsc::Receiver<departure::Request>,
-    /// Nobody observes, but somebody could.
+    /// Nobody tells of changes, but somebody could.
     _ends: (
-        mpsc::Sender<vipd_control::check::Observation>,
+        mpsc::Sender<vipd_control::health_table::Change>,
         watch::Sender<Arc<Config>>,
     ),
 }
@@ -95,11 +95,11 @@ impl Node {
             maintenance: watch::channel(false).1,
             lateness: Arc::default(),
         };
-        let (observations, observed) = mpsc::channel(1);
+        let (changes, changed) = mpsc::channel(1);
         let (plans, plans_out) = watch::channel(plan.clone());
         let (orders, orders_out) = mpsc::channel(1);
         let (departure, departures) = mpsc::channel(1);
-        tokio::spawn(engine.run(observed, plans_out, orders_out));
+        tokio::spawn(engine.run(changed, plans_out, orders_out));
         let socket = socket(name);
         let listener = api::listen(&socket).expect("a socket");
         let client = Client::new(&socket);
@@ -120,7 +120,7 @@ impl Node {
             plan,
             socket,
             departures,
-            _ends: (observations, config_in),
+            _ends: (changes, config_in),
         }
     }
 

@@ -14,6 +14,7 @@ use crate::{
     hash::{Fields, siphash},
     model::{Backend, Mode, Model, Service, Vip},
     ring::{Ring, RingBase},
+    slow_start::Share,
     standing::Standing,
 };
 
@@ -38,6 +39,8 @@ pub struct ServicePlan {
     pub drained: Vec<bool>,
     /// Whether each takes new flows: [`Standing::takes_flows`].
     pub available: Vec<bool>,
+    /// The share of each, while it starts slowly less than the whole.
+    pub shares: Vec<Share>,
     /// Number of available backends with a weight; the drained do not count.
     pub healthy: u32,
     /// Number of configured backends with a weight.
@@ -82,6 +85,12 @@ pub trait HealthView {
     /// Whom the operator has drained, one flag per backend. Who is missing is
     /// not.
     fn drained(&self, _service: &Service) -> Vec<bool> {
+        Vec::new()
+    }
+
+    /// What share of its slots each backend has that takes new flows. Who is
+    /// missing has the whole.
+    fn shares(&self, _service: &Service) -> Vec<Share> {
         Vec::new()
     }
 
@@ -162,10 +171,18 @@ impl Decider {
                 *standing = standing.drained();
             }
         }
+        let mut shares = health.shares(service);
+        shares.resize(service.backends.len(), Share::WHOLE);
+        for (share, standing) in shares.iter_mut().zip(&standing) {
+            if !standing.takes_flows() {
+                *share = Share::NONE;
+            }
+        }
         let unchanged = |p: &&Arc<ServicePlan>| {
             p.service == *service
                 && p.standing == standing
                 && p.drained == drained
+                && p.shares == shares
                 && p.keyed == self.keyed
         };
         if let Some(same) = previous.filter(unchanged) {
@@ -180,7 +197,7 @@ impl Decider {
         );
         let last = related.and_then(|plan| plan.ring.as_ref());
         let ring = last
-            .map_or_else(|| base.ring(&available), |ring| ring.update(&available))
+            .map_or_else(|| base.ring(&shares), |ring| ring.update(&shares))
             .map(Arc::new)
             .or_else(|| last.cloned());
 
@@ -194,6 +211,7 @@ impl Decider {
             standing,
             drained,
             available,
+            shares,
             healthy,
             configured: weighted(service, |_| true),
             base,

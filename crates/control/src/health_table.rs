@@ -1,13 +1,26 @@
-//! The health of every backend of every service: takes observations in, says
-//! who is available. Holds no opinion of its own; [`crate::health`] does.
+//! The health of every backend of every service: takes in what checks and BFD
+//! have found, says who is available. Holds no opinion of its own;
+//! [`crate::health`] does.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Instant};
+mod row;
+#[cfg(test)]
+mod tests;
 
+use std::{
+    collections::{BTreeSet, HashMap},
+    net::IpAddr,
+    sync::Arc,
+    time::Instant,
+};
+
+use self::row::Row;
 use crate::{
-    check::Observation,
+    check::{CheckResult, Observation},
     decide::HealthView,
-    health::{Health, Initial, State, Transition},
-    model::{Backend, CheckKind, Model, Service},
+    health::{Health, Initial, Path, Transition},
+    model::{Backend, Model, Service, Tracked},
+    schedule::Pace,
+    slow_start::Share,
     standing::Standing,
 };
 
@@ -15,77 +28,181 @@ use crate::{
 #[derive(Clone, Debug, Default)]
 pub struct HealthTable {
     services: HashMap<Arc<str>, Row>,
+    /// Who has the health of another, by that one.
+    followers: HashMap<Tracked, Vec<Tracked>>,
+    /// Services of which a backend may start slowly.
+    ramping: BTreeSet<Arc<str>>,
 }
 
-#[derive(Clone, Debug)]
-struct Row {
-    service: Arc<Service>,
-    /// In the order of the service's backends.
-    backends: Vec<Health>,
-    /// The same in a word each, since decisions read nothing else.
-    standing: Vec<Standing>,
-}
-
-/// What an observation has changed.
+/// What has come of an observation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// When the backend is to be asked again; `None` if it is not there, or is
+    /// not to be asked.
+    pub pace: Option<Pace>,
+    /// What has changed, also of those that follow it.
+    pub changes: Vec<Change>,
+}
+
+/// What has changed of a backend. What it is now the table says.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// The backend's state, and why.
+    /// The backend.
+    pub backend: Tracked,
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its state, and why.
     pub transition: Option<Transition>,
     /// What the state means for flows; then there is something to decide.
     pub standing: Option<Standing>,
+}
+
+/// What is taken in about a backend.
+enum News {
+    Checked(CheckResult),
+    Heard(Path),
 }
 
 impl HealthTable {
     /// Follows a new configuration. A backend that was there keeps its health,
     /// also when its name, its service's name, its weight or its check changed, so that a reload
     /// flaps nothing; a new one starts as `initial` says of it, or up when it is
-    /// not checked at all.
+    /// not checked at all. One that follows another has that one's health.
     pub fn apply(
         &mut self,
         model: &Model,
         initial: &dyn Fn(&Service, &Backend) -> Initial,
         now: Instant,
     ) {
-        let before = std::mem::take(&mut self.services);
+        let before = std::mem::take(self).services;
         for service in &model.services {
-            let renamed = || before.values().find(|row| row.service.meets(service));
+            let renamed = || before.values().find(|row| row.service().meets(service));
             let old = before.get(&service.name).or_else(renamed);
             let row = Row::new(service, old, initial, now);
             self.services.insert(Arc::clone(&service.name), row);
         }
+        for service in &model.services {
+            for backend in service.backends.iter().filter(|b| b.track.is_some()) {
+                let leader = leader(model, service, backend);
+                let followers = self.followers.entry(leader).or_default();
+                followers.push(Tracked::of(service, backend));
+            }
+        }
+        for leader in self.followers.keys().cloned().collect::<Vec<_>>() {
+            self.lead(&leader, None);
+        }
+        for service in &model.services {
+            self.mark(&service.name);
+        }
+        self.advance(now);
     }
 
     /// Takes in one result. A result about a backend that is no longer there,
     /// or is not to be checked, is ignored.
-    pub fn observe(&mut self, observation: Observation, now: Instant) -> Change {
-        let Some(row) = self.services.get_mut(&observation.service) else {
-            return Change::default();
+    pub fn observe(&mut self, observation: Observation, now: Instant) -> Observed {
+        let backend = Tracked {
+            service: observation.service,
+            address: observation.backend,
         };
-        row.observe(observation, now).unwrap_or_default()
+        self.take(&backend, News::Checked(observation.result), now)
+            .unwrap_or_default()
+    }
+
+    /// Takes in what BFD says of the way to a backend.
+    pub fn hear(&mut self, backend: &Tracked, path: Path, now: Instant) -> Vec<Change> {
+        let observed = self.take(backend, News::Heard(path), now);
+        observed.unwrap_or_default().changes
+    }
+
+    fn take(&mut self, backend: &Tracked, news: News, now: Instant) -> Option<Observed> {
+        let row = self.services.get_mut(&backend.service)?;
+        let place = row.position(backend.address)?;
+        let transition = match news {
+            News::Checked(result) if row.is_checked(place) => row.observe(place, result, now),
+            News::Heard(path) if row.has_bfd(place) => row.hear(place, path, now),
+            News::Checked(_) | News::Heard(_) => return None,
+        };
+        let pace = Pace::of(row.health()[place].state(), &row.service().check.timing);
+        let reason = transition.as_ref().map(|t| t.reason.clone());
+        let mut changes: Vec<_> = row.settle(place, transition).into_iter().collect();
+        if self.followers.contains_key(backend) {
+            changes.extend(self.lead(backend, reason.as_deref()));
+        }
+        for change in changes.iter().filter(|change| change.standing.is_some()) {
+            self.mark(&change.backend.service);
+        }
+        Some(Observed {
+            pace: Some(pace),
+            changes,
+        })
+    }
+
+    /// Gives all that follow this backend its health.
+    fn lead(&mut self, leader: &Tracked, reason: Option<&str>) -> Vec<Change> {
+        let Some(health) = self.backend(&leader.service, leader.address).cloned() else {
+            return Vec::new();
+        };
+        let followers = self.followers.get(leader).into_iter().flatten();
+        let changes = followers.filter_map(|follower| {
+            let row = self.services.get_mut(&follower.service)?;
+            let place = row.position(follower.address)?;
+            row.copy(place, &health, reason)
+        });
+        changes.collect()
+    }
+
+    /// Remembers that the shares of a service may have to change.
+    fn mark(&mut self, service: &Arc<str>) {
+        let row = self.services.get(service);
+        if row.is_some_and(|row| !row.service().slow_start.is_zero()) {
+            self.ramping.insert(Arc::clone(service));
+        }
+    }
+
+    /// When the share of a backend grows next, for [`HealthTable::advance`].
+    #[must_use]
+    pub fn next_step(&self) -> Option<Instant> {
+        let rows = self
+            .ramping
+            .iter()
+            .filter_map(|name| self.services.get(name));
+        rows.filter_map(Row::grows).min()
+    }
+
+    /// Works out the shares at `now`, which is to be done before they are read:
+    /// some grow with time, some follow from what was observed. Whether one has
+    /// changed.
+    pub fn advance(&mut self, now: Instant) -> bool {
+        let mut grown = false;
+        self.ramping.retain(|name| {
+            let Some(row) = self.services.get_mut(name) else {
+                return false;
+            };
+            grown |= row.advance(now);
+            row.grows().is_some()
+        });
+        grown
     }
 
     /// Whether something is known of every backend: it has been checked, or
     /// something was believed of it from the start.
     #[must_use]
     pub fn is_known(&self) -> bool {
-        let mut backends = self.services.values().flat_map(|row| &row.backends);
-        backends.all(|health| health.state() != State::Unknown)
+        self.services.values().all(|row| row.unknown() == 0)
     }
 
     /// Health of one backend.
     #[must_use]
     pub fn backend(&self, service: &str, address: IpAddr) -> Option<&Health> {
         let row = self.services.get(service)?;
-        row.position(address).map(|i| &row.backends[i])
+        row.position(address).map(|i| &row.health()[i])
     }
 
     /// Health of all backends of a service, in the service's order; empty for
     /// a service that is not in the table.
     #[must_use]
     pub fn backends(&self, service: &str) -> &[Health] {
-        self.services
-            .get(service)
-            .map_or(&[], |row| row.backends.as_slice())
+        self.services.get(service).map_or(&[], Row::health)
     }
 }
 
@@ -93,163 +210,40 @@ impl HealthTable {
 /// in the model that was applied last.
 impl HealthView for HealthTable {
     fn standing(&self, service: &Service) -> Vec<Standing> {
-        self.services
-            .get(&service.name)
-            .map_or_else(Vec::new, |row| row.standing.clone())
+        let row = self.services.get(&service.name);
+        row.map_or_else(Vec::new, |row| row.standing().to_vec())
+    }
+
+    fn shares(&self, service: &Service) -> Vec<Share> {
+        let row = self.services.get(&service.name);
+        row.map_or_else(Vec::new, |row| row.shares().to_vec())
     }
 }
 
-impl Row {
-    fn new(
-        service: &Arc<Service>,
-        old: Option<&Self>,
-        initial: &dyn Fn(&Service, &Backend) -> Initial,
-        now: Instant,
-    ) -> Self {
-        let unchecked = service.check.kind == CheckKind::None;
-        let health = |backend: &Backend| {
-            if unchecked {
-                return Health::new(Initial::Up, now);
-            }
-            old.and_then(|row| {
-                row.position(backend.address)
-                    .map(|i| row.backends[i].clone())
-            })
-            .unwrap_or_else(|| Health::new(initial(service, backend), now))
-        };
-        let backends: Vec<_> = service.backends.iter().map(health).collect();
+/// Whom a backend follows at last, who follows nobody. The configuration has no
+/// circles; if it had, each would be left where it began.
+fn leader(model: &Model, service: &Service, backend: &Backend) -> Tracked {
+    let own = Tracked::of(service, backend);
+    let mut at = (own.clone(), backend);
+    for _ in 0..=model.services.len() {
+        let Some(next) = &at.1.track else { break };
+        let service = model.services.iter().find(|s| s.name == next.service);
+        let mut backends = service.into_iter().flat_map(|service| &service.backends);
+        match backends.find(|b| b.address == next.address) {
+            Some(backend) if *next != own => at = (next.clone(), backend),
+            _ => break,
+        }
+    }
+    at.0
+}
+
+impl Tracked {
+    /// This backend of this service.
+    #[must_use]
+    pub fn of(service: &Service, backend: &Backend) -> Self {
         Self {
-            service: Arc::clone(service),
-            standing: backends.iter().map(Health::standing).collect(),
-            backends,
+            service: Arc::clone(&service.name),
+            address: backend.address,
         }
-    }
-
-    fn observe(&mut self, observation: Observation, now: Instant) -> Option<Change> {
-        let i = self.position(observation.backend)?;
-        let check = &self.service.check;
-        if check.kind == CheckKind::None {
-            return None;
-        }
-        let transition = self.backends[i].observe(observation.result, &check.timing, now);
-        let standing = self.backends[i].standing();
-        let before = std::mem::replace(&mut self.standing[i], standing);
-        Some(Change {
-            transition,
-            standing: (before != standing).then_some(standing),
-        })
-    }
-
-    fn position(&self, address: IpAddr) -> Option<usize> {
-        self.service
-            .backends
-            .iter()
-            .position(|b| b.address == address)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-    use crate::{
-        check::{CheckCode, CheckResult},
-        model::tests::service,
-        standing::Standing::{Available, Dead, Failing},
-    };
-
-    fn table(service: &Service) -> HealthTable {
-        let mut table = HealthTable::default();
-        apply(&mut table, service);
-        table
-    }
-
-    fn apply(table: &mut HealthTable, service: &Service) {
-        let services = vec![Arc::new(service.clone())];
-        table.apply(
-            &Model { services },
-            &|_, _| Initial::Unknown,
-            Instant::now(),
-        );
-    }
-
-    fn observe(table: &mut HealthTable, last_byte: u8, code: CheckCode) -> Change {
-        let observation = Observation {
-            service: "web".into(),
-            backend: IpAddr::from([198, 51, 100, last_byte]),
-            result: CheckResult::new(code, Duration::from_millis(1)),
-        };
-        table.observe(observation, Instant::now())
-    }
-
-    #[test]
-    fn observations_reach_their_backend_and_no_other() {
-        let web = service("web", &[("a", 1, 1), ("b", 2, 1)]);
-        let mut table = table(&web);
-        assert_eq!(table.standing(&web), [Dead, Dead], "{table:#?}");
-        let change = observe(&mut table, 2, CheckCode::L4Ok);
-        assert_eq!(change.standing, Some(Available), "{change:?}");
-        assert!(change.transition.is_some(), "{change:?}");
-        assert_eq!(table.standing(&web), [Dead, Available], "{table:#?}");
-        let change = observe(&mut table, 9, CheckCode::L4Ok);
-        assert_eq!(change, Change::default(), "{table:#?}");
-        assert_eq!(table.standing(&service("other", &[])), []);
-    }
-
-    #[test]
-    fn all_is_known_when_every_backend_has_been_checked() {
-        let mut table = table(&service("web", &[("a", 1, 1), ("b", 2, 1)]));
-        assert!(!table.is_known(), "{table:#?}");
-        observe(&mut table, 1, CheckCode::L4Ok);
-        assert!(!table.is_known(), "{table:#?}");
-        observe(&mut table, 2, CheckCode::L4Con);
-        assert!(table.is_known(), "{table:#?}");
-    }
-
-    #[test]
-    fn a_reload_keeps_the_health_of_whoever_has_the_same_address() {
-        let mut table = table(&service("web", &[("a", 1, 1), ("b", 2, 1)]));
-        observe(&mut table, 2, CheckCode::L4Ok);
-        let mut web = service("web", &[("new", 3, 1), ("renamed", 2, 9)]);
-        web.check.timing.fall = 7;
-        apply(&mut table, &web);
-        assert_eq!(table.standing(&web), [Dead, Available], "{table:#?}");
-    }
-
-    #[test]
-    fn a_renamed_service_keeps_the_health_of_its_backends() {
-        let mut table = table(&service("web", &[("a", 1, 1), ("b", 2, 1)]));
-        observe(&mut table, 2, CheckCode::L4Ok);
-        let shop = service("shop", &[("a", 1, 1), ("b", 2, 1)]);
-        apply(&mut table, &shop);
-        assert_eq!(table.standing(&shop), [Dead, Available], "{table:#?}");
-    }
-
-    #[test]
-    fn a_backend_that_is_not_checked_is_up_whatever_a_late_result_says() {
-        let mut web = service("web", &[("a", 1, 1)]);
-        web.check.kind = CheckKind::None;
-        let mut table = table(&web);
-        let change = observe(&mut table, 1, CheckCode::L4Con);
-        assert_eq!(change, Change::default(), "{table:#?}");
-        assert_eq!(table.backends("web")[0].state(), State::Up, "{table:#?}");
-        assert_eq!(table.standing(&web), [Available], "{table:#?}");
-    }
-
-    #[test]
-    fn a_backend_that_falls_silent_is_decided_about_though_it_was_down() {
-        let web = service("web", &[("a", 1, 1)]);
-        let mut table = table(&web);
-        let mut check = |code, standing| {
-            let change = observe(&mut table, 1, code);
-            assert_eq!(change.standing, standing, "{code}: {table:#?}");
-        };
-        check(CheckCode::L7Status, Some(Failing));
-        check(CheckCode::L7Status, None);
-        check(CheckCode::L4Timeout, None);
-        check(CheckCode::L4Timeout, Some(Dead));
-        check(CheckCode::L4Timeout, None);
-        check(CheckCode::L7Timeout, Some(Failing));
     }
 }

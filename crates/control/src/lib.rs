@@ -59,4 +59,5 @@ pub mod model;
 pub mod phases;
 pub mod ring;
 pub mod schedule;
+pub mod slow_start;
 pub mod standing;

@@ -18,7 +18,7 @@ use ipnet::IpNet;
 pub use self::{
     check::{Check, CheckKind, Dns, Exchange, File, Http, Program, Tls},
     pattern::Pattern,
-    timing::Timing,
+    timing::{OnDown, Timing},
 };
 use crate::ring::default_ring_size;
 
@@ -54,6 +54,11 @@ pub struct Service {
     pub idle: Duration,
     /// How each backend is checked.
     pub check: Check,
+    /// Whether there is BFD to each backend.
+    pub bfd: bool,
+    /// How long the share of a backend grows that has come back; zero gives it
+    /// the whole at once.
+    pub slow_start: Duration,
     /// Backends in the order of their names, at least one, at most
     /// [`MAX_BACKENDS`](crate::ring::MAX_BACKENDS).
     pub backends: Vec<Backend>,
@@ -107,6 +112,17 @@ pub struct Backend {
     pub address: IpAddr,
     /// Share of the traffic relative to its siblings; 0 takes none.
     pub weight: u16,
+    /// Whose health it has, if it is not checked itself.
+    pub track: Option<Tracked>,
+}
+
+/// A backend of any service, by what it is identified with.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tracked {
+    /// Name of its service.
+    pub service: Arc<str>,
+    /// Its address.
+    pub address: IpAddr,
 }
 
 impl Backend {
@@ -117,6 +133,7 @@ impl Backend {
             name: name.into(),
             address,
             weight,
+            track: None,
         }
     }
 }
@@ -136,6 +153,8 @@ impl Service {
             ring_size: default_ring_size(backends.len()),
             idle: Duration::from_secs(300),
             check: Check::none(),
+            bfd: false,
+            slow_start: Duration::ZERO,
             backends,
         }
     }

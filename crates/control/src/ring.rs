@@ -14,6 +14,12 @@
 //! Hence a death moves the slots of the dead backend and no other, and its
 //! return takes exactly those back.
 //!
+//! A backend that starts slowly has a [`Share`]: at each slot it draws a number
+//! of its own, always the same, and counts as available there only if the number
+//! is below its share. A larger share lets it in at more slots and away from
+//! none, so while it grows a slot moves once, to this backend. Where all that
+//! are left start slowly and none is let in, all are.
+//!
 //! The identity of a backend is its **address**, not its name: two nodes that
 //! name the same servers differently, or in another order, must still send a
 //! flow to the same server. An IPv4 address and its IPv4-mapped IPv6 form are
@@ -31,7 +37,8 @@ use std::{iter::repeat, net::IpAddr, sync::Arc};
 use crate::{
     hash::{Fields, nth, siphash},
     model::{Backend, Service},
-    ring::rendezvous::Contender,
+    ring::rendezvous::{Contender, Field},
+    slow_start::Share,
 };
 
 /// Smallest ring [`default_ring_size`] gives.
@@ -99,13 +106,13 @@ pub struct RingBase {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ring {
     base: Arc<RingBase>,
-    /// Per ordinal: available and with a weight.
-    serving: Box<[bool]>,
+    /// Per ordinal the share of whom is available and has a weight.
+    shares: Box<[Share]>,
     slots: Arc<[u16]>,
 }
 
 /// How evenly a ring spreads over the backends that serve, relative to their
-/// weights: 1 is exactly fair.
+/// weights: 1 is exactly fair. Those that start slowly have less by intent.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Balance {
     /// Largest share of a backend, relative to its fair one.
@@ -149,62 +156,74 @@ impl RingBase {
         self.size == service.ring_size && mine.eq(theirs)
     }
 
-    /// The ring while those backends are available whose flag is true, in the
-    /// order of the service's backends (no flag means false). `None` when none
-    /// of them has a weight.
+    /// The ring while the backends have these shares, in the order of the
+    /// service's backends: nothing for whom is not available, or is missing
+    /// here; a flag stands for the whole. `None` when nobody has a share and a
+    /// weight.
     #[must_use]
-    pub fn ring(self: &Arc<Self>, available: &[bool]) -> Option<Ring> {
+    pub fn ring<S: Copy + Into<Share>>(self: &Arc<Self>, shares: &[S]) -> Option<Ring> {
+        let whole = |c: &Contender| Share::from(c.weight > 0);
         let origin = Ring {
             base: Arc::clone(self),
-            serving: self.contenders.iter().map(|c| c.weight > 0).collect(),
+            shares: self.contenders.iter().map(whole).collect(),
             slots: Arc::clone(&self.slots),
         };
-        origin.update(available)
+        origin.update(shares)
     }
 }
 
 impl Ring {
-    /// The ring of the same base while others are available; as
+    /// The ring of the same base while the backends have other shares; as
     /// [`RingBase::ring`], at the cost of what moves.
     #[must_use]
-    pub fn update(&self, available: &[bool]) -> Option<Self> {
-        let flags = available.iter().copied().chain(repeat(false));
+    pub fn update<S: Copy + Into<Share>>(&self, shares: &[S]) -> Option<Self> {
+        let shares = shares.iter().map(|&share| share.into());
         let contenders = self.base.contenders.iter();
-        let serving: Box<[bool]> = contenders
-            .zip(flags)
-            .map(|(c, available)| available && c.weight > 0)
+        let shares: Box<[Share]> = contenders
+            .zip(shares.chain(repeat(Share::NONE)))
+            .map(|(c, share)| if c.weight > 0 { share } else { Share::NONE })
             .collect();
-        serving.contains(&true).then(|| Self {
+        let somebody = shares.iter().any(|share| *share > Share::NONE);
+        somebody.then(|| Self {
             base: Arc::clone(&self.base),
-            slots: self.redeal(&serving),
-            serving,
+            slots: self.redeal(&shares),
+            shares,
         })
     }
 
-    /// The slots while `serving` serve. A slot goes to its owner in the base,
-    /// else to the winner among all who serve, which is one of: the present
-    /// holder, if it still serves; or somebody who did not serve before.
-    fn redeal(&self, serving: &[bool]) -> Arc<[u16]> {
-        let serves = |ordinal: u16| serving[usize::from(ordinal)];
-        let weighted = self.base.weighted.iter().copied();
-        let all: Vec<_> = weighted.filter(|c| serves(c.ordinal)).collect();
-        if all.len() == self.base.weighted.len() {
+    /// The slots while the backends have these shares. A slot goes to its owner
+    /// in the base if that is let in, else to the winner among all who are, which
+    /// is one of: the present holder, if it still is; or somebody whose share has
+    /// grown.
+    fn redeal(&self, shares: &[Share]) -> Arc<[u16]> {
+        let contender = |ordinal: u16| self.base.contenders[usize::from(ordinal)];
+        let share = |ordinal: u16| shares[usize::from(ordinal)];
+        let weighted = || self.base.weighted.iter().copied();
+        if weighted().all(|c| share(c.ordinal) == Share::WHOLE) {
             return Arc::clone(&self.base.slots);
         }
-        let mut newcomers = all.clone();
-        newcomers.retain(|c| !self.serving[usize::from(c.ordinal)]);
+        let all = Field::new(weighted().map(|c| (c, share(c.ordinal))));
+        let grown = weighted().filter(|c| share(c.ordinal) > self.shares[usize::from(c.ordinal)]);
+        let newcomers = Field::new(grown.map(|c| (c, share(c.ordinal))));
 
         let owners = self.base.slots.iter().zip(self.slots.iter());
         (0..)
             .zip(owners)
             .map(|(slot, (&owner, &holder))| {
-                if serves(owner) {
+                let is_in = |ordinal| contender(ordinal).is_let_in(share(ordinal), slot);
+                if is_in(owner) {
                     owner
-                } else if serves(holder) {
-                    let holder = self.base.contenders[usize::from(holder)];
-                    rendezvous::challenge(holder, &newcomers, slot)
+                } else if is_in(holder) {
+                    newcomers.challenge(contender(holder), slot)
                 } else {
-                    rendezvous::winner(&all, slot).unwrap_or(owner)
+                    let winner = all.winner(slot);
+                    winner.unwrap_or_else(|| {
+                        // Nobody is let in: all are.
+                        match all.winner_of_all(slot) {
+                            Some(winner) if share(owner) == Share::NONE => winner,
+                            _ => owner,
+                        }
+                    })
                 }
             })
             .collect()
@@ -226,7 +245,7 @@ impl Ring {
     /// Number of slots of each backend, in the order of the service's list.
     #[must_use]
     pub fn shares(&self) -> Vec<u32> {
-        let mut shares = vec![0; self.serving.len()];
+        let mut shares = vec![0; self.shares.len()];
         for &ordinal in &*self.slots {
             shares[usize::from(ordinal)] += 1;
         }
@@ -237,7 +256,12 @@ impl Ring {
     #[must_use]
     pub fn balance(&self) -> Balance {
         let contenders = self.base.contenders.iter();
-        let serving = || contenders.clone().zip(&self.serving).filter(|(_, s)| **s);
+        let serving = || {
+            contenders
+                .clone()
+                .zip(&self.shares)
+                .filter(|(_, s)| **s > Share::NONE)
+        };
         let weights: u64 = serving().map(|(c, _)| u64::from(c.weight)).sum();
         let fair = self.slots.len() as f64 / weights as f64;
         let shares = self.shares();

@@ -86,6 +86,7 @@ impl Agent {
         self.wanted.send_replace(backends(&new));
         self.plans.send_replace(plan(&new, secret));
         self.probes.configure(&new.model);
+        self.speaker.follow_bfd(new.has_bfd());
         self.speaker.configure(new.bgp.as_ref()).await;
         self.elsewhere |= moved;
         messages.extend(self.leave_interfaces(&new).await);

@@ -102,12 +102,12 @@ impl Agent {
             );
         }
 
-        let (observations, observed) = mpsc::channel(1024);
+        let (changes, changed) = mpsc::channel(1024);
         let plan = plan(&config, secret);
         let (plans, plans_out) = watch::channel(plan.clone());
         let engine = Engine::new(plan, &|service, backend| Belief {
             initial: match adopted.standing(service, backend.address) {
-                None => Initial::Unknown,
+                None => service.check.timing.initial,
                 Some(Standing::Available | Standing::Draining) => Initial::Up,
                 Some(Standing::Failing) => Initial::Failing,
                 Some(Standing::Dead) => Initial::Down,
@@ -116,7 +116,7 @@ impl Agent {
         });
         let decision = engine.decision();
         let health = engine.health();
-        let mut probes = Probes::new(observations);
+        let mut probes = Probes::new(engine.health(), changes);
         probes.configure(&config.model);
 
         let (wanted, wanted_out) = watch::channel(backends(&config));
@@ -185,7 +185,7 @@ impl Agent {
         spawn(
             &mut tasks,
             "engine",
-            engine.run(observed, plans_out, orders_out),
+            engine.run(changed, plans_out, orders_out),
         );
 
         let (announced_in, announced) = watch::channel(Default::default());
@@ -216,6 +216,8 @@ impl Agent {
         );
         let survived = !adopted.services.is_empty();
         let mut speaker = Speaker::new(announced.clone(), survived, config.bfd_socket.clone());
+        probes.hear(speaker.bfd());
+        speaker.follow_bfd(config.has_bfd());
         speaker.configure(config.bgp.as_ref()).await;
 
         let (config_in, config_out) = watch::channel(config);

@@ -1,7 +1,7 @@
 //! What a configuration wants of the BFD process.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::{Path as FilePath, PathBuf},
     sync::Arc,
     time::Duration,
@@ -10,7 +10,7 @@ use std::{
 use thiserror::Error;
 use vipd_bfd::{Authentication, Config, KeyError, Path};
 
-use crate::config::{self, PeerBfd, SecretError};
+use crate::config::{self, BfdSession, SecretError};
 
 /// What is wanted.
 #[derive(Clone, Debug, Default)]
@@ -28,7 +28,7 @@ pub struct Plan {
 /// A session that is wanted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
-    /// Name of the BGP peer.
+    /// Name of the BGP peer, or of the backend.
     pub name: Arc<str>,
     /// What the session wants.
     pub config: Config,
@@ -74,16 +74,31 @@ impl Plan {
                 remote: peer.address.ip(),
                 local: peer.source,
                 interface: peer.interface.as_ref().map(|name| name.as_str().into()),
-                hops: bfd.hops,
+                hops: bfd.session.hops,
             };
             let config = Config {
                 passive: bfd.passive,
                 independent,
-                min_ttl: bfd.min_ttl,
-                authentication: authentication(bfd)?,
-                ..Config::new(bfd.timing)
+                ..session(&bfd.session)?
             };
             let name = Arc::clone(&peer.name);
+            sessions.insert(path, Wanted { name, config });
+        }
+        // An address has one session, which is a peer's if that wants one.
+        let of_peers: BTreeSet<_> = sessions.keys().map(|path| path.remote).collect();
+        let backends = config.backend_bfd.iter();
+        for (address, bfd) in backends.filter(|(address, _)| !of_peers.contains(address)) {
+            let path = Path {
+                remote: *address,
+                local: bfd.source,
+                interface: None,
+                hops: bfd.session.hops,
+            };
+            let config = Config {
+                independent,
+                ..session(&bfd.session)?
+            };
+            let name = Arc::clone(&bfd.name);
             sessions.insert(path, Wanted { name, config });
         }
         let interfaces = config
@@ -102,7 +117,16 @@ impl Plan {
     }
 }
 
-fn authentication(bfd: &PeerBfd) -> Result<Option<Authentication>, PlanError> {
+/// What peers and backends have in common.
+fn session(bfd: &BfdSession) -> Result<Config, PlanError> {
+    Ok(Config {
+        min_ttl: bfd.min_ttl,
+        authentication: authentication(bfd)?,
+        ..Config::new(bfd.timing)
+    })
+}
+
+fn authentication(bfd: &BfdSession) -> Result<Option<Authentication>, PlanError> {
     let Some(key) = &bfd.key else {
         return Ok(None);
     };
@@ -113,6 +137,8 @@ fn authentication(bfd: &PeerBfd) -> Result<Option<Authentication>, PlanError> {
 
 #[cfg(test)]
 mod tests {
+    use vipd_bfd::Hops;
+
     use super::*;
 
     fn plan(text: &str) -> Plan {
@@ -169,6 +195,62 @@ mod tests {
             independent(&[dataplane, BGP].concat()),
             (true, vec!["eth0".to_owned()])
         );
+    }
+
+    #[test]
+    fn backends_have_a_session_each_unless_a_peer_has_it_already() {
+        let service = |name: &str, port: u16, mode: &str, bfd: &str| {
+            format!(
+                r#"
+                [[service]]
+                name = "{name}"
+                vips = ["198.51.100.10"]
+                protocol = "tcp"
+                port = {port}
+                mode = "{mode}"
+                bfd = {bfd}
+                [[service.backend]]
+                name = "b1"
+                address = "192.0.2.1"
+                [[service.backend]]
+                name = "b2"
+                address = "192.0.2.21"
+                "#
+            )
+        };
+        let dataplane = "[dataplane]\ninterfaces = [\"eth0\"]\n".to_owned();
+        let far = service("web", 80, "ipip", "true");
+        let same = service("tls", 443, "gue", "{ min_tx = \"300ms\" }");
+        let on_link = service("dns", 53, "l2-dsr", "true");
+        for (text, expected) in [
+            (
+                [dataplane.clone(), BGP.to_owned(), far, same].concat(),
+                [
+                    ("192.0.2.1", Hops::Single, "192.0.2.1"),
+                    ("192.0.2.21", Hops::Multi, "web/b2"),
+                ],
+            ),
+            (
+                [dataplane, on_link].concat(),
+                [
+                    ("192.0.2.1", Hops::Single, "dns/b1"),
+                    ("192.0.2.21", Hops::Single, "dns/b2"),
+                ],
+            ),
+        ] {
+            let plan = plan(&text);
+            let mut sessions: Vec<_> = plan
+                .sessions
+                .iter()
+                .map(|(path, wanted)| (path.remote.to_string(), path.hops, &*wanted.name))
+                .collect();
+            sessions.sort_by(|a, b| a.0.cmp(&b.0));
+            let found: Vec<_> = sessions
+                .iter()
+                .map(|(a, h, n)| (a.as_str(), *h, *n))
+                .collect();
+            assert_eq!(found, expected);
+        }
     }
 
     #[test]

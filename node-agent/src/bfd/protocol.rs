@@ -145,6 +145,10 @@ pub struct Session {
     pub downs: u64,
     /// Why it last went down, in words; kept while it is up.
     pub last_down: Option<String>,
+    /// Why packets do not pass any more, once they did. Not by anybody's will, nor
+    /// by anything of this host: it says something of the peer.
+    #[serde(default)]
+    pub lost: Option<String>,
     /// The worst gap between two of our packets since the start.
     pub worst_gap: Gap,
     /// The same of the last minute.

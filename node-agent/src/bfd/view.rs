@@ -80,9 +80,39 @@ pub(super) fn session(process: &Process, id: NonZeroU32, now: Instant) -> Option
         ups: status.counters.ups,
         downs: status.counters.downs,
         last_down,
+        lost: lost(&status),
         worst_gap: status.worst_gap.into(),
         worst_gap_last_minute: status.worst_gap_last_minute.into(),
     })
+}
+
+/// Why a session was lost that is not up, if the peer or the way to it is to blame.
+fn lost(status: &vipd_bfd::Status) -> Option<String> {
+    let cause = &status.last_down.as_ref()?.cause;
+    match (status.state, cause) {
+        (State::Up | State::AdminDown, _) => None,
+        _ if status.held => None,
+        (State::Down | State::Init, Cause::Silence(_)) => {
+            Some(format!("control detection time expired, {cause}"))
+        }
+        (
+            State::Down | State::Init,
+            Cause::Peer {
+                state: State::Down | State::Init | State::Up,
+                ..
+            },
+        ) => Some(cause.to_string()),
+        (
+            State::Down | State::Init,
+            Cause::Peer {
+                state: State::AdminDown,
+                ..
+            }
+            | Cause::Admin
+            | Cause::Held(_)
+            | Cause::Released,
+        ) => None,
+    }
 }
 
 /// What the kernel has dropped, of this session's packets or of others to the same

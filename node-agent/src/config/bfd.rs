@@ -1,7 +1,13 @@
-//! BFD as written and as validated: for each BGP peer that has it, the session
-//! to be run by `vipd bfd`.
+//! BFD as written and as validated: for each BGP peer and each backend that has
+//! it, the session to be run by `vipd bfd`.
 
-use std::{path::Path, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::IpAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use toml::de::{DeTable, DeValue};
 use vipd_bfd::{Hops, Method, Timing};
@@ -11,7 +17,7 @@ use super::{
     secret::SecretFile,
     table::{At, KeyDoc, Need, Reader, TableDoc, Value, table},
     value::{Int, read_word, show_duration, words},
-    written,
+    written::{self, ModeName},
 };
 
 table! {
@@ -68,6 +74,39 @@ table! {
     }
 }
 
+table! {
+    /// BFD to each backend of the service; `bfd = true` in `[[service]]` takes
+    /// all defaults. When a session that was up goes down the backend is down at
+    /// once; that it comes up again is for its check to say. An address that is
+    /// a BGP peer with BFD has that one's session.
+    ///
+    /// ```toml
+    /// [service.bfd]
+    /// min_tx = "50ms"
+    /// min_rx = "50ms"
+    /// ```
+    ServiceBfd = "[service.bfd]" {
+        /// We send this often, or slower if the backend asks for it; at least
+        /// `"10ms"`.
+        min_tx: Duration, default "\"300ms\"";
+        /// The backend may send this often; at least `"10ms"`.
+        min_rx: Duration, default "\"300ms\"";
+        /// The backend gives us up after so many of our intervals without a
+        /// packet; we give it up after as many of its own as it says.
+        multiplier: Int<u8, 1, 255>, default "3";
+        /// How packets of both sides are authenticated, as for BGP peers.
+        auth: Auth, default "\"none\"";
+        /// Number of the key, the same at the backend.
+        key_id: Int<u8, 0, 255>, default "1";
+        /// File with the key, of at most 16 bytes (`simple` and MD5) or 20 (SHA-1).
+        key_file: PathBuf, optional "must be given with `auth`";
+        /// Whether the backends are not on our link (RFC 5883).
+        multihop: bool, optional "true unless the mode is `l2-dsr`";
+        /// The lowest TTL that packets over several hops may arrive with.
+        min_ttl: Int<u8, 1, 255>, default "1";
+    }
+}
+
 /// How packets are authenticated, if at all.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Auth(Option<Method>);
@@ -109,18 +148,36 @@ impl<T: Value> Value for Switch<T> {
 /// The BFD session with a BGP peer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerBfd {
+    /// The session.
+    pub session: BfdSession,
+    /// Whether BGP comes up only when BFD is up.
+    pub strict: bool,
+    /// Whether we wait for the router to speak first.
+    pub passive: bool,
+}
+
+/// The BFD session with a backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendBfd {
+    /// `SERVICE/BACKEND`, of the first service that wants it.
+    pub name: Arc<str>,
+    /// Our address, if it is given.
+    pub source: Option<IpAddr>,
+    /// The session.
+    pub session: BfdSession,
+}
+
+/// What a BFD session goes by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BfdSession {
     /// How fast packets follow each other.
     pub timing: Timing,
     /// How packets are authenticated.
     pub key: Option<BfdKey>,
-    /// Whether BGP comes up only when BFD is up.
-    pub strict: bool,
-    /// How far the peer is.
+    /// How far the other side is.
     pub hops: Hops,
     /// The lowest TTL that packets over several hops may arrive with.
     pub min_ttl: u8,
-    /// Whether we wait for the router to speak first.
-    pub passive: bool,
 }
 
 /// How packets of a session are authenticated.
@@ -155,27 +212,6 @@ impl PeerBfd {
         else {
             return Some(None);
         };
-        for interval in [&bfd.min_tx, &bfd.min_rx] {
-            if interval.value < INTERVAL_MIN {
-                let min = show_duration(INTERVAL_MIN);
-                report
-                    .error(&interval.span, "BFD packets follow each other too closely")
-                    .help(format!("at least \"{min}\""));
-            }
-        }
-        match (bfd.auth.value.0, &bfd.key_file) {
-            (Some(_), None) => {
-                report
-                    .error(&bfd.auth.span, "BFD is to be authenticated without a key")
-                    .help("add `key_file`, a file with the key");
-            }
-            (None, Some(file)) => {
-                report
-                    .error(&file.span, "a key for BFD, and no `auth` that uses it")
-                    .help("add auth = \"meticulous-keyed-sha1\", or what the router has");
-            }
-            (Some(_), Some(_)) | (None, None) => (),
-        }
         let multihop = match &bfd.multihop {
             Some(multihop) => multihop.value,
             None => {
@@ -184,19 +220,155 @@ impl PeerBfd {
                     || ttl_security.is_some_and(|hops| hops.value.0 > 1)
             }
         };
-        let from_afar = u8::MAX - bfd.min_ttl.value.0;
-        if multihop && bfd.auth.value.0.is_none() && from_afar > FAR {
+        let taken = "whoever sends one in the router's name takes BGP down";
+        let session = bfd
+            .keys()
+            .session(span, multihop, taken, directory, report)?;
+        Some(Some(Self {
+            session,
+            strict: bfd.strict.value,
+            passive: bfd.passive.value,
+        }))
+    }
+}
+
+/// The sessions with the backends of all services, by address.
+pub fn backends(
+    services: &[At<written::Service>],
+    directory: &Path,
+    report: &mut Report,
+) -> Option<BTreeMap<IpAddr, BackendBfd>> {
+    let mut sessions: BTreeMap<IpAddr, (BackendBfd, &Span)> = BTreeMap::new();
+    let mut complete = true;
+    for service in services {
+        let service = &service.value;
+        let Some(At {
+            value: Switch(Some(bfd)),
+            span,
+        }) = &service.bfd
+        else {
+            continue;
+        };
+        let on_link = matches!(&service.mode, Some(mode) if mode.value == ModeName::L2Dsr);
+        let multihop = bfd.multihop.as_ref().map_or(!on_link, |at| at.value);
+        let taken = "whoever sends one in a backend's name takes it down";
+        let Some(session) = bfd.keys().session(span, multihop, taken, directory, report) else {
+            complete = false;
+            continue;
+        };
+        let backends = service.backend.iter().flat_map(|list| &list.value);
+        let tracked = |backend: &&At<written::Backend>| backend.value.track.is_some();
+        for backend in backends.filter(|backend| !tracked(backend)) {
+            let names = service.name.as_ref().zip(backend.value.name.as_ref());
+            let (Some((name, own)), Some(address)) = (names, &backend.value.address) else {
+                continue;
+            };
+            let wanted = BackendBfd {
+                name: format!("{}/{}", name.value, own.value).into(),
+                source: service.check.value.source.as_ref().map(|at| at.value),
+                session: session.clone(),
+            };
+            match sessions.get(&address.value) {
+                None => {
+                    sessions.insert(address.value, (wanted, span));
+                }
+                Some((other, first))
+                    if (&other.session, other.source) != (&wanted.session, wanted.source) =>
+                {
+                    let title = format!(
+                        "{} and {} are one address, and its BFD is not the same in both",
+                        other.name, wanted.name
+                    );
+                    report
+                        .error(span, title)
+                        .related(first, "the first")
+                        .help("an address has one session: write the same for both services");
+                    break;
+                }
+                Some(_) => (),
+            }
+        }
+    }
+    let sessions = sessions.into_iter();
+    complete.then(|| sessions.map(|(address, (bfd, _))| (address, bfd)).collect())
+}
+
+/// The keys that peers and backends have in common.
+struct Keys<'a> {
+    min_tx: &'a At<Duration>,
+    min_rx: &'a At<Duration>,
+    multiplier: u8,
+    auth: &'a At<Auth>,
+    key_id: u8,
+    key_file: Option<&'a At<PathBuf>>,
+    min_ttl: u8,
+}
+
+/// Gives the keys that both tables have.
+macro_rules! keys {
+    ($($table:ty),*) => {
+        $(impl $table {
+            fn keys(&self) -> Keys<'_> {
+                Keys {
+                    min_tx: &self.min_tx,
+                    min_rx: &self.min_rx,
+                    multiplier: self.multiplier.value.0,
+                    auth: &self.auth,
+                    key_id: self.key_id.value.0,
+                    key_file: self.key_file.as_ref(),
+                    min_ttl: self.min_ttl.value.0,
+                }
+            }
+        })*
+    };
+}
+keys!(BgpPeerBfd, ServiceBfd);
+
+impl Keys<'_> {
+    /// The session, or `None` if something is wrong. `taken` says what a forged
+    /// packet does.
+    fn session(
+        &self,
+        span: &Span,
+        multihop: bool,
+        taken: &str,
+        directory: &Path,
+        report: &mut Report,
+    ) -> Option<BfdSession> {
+        for interval in [self.min_tx, self.min_rx] {
+            if interval.value < INTERVAL_MIN {
+                let min = show_duration(INTERVAL_MIN);
+                report
+                    .error(&interval.span, "BFD packets follow each other too closely")
+                    .help(format!("at least \"{min}\""));
+            }
+        }
+        match (self.auth.value.0, self.key_file) {
+            (Some(_), None) => {
+                report
+                    .error(&self.auth.span, "BFD is to be authenticated without a key")
+                    .help("add `key_file`, a file with the key");
+            }
+            (None, Some(file)) => {
+                report
+                    .error(&file.span, "a key for BFD, and no `auth` that uses it")
+                    .help("add auth = \"meticulous-keyed-sha1\", or what the other side has");
+            }
+            (Some(_), Some(_)) | (None, None) => (),
+        }
+        let from_afar = u8::MAX - self.min_ttl;
+        if multihop && self.auth.value.0.is_none() && from_afar > FAR {
             report
                 .warning(
                     span,
                     format!(
                         "BFD over several hops without `auth`, with packets from {from_afar} hops \
-                         away: whoever sends one in the router's name takes BGP down"
+                         away: {taken}"
                     ),
                 )
-                .help("add `auth` and `key_file`, or a `min_ttl` that only the router's reach");
+                .help("add `auth` and `key_file`, or a `min_ttl` that only the right ones reach");
         }
-        let timing = Timing::new(bfd.min_tx.value, bfd.min_rx.value, bfd.multiplier.value.0);
+        let timing = Timing::new(self.min_tx.value, self.min_rx.value, self.multiplier);
         let timing = match timing {
             Ok(timing) => timing,
             Err(error) => {
@@ -206,33 +378,40 @@ impl PeerBfd {
                 return None;
             }
         };
-        Some(Some(Self {
+        Some(BfdSession {
             timing,
-            key: bfd.key(directory),
-            strict: bfd.strict.value,
+            key: self.key(directory),
             hops: if multihop { Hops::Multi } else { Hops::Single },
-            min_ttl: bfd.min_ttl.value.0,
-            passive: bfd.passive.value,
-        }))
+            min_ttl: self.min_ttl,
+        })
     }
-}
 
-impl BgpPeerBfd {
     fn key(&self, directory: &Path) -> Option<BfdKey> {
         let method = self.auth.value.0?;
-        let file = self.key_file.as_ref()?;
+        let file = self.key_file?;
         Some(BfdKey {
             method,
-            id: self.key_id.value.0,
+            id: self.key_id,
             file: SecretFile::new(directory.join(&file.value), method.key_max()),
         })
     }
 }
 
+/// A file with a key as written, and where it is.
+pub type KeyFile<'a> = (&'a At<PathBuf>, SecretFile);
+
 impl written::BgpPeer {
-    /// The key file of BFD as written, and where the key is.
-    pub(super) fn bfd_key(&self, directory: &Path) -> Option<(&At<PathBuf>, SecretFile)> {
-        let bfd = self.bfd.as_ref()?.value.0.as_ref()?;
-        Some((bfd.key_file.as_ref()?, bfd.key(directory)?.file))
+    /// The key file of BFD.
+    pub(super) fn bfd_key(&self, directory: &Path) -> Option<KeyFile<'_>> {
+        let keys = self.bfd.as_ref()?.value.0.as_ref()?.keys();
+        Some((keys.key_file?, keys.key(directory)?.file))
+    }
+}
+
+impl written::Service {
+    /// The key file of BFD.
+    pub(super) fn bfd_key(&self, directory: &Path) -> Option<KeyFile<'_>> {
+        let keys = self.bfd.as_ref()?.value.0.as_ref()?.keys();
+        Some((keys.key_file?, keys.key(directory)?.file))
     }
 }

@@ -24,6 +24,7 @@ mod service;
 mod table;
 mod text;
 mod timing;
+mod track;
 mod upstream;
 mod valid;
 mod value;
@@ -35,7 +36,7 @@ use toml::de::{DeTable, DeValue};
 
 pub use self::{
     attributes::{Attributes, Case},
-    bfd::{BfdKey, PeerBfd},
+    bfd::{BackendBfd, BfdKey, BfdSession, PeerBfd},
     bgp::{Bgp, BgpPeer, Families, Relation},
     certificate::{CertificateError, authorities},
     community::{Community, GRACEFUL_SHUTDOWN},

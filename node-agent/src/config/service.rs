@@ -16,6 +16,7 @@ use super::{
     endpoint::check_endpoints,
     report::Report,
     table::At,
+    track,
     valid::check_unique,
     value::show_duration,
     written::{self, Family, ModeName},
@@ -42,6 +43,9 @@ const FLOW_IDLE_MAX: Duration = Duration::from_secs(3600);
 
 /// The same unless told otherwise, for TCP.
 const FLOW_IDLE_TCP: Duration = Duration::from_secs(300);
+
+/// The longest time in which the share of a backend may grow.
+const SLOW_START_MAX: Duration = Duration::from_secs(3600);
 
 /// Most parts of the data plane's tables that services may fill: a change is
 /// made beside what it replaces, so half must be free.
@@ -103,6 +107,7 @@ pub fn services(
         .collect();
     check_totals(written, &services, report);
     let mut services: Vec<_> = services.into_iter().collect::<Option<_>>()?;
+    track::resolve(written, &mut services, report);
     services.sort_by(|a, b| a.name.cmp(&b.name));
     Some(services.into_iter().map(Arc::new).collect())
 }
@@ -149,6 +154,8 @@ fn service(
         ring_size: ring_size?,
         idle: idle?,
         check: check?,
+        bfd: matches!(&service.bfd, Some(bfd) if bfd.value.0.is_some()),
+        slow_start: slow_start(service, report)?,
         backends,
     })
 }
@@ -159,6 +166,8 @@ fn backend(written: &At<written::Backend>) -> Option<Backend> {
         name: Arc::clone(&backend.name.as_ref()?.value.0),
         address: backend.address.as_ref()?.value,
         weight: backend.weight.value.0,
+        // Whom it follows can only be told once all are known.
+        track: None,
     })
 }
 
@@ -295,6 +304,19 @@ fn idle(service: &written::Service, report: &mut Report) -> Option<Duration> {
         return None;
     }
     Some(written.value)
+}
+
+/// How long the share of a backend grows that has come back.
+fn slow_start(service: &written::Service, report: &mut Report) -> Option<Duration> {
+    let At { value, span } = &service.slow_start;
+    if *value > SLOW_START_MAX {
+        let title = format!("a slow start of {}", show_duration(*value));
+        report
+            .error(span, title)
+            .help(format!("at most \"{}\"", show_duration(SLOW_START_MAX)));
+        return None;
+    }
+    Some(*value)
 }
 
 fn ring_size(service: &written::Service, report: &mut Report) -> Option<u32> {

@@ -5,7 +5,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
     time::Duration,
@@ -16,6 +16,7 @@ use vipd_control::model::Model;
 
 use super::{
     address::Vips,
+    bfd::{self, BackendBfd},
     bgp::Bgp,
     report::Report,
     secret::SecretFile,
@@ -46,6 +47,8 @@ pub struct Config {
     pub bfd_socket: PathBuf,
     /// The BGP speaker; `None` announces nothing.
     pub bgp: Option<Bgp>,
+    /// BFD to backends, by their addresses.
+    pub backend_bfd: Arc<BTreeMap<IpAddr, BackendBfd>>,
     /// What is served.
     pub model: Model,
 }
@@ -83,6 +86,13 @@ const CLUSTER_SECRET_MAX: usize = 4096;
 const MD5_PASSWORD_MAX: usize = 80;
 
 impl Config {
+    /// Whether anything is watched by BFD.
+    #[must_use]
+    pub fn has_bfd(&self) -> bool {
+        let mut peers = self.bgp.iter().flat_map(|bgp| &bgp.peers);
+        !self.backend_bfd.is_empty() || peers.any(|peer| peer.bfd.is_some())
+    }
+
     /// Shares the services and peers that are the same in `previous`, so that
     /// appliers can tell by pointer what has not changed.
     pub fn share_with(&mut self, previous: &Self) {
@@ -137,6 +147,7 @@ impl Config {
             .map(|bgp| Bgp::validate(bgp, &vips, directory, report));
         warn_unannounced(&vips, bgp.as_ref().map(Option::as_ref), report);
         let services = services(&file.service.value, (&vips, directory), report);
+        let backend_bfd = bfd::backends(&file.service.value, directory, report);
         Some(Self {
             node: Node {
                 name: node.name.as_ref().map(|name| Arc::clone(&name.value.0)),
@@ -150,6 +161,7 @@ impl Config {
             state_directory: directory.join(&file.state.value.directory.value),
             bfd_socket: directory.join(&file.bfd.value.socket.value),
             bgp: transpose(bgp)?,
+            backend_bfd: Arc::new(backend_bfd?),
             model: Model {
                 services: services?,
             },
@@ -219,7 +231,9 @@ impl File {
         let secrets = secrets.filter_map(|(written, secret)| written.as_ref().zip(secret));
         let peers = self.bgp.iter().flat_map(|bgp| &bgp.value.peer.value);
         let keys = peers.filter_map(|peer| peer.value.bfd_key(directory));
-        for (written, secret) in secrets.chain(keys) {
+        let services = self.service.value.iter();
+        let backend_keys = services.filter_map(|service| service.value.bfd_key(directory));
+        for (written, secret) in secrets.chain(keys).chain(backend_keys) {
             if let Err(error) = secret.read() {
                 report
                     .error(&written.span, error.to_string())

@@ -1,12 +1,14 @@
 //! Probes: ask the backends at the moments the schedule names, and hand over
 //! what was found. What it means is decided elsewhere.
 
+mod bfd;
 mod check;
 mod exchange;
 mod http;
 mod lateness;
 mod progress;
 mod rounds;
+mod targets;
 mod tcp;
 mod tls;
 
@@ -17,9 +19,11 @@ use tokio::{
     task::JoinHandle,
 };
 use vipd_control::{
-    check::Observation,
+    health_table::Change,
     model::{Model, Service},
 };
+
+use crate::{bfd::client::States, engine::SharedHealth};
 
 pub use self::lateness::{Counted, LATE, Lateness};
 
@@ -27,20 +31,30 @@ pub use self::lateness::{Counted, LATE, Lateness};
 pub struct Probes {
     services: watch::Sender<Vec<Arc<Service>>>,
     lateness: Arc<Lateness>,
-    rounds: JoinHandle<()>,
+    health: SharedHealth,
+    changes: mpsc::Sender<Change>,
+    tasks: Vec<JoinHandle<()>>,
 }
 
 impl Probes {
-    /// No probes yet; results will go to `observations`.
+    /// No probes yet; results will go to `health`, and what they change to
+    /// `changes`.
     #[must_use]
-    pub fn new(observations: mpsc::Sender<Observation>) -> Self {
+    pub fn new(health: SharedHealth, changes: mpsc::Sender<Change>) -> Self {
         let (services, configured) = watch::channel(Vec::new());
         let lateness = Arc::<Lateness>::default();
-        let rounds = rounds::run(configured, observations, Arc::clone(&lateness));
+        let rounds = rounds::run(
+            configured,
+            Arc::clone(&health),
+            changes.clone(),
+            Arc::clone(&lateness),
+        );
         Self {
             services,
             lateness,
-            rounds: tokio::spawn(rounds),
+            health,
+            changes,
+            tasks: vec![tokio::spawn(rounds)],
         }
     }
 
@@ -48,6 +62,18 @@ impl Probes {
     #[must_use]
     pub fn lateness(&self) -> Arc<Lateness> {
         Arc::clone(&self.lateness)
+    }
+
+    /// Takes in what BFD says, too.
+    pub fn hear(&mut self, states: watch::Receiver<States>) {
+        let services = self.services.subscribe();
+        let hear = bfd::run(
+            states,
+            services,
+            Arc::clone(&self.health),
+            self.changes.clone(),
+        );
+        self.tasks.push(tokio::spawn(hear));
     }
 
     /// Follows a new configuration. A backend whose check has not changed
@@ -59,6 +85,8 @@ impl Probes {
 
 impl Drop for Probes {
     fn drop(&mut self) {
-        self.rounds.abort();
+        for task in &self.tasks {
+            task.abort();
+        }
     }
 }

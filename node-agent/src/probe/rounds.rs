@@ -1,15 +1,15 @@
 //! Who is asked when: one task that keeps the times, and one more for each check
 //! that is under way. Between two checks a backend is a few words of memory.
+//!
+//! A check's task gives its result to the health table itself and learns from
+//! there how soon the next one is due. Only what has changed goes on to the
+//! engine, so checks that find what they found before cost it nothing.
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
-    net::IpAddr,
+    collections::BinaryHeap,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -20,23 +20,22 @@ use tokio::{
 };
 use tracing::{error, warn};
 use vipd_control::{
-    check::{CheckCode, Observation},
-    model::{Check, CheckKind, Service},
-    schedule::{first_check, next_check},
+    check::{CheckCode, CheckResult, Observation},
+    health_table::Change,
+    model::Service,
+    schedule::{Pace, first_check, next_check},
 };
 
 use super::{
     check::{check, guarded},
     lateness::Lateness,
+    targets::{Target, Targets},
 };
+use crate::engine::SharedHealth;
 
 /// Checks under way together. Backends that answer take none of it for long; so
 /// many that do not answer can be asked once per time-out.
 const MOST_AT_ONCE: usize = 8_192;
-
-/// So many backends that appear together are asked within a second. More would
-/// all wait for each other, and for what their results change.
-const FIRST_PER_SECOND: usize = 5_000;
 
 /// Between two lines about checks that are not possible.
 const TOLD_AGAIN: Duration = Duration::from_secs(60);
@@ -44,13 +43,11 @@ const TOLD_AGAIN: Duration = Duration::from_secs(60);
 /// Asks the backends of these services, until nobody wants to know any more.
 pub async fn run(
     mut services: watch::Receiver<Vec<Arc<Service>>>,
-    observations: mpsc::Sender<Observation>,
+    health: SharedHealth,
+    changes: mpsc::Sender<Change>,
     lateness: Arc<Lateness>,
 ) {
-    let mut rounds = Rounds {
-        lateness,
-        ..Rounds::default()
-    };
+    let mut rounds = Rounds::new(Instant::now(), lateness);
     let mut checks = JoinSet::new();
     let mut alarm: Pin<Box<Sleep>> = Box::pin(sleep_until(Instant::now().into()));
     loop {
@@ -58,7 +55,7 @@ pub async fn run(
         while checks.len() < MOST_AT_ONCE
             && let Some(due) = rounds.due(now)
         {
-            checks.spawn(ask(due, observations.clone()));
+            checks.spawn(ask(due, Arc::clone(&health), changes.clone()));
         }
         // Whoever is due but finds no room waits until a check ends.
         let next = rounds.next().filter(|_| checks.len() < MOST_AT_ONCE);
@@ -83,56 +80,70 @@ pub async fn run(
     }
 }
 
-/// A backend of a service. It may stay as it is over many reloads, so it keeps
-/// nothing else of the service.
-#[derive(Debug)]
-struct Target {
-    service: Arc<str>,
-    check: Arc<Check>,
-    backend: IpAddr,
-    /// It is not in the configuration any more, or is checked otherwise.
-    retired: AtomicBool,
-}
-
 /// A check has come to its end.
 struct Asked {
     target: Arc<Target>,
-    /// When it was to start, and when it did.
+    /// When it was to start, when it did, and when it had its result.
     due: Instant,
     started: Instant,
+    ended: Instant,
+    /// How soon it is due again; `None` if nobody wants it any more.
+    pace: Option<Pace>,
     /// Why it was not possible, if so.
     unable: Option<String>,
 }
 
 /// Checks once, and hands over what was found; nothing when nobody wants it.
-async fn ask(due: Due, observations: mpsc::Sender<Observation>) -> Option<Asked> {
+async fn ask(due: Due, health: SharedHealth, changes: mpsc::Sender<Change>) -> Option<Asked> {
     let started = Instant::now();
     let Due { at, target } = due;
     let result = guarded(check(&target.check, target.backend)).await;
     let unable = (result.code == CheckCode::SockErr).then(|| result.detail.clone());
-    if !target.retired.load(Ordering::Relaxed) {
-        let observation = Observation {
-            service: Arc::clone(&target.service),
-            backend: target.backend,
-            result,
-        };
-        observations.send(observation).await.ok()?;
+    let (pace, changed) = tell(&target, result, &health);
+    for change in changed {
+        changes.send(change).await.ok()?;
     }
     Some(Asked {
         target,
         due: at,
         started,
+        ended: Instant::now(),
+        pace,
         unable,
     })
 }
 
-/// The times of all backends.
-#[derive(Default)]
+/// Tells the health table what was found of all that the check is made for. How
+/// soon the most urgent of them wants to know again, and what has changed.
+fn tell(
+    target: &Target,
+    result: CheckResult,
+    health: &SharedHealth,
+) -> (Option<Pace>, Vec<Change>) {
+    let mut table = health.lock().unwrap_or_else(PoisonError::into_inner);
+    let now = Instant::now();
+    let mut pace = None;
+    let mut changed = Vec::new();
+    for subject in &*target.subjects() {
+        let observation = Observation {
+            service: Arc::clone(&subject.service),
+            backend: subject.address,
+            result: result.clone(),
+        };
+        let observed = table.observe(observation, now);
+        pace = pace.into_iter().chain(observed.pace).min();
+        changed.extend(observed.changes);
+    }
+    (pace, changed)
+}
+
+/// The times of all checks.
 struct Rounds {
-    /// Every backend that is checked.
-    targets: Vec<Arc<Target>>,
-    /// Those that wait for their next check, and some that are retired.
+    targets: Targets,
+    /// Those that wait for their next check, and some that nobody wants.
     waiting: BinaryHeap<Reverse<Due>>,
+    /// Turns are counted from here.
+    epoch: Instant,
     unable: Unable,
     lateness: Arc<Lateness>,
 }
@@ -164,47 +175,32 @@ impl Ord for Due {
 }
 
 impl Rounds {
+    fn new(now: Instant, lateness: Arc<Lateness>) -> Self {
+        Self {
+            targets: Targets::default(),
+            waiting: BinaryHeap::new(),
+            epoch: now,
+            unable: Unable::default(),
+            lateness,
+        }
+    }
+
     /// Follows a configuration. Who is checked as before keeps its rhythm.
     fn configure(&mut self, services: &[Arc<Service>], now: Instant) {
-        let before = std::mem::take(&mut self.targets);
-        let mut before: HashMap<_, _> = before
-            .into_iter()
-            .map(|target| ((Arc::clone(&target.service), target.backend), target))
+        let new = self.targets.configure(services);
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        let mut waiting: Vec<_> = waiting
+            .filter(|Reverse(due)| due.target.is_wanted())
             .collect();
-        let mut new = Vec::new();
-        let checked = services
-            .iter()
-            .filter(|service| service.check.kind != CheckKind::None);
-        for service in checked {
-            let check = Arc::new(service.check.clone());
-            for backend in &service.backends {
-                let old = before.remove(&(Arc::clone(&service.name), backend.address));
-                let target = match old {
-                    Some(old) if old.check == check => old,
-                    other => {
-                        retire(other);
-                        let target = Arc::new(Target {
-                            service: Arc::clone(&service.name),
-                            check: Arc::clone(&check),
-                            backend: backend.address,
-                            retired: AtomicBool::new(false),
-                        });
-                        new.push(Arc::clone(&target));
-                        target
-                    }
-                };
-                self.targets.push(target);
+        for Reverse(due) in &mut waiting {
+            if due.target.take_urgency() {
+                due.at = now;
             }
         }
-        retire(before.into_values());
-        let spread = Duration::from_secs((new.len() / FIRST_PER_SECOND) as u64);
-        for target in new {
-            let random = fastrand::f64();
-            let first = first_check(now, &target.check.timing, random);
-            self.wait(first.max(now + spread.mul_f64(random)), target);
+        self.waiting = waiting.into();
+        for (n, target) in (0..).zip(new) {
+            self.wait(first_check(now, n), target);
         }
-        self.waiting
-            .retain(|Reverse(due)| !due.target.retired.load(Ordering::Relaxed));
     }
 
     fn wait(&mut self, at: Instant, target: Arc<Target>) {
@@ -228,22 +224,30 @@ impl Rounds {
             target,
             due,
             started,
+            ended,
+            pace,
             unable,
         } = asked;
         self.lateness.count(started.saturating_duration_since(due));
         if let Some(detail) = unable {
             self.unable.tell(&target, &detail, Instant::now());
         }
-        if !target.retired.load(Ordering::Relaxed) {
-            let timing = &target.check.timing;
-            self.wait(next_check(started, timing, fastrand::f64()), target);
+        if !target.is_wanted() {
+            return;
         }
-    }
-}
-
-fn retire(targets: impl IntoIterator<Item = Arc<Target>>) {
-    for target in targets {
-        target.retired.store(true, Ordering::Relaxed);
+        let timing = &target.check.timing;
+        // It was wanted only after it had been told.
+        let pace = pace.unwrap_or(Pace::Doubt(timing.fast_interval));
+        let next = next_check(
+            self.epoch,
+            target.turn,
+            started,
+            pace,
+            timing,
+            fastrand::f64(),
+        );
+        // Checks of a backend never overlap: who was slow is asked again at once.
+        self.wait(next.max(ended), target);
     }
 }
 
@@ -265,204 +269,16 @@ impl Unable {
             0 => String::new(),
             others => format!(" ({others} more checks since the last such line)"),
         };
+        let subjects = target.subjects();
+        let services: Vec<_> = subjects.iter().map(|subject| &*subject.service).collect();
         warn!(
             "no check of {} in {} is possible: {detail}; it stays in the state it is in{others}",
-            target.backend, target.service
+            target.backend,
+            services.join(", ")
         );
         self.told = Some(now);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::slice;
-
-    use super::*;
-    use crate::config::Config;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    /// A service whose backends are checked each second at this port.
-    fn service(name: &str, port: u16, backends: &[u8]) -> Arc<Service> {
-        let backends: String = backends
-            .iter()
-            .map(|last| {
-                format!("[[service.backend]]\nname = \"b{last}\"\naddress = \"192.0.2.{last}\"\n")
-            })
-            .collect();
-        let text = format!(
-            r#"
-            [dataplane]
-            interfaces = ["eth0"]
-            [[service]]
-            name = "{name}"
-            vips = ["198.51.100.10"]
-            protocol = "tcp"
-            port = {port}
-            mode = "ipip"
-            check = {{ type = "tcp", jitter = 0.0 }}
-            {backends}"#
-        );
-        let (config, _) = Config::parse(&text, "vipd.toml").expect("a good configuration");
-        Arc::clone(&config.model.services[0])
-    }
-
-    /// Backends that are due at `now`, each asked for no time at all.
-    fn ask_all(rounds: &mut Rounds, now: Instant) -> Vec<String> {
-        let due: Vec<_> = std::iter::from_fn(|| rounds.due(now)).collect();
-        let mut names: Vec<_> = due
-            .iter()
-            .map(|Due { target, .. }| format!("{}/{}", target.service, target.backend))
-            .collect();
-        names.sort();
-        for Due { at, target } in due {
-            rounds.asked(Asked {
-                target,
-                due: at,
-                started: now,
-                unable: None,
-            });
-        }
-        names
-    }
-
-    #[test]
-    fn every_backend_is_asked_at_once_and_then_each_interval() {
-        let now = Instant::now();
-        let mut rounds = Rounds::default();
-        rounds.configure(&[service("web", 80, &[1, 2])], now);
-        assert_eq!(
-            ask_all(&mut rounds, now),
-            ["web/192.0.2.1", "web/192.0.2.2"]
-        );
-        assert_eq!(rounds.next(), Some(now + SECOND));
-        assert_eq!(ask_all(&mut rounds, now + SECOND / 2), [""; 0]);
-        assert_eq!(ask_all(&mut rounds, now + SECOND).len(), 2);
-    }
-
-    #[test]
-    fn very_many_that_appear_together_are_not_asked_all_at_once() {
-        let now = Instant::now();
-        let mut rounds = Rounds::default();
-        let backends: Vec<u8> = (1..=200).collect();
-        let services: Vec<_> = (0..100)
-            .map(|number| service(&format!("web{number}"), 80, &backends))
-            .collect();
-        rounds.configure(&services, now);
-        let first = ask_all(&mut rounds, now + SECOND).len();
-        assert!((4_000..6_000).contains(&first), "{first} of 20,000");
-        assert!(ask_all(&mut rounds, now + 4 * SECOND).len() > 14_000);
-    }
-
-    #[test]
-    fn a_check_that_starts_later_than_it_should_have_is_counted_as_late() {
-        let now = Instant::now();
-        let mut rounds = Rounds::default();
-        rounds.configure(&[service("web", 80, &[1])], now);
-        // Each a second after the one before, and so much later than due.
-        for (delay, late) in [(0, 0), (50, 0), (51, 1), (0, 1), (3_000, 2)] {
-            let Due { at, target } = rounds.due(now + 60 * SECOND).unwrap();
-            rounds.asked(Asked {
-                target,
-                due: at,
-                started: at + Duration::from_millis(delay),
-                unable: None,
-            });
-            assert_eq!(rounds.lateness.counted().late, late, "{delay} ms");
-        }
-        assert_eq!(rounds.lateness.counted().ended, 5);
-    }
-
-    #[test]
-    fn a_reload_keeps_the_rhythm_of_who_is_checked_as_before() {
-        let now = Instant::now();
-        let mut rounds = Rounds::default();
-        rounds.configure(
-            &[service("web", 80, &[1, 2]), service("dns", 53, &[1])],
-            now,
-        );
-        assert_eq!(ask_all(&mut rounds, now).len(), 3);
-        let later = now + SECOND / 2;
-        rounds.configure(
-            &[service("web", 80, &[2, 3]), service("dns", 54, &[1])],
-            later,
-        );
-        let new = ["dns/192.0.2.1", "web/192.0.2.3"];
-        assert_eq!(ask_all(&mut rounds, later), new, "new or otherwise checked");
-        assert_eq!(ask_all(&mut rounds, now + SECOND), ["web/192.0.2.2"]);
-        assert_eq!(ask_all(&mut rounds, later + SECOND), new);
-    }
-
-    #[test]
-    fn who_is_checked_as_before_keeps_nothing_of_an_old_configuration() {
-        let now = Instant::now();
-        let mut rounds = Rounds::default();
-        let old = service("web", 80, &[1]);
-        let kept = Arc::downgrade(&old);
-        rounds.configure(&[old], now);
-        rounds.configure(&[service("web", 80, &[1, 2])], now);
-        assert_eq!(kept.strong_count(), 0, "a reload each day would add up");
-        assert_eq!(ask_all(&mut rounds, now).len(), 2);
-    }
-
-    #[test]
-    fn who_leaves_during_a_check_is_not_asked_again() {
-        let now = Instant::now();
-        let web = service("web", 80, &[1]);
-        let mut rounds = Rounds::default();
-        rounds.configure(slice::from_ref(&web), now);
-        let Due { at, target } = rounds.due(now).unwrap();
-        rounds.configure(&[], now);
-        rounds.asked(Asked {
-            target,
-            due: at,
-            started: now,
-            unable: None,
-        });
-        assert_eq!(rounds.next(), None);
-        rounds.configure(&[web], now);
-        assert_eq!(ask_all(&mut rounds, now), ["web/192.0.2.1"], "it came back");
-    }
-
-    #[tokio::test]
-    async fn a_result_of_who_has_left_is_not_handed_over() {
-        let target = |retired| {
-            let web = service("web", 9, &[1]);
-            Arc::new(Target {
-                service: Arc::clone(&web.name),
-                check: Arc::new(web.check.clone()),
-                backend: [127, 0, 0, 1].into(),
-                retired: AtomicBool::new(retired),
-            })
-        };
-        for retired in [false, true] {
-            let (observations, mut observed) = mpsc::channel(1);
-            let due = Due {
-                at: Instant::now(),
-                target: target(retired),
-            };
-            let asked = ask(due, observations).await;
-            assert!(asked.is_some());
-            assert_eq!(observed.recv().await.is_none(), retired);
-        }
-    }
-
-    #[test]
-    fn checks_that_are_not_possible_are_told_once_a_minute_and_counted() {
-        let web = service("web", 80, &[1]);
-        let target = Target {
-            service: Arc::clone(&web.name),
-            check: Arc::new(web.check.clone()),
-            backend: [127, 0, 0, 1].into(),
-            retired: AtomicBool::new(false),
-        };
-        let now = Instant::now();
-        let mut unable = Unable::default();
-        for _ in 0..5 {
-            unable.tell(&target, "too many open files", now);
-        }
-        assert_eq!((unable.told, unable.others), (Some(now), 4));
-        unable.tell(&target, "too many open files", now + TOLD_AGAIN);
-        assert_eq!((unable.told, unable.others), (Some(now + TOLD_AGAIN), 0));
-    }
-}
+mod tests;

@@ -6,16 +6,13 @@ use std::{net::IpAddr, path::PathBuf};
 use tokio::{net::UnixStream, sync::watch, task::JoinHandle};
 use vipd_bgp::Bfd as Said;
 
-use crate::{
-    bfd::client::{self, Bfd, OrderError, PeerState, States},
-    config::Bgp,
-};
+use crate::bfd::client::{self, Bfd, OrderError, PeerState, States};
 
 /// The connection, if there is one, and what came over it last.
 pub struct Watch {
     socket: PathBuf,
     connection: Option<Connection>,
-    /// Whether a peer has BFD.
+    /// Whether a peer has BFD, or a backend.
     wanted: bool,
     /// Whether the process has been told of our configuration.
     told: bool,
@@ -44,13 +41,12 @@ impl Watch {
         self.states.subscribe()
     }
 
-    /// Connects to the process when a peer has BFD: the connection tells it that
+    /// Connects to the process when a peer has BFD, or a backend: the connection tells it that
     /// there is an agent. One that is not needed any more stays until
     /// [`Watch::reload`], by which the process learns of it.
-    pub fn follow(&mut self, bgp: Option<&Bgp>) {
-        let mut peers = bgp.iter().flat_map(|bgp| &bgp.peers);
-        self.wanted = peers.any(|peer| peer.bfd.is_some());
-        if self.wanted {
+    pub fn follow(&mut self, wanted: bool) {
+        self.wanted = wanted;
+        if wanted {
             self.connect();
         }
     }
@@ -75,7 +71,7 @@ impl Watch {
     }
 
     /// Has the process read the configuration anew; what has changed, in words.
-    /// Then the connection ends if no peer has BFD. The first time the process is
+    /// Then the connection ends if nobody has BFD. The first time the process is
     /// told in any case: it may run sessions that an agent before us wanted.
     ///
     /// # Errors

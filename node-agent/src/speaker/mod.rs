@@ -177,12 +177,16 @@ impl Speaker {
         self.bfd.states()
     }
 
+    /// Reaches the BFD process, or needs it no more, as the configuration says.
+    pub fn follow_bfd(&mut self, wanted: bool) {
+        self.bfd.follow(wanted);
+    }
+
     /// Brings the sessions to what is configured, passwords included, which
     /// are read now. A session is touched only if it must be: other attributes
     /// of its routes are sent as an update, another password is put on its
     /// connection, and when nothing has changed nothing happens.
     pub async fn configure(&mut self, new: Option<&Bgp>) {
-        self.bfd.follow(new);
         let restart = self.restarting();
         let old = std::mem::replace(&mut self.bgp, new.cloned());
         let wanted: BTreeMap<_, _> = new

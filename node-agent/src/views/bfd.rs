@@ -12,11 +12,9 @@ use crate::{
 };
 
 impl Views {
-    /// Why the BFD process is not reached, if a peer wants it.
+    /// Why the BFD process is not reached, if a peer or a backend wants it.
     pub(super) fn bfd_unreachable(&self) -> Option<String> {
-        let config = self.config.borrow();
-        let mut peers = config.bgp.iter().flat_map(|bgp| &bgp.peers);
-        let wanted = peers.any(|peer| peer.bfd.is_some());
+        let wanted = self.config.borrow().has_bfd();
         let states = self.bfd.borrow();
         states.unreachable.clone().filter(|_| wanted)
     }

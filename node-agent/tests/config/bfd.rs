@@ -39,12 +39,12 @@ fn without_a_word_or_with_false_there_is_no_bfd() {
 fn true_and_an_empty_table_take_all_defaults() {
     let defaults = bfd("bfd = true").expect("there is BFD");
     assert_eq!(bfd("[bgp.peer.bfd]"), Some(defaults.clone()));
-    let timing = defaults.timing;
+    let timing = defaults.session.timing;
     assert_eq!(timing.desired_min_tx(), Duration::from_millis(300));
     assert_eq!(timing.required_min_rx(), Duration::from_millis(300));
     assert_eq!(timing.multiplier().get(), 3);
-    assert_eq!(defaults.key, None);
-    assert_eq!(defaults.hops, Hops::Single);
+    assert_eq!(defaults.session.key, None);
+    assert_eq!(defaults.session.hops, Hops::Single);
     assert!(!defaults.strict && !defaults.passive);
 }
 
@@ -69,7 +69,11 @@ fn a_peer_over_several_hops_has_bfd_over_several_hops_unless_told_otherwise() {
     ];
     for (lines, hops, min_ttl) in table {
         let bfd = bfd_with_warnings(lines).0.expect("there is BFD");
-        assert_eq!((bfd.hops, bfd.min_ttl), (hops, min_ttl), "{lines}");
+        assert_eq!(
+            (bfd.session.hops, bfd.session.min_ttl),
+            (hops, min_ttl),
+            "{lines}"
+        );
     }
 }
 
@@ -105,7 +109,9 @@ fn what_anybody_in_the_internet_could_take_down_is_warned_of() {
 #[test]
 fn a_key_has_a_method_a_number_and_a_file() {
     let lines = "[bgp.peer.bfd]\nauth = \"keyed-sha1\"\nkey_id = 9\nkey_file = \"/etc/key\"";
-    let key = bfd(lines).and_then(|bfd| bfd.key).expect("there is a key");
+    let key = bfd(lines)
+        .and_then(|bfd| bfd.session.key)
+        .expect("there is a key");
     assert_eq!((key.method, key.id), (Method::KeyedSha1, 9));
     assert_eq!(key.file.path().to_str(), Some("/etc/key"));
 }

@@ -2,6 +2,7 @@
 
 mod bgp;
 mod checks;
+mod health;
 
 use std::fmt::Write;
 
@@ -10,6 +11,7 @@ use vipd::config::{Config, Finding, Severity};
 use self::{
     bgp::{BGP, POLICY},
     checks::CHECKS,
+    health::HEALTH,
 };
 use crate::edited;
 
@@ -320,6 +322,11 @@ const SERVICES: &[Case] = &[
 #[test]
 fn what_is_not_toml_is_refused() {
     insta::assert_snapshot!("syntax", check(SYNTAX));
+}
+
+#[test]
+fn what_is_wrong_with_health_is_refused() {
+    insta::assert_snapshot!("health", check(HEALTH));
 }
 
 #[test]

@@ -32,6 +32,7 @@ fn plan(vip: &Shown) -> Arc<VipPlan> {
             standing: Vec::new(),
             drained: Vec::new(),
             available: vec![vip.alive, false, false],
+            shares: vec![],
             healthy: vip.alive.into(),
             configured: 3,
             base: Arc::new(RingBase::new(&web)),

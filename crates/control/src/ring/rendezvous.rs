@@ -9,7 +9,7 @@
 
 use std::cmp::Ordering;
 
-use crate::hash::nth;
+use crate::{hash::nth, slow_start::Share};
 
 /// Somebody who may own slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,23 +21,68 @@ pub(super) struct Contender {
     pub key: u64,
 }
 
-/// Brings contenders into the order that [`winner`] and [`challenge`] want:
-/// equal weights together.
+impl Contender {
+    /// Whether it may own `slot` with this share. The more slots the larger the
+    /// share, and the same ones as with a smaller one.
+    pub(super) fn is_let_in(&self, share: Share, slot: u32) -> bool {
+        // Another sequence than that of the bids, which must not know of it.
+        share == Share::WHOLE || nth(!self.key, slot) < share.threshold()
+    }
+}
+
+/// Brings contenders into the order that [`Field`] wants: equal weights together.
 pub(super) fn sort(contenders: &mut [Contender]) {
     contenders.sort_unstable_by_key(|c| (c.weight, c.key, c.ordinal));
 }
 
-/// Ordinal of the winner of `slot` among sorted contenders, if there is one.
-pub(super) fn winner(sorted: &[Contender], slot: u32) -> Option<u16> {
-    best(sorted, slot).map(|bid| bid.contender.ordinal)
+/// Those who contend for slots.
+pub(super) struct Field {
+    /// Those with the whole share, sorted.
+    whole: Vec<Contender>,
+    /// Those that start slowly.
+    slow: Vec<(Contender, Share)>,
 }
 
-/// Ordinal of the winner of `slot` among `holder` and the sorted challengers.
-pub(super) fn challenge(holder: Contender, sorted: &[Contender], slot: u32) -> u16 {
-    let holder = Bid::new(holder, slot);
-    match best(sorted, slot) {
-        Some(bid) if bid.beats(&holder) => bid.contender.ordinal,
-        _ => holder.contender.ordinal,
+impl Field {
+    /// Sorted contenders with their shares; who has none does not contend.
+    pub(super) fn new(sorted: impl Iterator<Item = (Contender, Share)>) -> Self {
+        let some = sorted.filter(|(_, share)| *share > Share::NONE);
+        let (whole, slow): (Vec<_>, _) = some.partition(|(_, share)| *share == Share::WHOLE);
+        let whole = whole.into_iter().map(|(contender, _)| contender).collect();
+        Self { whole, slow }
+    }
+
+    /// The winner of `slot` among all, let in or not.
+    pub(super) fn winner_of_all(&self, slot: u32) -> Option<u16> {
+        let slow = self.slow.iter().map(|(contender, _)| *contender);
+        self.best(slow, slot).map(|bid| bid.contender.ordinal)
+    }
+
+    /// Ordinal of the winner of `slot` among those who are let in, if there is one.
+    pub(super) fn winner(&self, slot: u32) -> Option<u16> {
+        self.best(self.let_in(slot), slot)
+            .map(|bid| bid.contender.ordinal)
+    }
+
+    /// Ordinal of the winner of `slot` among `holder` and those who are let in.
+    pub(super) fn challenge(&self, holder: Contender, slot: u32) -> u16 {
+        let holder = Bid::new(holder, slot);
+        match self.best(self.let_in(slot), slot) {
+            Some(bid) if bid.beats(&holder) => bid.contender.ordinal,
+            _ => holder.contender.ordinal,
+        }
+    }
+
+    fn let_in(&self, slot: u32) -> impl Iterator<Item = Contender> {
+        let slow = self.slow.iter();
+        slow.filter(move |(contender, share)| contender.is_let_in(*share, slot))
+            .map(|(contender, _)| *contender)
+    }
+
+    fn best(&self, slow: impl Iterator<Item = Contender>, slot: u32) -> Option<Bid> {
+        let bids = slow.map(|contender| Bid::new(contender, slot));
+        let bids = best(&self.whole, slot).into_iter().chain(bids);
+        bids.reduce(|best, bid| if bid.beats(&best) { bid } else { best })
     }
 }
 
@@ -168,10 +213,11 @@ mod tests {
             })
             .collect();
         sort(&mut contenders);
+        let field = Field::new(contenders.iter().map(|&c| (c, Share::WHOLE)));
         let slots = 1 << 20;
         let mut wins = [0u32; 6];
         for slot in 0..slots {
-            wins[usize::from(winner(&contenders, slot).expect("contenders"))] += 1;
+            wins[usize::from(field.winner(slot).expect("contenders"))] += 1;
         }
         let total: u16 = weights.iter().sum();
         for (won, weight) in wins.into_iter().zip(weights) {

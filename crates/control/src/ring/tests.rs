@@ -20,11 +20,7 @@ fn base_of(backends: Vec<(IpAddr, u16)>, size: u32) -> Arc<RingBase> {
     service.ring_size = size;
     service.backends = (0..)
         .zip(backends)
-        .map(|(i, (address, weight))| Backend {
-            name: format!("b{i}").into(),
-            address,
-            weight,
-        })
+        .map(|(i, (address, weight))| Backend::new(&format!("b{i}"), address, weight))
         .collect();
     Arc::new(RingBase::new(&service))
 }
@@ -125,6 +121,84 @@ proptest! {
             prop_assert!((-2.0 - rounding..=2.0).contains(&error), "{} {}", share, fair);
         }
     }
+}
+
+/// Weights, shares, and by how many steps the share of one of them grows then.
+fn ramp() -> impl Strategy<Value = (Vec<(u16, Share)>, prop::sample::Index, Vec<u8>)> {
+    let share = prop_oneof![
+        2 => Just(Share::NONE),
+        3 => Just(Share::WHOLE),
+        2 => (1..Share::STEPS).prop_map(Share::steps),
+    ];
+    let farm = prop::collection::vec((1u16..4, share), 2..16);
+    let steps = prop::collection::vec(1..4u8, 1..8);
+    (farm, any::<prop::sample::Index>(), steps)
+}
+
+proptest! {
+    #[test]
+    fn slots_move_to_whom_starts_slowly_once_each_and_as_on_every_other_node(
+        (farm, starter, steps) in ramp(),
+    ) {
+        let weights: Vec<_> = farm.iter().map(|f| f.0).collect();
+        let mut shares: Vec<_> = farm.iter().map(|f| f.1).collect();
+        let starter = starter.index(farm.len());
+        let other = (starter + 1) % farm.len();
+        shares[other] = Share::WHOLE;
+        shares[starter] = Share::NONE;
+        let base = base(10, &weights, 1024);
+        let away = base.ring(&shares).expect("the other one serves");
+        let mut ring = away.clone();
+        let mut share = 0;
+        for step in steps.into_iter().chain([Share::STEPS]) {
+            share += step;
+            shares[starter] = Share::steps(share);
+            let next = ring.update(&shares).expect("the other one serves");
+            for (slot, (&was, &is)) in ring.slots().iter().zip(next.slots()).enumerate() {
+                prop_assert!(was == is || usize::from(is) == starter, "slot {}", slot);
+            }
+            prop_assert_eq!(&next, &base.ring(&shares).expect("the other one serves"));
+            ring = next;
+        }
+        shares[starter] = Share::NONE;
+        prop_assert_eq!(ring.update(&shares), Some(away), "and all go back");
+    }
+}
+
+#[test]
+fn a_share_is_a_part_of_the_slots_of_its_own() {
+    let base = base(11, &[1; 10], 65_536);
+    let mut shares = [Share::WHOLE; 10];
+    let whole = f64::from(base.ring(&shares).expect("a ring").shares()[3]);
+    for step in 1..=Share::STEPS {
+        shares[3] = Share::steps(step);
+        let ring = base.ring(&shares).expect("a ring");
+        let part = f64::from(ring.shares()[3]) / whole * 100.0;
+        let expected = f64::from(Share::steps(step).percent());
+        assert!((part - expected).abs() < 3.0, "{part} is not {expected}");
+    }
+}
+
+#[test]
+fn when_all_that_are_left_start_slowly_every_slot_has_an_owner() {
+    let base = base(12, &[1; 4], 4096);
+    let shares = [
+        Share::steps(1),
+        Share::NONE,
+        Share::steps(2),
+        Share::steps(1),
+    ];
+    let ring = base.ring(&shares).expect("a ring");
+    let owned = ring.shares();
+    assert_eq!(
+        (owned.iter().sum::<u32>(), owned[1]),
+        (4096, 0),
+        "{owned:?}"
+    );
+    let again = base
+        .ring(&[true, false, true, true])
+        .and_then(|ring| ring.update(&shares));
+    assert_eq!(again, Some(ring), "whatever was before");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod kinds;
 use std::{net::IpAddr, time::Duration};
 
 use toml::de::DeValue;
+use vipd_control::{health::Initial, model::OnDown};
 
 pub use self::kinds::{Dns, Exchange, File, Http, Icmp, Presence, Program, Tls, Transport};
 use super::{
@@ -49,18 +50,36 @@ table! {
         port: Port, optional "the service's port";
         /// Our address that asks, of the same family as the backends.
         source: IpAddr, optional "the kernel chooses";
-        /// From the start of one check to the start of the next, at least
-        /// `"10ms"`.
+        /// A backend that is up is asked once per interval, at least `"10ms"`.
+        /// When in the interval is its own, so that checks are spread evenly.
         interval: Duration, default "\"1s\"";
+        /// The same while there is doubt: not asked yet, going up or going down;
+        /// at most `interval`. No two checks of a backend run at the same time:
+        /// one that takes longer is followed by the next at once.
+        fast_interval: Duration, optional "`interval`";
+        /// The same while it is down.
+        down_interval: Duration, optional "`interval`";
         /// No answer for so long is a failure; not longer than `interval`.
         timeout: Duration, optional "`\"500ms\"`, or `interval` when that is shorter";
         /// Successes in a row that make a backend healthy.
         rise: Int<u32, 1, 1000>, default "2";
         /// Failures in a row that make it unhealthy.
         fall: Int<u32, 1, 1000>, default "3";
-        /// Each interval is stretched or shrunk at random by up to this
-        /// fraction of it, so that checks do not fall into step.
-        jitter: Jitter, default "0.1";
+        /// A backend that went down stays down for so long at least, at most
+        /// `"1h"`.
+        hold_down: Duration, default "\"0s\"";
+        /// Each check of a backend that is up or down starts early at random, by
+        /// up to this fraction of the interval. It adds so much to the longest
+        /// time between two checks.
+        jitter: Jitter, default "0";
+        /// What a backend counts as before its first check. `"unknown"`: it takes
+        /// no traffic, and one check decides; `"up"` and `"down"`: `fall` and
+        /// `rise` checks change it. One that the data plane has from an earlier
+        /// agent is as it was there.
+        initial: InitialName, default "\"unknown\"";
+        /// What becomes of the flows of a backend that fails its checks. `"keep"`:
+        /// they stay, whatever it fails; `"reset"`: they end.
+        on_down: OnDownName, optional "they end when it does not answer at layer 4, and stay when it answers and says no";
     }
 }
 
@@ -89,3 +108,20 @@ choice! {
         "none" => None without ["address", "port", "source"],
     }
 }
+
+/// What is believed before the first check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InitialName(pub Initial);
+words! { InitialName {
+    "unknown" => Self(Initial::Unknown),
+    "up" => Self(Initial::Up),
+    "down" => Self(Initial::Down),
+} }
+
+/// What becomes of flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnDownName(pub OnDown);
+words! { OnDownName {
+    "keep" => Self(OnDown::Keep),
+    "reset" => Self(OnDown::Reset),
+} }

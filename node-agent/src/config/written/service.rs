@@ -7,9 +7,11 @@ use vipd_control::model::{Ports, Protocol, Vip};
 
 use super::{
     super::{
+        bfd::{ServiceBfd, Switch},
         report::{Report, Span},
         table::{At, KeyDoc, Need, Reader, TableDoc, Value, table},
         text::Name,
+        track::TrackName,
         value::{Int, read_word, words},
     },
     Check, Port,
@@ -68,6 +70,12 @@ table! {
         ring_size: Int<u32, 1, 1_048_576>, optional "chosen by the number of backends";
         /// How backends are checked.
         check: Check, default "{ type = \"tcp\" }";
+        /// BFD to each backend; `true` takes all defaults.
+        bfd: Switch<ServiceBfd>, optional "none";
+        /// A backend that comes back from being down gets a tenth of its share
+        /// at first, and the whole after this time, in ten steps; at most
+        /// `"1h"`. It has the whole at once while no other backend has.
+        slow_start: Duration, default "\"0s\"";
         /// The servers, at least one.
         backend: Vec<At<Backend>>, required;
     }
@@ -96,6 +104,9 @@ table! {
         address: IpAddr, required;
         /// Share of the traffic relative to the other backends. 0: none.
         weight: Int<u16, 0, 256>, default "1";
+        /// `"SERVICE/BACKEND"`: it has the health of that backend, for example
+        /// of the same server in another service, and is not checked itself.
+        track: TrackName, optional "it is checked";
     }
 }
 
