@@ -3,9 +3,10 @@
 use std::{
     collections::BTreeSet,
     fs, io,
-    net::{IpAddr, TcpStream},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use rtnetlink::packet_route::AddressFamily;
@@ -116,7 +117,7 @@ impl Facts {
         let name = |ifindex| links.get(&ifindex).map(|link| link.name.clone());
         let fixed = netlink.fixed_neighbours().await?;
         let agent = agent(&config.control_socket);
-        let inquiries = reach::inquiries(config, &plain.ways, &addresses);
+        let inquiries = reach::inquiries(config, &plain.ways, &links, &addresses);
         let asked = spawn_blocking(|| reach::ask(inquiries)).await;
         let (reached, not_asked) = match asked.map_err(io::Error::other).flatten() {
             Ok(reached) => (reached, None),
@@ -251,8 +252,14 @@ fn blocked(bgp: &Bgp) -> Vec<Blocked> {
     firewall::blocked(&firewall::ruleset(), &ports)
 }
 
+/// A packet filter may leave us without an answer.
 fn is_taken(port: u16) -> bool {
-    TcpStream::connect(("127.0.0.1", port)).is_ok() || TcpStream::connect(("::1", port)).is_ok()
+    const PATIENCE: Duration = Duration::from_millis(200);
+    let here = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+    let mut here = here
+        .map(|address: IpAddr| SocketAddr::new(address, port))
+        .into_iter();
+    here.any(|address| TcpStream::connect_timeout(&address, PATIENCE).is_ok())
 }
 
 /// Who serves the control socket.

@@ -2,24 +2,23 @@
 //! virtual address an inquiry past the data plane, with packets of our own.
 
 use std::{
-    collections::BTreeSet,
-    io::{self, Read as _},
+    collections::{BTreeMap, BTreeSet},
+    io,
     net::IpAddr,
     thread::sleep,
     time::{Duration, Instant},
 };
 
-use libc::{ETH_P_IP, ETH_P_IPV6};
-use socket2::{Domain, Socket, Type};
 use vipd_control::model::{Mode, Ports, Protocol, Service};
 
 use crate::{
     config::Config,
     dataplane::record::TunnelSources,
-    netlink::{address::Address, way::Ways},
+    netlink::{address::Address, link::Link, way::Ways},
     tunnel::{
+        ear::Ear,
         lane::Lane,
-        packet::{Answer, Ask, Mark},
+        packet::{Answer, Ask, Mark, NUMBERS},
         sender::Sender,
     },
 };
@@ -31,8 +30,8 @@ const ROUND: Duration = Duration::from_millis(300);
 /// So many packets are sent at once, and then the next after a pause.
 const BURST: usize = 256;
 const PAUSE: Duration = Duration::from_millis(5);
-/// More inquiries than numbers.
-const MOST: usize = 1 << 17;
+/// Each packet of an inquiry has a number.
+const MOST: usize = NUMBERS as usize / KINDS.len();
 
 /// What is to be found out.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +42,8 @@ pub struct Inquiry {
     pub backend: String,
     /// The way to it.
     pub lane: Lane,
+    /// The interface it leaves by.
+    pub interface: String,
     /// The address it should answer for.
     pub vip: IpAddr,
     /// A port it should serve, over TCP.
@@ -81,7 +82,12 @@ const KINDS: [Kind; 4] = [Kind::Plain, Kind::Carried, Kind::Vip, Kind::Whole];
 
 /// What there is to ask, as far as ways and addresses are known.
 #[must_use]
-pub fn inquiries(config: &Config, ways: &Ways, addresses: &[Address]) -> Vec<Inquiry> {
+pub fn inquiries(
+    config: &Config,
+    ways: &Ways,
+    links: &BTreeMap<u32, Link>,
+    addresses: &[Address],
+) -> Vec<Inquiry> {
     let Some(dataplane) = &config.dataplane else {
         return Vec::new();
     };
@@ -90,6 +96,9 @@ pub fn inquiries(config: &Config, ways: &Ways, addresses: &[Address]) -> Vec<Inq
     for service in &config.model.services {
         for backend in &service.backends {
             let Some(way) = ways.get(&backend.address) else {
+                continue;
+            };
+            let Some(link) = links.get(&way.uplink.ifindex) else {
                 continue;
             };
             let lane = Lane::new(service.mode, backend.address, *way, &sources);
@@ -102,6 +111,7 @@ pub fn inquiries(config: &Config, ways: &Ways, addresses: &[Address]) -> Vec<Inq
                     service: service.name.to_string(),
                     backend: backend.name.to_string(),
                     lane,
+                    interface: link.name.clone(),
                     vip,
                     port: tcp_port(service),
                     ours,
@@ -161,11 +171,9 @@ pub fn ask(inquiries: Vec<Inquiry>) -> io::Result<Vec<Reached>> {
     if inquiries.is_empty() {
         return Ok(Vec::new());
     }
-    let mark = Mark {
-        id: fastrand::u16(49_152..),
-    };
+    let mark = Mark::new();
     let sender = Sender::open()?;
-    let mut ears = [Ear::open(ETH_P_IP)?, Ear::open(ETH_P_IPV6)?];
+    let ears = Ear::both(mark)?;
     let mut open: BTreeSet<u32> = inquiries
         .iter()
         .enumerate()
@@ -185,7 +193,7 @@ pub fn ask(inquiries: Vec<Inquiry>) -> io::Result<Vec<Reached>> {
         }
         let until = Instant::now() + ROUND;
         while !open.is_empty() && Instant::now() < until {
-            let heard = ears.iter_mut().filter_map(|ear| ear.next(mark));
+            let heard = ears.iter().filter_map(|ear| ear.next().ok());
             let heard: Vec<_> = heard.collect();
             if heard.is_empty() {
                 sleep(Duration::from_millis(1));
@@ -264,34 +272,6 @@ impl Inquiry {
     fn close(&self, sender: &Sender, mark: Mark, answer: &Answer) {
         if let Some(reset) = mark.reset(answer) {
             let _ = sender.send(&self.lane, &reset);
-        }
-    }
-}
-
-/// Hears what comes to this host, before any filter.
-struct Ear {
-    socket: Socket,
-    buffer: Vec<u8>,
-}
-
-impl Ear {
-    fn open(protocol: libc::c_int) -> io::Result<Self> {
-        let protocol = socket2::Protocol::from(i32::from((protocol as u16).to_be()));
-        let socket = Socket::new(Domain::PACKET, Type::DGRAM.nonblocking(), Some(protocol))?;
-        let _more = socket.set_recv_buffer_size(4 << 20);
-        Ok(Self {
-            socket,
-            buffer: vec![0; 1 << 16],
-        })
-    }
-
-    /// The next answer that waits.
-    fn next(&mut self, mark: Mark) -> Option<Answer> {
-        loop {
-            let length = self.socket.read(&mut self.buffer).ok()?;
-            if let Some(answer) = mark.read(self.buffer.get(..length)?) {
-                return Some(answer);
-            }
         }
     }
 }

@@ -3,8 +3,10 @@
 //!
 //! - [`lane`]: how packets for a backend are carried
 //! - [`sender`]: the sockets that send them
+//! - [`ear`]: the sockets that hear what is answered
 //! - [`packet`]: what is sent to find out who answers, and what comes back
 
+pub mod ear;
 pub mod lane;
 pub mod packet;
 pub mod sender;

@@ -14,6 +14,9 @@ const ECHO: usize = 8;
 const SYN: usize = 20;
 const TTL: u8 = 64;
 
+/// First of the ports that nobody serves (RFC 6335, section 6).
+const FIRST_DYNAMIC: u16 = 49_152;
+
 /// What all packets of one inquiry have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Mark {
@@ -45,6 +48,15 @@ pub struct Answer {
 }
 
 impl Mark {
+    /// Any one, unlike those of others as far as chance has it.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "each one is another")]
+    pub fn new() -> Self {
+        Self {
+            id: fastrand::u16(FIRST_DYNAMIC..),
+        }
+    }
+
     /// A packet with this number, of this length as far as it can be so short.
     /// `None` when the addresses are of two families.
     #[must_use]
@@ -143,6 +155,9 @@ impl Mark {
 
 /// A SYN and its data count by less than two to this power.
 const SHIFT: u32 = 12;
+
+/// So many packets can be told from each other.
+pub const NUMBERS: u32 = 1 << (u32::BITS - SHIFT);
 
 fn ip(source: IpAddr, destination: IpAddr) -> Option<PacketBuilderStep<IpHeaders>> {
     match (source, destination) {

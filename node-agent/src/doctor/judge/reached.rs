@@ -7,7 +7,10 @@ use vipd_control::model::Mode;
 use super::{Facts, Finding, Severity, finding};
 use crate::doctor::reach::{Inquiry, Reached};
 
-/// One finding at most for each backend of a service and virtual address.
+/// How much smaller a packet is tried next where the MTU is not known.
+const STEP: u32 = 100;
+
+/// One finding for all that the same command mends.
 pub fn judge(facts: &Facts) -> Vec<Finding> {
     let not_asked = facts.not_asked.as_ref().map(|error| {
         finding(
@@ -21,11 +24,27 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
             None,
         )
     });
-    let judged = facts
+    let mut findings: Vec<(Finding, usize)> = Vec::new();
+    for found in facts
         .reached
         .iter()
-        .filter_map(|reached| one(facts, reached));
-    not_asked.into_iter().chain(judged).collect()
+        .filter_map(|reached| one(facts, reached))
+    {
+        let same = |known: &Finding| {
+            (known.name, &known.fix, known.at) == (found.name, &found.fix, found.at)
+        };
+        match findings.iter_mut().find(|(known, _)| same(known)) {
+            Some((_, more)) => *more += 1,
+            None => findings.push((found, 0)),
+        }
+    }
+    let findings = findings.into_iter().map(|(mut finding, more)| {
+        if more > 0 {
+            finding.message += &format!(" (the same {more} times more)");
+        }
+        finding
+    });
+    not_asked.into_iter().chain(findings).collect()
 }
 
 fn one(facts: &Facts, reached: &Reached) -> Option<Finding> {
@@ -57,9 +76,14 @@ fn mode(inquiry: &Inquiry) -> &'static str {
     }
 }
 
+/// Of the prefix that is this address alone.
+fn length(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 32 } else { 128 }
+}
+
 fn vip_missing(inquiry: &Inquiry) -> Finding {
     let vip = inquiry.vip;
-    let length = if vip.is_ipv4() { 32 } else { 128 };
+    let length = length(vip);
     Finding {
         at: Some(inquiry.lane.backend),
         ..finding(
@@ -86,8 +110,9 @@ fn decapsulation_missing(inquiry: &Inquiry) -> Finding {
     };
     let fix = from.map(|from| {
         format!(
-            "vipd decap attach --iface {} --from {from}{port}",
-            interface(from)
+            "vipd decap attach --iface {} --from {from}/{}{port}",
+            interface(from),
+            length(from)
         )
     });
     Finding {
@@ -109,11 +134,11 @@ fn decapsulation_missing(inquiry: &Inquiry) -> Finding {
 fn narrow(inquiry: &Inquiry) -> Finding {
     let lane = &inquiry.lane;
     let whole = lane.inner_mtu() + lane.overhead();
-    let route = match lane.way.gateway {
-        Some(gateway) => format!("{} via {gateway}", lane.backend),
-        None => lane.backend.to_string(),
-    };
-    let smaller = lane.inner_mtu().saturating_sub(100);
+    let backend = lane.backend;
+    let via = lane.way.gateway;
+    let via = via.map_or_else(String::new, |gateway| format!(" via {gateway}"));
+    let interface = &inquiry.interface;
+    let smaller = whole.saturating_sub(STEP);
     finding(
         "mtu-hole",
         Severity::Error,
@@ -123,7 +148,9 @@ fn narrow(inquiry: &Inquiry) -> Finding {
              interface: a link on the way has a smaller MTU, and large requests hang; raise it \
              there, or tell this host, so that it tells clients"
         ),
-        Some(format!("ip route replace {route} mtu {smaller}")),
+        Some(format!(
+            "ip route replace {backend}{via} dev {interface} mtu {smaller}"
+        )),
     )
 }
 

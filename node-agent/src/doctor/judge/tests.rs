@@ -33,6 +33,7 @@ fn reached(mode: Mode) -> Reached {
             service: "web".to_owned(),
             backend: "b1".to_owned(),
             lane: crate::tunnel::lane::Lane::new(mode, ip(21), way, &TunnelSources::default()),
+            interface: "eth0".to_owned(),
             vip: [198, 51, 100, 10].into(),
             port: Some(80),
             ours: ip(11),
@@ -227,7 +228,11 @@ fn who_answers_tells_what_is_missing() {
         check(
             "an MTU hole",
             answers(mode, [yes, yes, yes, no]),
-            &[("mtu-hole", Error, "`ip route replace 192.0.2.21 mtu 1400`")],
+            &[(
+                "mtu-hole",
+                Error,
+                "`ip route replace 192.0.2.21 dev eth0 mtu 1420`",
+            )],
         );
         let found = check(
             "no address",
@@ -242,7 +247,7 @@ fn who_answers_tells_what_is_missing() {
         check(
             "no tunnel",
             answers(mode, [yes, no, no, no]),
-            &[("decapsulation-missing", Error, "--from 192.0.2.11")],
+            &[("decapsulation-missing", Error, "--from 192.0.2.11/32")],
         );
         check(
             "nothing at all",
@@ -266,6 +271,14 @@ fn who_answers_tells_what_is_missing() {
             Error,
             "`ip neighbour del 192.0.2.21 dev eth0`",
         )],
+    );
+    check(
+        "one cause for many",
+        |facts| {
+            answers(Mode::Ipip, [yes, no, no, no])(facts);
+            facts.reached = vec![facts.reached[0].clone(); 3];
+        },
+        &[("decapsulation-missing", Error, "(the same 2 times more)")],
     );
     check(
         "nobody could be asked",
