@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use vipd::bfd::protocol::State;
 use vipd_tests::{
     AgentConfig, BALANCERS_AS, Bfd, Bird, Decapsulator, Door, Lab, Machine, ROUTER_AS, Rack, Size,
     Vipd, wait_until,
@@ -29,12 +30,15 @@ const CHECKS: &str = "[service.check]\ntype = \"tcp\"\ninterval = \"100ms\"\n\
 /// By BFD; the checks would notice after seconds.
 const BFD: &str = "[service.check]\ntype = \"tcp\"\ninterval = \"1s\"\nfast_interval = \"100ms\"\n\
                    timeout = \"500ms\"\nrise = 1\nfall = 5\n\
-                   [service.bfd]\nmin_tx = \"50ms\"\nmin_rx = \"50ms\"\nmultiplier = 3\n";
+                   [service.bfd]\nmin_tx = \"50ms\"\nmin_rx = \"50ms\"\nmultiplier = 3\n\
+                   multihop = false\n";
+/// After so long without a packet a backend is down.
+const DETECTION: Duration = Duration::from_millis(150);
 
 /// Everything that runs.
 pub struct Stage {
     pub agent: Vipd,
-    _bfd: Option<Bfd>,
+    bfd: Option<Bfd>,
     _speakers: Vec<Bird>,
     _router: Bird,
     /// One for each backend; none while it refuses.
@@ -67,7 +71,7 @@ impl Stage {
         let config = config(&rack, if with_bfd { BFD } else { CHECKS }).text(balancer);
         let bfd = with_bfd.then(|| Bfd::start(&balancer.host, &config));
         Ok(Self {
-            _bfd: bfd.transpose()?,
+            bfd: bfd.transpose()?,
             agent: Vipd::start(&balancer.host, &config)?,
             _speakers: speakers,
             _router: router,
@@ -80,7 +84,7 @@ impl Stage {
         (VIP, PORT).into()
     }
 
-    /// Waits until all backends are up, and the router knows of it.
+    /// Waits until all backends are up, for BFD too, and the router knows of it.
     pub fn wait_until_ready(&self, patience: Duration) -> Result<()> {
         wait_until("all backends are up and announced", patience, || {
             for backend in &self.rack.backends {
@@ -91,7 +95,7 @@ impl Stage {
                 let route = router.run("ip", &["route", "show", &vip.to_string()])?;
                 ensure!(route.contains("via"), "{vip} has the route {route:?}");
             }
-            Ok(())
+            self.bfd.as_ref().map_or(Ok(()), ensure_watched)
         })
     }
 
@@ -130,6 +134,18 @@ impl Stage {
         let backend = self.rack.backends.get(number);
         backend.with_context(|| format!("no backend {number}"))
     }
+}
+
+/// Fails unless all backends are watched by BFD, as quickly as they are to be.
+fn ensure_watched(bfd: &Bfd) -> Result<()> {
+    let sessions = bfd.status()?.sessions;
+    ensure!(sessions.len() == usize::from(BACKENDS), "{sessions:?}");
+    for session in sessions {
+        let detection = session.detection_time_seconds.map(Duration::from_secs_f64);
+        let watched = session.state == State::Up && detection == Some(DETECTION);
+        ensure!(watched, "{session:?}");
+    }
+    Ok(())
 }
 
 /// The same backends in both services.
