@@ -9,7 +9,7 @@ use std::{
 use vipd::{
     metrics,
     status::{
-        Aggregate, Backend, Bfd, Check, Checks, Dataplane, Interface, MapUse, Peer, Phases,
+        Aggregate, Backend, Bfd, Check, CheckPhases, Checks, Dataplane, Interface, MapUse, Peer, Phases,
         Service, Sessions, SessionsState, Status, Vip,
     },
 };
@@ -405,13 +405,17 @@ fn status() -> Status {
                 standing: "up".into(),
                 drained: false,
                 available: true,
+                share_percent: 100,
                 since_seconds: 3.0,
                 check: Some(Check {
                     code: "L4OK".into(),
                     status: None,
                     duration_seconds: 0.001,
+                    phases: CheckPhases::default(),
+                    certificate_expiry: None,
                     detail: String::new(),
                 }),
+                bfd: None,
                 slots: 256,
                 flows: 0,
                 flows_closing: 0,
