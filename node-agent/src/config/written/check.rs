@@ -17,7 +17,7 @@ use super::{
             table,
         },
         text::Jitter,
-        value::Int,
+        value::{Int, read_word, words},
     },
     Port,
 };
