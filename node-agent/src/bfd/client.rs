@@ -33,7 +33,6 @@ use tokio::{
     time::{Instant, interval_at, sleep, timeout, timeout_at},
 };
 use tracing::{info, warn};
-use vipd_control::health::Path;
 
 use super::protocol::{self, Message, Request, Session, State, Unreadable, line};
 
@@ -99,24 +98,6 @@ impl States {
                 PeerState::AdminDown
             }
             State::Down | State::Init => PeerState::Down(session.why.clone()),
-        }
-    }
-
-    /// What this says of the way to a backend. No evidence is: that nobody is
-    /// reached, that there is no session or it was never up, and that somebody
-    /// holds it down on purpose (RFC 5882, sections 3.2 and 4.2).
-    #[must_use]
-    pub fn path(&self, backend: IpAddr) -> Path {
-        let lost = self
-            .sessions
-            .get(&backend)
-            .and_then(|it| it.lost.as_deref());
-        match (self.of(backend), lost) {
-            (PeerState::Up, _) => Path::Up,
-            (PeerState::Down(_), Some(lost)) => Path::Down(lost.into()),
-            (PeerState::Down(_), None) | (PeerState::AdminDown | PeerState::Unknown(_), _) => {
-                Path::Unknown
-            }
         }
     }
 
@@ -558,46 +539,5 @@ pub(crate) mod tests {
             _ => false,
         };
         wait_for(&bfd, peer, said).await;
-    }
-
-    #[test]
-    fn only_a_session_that_was_lost_is_evidence_against_a_backend() {
-        let backend = IpAddr::from([192, 0, 2, 1]);
-        let with = |state, lost: Option<&str>| {
-            let mut session = session(1, state, "nothing has been heard of the peer");
-            session.lost = lost.map(str::to_owned);
-            States {
-                unreachable: None,
-                sessions: [(backend, session)].into(),
-            }
-        };
-        let lost = || with(State::Down, Some("control detection time expired"));
-        let down = Path::Down("control detection time expired".into());
-        for (sentence, states, path) in [
-            ("there is no session", States::default(), Path::Unknown),
-            ("it was never up", with(State::Down, None), Path::Unknown),
-            ("it is up", with(State::Up, None), Path::Up),
-            ("it was up", lost(), down.clone()),
-            (
-                "it is coming back",
-                with(State::Init, Some("control detection time expired")),
-                down,
-            ),
-            (
-                "it is held down here",
-                with(State::AdminDown, None),
-                Path::Unknown,
-            ),
-            (
-                "nobody is reached any more",
-                States {
-                    unreachable: Some("no such file".to_owned()),
-                    ..lost()
-                },
-                Path::Unknown,
-            ),
-        ] {
-            assert_eq!(states.path(backend), path, "{sentence}");
-        }
     }
 }

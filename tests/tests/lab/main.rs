@@ -1,6 +1,7 @@
 //! Labs with real routers and web servers. They need root; what else they
 //! need, they say.
 
+mod backend_health;
 mod bfd;
 mod bfd_beside_bgp;
 mod bfd_frr;
