@@ -10,6 +10,7 @@ pub mod announce;
 pub mod api;
 pub mod bfd;
 pub mod capture;
+pub mod check_once;
 pub mod cli;
 pub mod config;
 pub mod dataplane;

@@ -327,7 +327,9 @@ fn state(state: State) -> &'static str {
     }
 }
 
-fn check(result: &CheckResult) -> status::Check {
+/// A result as it is shown.
+#[must_use]
+pub fn check(result: &CheckResult) -> status::Check {
     status::Check {
         code: result.code.to_string(),
         status: result.status,

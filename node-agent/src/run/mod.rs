@@ -21,7 +21,7 @@ use tokio::{
     process::{Child, Command},
     sync::Semaphore,
     task::spawn_blocking,
-    time::{sleep, timeout},
+    time::timeout,
 };
 use vipd_control::model::Program;
 

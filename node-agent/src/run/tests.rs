@@ -3,6 +3,7 @@
 use std::{fs, path::Path, time::Instant};
 
 use nix::unistd::{Uid, User};
+use tokio::time::sleep;
 
 use super::*;
 

@@ -5,6 +5,7 @@ mod bfd;
 mod bfd_beside_bgp;
 mod bfd_frr;
 mod bgp;
+mod checks_other;
 mod draining;
 mod flooding;
 mod flows;
