@@ -71,7 +71,9 @@ pub async fn run(config: &Config, target: &str) -> Result<Report, String> {
     // Those that follow another backend have no check of their own.
     backends.retain(|it| it.track.is_none());
     if backends.is_empty() {
-        return Err(format!("{target} follows the health of others; check those"));
+        return Err(format!(
+            "{target} follows the health of others; check those"
+        ));
     }
     if service.check.kind == CheckKind::None {
         let name = &service.name;

@@ -11,6 +11,7 @@ mod flooding;
 mod flows;
 mod forwarding;
 mod holding;
+mod hooks;
 mod interfaces;
 mod interop;
 mod leaving;
