@@ -21,6 +21,7 @@ use crate::{
     api::Client,
     bfd,
     capture::client as capture,
+    check_once::{self, Verdict},
     config::{Config, Dataplane, Finding, InterfaceName, LogLevel},
     decap,
     departure::{self, Stayed},
@@ -38,8 +39,15 @@ use crate::{
 /// Runs the command of the command line.
 #[must_use]
 pub fn main() -> ExitCode {
-    let result = run(Arguments::parse().command);
-    result.unwrap_or_else(|error| failed(&error))
+    match Arguments::try_parse() {
+        Ok(arguments) => run(arguments.command).unwrap_or_else(|error| failed(&error)),
+        // To whoever monitors, its 2 would be a service that is down.
+        Err(error) if error.use_stderr() && env::args_os().nth(1) == Some("check-once".into()) => {
+            terminal::tell(error.render());
+            Verdict::Unknown.exit_code().into()
+        }
+        Err(error) => error.exit(),
+    }
 }
 
 /// Whatever has an async runtime gets it here: the BFD process has none.
@@ -49,6 +57,11 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Bfd { config } => run_bfd(&config),
         Command::Check { files } => check(&files),
         Command::Doctor { config, json } => Ok(examine(&config, json)),
+        Command::CheckOnce {
+            target,
+            config,
+            json,
+        } => check_once(&config, &target, json),
         Command::Status { json, socket } => in_runtime(async {
             let status = socket.client().status().await?;
             show(json, &status, Status::render)
@@ -263,6 +276,25 @@ async fn run_decap(command: Decap) -> anyhow::Result<()> {
             Ok(tell_removed(&removed)?)
         }
     }
+}
+
+/// Checks once. Whatever keeps it from that is unknown to whoever monitors.
+fn check_once(path: &Path, target: &str, json: bool) -> anyhow::Result<ExitCode> {
+    let mut verdict = Verdict::Unknown;
+    let checked = in_runtime(async {
+        let config = read(path)?;
+        let report = check_once::run(&config, target).await;
+        let report = report.map_err(anyhow::Error::msg)?;
+        verdict = report.verdict();
+        show(json, &report, check_once::Report::render)
+    });
+    match checked {
+        Err(error) if error.downcast_ref::<PrintError>().is_none() => {
+            terminal::line(format_args!("{verdict}: {error:#}"))?;
+        }
+        checked => drop(checked?),
+    }
+    Ok(verdict.exit_code().into())
 }
 
 /// Runs the BFD process, which has no async runtime.

@@ -3,6 +3,7 @@
 
 mod bfd;
 mod bgp;
+mod hook;
 
 use std::{
     collections::BTreeMap,
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     bfd::{BFD_UNKNOWN, Bfd},
     bgp::{Messages, Peer, SESSION_FAILED, Sessions, SessionsState},
+    hook::Hook,
 };
 
 /// What [`Interface::mode`] can be.
@@ -66,6 +68,9 @@ pub struct Status<S = Vec<Service>> {
     pub bfd_unreachable: Option<String>,
     /// What was found at the start or the last reload.
     pub findings: Vec<String>,
+    /// Programs that are run when something changes its state.
+    #[serde(default)]
+    pub hooks: Vec<Hook>,
 }
 
 /// How punctual checks are, since the start of the agent.
@@ -357,6 +362,12 @@ impl Status {
         }
         for service in &self.services {
             service.write(out)?;
+        }
+        if !self.hooks.is_empty() {
+            writeln!(out)?;
+        }
+        for hook in &self.hooks {
+            writeln!(out, "{hook}")?;
         }
         let Some(sessions) = &self.sessions else {
             return Ok(());

@@ -31,6 +31,7 @@ use crate::{
         tables::Counters,
     },
     engine::{Decision, SharedHealth},
+    hooks::{Tallies, Tally},
     netlink::way::Problems,
     probe::{Counted, Lateness},
     speaker::Peers,
@@ -66,6 +67,8 @@ pub struct Views {
     pub maintenance: watch::Receiver<bool>,
     /// How punctual the checks are.
     pub lateness: Arc<Lateness>,
+    /// How hooks are doing.
+    pub hooks: watch::Receiver<Tallies>,
 }
 
 /// A moment by both clocks, so that others can be told in seconds since 1970: the
@@ -159,6 +162,7 @@ impl Views {
             peers,
             bfd_unreachable: self.bfd_unreachable(),
             findings: findings.to_vec(),
+            hooks: self.hooks.borrow().iter().map(hook).collect(),
         }
     }
 
@@ -327,7 +331,23 @@ fn state(state: State) -> &'static str {
     }
 }
 
-fn check(result: &CheckResult) -> status::Check {
+fn hook((name, tally): (&Arc<str>, &Tally)) -> status::Hook {
+    status::Hook {
+        name: name.to_string(),
+        succeeded: tally.succeeded,
+        failed: tally.failed,
+        timed_out: tally.timed_out,
+        not_run: tally.not_run,
+        superseded: tally.superseded,
+        waiting: tally.waiting,
+        running: tally.running,
+        last_failure: tally.last_failure.clone(),
+    }
+}
+
+/// A result as it is shown.
+#[must_use]
+pub fn check(result: &CheckResult) -> status::Check {
     status::Check {
         code: result.code.to_string(),
         status: result.status,
@@ -379,6 +399,7 @@ mod tests {
             findings: watch::channel(Arc::from([])).1,
             maintenance: watch::channel(false).1,
             lateness: Arc::default(),
+            hooks: watch::channel(Tallies::default()).1,
         };
         views.status_with(|_| {
             let (done, told) = mpsc::channel();

@@ -9,8 +9,8 @@ use std::{
 use vipd::{
     metrics,
     status::{
-        Aggregate, Backend, Bfd, Check, CheckPhases, Checks, Dataplane, Interface, MapUse, Peer, Phases,
-        Service, Sessions, SessionsState, Status, Vip,
+        Aggregate, Backend, Bfd, Check, CheckPhases, Checks, Dataplane, Interface, MapUse, Peer,
+        Phases, Service, Sessions, SessionsState, Status, Vip,
     },
 };
 use vipd_abi::{Action, DecapVerdict, LAYOUT, Verdict};

@@ -33,6 +33,7 @@ mod interrupt;
 mod keepalived;
 mod lab;
 mod nginx;
+mod nsd;
 mod owner;
 mod process;
 mod rack;
@@ -62,6 +63,7 @@ pub use host::Host;
 pub use keepalived::Keepalived;
 pub use lab::{Lab, LabId};
 pub use nginx::Nginx;
+pub use nsd::Nsd;
 pub use process::Process;
 pub use rack::{
     BALANCERS_AS, CLIENT_IPV4, CLIENT_IPV6, Machine, ROUTER_AS, ROUTER_IPV4, ROUTER_IPV6, Rack,

@@ -46,6 +46,7 @@ use crate::{
     },
     departure, drain,
     engine::{Decision, Plan},
+    hooks::{self, Tallies},
     memory,
     netlink::Netlink,
     plane,
@@ -110,6 +111,7 @@ struct Agent {
     /// The data plane's ends of channels when there is none.
     _idle: Option<Idle>,
     probes: Probes,
+    hooks: watch::Receiver<Tallies>,
     speaker: Speaker,
     findings: watch::Sender<Arc<[String]>>,
     reloads: mpsc::Receiver<Reload>,
@@ -220,6 +222,7 @@ impl Agent {
                 })
                 .await;
         }
+        hooks::settled(self.hooks.clone()).await;
         self.tasks.abort_all();
         if !restarts {
             // While the pins are locked: later these routes may be another agent's.

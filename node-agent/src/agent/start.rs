@@ -31,6 +31,7 @@ use crate::{
         pins::Pins,
     },
     engine::{Belief, Engine},
+    hooks,
     inquiry::Inquiry,
     metrics,
     netlink::{Netlink, watch::watch_ways},
@@ -221,6 +222,18 @@ impl Agent {
         speaker.configure(config.bgp.as_ref()).await;
 
         let (config_in, config_out) = watch::channel(config);
+        let (tallies_in, tallies) = watch::channel(Default::default());
+        let sources = hooks::Sources::new(
+            decision.clone(),
+            Arc::clone(&health),
+            standings.clone(),
+            speaker.peers(),
+        );
+        spawn(
+            &mut tasks,
+            "hooks",
+            hooks::run(config_out.clone(), sources, tallies_in),
+        );
         let views = Views {
             started: Start::now(),
             path: path.to_owned(),
@@ -235,6 +248,7 @@ impl Agent {
             findings: findings_out,
             maintenance: maintenance_out,
             lateness: probes.lateness(),
+            hooks: tallies.clone(),
         };
         let (reload, reloads) = mpsc::channel(1);
         let (departure, departures) = mpsc::channel(1);
@@ -278,6 +292,7 @@ impl Agent {
             elsewhere: true,
             _idle: idle,
             probes,
+            hooks: tallies,
             speaker,
             findings,
             reloads,

@@ -46,6 +46,13 @@ Exit codes:
   2  traffic is lost, or would be
   3  it could not look";
 
+const CHECK_ONCE_EXIT_CODES: &str = "\
+Exit codes, as of monitoring plugins:
+  0  OK: every backend has passed
+  1  WARNING: some have passed, and some have failed
+  2  CRITICAL: some have failed, and none has passed
+  3  UNKNOWN: a check could not be made, or there is none";
+
 /// Keeps virtual IPs alive.
 #[derive(Parser)]
 #[command(version)]
@@ -74,6 +81,20 @@ pub(super) enum Command {
         /// The files.
         #[arg(required = true)]
         files: Vec<PathBuf>,
+    },
+    /// Checks the backends of a service once, now, as the agent would, and without
+    /// one.
+    #[command(after_help = CHECK_ONCE_EXIT_CODES)]
+    CheckOnce {
+        /// The service, or one of its backends.
+        #[arg(value_name = "SERVICE[/BACKEND]")]
+        target: String,
+        /// The configuration.
+        #[arg(long, default_value = CONFIG)]
+        config: PathBuf,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
     },
     /// Looks for what is wrong with this host, the way to the backends and the
     /// backends themselves; says how to mend it. Changes nothing.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use vipd_control::model::{
-    Check, CheckKind, Dns, Exchange, File, Http, Pattern, Ports, Program, Protocol, Tls,
+    Check, CheckKind, Dns, Exchange, File, Http, Pattern, Ports, Protocol, Tls,
 };
 
 use super::{
@@ -15,6 +15,7 @@ use super::{
     certificate,
     http::HeaderName,
     map::Map,
+    program,
     report::Report,
     table::At,
     timing,
@@ -132,7 +133,12 @@ fn check_kind(
         CheckType::Icmp(icmp) => CheckKind::Icmp {
             size: icmp.size.value.0,
         },
-        CheckType::Program(program) => CheckKind::Program(check_program(program, report)?),
+        CheckType::Program(written) => CheckKind::Program(program::validate(
+            written.command.as_ref(),
+            &written.environment.value,
+            &written.user.value,
+            report,
+        )?),
         CheckType::File(file) => CheckKind::File(File {
             path: directory.join(&file.path.as_ref()?.value),
             up_while_present: file.up_while.value == written::Presence::Present,
@@ -253,25 +259,6 @@ fn check_dns(written: &written::Dns, report: &mut Report) -> Option<Dns> {
         record_type: written.record_type.value.0,
         rcodes: written.rcode.value.iter().map(|at| at.value.0).collect(),
         answer: written.answer.as_ref().map(|at| at.value.0.clone()),
-    })
-}
-
-fn check_program(written: &written::Program, report: &mut Report) -> Option<Program> {
-    let command = written.command.as_ref()?;
-    let program = command.value.first();
-    if program.is_none_or(|at| !at.value.0.starts_with('/')) {
-        let span = program.map_or(&command.span, |at| &at.span);
-        report
-            .error(span, "the program is not named by its absolute path")
-            .help("for example [\"/usr/local/bin/check-web\", \"--quick\"]");
-    }
-    let environment = written.environment.value.0.iter();
-    Some(Program {
-        command: command.value.iter().map(|at| at.value.0.clone()).collect(),
-        environment: environment
-            .map(|(name, at)| (name.value.0.clone(), at.value.0.clone()))
-            .collect(),
-        user: written.user.value.0.to_string(),
     })
 }
 

@@ -18,6 +18,7 @@ use super::{
     address::Vips,
     bfd::{self, BackendBfd},
     bgp::Bgp,
+    hook::hooks,
     report::Report,
     secret::SecretFile,
     service::services,
@@ -25,6 +26,7 @@ use super::{
     text::InterfaceName,
     written::{self, Family, File, LogLevel, OnStop, XdpMode},
 };
+use crate::hooks::Hook;
 
 /// What this node is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +53,8 @@ pub struct Config {
     pub backend_bfd: Arc<BTreeMap<IpAddr, BackendBfd>>,
     /// What is served.
     pub model: Model,
+    /// What is run when something changes its state.
+    pub hooks: Vec<Hook>,
 }
 
 /// Who this node is.
@@ -148,6 +152,7 @@ impl Config {
         warn_unannounced(&vips, bgp.as_ref().map(Option::as_ref), report);
         let services = services(&file.service.value, (&vips, directory), report);
         let backend_bfd = bfd::backends(&file.service.value, directory, report);
+        let hooks = hooks(&file.hook.value, report);
         Some(Self {
             node: Node {
                 name: node.name.as_ref().map(|name| Arc::clone(&name.value.0)),
@@ -165,6 +170,7 @@ impl Config {
             model: Model {
                 services: services?,
             },
+            hooks: hooks?,
         })
     }
 }

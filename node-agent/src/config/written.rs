@@ -2,6 +2,7 @@
 //! means. `docs/configuration.md` is made from here.
 
 mod check;
+mod hook;
 mod policy;
 mod service;
 mod state;
@@ -17,7 +18,8 @@ use ipnet::{Ipv4Net, Ipv6Net};
 use toml::de::DeValue;
 
 pub use self::{
-    check::{Check, CheckType, Dns, Exchange, Http, Presence, Program, Tls, Transport},
+    check::{Check, CheckType, Dns, Exchange, Http, Presence, Tls, Transport},
+    hook::Hook,
     policy::{Aggregate, Rule},
     service::{Backend, ModeName, Service},
     state::State,
@@ -55,6 +57,8 @@ table! {
         bfd: Bfd, default "{}";
         /// What is served.
         service: Vec<At<Service>>, default "[]";
+        /// Programs that are run when something changes its state.
+        hook: Vec<At<Hook>>, default "[]";
     }
 }
 

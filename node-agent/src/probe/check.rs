@@ -1,10 +1,11 @@
 //! One check of one backend.
 
 use std::{
+    future::ready,
     net::{IpAddr, SocketAddr},
     panic::AssertUnwindSafe,
     pin::Pin,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures_util::FutureExt;
@@ -15,10 +16,45 @@ use vipd_control::{
 };
 
 use super::{
-    http,
+    dns, file, http,
+    icmp::Pinger,
+    program,
     progress::{Progress, Stage},
-    tcp, tls,
+    tcp, tls, udp,
 };
+use crate::run::Runner;
+
+/// Programs that run at once for checks. Others wait for room, for no longer than
+/// their time-out.
+const MOST_PROGRAMS: usize = 64;
+
+/// What all checks share.
+#[derive(Debug)]
+pub struct Shared {
+    pinger: Pinger,
+    programs: Runner,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            pinger: Pinger::default(),
+            programs: Runner::new(MOST_PROGRAMS),
+        }
+    }
+}
+
+/// Whom a check is of.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// Name of the service. Only a check that may be made for several leaves it empty,
+    /// and does not look at it.
+    pub service: &'a str,
+    /// Name of the backend, in the same way.
+    pub backend: &'a str,
+    /// Address of the backend.
+    pub address: IpAddr,
+}
 
 /// A check that fails itself is our own fault, and must not end the checking.
 pub async fn guarded(check: impl Future<Output = CheckResult>) -> CheckResult {
@@ -40,21 +76,34 @@ pub struct Target {
 }
 
 /// One check of one backend, within the check's time-out.
-pub async fn check(check: &Check, backend: IpAddr) -> CheckResult {
+pub async fn check(check: &Check, subject: Subject<'_>, shared: &Shared) -> CheckResult {
     let started = Instant::now();
     let mut progress = Progress::new(started);
     let target = Target {
-        address: SocketAddr::new(check.address.unwrap_or(backend), check.port.get()),
+        address: SocketAddr::new(check.address.unwrap_or(subject.address), check.port.get()),
         source: check.source,
     };
     let limit = check.timing.timeout;
+    let asked = Asked {
+        subject,
+        target,
+        limit,
+        shared,
+    };
     let outcome = match &check.kind {
         CheckKind::None => Ok(Outcome::new(CheckCode::L4Ok)),
         CheckKind::Tcp(said) if *said == Exchange::default() => {
             timeout(limit, tcp::accepted(target)).await
         }
         // On the heap, so that plain connections take no room for it.
-        kind => timeout(limit, probe(kind, target, &mut progress)).await,
+        kind => {
+            let probe = probe(kind, &asked, &mut progress);
+            if keeps_time(kind) {
+                Ok(probe.await)
+            } else {
+                timeout(limit, probe).await
+            }
+        }
     };
     let outcome = outcome.unwrap_or_else(|_| progress.timed_out());
     let now = Instant::now();
@@ -72,28 +121,70 @@ pub async fn check(check: &Check, backend: IpAddr) -> CheckResult {
     }
 }
 
+/// A check that is to be made.
+struct Asked<'a> {
+    subject: Subject<'a>,
+    target: Target,
+    limit: Duration,
+    shared: &'a Shared,
+}
+
 /// The probe of a kind, which notes how far it has come.
 fn probe<'a>(
     kind: &'a CheckKind,
-    target: Target,
+    asked: &'a Asked<'a>,
     progress: &'a mut Progress,
 ) -> Pin<Box<dyn Future<Output = Outcome> + Send + 'a>> {
+    let Asked {
+        subject,
+        target,
+        limit,
+        shared,
+    } = *asked;
     match kind {
-        CheckKind::None => Box::pin(async { Outcome::new(CheckCode::L4Ok) }),
+        CheckKind::None => Box::pin(ready(Outcome::new(CheckCode::L4Ok))),
         CheckKind::Tcp(said) => Box::pin(tcp::ask(target, said, progress)),
         CheckKind::Tls(tls, said) => Box::pin(tls::ask(target, tls, said, progress)),
         CheckKind::Http(http, tls) => Box::pin(http::ask(target, http, tls.as_ref(), progress)),
-        CheckKind::Dns(_) | CheckKind::Udp(_) | CheckKind::Icmp { .. } => {
-            Box::pin(not_yet(Stage::Reply, progress))
+        CheckKind::Dns(dns) => Box::pin(dns::ask(target, dns, progress)),
+        CheckKind::Udp(said) => {
+            progress.begin(Stage::Reply);
+            Box::pin(udp::ask(target, said, limit))
         }
-        CheckKind::Program(_) | CheckKind::File(_) => Box::pin(not_yet(Stage::Program, progress)),
+        CheckKind::Icmp { size } => {
+            progress.begin(Stage::Reply);
+            Box::pin(shared.pinger.ask(target, *size, limit))
+        }
+        CheckKind::Program(program) => {
+            progress.begin(Stage::Program);
+            let programs = &shared.programs;
+            Box::pin(program::run(
+                programs,
+                program,
+                subject,
+                target.address,
+                limit,
+            ))
+        }
+        CheckKind::File(file) => {
+            progress.begin(Stage::Program);
+            Box::pin(file::look(file, limit))
+        }
     }
 }
 
-/// What no probe is there for.
-async fn not_yet(stage: Stage, progress: &mut Progress) -> Outcome {
-    progress.begin(stage);
-    Outcome::with(CheckCode::SockErr, "not possible yet")
+/// Whether a probe knows by itself what it means that its time is over.
+const fn keeps_time(kind: &CheckKind) -> bool {
+    match kind {
+        CheckKind::Udp(_) | CheckKind::Icmp { .. } | CheckKind::Program(_) | CheckKind::File(_) => {
+            true
+        }
+        CheckKind::None
+        | CheckKind::Tcp(_)
+        | CheckKind::Tls(..)
+        | CheckKind::Http(..)
+        | CheckKind::Dns(_) => false,
+    }
 }
 
 /// What a check found.

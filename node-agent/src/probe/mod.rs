@@ -3,29 +3,40 @@
 
 mod bfd;
 mod check;
+mod datagram;
+mod dns;
 mod exchange;
+mod file;
 mod http;
+mod icmp;
 mod lateness;
+mod program;
 mod progress;
 mod rounds;
 mod targets;
 mod tcp;
 mod tls;
+mod udp;
 
 use std::sync::Arc;
 
+use futures_util::{StreamExt as _, stream::iter};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinHandle,
 };
 use vipd_control::{
+    check::CheckResult,
     health_table::Change,
-    model::{Model, Service},
+    model::{Backend, Model, Service},
 };
 
+use self::check::{Shared, Subject, check, guarded};
+pub use self::lateness::{Counted, LATE, Lateness};
 use crate::{bfd::client::States, engine::SharedHealth};
 
-pub use self::lateness::{Counted, LATE, Lateness};
+/// Checks that are made at once when all are to be made once.
+const ONCE_AT_ONCE: usize = 256;
 
 /// All running probes. They end when it is dropped.
 pub struct Probes {
@@ -89,4 +100,18 @@ impl Drop for Probes {
             task.abort();
         }
     }
+}
+
+/// Checks backends of a service once, now, and gives back what was found of each.
+pub async fn once(service: &Service, backends: &[&Backend]) -> Vec<CheckResult> {
+    let shared = Shared::default();
+    let checks = backends.iter().map(|backend| {
+        let subject = Subject {
+            service: &service.name,
+            backend: &backend.name,
+            address: backend.address,
+        };
+        guarded(check(&service.check, subject, &shared))
+    });
+    iter(checks).buffered(ONCE_AT_ONCE).collect().await
 }

@@ -27,7 +27,7 @@ use vipd_control::{
 };
 
 use super::{
-    check::{check, guarded},
+    check::{Shared, check, guarded},
     lateness::Lateness,
     targets::{Target, Targets},
 };
@@ -48,6 +48,7 @@ pub async fn run(
     lateness: Arc<Lateness>,
 ) {
     let mut rounds = Rounds::new(Instant::now(), lateness);
+    let shared = Arc::new(Shared::default());
     let mut checks = JoinSet::new();
     let mut alarm: Pin<Box<Sleep>> = Box::pin(sleep_until(Instant::now().into()));
     loop {
@@ -55,7 +56,8 @@ pub async fn run(
         while checks.len() < MOST_AT_ONCE
             && let Some(due) = rounds.due(now)
         {
-            checks.spawn(ask(due, Arc::clone(&health), changes.clone()));
+            let shared = Arc::clone(&shared);
+            checks.spawn(ask(due, shared, Arc::clone(&health), changes.clone()));
         }
         // Whoever is due but finds no room waits until a check ends.
         let next = rounds.next().filter(|_| checks.len() < MOST_AT_ONCE);
@@ -94,10 +96,15 @@ struct Asked {
 }
 
 /// Checks once, and hands over what was found; nothing when nobody wants it.
-async fn ask(due: Due, health: SharedHealth, changes: mpsc::Sender<Change>) -> Option<Asked> {
+async fn ask(
+    due: Due,
+    shared: Arc<Shared>,
+    health: SharedHealth,
+    changes: mpsc::Sender<Change>,
+) -> Option<Asked> {
     let started = Instant::now();
     let Due { at, target } = due;
-    let result = guarded(check(&target.check, target.backend)).await;
+    let result = guarded(check(&target.check, target.subject(), &shared)).await;
     let unable = (result.code == CheckCode::SockErr).then(|| result.detail.clone());
     let (pace, changed) = tell(&target, result, &health);
     for change in changed {

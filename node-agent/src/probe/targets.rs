@@ -15,6 +15,8 @@ use vipd_control::{
     schedule::Turn,
 };
 
+use super::check::Subject;
+
 /// A check that is made again and again. It may stay as it is over many reloads,
 /// so it keeps nothing else of the services.
 #[derive(Debug)]
@@ -40,7 +42,7 @@ enum Asks {
     /// An address.
     Address(IpAddr),
     /// This very backend, whose name the check is told.
-    Backend(Tracked),
+    Backend(Tracked, Arc<str>),
 }
 
 /// All targets.
@@ -113,6 +115,19 @@ impl Target {
         Arc::clone(&subjects)
     }
 
+    /// Whom it asks.
+    pub fn subject(&self) -> Subject<'_> {
+        let (service, backend) = match &self.asks {
+            Asks::Backend(tracked, name) => (&*tracked.service, &**name),
+            Asks::Here | Asks::Address(_) => ("", ""),
+        };
+        Subject {
+            service,
+            backend,
+            address: self.backend,
+        }
+    }
+
     /// Whether anybody wants it.
     pub fn is_wanted(&self) -> bool {
         !self.subjects().is_empty()
@@ -136,7 +151,10 @@ impl Asks {
     fn of(service: &Service, backend: &Backend) -> Self {
         match &service.check.kind {
             CheckKind::File(_) => Self::Here,
-            CheckKind::Program(_) => Self::Backend(Tracked::of(service, backend)),
+            CheckKind::Program(_) => {
+                let name = Arc::clone(&backend.name);
+                Self::Backend(Tracked::of(service, backend), name)
+            }
             CheckKind::None
             | CheckKind::Tcp(_)
             | CheckKind::Tls(..)

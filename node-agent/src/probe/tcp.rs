@@ -36,16 +36,26 @@ pub async fn ask(target: Target, said: &Exchange, progress: &mut Progress) -> Ou
 pub async fn connect(Target { address, source }: Target) -> Result<TcpStream, Outcome> {
     let socket = prepare(address, source)
         .map_err(|error| Outcome::with(CheckCode::SockErr, own_words(&error, source)))?;
-    socket
-        .connect(address)
-        .await
-        .map_err(|error| match error.raw_os_error() {
-            Some(libc::ETIMEDOUT) => Outcome::with(CheckCode::L4Timeout, error.to_string()),
-            Some(
-                libc::EADDRNOTAVAIL | libc::EACCES | libc::EPERM | libc::ENOBUFS | libc::ENOMEM,
-            ) => Outcome::with(CheckCode::SockErr, own_words(&error, source)),
-            _ => Outcome::with(CheckCode::L4Con, error.to_string()),
-        })
+    let connected = socket.connect(address).await;
+    connected.map_err(|error| failed(&error, source))
+}
+
+/// Why nothing can be sent to a backend: it does not take it, or it is our own fault.
+pub fn failed(error: &io::Error, source: Option<IpAddr>) -> Outcome {
+    match error.raw_os_error() {
+        Some(libc::ETIMEDOUT) => Outcome::with(CheckCode::L4Timeout, error.to_string()),
+        Some(
+            libc::EADDRNOTAVAIL
+            | libc::EACCES
+            | libc::EPERM
+            | libc::ENOBUFS
+            | libc::ENOMEM
+            | libc::EMFILE
+            | libc::ENFILE
+            | libc::EAFNOSUPPORT,
+        ) => Outcome::with(CheckCode::SockErr, own_words(error, source)),
+        _ => Outcome::with(CheckCode::L4Con, error.to_string()),
+    }
 }
 
 fn prepare(target: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpSocket> {

@@ -2,23 +2,16 @@
 //! and then now and then with a count, so that a router that is down for a week
 //! fills no disk.
 
-use std::{
-    collections::VecDeque,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use tracing::{debug, info, warn};
 use vipd_bgp::{Bfd, Event, LastError, State, Status, wire::Code};
 
-/// Trouble that goes on is told again after this time.
-const AGAIN: Duration = Duration::from_secs(5 * 60);
+use crate::repeats::Repeats;
 
 /// BFD that is not up is told of when the session has stood for so long without:
 /// it may come up a little later than BGP.
 const BFD_LATE: Duration = Duration::from_secs(10);
-
-/// Kinds of trouble that are remembered at once.
-const KINDS: usize = 8;
 
 /// The log of one session.
 #[derive(Debug)]
@@ -168,70 +161,11 @@ impl Journal {
     }
 }
 
-/// Which words have been told, and how often they came since.
-#[derive(Debug, Default)]
-struct Repeats(VecDeque<Told>);
-
-#[derive(Debug)]
-struct Told {
-    words: String,
-    at: Instant,
-    since: u64,
-}
-
-impl Repeats {
-    /// Takes in words. `None`: not to be told again yet. Otherwise how often
-    /// they came without being told.
-    fn note(&mut self, words: &str, now: Instant) -> Option<u64> {
-        if let Some(told) = self.0.iter_mut().find(|told| told.words == words) {
-            if now.duration_since(told.at) < AGAIN {
-                told.since += 1;
-                return None;
-            }
-            told.at = now;
-            return Some(std::mem::take(&mut told.since));
-        }
-        if self.0.len() == KINDS {
-            self.0.pop_front();
-        }
-        self.0.push_back(Told {
-            words: words.to_owned(),
-            at: now,
-            since: 0,
-        });
-        Some(0)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use vipd_bgp::{PeerConfig, Session};
 
     use super::*;
-
-    #[test]
-    fn trouble_that_goes_on_is_told_once_and_again_after_a_while_with_a_count() {
-        let mut repeats = Repeats::default();
-        let start = Instant::now();
-        let mut told = Vec::new();
-        for second in 0..601 {
-            let now = start + Duration::from_secs(second);
-            for words in ["no answer", "reset"] {
-                if let Some(times) = repeats.note(words, now) {
-                    told.push((second, words, times));
-                }
-            }
-        }
-        let expected = [
-            (0, "no answer", 0),
-            (0, "reset", 0),
-            (300, "no answer", 299),
-            (300, "reset", 299),
-            (600, "no answer", 299),
-            (600, "reset", 299),
-        ];
-        assert_eq!(told, expected);
-    }
 
     #[test]
     fn dangers_are_told_once_and_those_without_bfd_only_when_it_is_late() {
@@ -278,16 +212,5 @@ mod tests {
             assert_eq!(journal.in_danger(&status, at(now)), told, "at {now}");
             assert_eq!(journal.due(), due.map(at), "at {now}");
         }
-    }
-
-    #[test]
-    fn what_is_remembered_is_bounded() {
-        let mut repeats = Repeats::default();
-        let now = Instant::now();
-        for number in 0..1000 {
-            assert_eq!(repeats.note(&number.to_string(), now), Some(0));
-        }
-        assert_eq!(repeats.0.len(), KINDS);
-        assert_eq!(repeats.note("999", now), None);
     }
 }

@@ -3,6 +3,7 @@
 mod bgp;
 mod checks;
 mod health;
+mod hooks;
 
 use std::fmt::Write;
 
@@ -12,6 +13,7 @@ use self::{
     bgp::{BGP, POLICY},
     checks::CHECKS,
     health::HEALTH,
+    hooks::HOOKS,
 };
 use crate::edited;
 
@@ -347,6 +349,11 @@ fn rules_and_aggregates_that_cannot_be_meant_are_refused() {
 #[test]
 fn checks_that_cannot_be_meant_are_refused() {
     insta::assert_snapshot!("checks", check(CHECKS));
+}
+
+#[test]
+fn hooks_that_cannot_be_meant_are_refused() {
+    insta::assert_snapshot!("hooks", check(HOOKS));
 }
 
 #[test]

@@ -86,6 +86,11 @@ pub const LAB: &[Package] = &[
         provides: "nginx",
         why: "the web server behind the VIP in the demo and the labs",
     },
+    Package {
+        name: "nsd",
+        provides: "nsd",
+        why: "the DNS server that the labs check",
+    },
 ];
 
 impl Package {

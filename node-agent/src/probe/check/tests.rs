@@ -13,6 +13,16 @@ use vipd_control::{
 
 use super::*;
 
+/// One check of the backend at this address.
+async fn check(spec: &Check, address: [u8; 4]) -> CheckResult {
+    let subject = Subject {
+        service: "web",
+        backend: "b1",
+        address: address.into(),
+    };
+    super::check(spec, subject, &Shared::default()).await
+}
+
 /// What a server does with each connection.
 #[derive(Clone, Copy)]
 enum Server {
@@ -107,7 +117,7 @@ async fn ask(kind: CheckKind, server: Server) -> CheckResult {
     if waits {
         spec.timing.timeout = Duration::from_millis(300);
     }
-    check(&spec, [127, 0, 0, 1].into()).await
+    check(&spec, [127, 0, 0, 1]).await
 }
 
 #[tokio::test]
@@ -377,7 +387,7 @@ async fn a_request_is_what_was_configured() {
         http.headers = vec![("user-agent".to_owned(), "mine".to_owned())];
     });
     let spec = spec(kind, port, None);
-    let asked = tokio::spawn(async move { check(&spec, [127, 0, 0, 1].into()).await });
+    let asked = tokio::spawn(async move { check(&spec, [127, 0, 0, 1]).await });
     let (mut stream, _) = listener.accept().await.unwrap();
     let mut request = vec![0; 1024];
     let length = stream.read(&mut request).await.unwrap();
@@ -417,7 +427,7 @@ async fn a_check_asks_the_address_it_is_told_to() {
         address: Some([127, 0, 0, 1].into()),
         ..spec(tcp("", None), port, None)
     };
-    let result = check(&spec, [192, 0, 2, 1].into()).await;
+    let result = check(&spec, [192, 0, 2, 1]).await;
     assert_eq!(result.code, L4Ok, "{result:?}");
 }
 
@@ -430,13 +440,19 @@ async fn a_check_that_panics_is_our_own_fault_and_not_the_end() {
 #[tokio::test]
 async fn a_source_address_that_is_not_ours_is_our_own_fault() {
     let spec = spec(tcp("", None), 1, Some([192, 0, 2, 77].into()));
-    let result = check(&spec, [127, 0, 0, 1].into()).await;
+    let result = check(&spec, [127, 0, 0, 1]).await;
     assert_eq!(result.code, SockErr, "{result:?}");
 }
 
 #[test]
 fn a_plain_connection_takes_no_room_for_other_checks() {
     let spec = Check::none();
-    let future = check(&spec, [127, 0, 0, 1].into());
+    let subject = Subject {
+        service: "web",
+        backend: "b1",
+        address: [127, 0, 0, 1].into(),
+    };
+    let shared = Shared::default();
+    let future = super::check(&spec, subject, &shared);
     assert!(size_of_val(&future) <= 900, "{}", size_of_val(&future));
 }

@@ -1,0 +1,90 @@
+//! Echoes from this host itself, and who is told what of them.
+
+use std::net::Ipv4Addr;
+
+use super::*;
+
+const TARGET: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+const OTHER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
+
+fn awaited(target: IpAddr) -> (Awaited, oneshot::Receiver<Found>) {
+    let (found, finding) = oneshot::channel();
+    let awaited = Awaited {
+        target,
+        size: 8,
+        token: 7,
+        found,
+    };
+    (awaited, finding)
+}
+
+#[test]
+fn only_who_waits_for_it_is_told_of_a_reply() {
+    let waiting = Arc::default();
+    let (first, mut finding_first) = awaited(TARGET);
+    let (second, mut finding_second) = awaited(TARGET);
+    let first = Place::take(&waiting, first).expect("there is room");
+    let second = Place::take(&waiting, second).expect("there is room");
+    assert_ne!(first.sequence, second.sequence);
+    let mut reply = |from, sequence, token: u64| {
+        let echo = Echo {
+            identifier: 0,
+            sequence,
+        };
+        let data = token.to_be_bytes();
+        let heard = Heard::Reply {
+            from,
+            echo,
+            data: &data,
+        };
+        lock(&waiting).take_in(Family::V4, &heard);
+        [&mut finding_first, &mut finding_second]
+            .map(|finding| matches!(finding.try_recv(), Ok(Found::Reply)))
+    };
+    assert_eq!(
+        reply(OTHER, first.sequence, 7),
+        [false, false],
+        "of another"
+    );
+    assert_eq!(reply(TARGET, first.sequence, 8), [false, false], "forged");
+    assert_eq!(reply(TARGET, second.sequence, 7), [false, true]);
+    assert_eq!(reply(TARGET, first.sequence, 7), [true, false]);
+    drop((first, second));
+    assert!(lock(&waiting).checks.is_empty());
+}
+
+#[test]
+fn a_sequence_number_is_free_again_when_its_check_is_over_and_not_before() {
+    let waiting = Arc::default();
+    let take = || Place::take(&waiting, awaited(TARGET).0);
+    let mut places: Vec<_> = (0..=u16::MAX).filter_map(|_| take()).collect();
+    assert_eq!(places.len(), 65_536);
+    assert!(take().is_none(), "there is no number left");
+    let freed = places.swap_remove(77).sequence;
+    assert_eq!(take().map(|place| place.sequence), Some(freed));
+}
+
+/// Only where this process may, which a lab test makes sure of for both kinds of
+/// sockets.
+#[tokio::test]
+async fn this_host_answers_itself_also_many_at_once() {
+    let pinger = Pinger::default();
+    let target = |address: [u8; 4]| Target {
+        address: (address, 0).into(),
+        source: None,
+    };
+    for address in [[127, 0, 0, 1], [127, 0, 0, 2]] {
+        let asked = (0..200).map(|size| pinger.ask(target(address), size, Duration::from_secs(20)));
+        for outcome in futures_util::future::join_all(asked).await {
+            let unable = outcome.detail.contains("may not send");
+            assert!(
+                unable || outcome.code == CheckCode::L4Ok,
+                "{address:?}: {} {}",
+                outcome.code,
+                outcome.detail
+            );
+        }
+    }
+    let channels = lock(&pinger.channels);
+    assert!(channels.len() <= 1, "one socket serves all: {channels:?}");
+}
