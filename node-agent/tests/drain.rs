@@ -73,6 +73,7 @@ impl Node {
             secret: [0; 16],
             linger: config.linger,
             bgp: None,
+            doubt: None,
         };
         let engine = Engine::new(plan.clone(), &|_, backend| Belief {
             initial: Initial::Up,

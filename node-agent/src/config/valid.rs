@@ -12,7 +12,7 @@ use std::{
 };
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use vipd_control::model::Model;
+use vipd_control::{doubt::Terms, model::Model};
 
 use super::{
     address::Vips,
@@ -25,6 +25,7 @@ use super::{
     text::InterfaceName,
     written::{self, Family, File, LogLevel, OnStop, XdpMode},
 };
+use crate::doubt;
 
 /// What this node is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,6 +50,8 @@ pub struct Config {
     pub bgp: Option<Bgp>,
     /// BFD to backends, by their addresses.
     pub backend_bfd: Arc<BTreeMap<IpAddr, BackendBfd>>,
+    /// When our own network is in doubt; `None`: never.
+    pub doubt: Option<doubt::Settings>,
     /// What is served.
     pub model: Model,
 }
@@ -162,11 +165,26 @@ impl Config {
             bfd_socket: directory.join(&file.bfd.value.socket.value),
             bgp: transpose(bgp)?,
             backend_bfd: Arc::new(backend_bfd?),
+            doubt: doubt(&file.doubt.value, report),
             model: Model {
                 services: services?,
             },
         })
     }
+}
+
+/// When our own network is in doubt, if ever.
+fn doubt(written: &written::Doubt, report: &mut Report) -> Option<doubt::Settings> {
+    let terms = Terms {
+        window: written.window.value,
+        limit: written.limit.value,
+    };
+    check_unique(written.anchors.value.iter(), "anchor", report);
+    let anchors = written.anchors.value.iter();
+    written.enabled.value.then(|| doubt::Settings {
+        terms,
+        anchors: anchors.map(|at| at.value).collect(),
+    })
 }
 
 impl Node {

@@ -2,6 +2,8 @@
 //! means. `docs/configuration.md` is made from here.
 
 mod check;
+mod damping;
+mod doubt;
 mod policy;
 mod service;
 mod state;
@@ -18,6 +20,8 @@ use toml::de::DeValue;
 
 pub use self::{
     check::{Check, CheckType, Dns, Exchange, Http, Presence, Program, Tls, Transport},
+    damping::Damping,
+    doubt::Doubt,
     policy::{Aggregate, Rule},
     service::{Backend, ModeName, Service},
     state::State,
@@ -53,6 +57,8 @@ table! {
         bgp: Bgp, optional "nothing is announced";
         /// The BFD process.
         bfd: Bfd, default "{}";
+        /// When our own network is in doubt.
+        doubt: Doubt, default "{}";
         /// What is served.
         service: Vec<At<Service>>, default "[]";
     }
@@ -204,6 +210,8 @@ table! {
         aggregate: Vec<At<Aggregate>>, default "[]";
         /// What is announced to whom.
         rule: Vec<At<Rule>>, default "[]";
+        /// Whether improvements wait.
+        damping: Damping, optional "nothing waits";
     }
 }
 
