@@ -1,13 +1,14 @@
 //! From the decision and the data plane's acknowledgement to what the speaker
 //! announces: virtual addresses and aggregates, each in its state.
 //!
-//! One task around [`Gate`], which decides. A prefix is held by an unreachable
+//! One task around [`Judge`], which decides. A prefix is held by an unreachable
 //! route from before it is announced, in whatever state, until its withdrawal
 //! has lingered, so that no packet for it ever goes in a circle. The kernel is asked
 //! for that beside everything else: a slow answer delays the address it is
 //! about, and no other.
 
 mod holds;
+mod judge;
 mod news;
 #[cfg(test)]
 mod tests;
@@ -28,16 +29,12 @@ use tokio::{
     time::{Instant, interval_at, sleep_until},
 };
 use tracing::{info, warn};
-use vipd_control::{
-    aggregate::{self, aggregate},
-    announcement::State,
-    decide::Desired,
-    gate::{Admission, Gate, GateChange, Obstacle, Plane, Terms},
-    model::Vip,
-};
+use vipd_control::{aggregate, announcement::State, damping, gate::Admission, model::Vip};
 
+pub use self::judge::wait_words;
 use self::{
     holds::{Holds, Job},
+    judge::Judge,
     news::{News, log},
 };
 use crate::{
@@ -60,12 +57,15 @@ pub struct Announced {
 }
 
 /// How everything stands that can be announced.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Standings {
     /// Every address at the gate.
     pub vips: BTreeMap<Vip, Admission>,
     /// The aggregates.
     pub aggregates: Vec<aggregate::Standing>,
+    /// What is announced of both, what of it waits, and what routers count; but
+    /// of addresses that an aggregate stands for nothing.
+    pub damping: BTreeMap<Vip, damping::Standing>,
 }
 
 /// What the task lives on.
@@ -92,7 +92,7 @@ pub struct Inputs {
 
 /// Runs until the agent ends.
 pub async fn run(mut inputs: Inputs, netlink: Netlink) {
-    let mut gate = Gate::default();
+    let mut judge = Judge::default();
     // What a previous agent holds is let go unless it is announced again.
     let left = left_behind(&netlink).await;
     let mut holds = Holds::inherited(left, INHERITED, Instant::now());
@@ -101,7 +101,7 @@ pub async fn run(mut inputs: Inputs, netlink: Netlink) {
     let mut news = News::default();
     let mut complete = false;
     loop {
-        let (mut admitted, standings, changes) = judge(&mut gate, &mut inputs);
+        let (mut admitted, standings, changes) = judge.look(&mut inputs, Instant::now().into_std());
         let wanted = admitted.states.keys().copied().collect();
         let linger = *inputs.linger.borrow();
         let new = holds.follow(&wanted, linger, Instant::now());
@@ -118,7 +118,8 @@ pub async fn run(mut inputs: Inputs, netlink: Netlink) {
         news.take(changes, waits).iter().for_each(log);
 
         let known_by = (!complete).then_some(inputs.known_by);
-        let next = holds.next().into_iter().chain(known_by).min();
+        let waits = judge.next().map(Instant::from_std);
+        let next = holds.next().into_iter().chain(known_by).chain(waits).min();
         let go_on = tokio::select! {
             biased;
             changed = inputs.decision.changed() => changed.is_ok(),
@@ -183,68 +184,6 @@ fn log_job(job: Job, result: &Result<(), Error>) {
             warn!("the unreachable route of {vip} stays behind: {error}");
         }
     }
-}
-
-/// What is to be announced by what is known now, how everything stands, and what
-/// is otherwise than before.
-fn judge(gate: &mut Gate, inputs: &mut Inputs) -> (Announced, Standings, Vec<GateChange>) {
-    let decision = inputs.decision.borrow_and_update().clone();
-    let applied = Arc::clone(&inputs.applied.borrow_and_update());
-    let fault = inputs.fault.borrow_and_update().clone();
-    let closing = *inputs.closing.borrow_and_update();
-    let bgp = decision.bgp;
-    let aggregates = bgp.as_ref().map_or(&[][..], |bgp| &bgp.aggregates);
-    let fails_open = |prefix| fails_open(bgp.as_deref(), prefix);
-    let prefixes = aggregates.iter().map(|aggregate| aggregate.prefix);
-    let open: Vec<_> = prefixes.filter(|prefix| fails_open(*prefix)).collect();
-    let terms = Terms {
-        maintenance: *inputs.maintenance.borrow_and_update(),
-        // Or an aggregate would have nothing inside it; its rules still keep the
-        // address itself from peers.
-        fails_open: |vip| open.iter().any(|around| around.contains(vip)) || fails_open(vip),
-    };
-    let mut desired = Desired::default();
-    if !closing {
-        desired.vips.clone_from(&decision.desired.vips);
-        desired
-            .vips
-            .retain(|vip, _| !decision.leaving.contains(vip));
-    }
-    let plane = Plane {
-        acknowledged: &applied.vips,
-        forwarded: &applied.forwarded,
-        fault: fault.as_deref(),
-    };
-    let mut changes = gate.update(&desired, &plane, &terms);
-    let mut states = gate.announced();
-    let standings = Standings {
-        aggregates: aggregate(&mut states, aggregates, |prefix| open.contains(&prefix)),
-        vips: gate.admissions().clone(),
-    };
-    changes.extend(aggregate::changes(
-        &inputs.standings.borrow().aggregates,
-        &standings.aggregates,
-    ));
-    if closing {
-        for change in &mut changes {
-            "the agent stops".clone_into(&mut change.reason);
-        }
-    }
-    let mut admissions = standings.vips.values();
-    let unapplied = Admission::Withheld(Obstacle::NotAcknowledged);
-    let complete = decision.known && admissions.all(|admission| *admission != unapplied);
-    let announced = Announced {
-        states,
-        bgp,
-        complete,
-    };
-    (announced, standings, changes)
-}
-
-/// Whether any peer is told of the prefix while it is down.
-fn fails_open(bgp: Option<&Bgp>, prefix: Vip) -> bool {
-    let mut peers = bgp.iter().flat_map(|bgp| &bgp.peers);
-    peers.any(|peer| peer.hears_of(prefix, State::Down))
 }
 
 fn publish<T: PartialEq>(sender: &watch::Sender<Arc<T>>, new: T) {

@@ -8,7 +8,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -28,6 +28,8 @@ use vipd_control::{
 
 use crate::{
     config::Bgp,
+    disable_files::Present,
+    doubt::{self, Doubting},
     drain::{self, Answer, Drains, Order},
     leaving::Leaving,
     request,
@@ -63,6 +65,8 @@ pub struct Plan {
     pub linger: Duration,
     /// What is announced to whom.
     pub bgp: Option<Arc<Bgp>>,
+    /// When our own network is in doubt.
+    pub doubt: Option<doubt::Settings>,
 }
 
 /// What is believed of a backend at the start.
@@ -87,6 +91,9 @@ pub struct Engine {
     health: SharedHealth,
     drains: Drains,
     leaving: Leaving,
+    /// The files that disable services; `None` when nobody looks for them.
+    disable_files: Option<Present>,
+    doubting: Doubting,
     decision: watch::Sender<Decision>,
 }
 
@@ -98,7 +105,7 @@ impl Engine {
         let mut health = HealthTable::default();
         let initial = |service: &Service, backend: &Backend| beliefs(service, backend).initial;
         health.apply(&plan.model, &initial, Instant::now());
-        let engine = Self {
+        let mut engine = Self {
             decider: Decider::new(plan.secret),
             drains: Drains::new(&plan.model, |service, backend| {
                 beliefs(service, backend).drained
@@ -106,10 +113,20 @@ impl Engine {
             plan,
             health: Arc::new(Mutex::new(health)),
             leaving: Leaving::default(),
+            disable_files: None,
+            doubting: Doubting::default(),
             decision: watch::Sender::default(),
         };
         engine.decide();
         engine
+    }
+
+    /// The same, with an eye on the files that disable services.
+    #[must_use]
+    pub fn with_disable_files(mut self, present: Present) -> Self {
+        self.disable_files = Some(present);
+        self.decide();
+        self
     }
 
     /// What is decided.
@@ -147,6 +164,8 @@ impl Engine {
                     }
                     Err(_) => return,
                 },
+                () = changed(&mut self.disable_files) => self.decide(),
+                () = self.doubting.stir(self.plan.doubt.as_ref()) => self.decide(),
                 Some((order, answer)) = request::next(&mut orders) => {
                     // Whoever asked may have gone.
                     let _ = answer.send(self.order(&order));
@@ -203,20 +222,24 @@ impl Engine {
         self.decide();
     }
 
-    fn decide(&self) {
+    fn decide(&mut self) {
         let (previous, mut known) = {
             let decision = self.decision.borrow();
             (Arc::clone(&decision.desired), decision.known)
         };
         let model = self.leaving.extend(&self.plan.model);
         let desired = {
-            let mut table = self.table();
+            let mut table = lock(&self.health);
             table.advance(Instant::now());
             known = known || table.is_known();
+            let settings = self.plan.doubt.as_ref();
+            self.doubting.look(&table, settings, Instant::now());
             let view = View {
                 health: &table,
                 drains: &self.drains,
                 leaving: &self.leaving,
+                disable_files: self.disable_files.as_ref(),
+                doubt: self.doubting.reason(),
             };
             self.decider.decide(&model, &view, &previous)
         };
@@ -238,8 +261,8 @@ impl Engine {
         });
     }
 
-    fn table(&self) -> std::sync::MutexGuard<'_, HealthTable> {
-        self.health.lock().unwrap_or_else(PoisonError::into_inner)
+    fn table(&self) -> MutexGuard<'_, HealthTable> {
+        lock(&self.health)
     }
 }
 
@@ -256,12 +279,30 @@ fn log(change: &Change) {
     }
 }
 
+fn lock(health: &SharedHealth) -> MutexGuard<'_, HealthTable> {
+    health.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Health of what is checked, the operator's will, and the last word on what is
 /// leaving.
 struct View<'a> {
     health: &'a HealthTable,
     drains: &'a Drains,
     leaving: &'a Leaving,
+    disable_files: Option<&'a Present>,
+    doubt: Option<Arc<str>>,
+}
+
+/// Ends when another file has come or one has gone, if anybody looks.
+async fn changed(present: &mut Option<Present>) {
+    if let Some(files) = present
+        && files.changed().await.is_err()
+    {
+        *present = None;
+    }
+    if present.is_none() {
+        std::future::pending().await
+    }
 }
 
 impl HealthView for View<'_> {
@@ -277,5 +318,17 @@ impl HealthView for View<'_> {
 
     fn shares(&self, service: &Service) -> Vec<Share> {
         self.health.shares(service)
+    }
+
+    fn disabled(&self, service: &Service) -> Option<Arc<str>> {
+        let file = service.disable_file.as_ref()?;
+        let present = self.disable_files?.borrow();
+        present
+            .contains(file)
+            .then(|| format!("the file {} is there", file.display()).into())
+    }
+
+    fn doubt(&self) -> Option<Arc<str>> {
+        self.doubt.clone()
     }
 }

@@ -37,6 +37,15 @@ use crate::{
     views::Views,
 };
 
+/// What a service can be.
+const SERVICE_STATES: [State; 5] = [
+    State::Up,
+    State::Degraded,
+    State::Doubt,
+    State::Disabled,
+    State::Down,
+];
+
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -249,21 +258,40 @@ fn encode_services(status: &Status, page: &mut DescriptorEncoder<'_>) -> fmt::Re
     for aggregate in &status.aggregates {
         state.states(&[("prefix", &aggregate.prefix)], &states, &aggregate.state)?;
     }
+    let vips = status.vips.iter().map(|vip| (&vip.address, vip.damping));
+    let aggregates = status.aggregates.iter();
+    let prefixes = vips.chain(aggregates.map(|aggregate| (&aggregate.prefix, aggregate.damping)));
+    let help = "What a router that damps flapping routes (RFC 2439) would have counted; 2000 is too much for most.";
+    let mut penalty = gauges(page, "announcement_penalty", help, None)?;
+    for (prefix, damping) in prefixes.clone() {
+        penalty.gauge(&[("prefix", prefix)], damping.penalty)?;
+    }
+    let help = "For how long a better announcement still waits; 0 when none does.";
+    let mut wait = gauges(page, "announcement_wait", help, Some(&Unit::Seconds))?;
+    for (prefix, damping) in prefixes {
+        wait.gauge(&[("prefix", prefix)], damping.wait_seconds)?;
+    }
+    let states = States::new("state", SERVICE_STATES.map(State::label));
+    let help = "1 for the state the service is in by itself, 0 for the others.";
+    let mut state = gauges(page, "service_state", help, None)?;
+    for service in &status.services {
+        state.states(&[("service", &service.name)], &states, &service.state)?;
+    }
     type Value = fn(&crate::status::Service) -> f64;
     let families: [(&str, &str, Value); 3] = [
         (
             "service_alive",
-            "Whether enough backends are healthy.",
+            "Whether enough backends are healthy, and it is not disabled.",
             |s| flag(s.alive),
         ),
         (
             "service_backends_healthy",
-            "Healthy backends with a weight.",
+            "Healthy active backends with a weight.",
             |s| s.healthy.into(),
         ),
         (
             "service_backends_configured",
-            "Backends with a weight.",
+            "Active backends with a weight.",
             |s| s.configured.into(),
         ),
     ];

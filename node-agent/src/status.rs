@@ -127,15 +127,30 @@ pub struct Vip {
     pub address: String,
     /// Whether it is announced, or an aggregate around it in its stead.
     pub announced: bool,
-    /// In what state: `up`, `maintenance`, `down` (it is announced all the
-    /// same); or `withdrawn`.
+    /// In what state: `up`, `degraded`, `maintenance`, `doubt`, `disabled` or
+    /// `down` (it is announced all the same); or `withdrawn`.
     #[serde(default)]
     pub state: String,
+    /// What routers that damp would have counted, and what waits for it; of an
+    /// address that an aggregate stands for, nothing.
+    #[serde(default)]
+    pub damping: Damping,
     /// The aggregate that is announced in its stead, if any.
     #[serde(default)]
     pub suppressed_by: Option<String>,
     /// Why, or why not.
     pub reason: String,
+}
+
+/// What damping (RFC 2439) makes of a prefix.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Damping {
+    /// The penalty that a router would have counted by now.
+    pub penalty: f64,
+    /// Whether a router that damps would not use it at present.
+    pub suppressed: bool,
+    /// A better announcement waits for so long; 0: nothing waits.
+    pub wait_seconds: f64,
 }
 
 /// A prefix that is announced for virtual addresses inside it.
@@ -145,6 +160,9 @@ pub struct Aggregate {
     pub prefix: String,
     /// As of a virtual address.
     pub state: String,
+    /// As of a virtual address.
+    #[serde(default)]
+    pub damping: Damping,
     /// Virtual addresses inside that are alive and forwarded.
     pub alive: u32,
     /// So many are wanted.
@@ -171,11 +189,17 @@ pub struct Service {
     pub port: String,
     /// `ipip`, `gue` or `l2-dsr`.
     pub mode: String,
-    /// Whether enough backends are healthy.
+    /// Whether enough backends are healthy, and it is not disabled.
     pub alive: bool,
-    /// Healthy backends.
+    /// `up`, `degraded`, `doubt`, `disabled` or `down`.
+    #[serde(default)]
+    pub state: String,
+    /// Why it is in that state.
+    #[serde(default)]
+    pub reason: String,
+    /// Healthy active backends.
     pub healthy: u32,
-    /// Backends with a weight.
+    /// Active backends with a weight.
     pub configured: u32,
     /// Slots of the ring.
     pub ring_size: u32,
@@ -220,6 +244,9 @@ pub struct Backend {
     pub address: IpAddr,
     /// Weight.
     pub weight: u16,
+    /// `active`, `backup` or `sorry`.
+    #[serde(default)]
+    pub role: String,
     /// What checks say: `unknown`, `up`, `going down`, `down`, `going up`; or
     /// `leaving`, when nobody checks any more.
     pub state: String,
@@ -379,7 +406,12 @@ impl Status {
 
 impl Service {
     fn write(&self, out: &mut String) -> std::fmt::Result {
-        let alive = if self.alive { "alive" } else { "DEAD" };
+        let alive = match self.state.as_str() {
+            "up" => "alive",
+            "" if self.alive => "alive",
+            "down" | "" => "DEAD",
+            state => state,
+        };
         writeln!(
             out,
             "\nservice {} · {}/{} · {} · {alive}, {} of {} healthy · ring {} slots, {}",
@@ -465,6 +497,7 @@ impl Backend {
     /// Health, and what the operator wants of it, in few words.
     fn words(&self) -> String {
         let words = match (self.standing.as_str(), self.state.as_str()) {
+            ("up", "up") if !self.available => "standby",
             // The check's doubts say more.
             ("up" | "down", state) | ("failing", state @ "going up") => state,
             (standing, _) => standing,
@@ -563,6 +596,7 @@ mod tests {
             name: "b1".to_owned(),
             address: [192, 0, 2, 21].into(),
             weight: 1,
+            role: "active".to_owned(),
             state: "up".to_owned(),
             standing: "draining".to_owned(),
             drained: true,

@@ -150,8 +150,8 @@ impl Views {
             maintenance: *self.maintenance.borrow(),
             dataplane: self.dataplane.as_ref().map(DataplaneViews::status),
             checks: checks(self.lateness.counted()),
-            vips: announcements::vips(&decision, &standings, &announced),
-            aggregates: announcements::aggregates(&standings, &announced),
+            vips: announcements::vips(&decision, &standings, &announced, now),
+            aggregates: announcements::aggregates(&standings, &announced, now),
             services: services(Services {
                 views: self,
                 decision,
@@ -197,6 +197,7 @@ impl Views {
                     name: backend.name.to_string(),
                     address: backend.address,
                     weight: backend.weight,
+                    role: backend.role.label().to_owned(),
                     state: health.map_or("leaving", |h| state(h.state())).to_owned(),
                     standing: plan.standing.get(i).map_or("?", |s| s.label()).to_owned(),
                     drained: plan.drained.get(i) == Some(&true),
@@ -227,9 +228,11 @@ impl Views {
                 Mode::Gue(_) => "gue",
             }
             .to_owned(),
-            alive: plan.alive,
-            healthy: plan.healthy,
-            configured: plan.configured,
+            alive: plan.is_alive(),
+            state: plan.state().label().to_owned(),
+            reason: plan.reason(),
+            healthy: plan.healthy(),
+            configured: plan.configured(),
             ring_size: service.ring_size,
             ring_fingerprint: plan.ring_fingerprint.map(|f| format!("{f:016x}")),
             in_force: applied.as_ref().is_some_and(|applied| {

@@ -9,8 +9,8 @@ use std::{
 use vipd::{
     metrics,
     status::{
-        Aggregate, Backend, Bfd, Check, CheckPhases, Checks, Dataplane, Interface, MapUse, Peer,
-        Phases, Service, Sessions, SessionsState, Status, Vip,
+        Aggregate, Backend, Bfd, Check, CheckPhases, Checks, Damping, Dataplane, Interface, MapUse,
+        Peer, Phases, Service, Sessions, SessionsState, Status, Vip,
     },
 };
 use vipd_abi::{Action, DecapVerdict, LAYOUT, Verdict};
@@ -369,12 +369,14 @@ fn status() -> Status {
             address: "198.51.100.10".into(),
             announced: true,
             state: "up".into(),
+            damping: Damping::default(),
             suppressed_by: None,
             reason: String::new(),
         }],
         aggregates: vec![Aggregate {
             prefix: "198.51.100.0/24".into(),
             state: "up".into(),
+            damping: Damping::default(),
             alive: 1,
             wanted: 1,
             reason: "1 alive inside, 1 wanted".into(),
@@ -387,6 +389,8 @@ fn status() -> Status {
             port: "80".into(),
             mode: "ipip".into(),
             alive: true,
+            state: "up".into(),
+            reason: "web: 1 of 1 backends healthy".into(),
             healthy: 1,
             configured: 1,
             ring_size: 256,
@@ -401,6 +405,7 @@ fn status() -> Status {
                 name: "b1".into(),
                 address: address("192.0.2.21"),
                 weight: 1,
+                role: "active".into(),
                 state: "up".into(),
                 standing: "up".into(),
                 drained: false,

@@ -73,6 +73,7 @@ impl Node {
             secret: [0; 16],
             linger: config.linger,
             bgp: None,
+            doubt: None,
         };
         let engine = Engine::new(plan.clone(), &|_, backend| Belief {
             initial: Initial::Up,
@@ -94,6 +95,7 @@ impl Node {
             findings: watch::channel(Arc::from([])).1,
             maintenance: watch::channel(false).1,
             lateness: Arc::default(),
+            hooks: watch::channel(Default::default()).1,
         };
         let (changes, changed) = mpsc::channel(1);
         let (plans, plans_out) = watch::channel(plan.clone());

@@ -35,12 +35,13 @@ pub struct Standing {
 
 /// Adds aggregates to the virtual addresses that are `announced`, and takes out
 /// those that an aggregate stands for. An aggregate is in the best state that
-/// enough of those inside it have reached; it is announced down only if
-/// `fails_open` says so.
+/// enough of those inside it have reached; where that one
+/// [is withdrawn](State::is_withdrawn) it is announced only if `fails_open` says
+/// so.
 pub fn aggregate(
     announced: &mut BTreeMap<Vip, State>,
     aggregates: &[Aggregate],
-    fails_open: impl Fn(Vip) -> bool,
+    fails_open: impl Fn(Vip, State) -> bool,
 ) -> Vec<Standing> {
     let standings: Vec<_> = aggregates
         .iter()
@@ -84,7 +85,7 @@ impl Aggregate {
     fn judge(
         &self,
         announced: &BTreeMap<Vip, State>,
-        fails_open: impl Fn(Vip) -> bool,
+        fails_open: impl Fn(Vip, State) -> bool,
     ) -> Standing {
         let reached = |state: State| {
             let inside = announced
@@ -92,10 +93,7 @@ impl Aggregate {
                 .filter(|(vip, at)| **at >= state && self.prefix.contains(**vip));
             inside.fold(0, |count, _| count + 1)
         };
-        let may = |state: &State| match state {
-            State::Up | State::Maintenance => true,
-            State::Down => fails_open(self.prefix),
-        };
+        let may = |state: &State| !state.is_withdrawn() || fails_open(self.prefix, *state);
         let enough = |state: &State| reached(*state) >= self.min_alive;
         Standing {
             prefix: self.prefix,
@@ -113,6 +111,10 @@ impl Standing {
         let counts = format!("{} alive inside, {} wanted", self.alive, self.wanted);
         match self.state {
             Some(State::Maintenance) => format!("the host is in maintenance; {counts}"),
+            Some(State::Doubt) => format!("our own network is in doubt; {counts}"),
+            Some(state @ (State::Degraded | State::Disabled)) => {
+                format!("{} inside; {counts}", state.label())
+            }
             Some(State::Up | State::Down) | None => counts,
         }
     }
@@ -131,7 +133,7 @@ mod tests {
         address.unwrap_or_else(|_| text.parse().unwrap()).into()
     }
 
-    use State::{Down, Maintenance, Up};
+    use State::{Degraded, Disabled, Doubt, Down, Maintenance, Up};
 
     /// One aggregate, 203.0.113.0/24: how many it wants, whether it suppresses
     /// and fails open; what is announced, and what of it together with the
@@ -155,8 +157,9 @@ mod tests {
                 .collect()
         };
         let mut found = set(announced);
-        let standings =
-            super::aggregate(&mut found, &[aggregate], |vip| fails_open && vip == prefix);
+        let standings = super::aggregate(&mut found, &[aggregate], |vip, _| {
+            fails_open && vip == prefix
+        });
         assert_eq!(found, set(expected), "{sentence}: {standings:#?}");
     }
 
@@ -237,6 +240,24 @@ mod tests {
             (2, true, true),
             &[("203.0.113.1", Down), ("203.0.113.2", Up)],
             &[("203.0.113.0/24", Down)],
+        );
+        check(
+            "one is degraded, two are wanted",
+            (2, true, false),
+            &[("203.0.113.1", Degraded), ("203.0.113.2", Up)],
+            &[("203.0.113.0/24", Degraded)],
+        );
+        check(
+            "in doubt it is announced though it does not fail open",
+            (1, true, false),
+            &[("203.0.113.1", Doubt), ("203.0.113.2", Down)],
+            &[("203.0.113.0/24", Doubt)],
+        );
+        check(
+            "disabled, and it does not fail open",
+            (1, true, false),
+            &[("203.0.113.1", Disabled)],
+            &[],
         );
         check(
             "down, and it does not fail open",

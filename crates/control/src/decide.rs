@@ -1,9 +1,11 @@
 //! The decision: from the model and the health of backends to what is to be
-//! forwarded and which virtual addresses may be announced.
+//! forwarded, and in what state virtual addresses may be announced.
 //!
 //! The outcome is a state, not a list of changes: whoever applies it compares
 //! it with what there is. What did not change is shared with the decision
-//! before, so comparing is cheap.
+//! before, so comparing is cheap. Of the decision before only two things matter:
+//! the last ring, where nobody is left, and whether a service had enough backends
+//! ([`duty`](crate::duty) has two marks for that).
 
 #[cfg(test)]
 mod tests;
@@ -11,8 +13,11 @@ mod tests;
 use std::{collections::BTreeMap, sync::Arc};
 
 use crate::{
+    announcement::State,
+    condition::{Condition, follow},
+    duty::Duty,
     hash::{Fields, siphash},
-    model::{Backend, Mode, Model, Service, Vip},
+    model::{Backend, Mode, Model, Service, Tally, Vip},
     ring::{Ring, RingBase},
     slow_start::Share,
     standing::Standing,
@@ -33,18 +38,17 @@ pub struct ServicePlan {
     /// As configured.
     pub service: Arc<Service>,
     /// What each backend means for flows, in the service's order; also those of
-    /// weight 0.
+    /// weight 0, and those off duty.
     pub standing: Vec<Standing>,
     /// Whether the operator has drained each, dead or alive.
     pub drained: Vec<bool>,
-    /// Whether each takes new flows: [`Standing::takes_flows`].
+    /// Whether each takes new flows: it [may](Standing::takes_flows), and is on
+    /// [duty](crate::duty).
     pub available: Vec<bool>,
     /// The share of each, while it starts slowly less than the whole.
     pub shares: Vec<Share>,
-    /// Number of available backends with a weight; the drained do not count.
-    pub healthy: u32,
-    /// Number of configured backends with a weight.
-    pub configured: u32,
+    /// How the service is, and why.
+    pub condition: Condition,
     /// What the ring is made from.
     pub base: Arc<RingBase>,
     /// Who owns which slot; `None` when nobody was available since the service
@@ -57,8 +61,6 @@ pub struct ServicePlan {
     /// Of all that the data plane is to apply for this service, except for the
     /// virtual addresses.
     pub fingerprint: u64,
-    /// Whether enough backends are healthy.
-    pub alive: bool,
     /// Which secret the fingerprints are made with, in a form that does not
     /// tell it.
     pub(crate) keyed: u64,
@@ -67,8 +69,9 @@ pub struct ServicePlan {
 /// What is to become of one virtual address.
 #[derive(Debug, PartialEq, Eq)]
 pub struct VipPlan {
-    /// Whether it may be announced.
-    pub alive: bool,
+    /// The state that its services are in: that of the best one, since a worse
+    /// announcement would take its traffic away from that one, too.
+    pub state: State,
     /// The services on it, in the order of their names.
     pub services: Vec<Arc<ServicePlan>>,
     /// Of all that the data plane is to apply for this address; what it
@@ -97,6 +100,12 @@ pub trait HealthView {
     /// Why the service is disabled, in plain words, if it is: by the operator or
     /// by a file.
     fn disabled(&self, _service: &Service) -> Option<Arc<str>> {
+        None
+    }
+
+    /// Why a service that nobody answers for may be the victim of our own network,
+    /// in plain words, if it may.
+    fn doubt(&self) -> Option<Arc<str>> {
         None
     }
 }
@@ -132,20 +141,28 @@ impl Decider {
     }
 
     /// What is to be, given what is configured and who is healthy. `previous`
-    /// is the decision before, or the default: it saves work, and says how the
-    /// ring of a service was when nobody is left. Plans that did not change are
+    /// is the decision before, or the default. Plans that did not change are
     /// the same `Arc` as there.
     #[must_use]
     pub fn decide(&self, model: &Model, health: &impl HealthView, previous: &Desired) -> Desired {
-        let plan = |(i, service): (usize, &Arc<Service>)| {
+        let doubt = health.doubt();
+        let services = model.services.iter().enumerate();
+        let drafts = services.map(|(i, service)| {
             // Mostly it is where it was, which spares the search.
             let there = previous.services.get(i);
             let previous = there
                 .filter(|plan| plan.service.name == service.name)
                 .or_else(|| previous.related(service));
-            self.plan(service, health, previous)
-        };
-        let services: Vec<_> = model.services.iter().enumerate().map(plan).collect();
+            Draft::new(service, health, doubt.as_ref(), previous)
+        });
+        let mut drafts: Vec<_> = drafts.collect();
+        follow(
+            drafts
+                .iter_mut()
+                .map(|draft| (&**draft.service, &mut draft.condition)),
+        );
+        let drafts = drafts.into_iter();
+        let services: Vec<_> = drafts.map(|draft| self.plan(draft)).collect();
         let share = |(vip, services)| {
             let previous = previous.vips.get(&vip);
             let same = previous.filter(|plan| plan.services == services);
@@ -156,12 +173,71 @@ impl Decider {
         Desired { services, vips }
     }
 
-    fn plan(
-        &self,
-        service: &Arc<Service>,
+    fn plan(&self, draft: Draft<'_>) -> Arc<ServicePlan> {
+        if let Some(same) = draft.unchanged(self.keyed) {
+            return Arc::clone(same);
+        }
+        let Draft {
+            service,
+            previous,
+            standing,
+            drained,
+            shares,
+            condition,
+        } = draft;
+        let line = condition.duty.line;
+        let backends = service.backends.iter().zip(&standing);
+        let available: Vec<_> = backends
+            .map(|(backend, standing)| standing.takes_flows() && line.has(backend.role))
+            .collect();
+
+        let related = previous.filter(|plan| plan.has_backends_of(service));
+        let last = related.and_then(|plan| plan.ring.as_ref());
+        let same_line = related.filter(|plan| plan.base.fits(service, line));
+        let base = same_line.map_or_else(
+            || Arc::new(RingBase::new(service, line)),
+            |plan| Arc::clone(&plan.base),
+        );
+        let ring = last
+            .filter(|ring| Arc::ptr_eq(ring.base(), &base))
+            .map_or_else(|| base.ring(&shares), |ring| ring.update(&shares))
+            .map(Arc::new)
+            .or_else(|| last.cloned());
+
+        let ring_fingerprint = ring.as_ref().map(|ring| ring.fingerprint(&self.secret));
+        Arc::new(ServicePlan {
+            fingerprint: service_fingerprint(service, ring_fingerprint),
+            keyed: self.keyed,
+            service: Arc::clone(service),
+            standing,
+            drained,
+            available,
+            shares,
+            condition,
+            base,
+            ring,
+            ring_fingerprint,
+        })
+    }
+}
+
+/// What is known of a service before its ring is looked at.
+struct Draft<'a> {
+    service: &'a Arc<Service>,
+    previous: Option<&'a Arc<ServicePlan>>,
+    standing: Vec<Standing>,
+    drained: Vec<bool>,
+    shares: Vec<Share>,
+    condition: Condition,
+}
+
+impl<'a> Draft<'a> {
+    fn new(
+        service: &'a Arc<Service>,
         health: &impl HealthView,
-        previous: Option<&Arc<ServicePlan>>,
-    ) -> Arc<ServicePlan> {
+        doubt: Option<&Arc<str>>,
+        previous: Option<&'a Arc<ServicePlan>>,
+    ) -> Self {
         let mut standing = health.standing(service);
         standing.resize(service.backends.len(), Standing::Dead);
         let mut drained = health.drained(service);
@@ -178,54 +254,35 @@ impl Decider {
                 *share = Share::NONE;
             }
         }
-        let unchanged = |p: &&Arc<ServicePlan>| {
-            p.service == *service
-                && p.standing == standing
-                && p.drained == drained
-                && p.shares == shares
-                && p.keyed == self.keyed
-        };
-        if let Some(same) = previous.filter(unchanged) {
-            return Arc::clone(same);
-        }
-        let available: Vec<_> = standing.iter().map(|s| s.takes_flows()).collect();
-
-        let related = previous.filter(|plan| plan.base.fits(service));
-        let base = related.map_or_else(
-            || Arc::new(RingBase::new(service)),
-            |plan| Arc::clone(&plan.base),
-        );
-        let last = related.and_then(|plan| plan.ring.as_ref());
-        let ring = last
-            .map_or_else(|| base.ring(&shares), |ring| ring.update(&shares))
-            .map(Arc::new)
-            .or_else(|| last.cloned());
-
-        let ring_fingerprint = ring.as_ref().map(|ring| ring.fingerprint(&self.secret));
-        let healthy = weighted(service, |i| available[i]);
-        Arc::new(ServicePlan {
-            fingerprint: service_fingerprint(service, ring_fingerprint),
-            alive: healthy >= service.min_healthy,
-            keyed: self.keyed,
-            service: Arc::clone(service),
+        let healthy: Vec<_> = standing.iter().map(|s| s.takes_flows()).collect();
+        let before = previous.map(|plan| &plan.condition.duty);
+        let is_silent = standing.iter().all(|s| *s == Standing::Dead);
+        Self {
+            condition: Condition {
+                duty: Duty::new(service, &healthy, before),
+                follows: None,
+                disabled: health.disabled(service),
+                doubt: doubt.filter(|_| is_silent).cloned(),
+            },
+            service,
+            previous,
             standing,
             drained,
-            available,
             shares,
-            healthy,
-            configured: weighted(service, |_| true),
-            base,
-            ring,
-            ring_fingerprint,
+        }
+    }
+
+    /// The plan before, if it still is the plan.
+    fn unchanged(&self, keyed: u64) -> Option<&'a Arc<ServicePlan>> {
+        self.previous.filter(|plan| {
+            plan.service == *self.service
+                && plan.standing == self.standing
+                && plan.drained == self.drained
+                && plan.shares == self.shares
+                && plan.condition == self.condition
+                && plan.keyed == keyed
         })
     }
-}
-
-/// Number of backends that have a weight and are chosen by their place.
-fn weighted(service: &Service, chosen: impl Fn(usize) -> bool) -> u32 {
-    let backends = (0..).zip(&service.backends);
-    let counted = backends.filter(|(i, backend)| backend.weight > 0 && chosen(*i));
-    counted.fold(0, |count, _| count + 1)
 }
 
 /// The services on each virtual address, in the order of their names.
@@ -263,8 +320,9 @@ impl Desired {
 
 impl VipPlan {
     fn new(services: Vec<Arc<ServicePlan>>) -> Self {
+        let states = services.iter().map(|service| service.state());
         Self {
-            alive: any_service_alive(&services),
+            state: states.max().unwrap_or(State::Down),
             fingerprint: services
                 .iter()
                 .fold(Fields::default(), |fields, s| fields.number(s.fingerprint))
@@ -273,7 +331,13 @@ impl VipPlan {
         }
     }
 
-    /// Why it is alive or not, in plain words, for example `web: 0 of 3
+    /// Whether one of its services has enough backends and is not disabled.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.state.is_alive()
+    }
+
+    /// Why it is in its state, in plain words, for example `web: 0 of 3
     /// backends healthy, 1 wanted`.
     #[must_use]
     pub fn reason(&self) -> String {
@@ -282,30 +346,74 @@ impl VipPlan {
     }
 }
 
-/// The policy of when a virtual address may be announced: when at least one of
-/// its services is alive, since withdrawing it would take that one down too.
-fn any_service_alive(services: &[Arc<ServicePlan>]) -> bool {
-    services.iter().any(|service| service.alive)
-}
-
 impl ServicePlan {
-    /// Why it is alive or not, in plain words.
+    /// The state it is in by itself.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.condition.state()
+    }
+
+    /// Whether it has enough backends and is not disabled.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.state().is_alive()
+    }
+
+    /// Healthy backends of the first line that have a weight.
+    #[must_use]
+    pub fn healthy(&self) -> u32 {
+        self.condition.duty.active.backends
+    }
+
+    /// Backends of the first line that have a weight.
+    #[must_use]
+    pub fn configured(&self) -> u32 {
+        self.condition.duty.configured.backends
+    }
+
+    /// Whether anybody takes new flows.
+    #[must_use]
+    pub fn has_takers(&self) -> bool {
+        let mut backends = self.service.backends.iter().zip(&self.available);
+        backends.any(|(backend, available)| *available && backend.weight > 0)
+    }
+
+    /// How the service would be if the backend at this place took no new flows.
+    #[must_use]
+    pub fn without(&self, place: usize) -> Duty {
+        let standing = self.standing.iter().enumerate();
+        let healthy: Vec<_> = standing
+            .map(|(i, standing)| i != place && standing.takes_flows())
+            .collect();
+        Duty::new(&self.service, &healthy, Some(&self.condition.duty))
+    }
+
+    /// Whether those backends on duty that `is_reached` says yes to, by their
+    /// places, are enough for the state that the service is in.
+    #[must_use]
+    pub fn is_enough(&self, is_reached: impl Fn(usize) -> bool) -> bool {
+        let mut reached = Tally::default();
+        let backends = self.service.backends.iter().zip(&self.available);
+        for (i, (backend, available)) in backends.enumerate() {
+            if *available && is_reached(i) {
+                reached.add(backend.weight);
+            }
+        }
+        self.condition.duty.is_enough(&self.service.needs, reached)
+    }
+
+    /// Why it is in its state, in plain words.
     #[must_use]
     pub fn reason(&self) -> String {
-        let Self {
-            healthy,
-            configured,
-            ..
-        } = self;
-        let Service {
-            name, min_healthy, ..
-        } = &*self.service;
-        let found = format!("{name}: {healthy} of {configured} backends healthy");
-        if self.alive {
-            found
-        } else {
-            format!("{found}, {min_healthy} wanted")
-        }
+        self.condition.reason(&self.service)
+    }
+
+    /// Whether a ring of this plan's backends is one of `service`'s: who owns a
+    /// slot of it is found by its place, and had a share by its weight and role.
+    fn has_backends_of(&self, service: &Service) -> bool {
+        let key = |b: &Backend| (b.address, b.weight, b.role);
+        let mine = self.service.backends.iter().map(key);
+        self.service.ring_size == service.ring_size && mine.eq(service.backends.iter().map(key))
     }
 }
 

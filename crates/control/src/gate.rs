@@ -9,9 +9,10 @@
 //! - It **leaves at once**, or takes the worse state at once, when it is not
 //!   alive any more. It leaves at once when it is taken out of the
 //!   configuration, or when the data plane has failed.
-//! - Not alive it is announced only where it **fails open**, by the terms, and
-//!   only while its packets are still sent to somebody: the ring stays the last
-//!   one when nobody is healthy. That an agent before has forwarded them will do.
+//! - Down or disabled it is announced only where it **fails open**, by the terms.
+//!   So, and in doubt, it is announced only while its packets are still sent to
+//!   somebody: the ring stays the last one when nobody is healthy. That an agent
+//!   before has forwarded them will do.
 //!
 //! The VIPs are judged each by itself: one that cannot be applied holds up no
 //! other.
@@ -72,8 +73,9 @@ pub struct Plane<'a> {
 pub struct Terms<F> {
     /// Whether the host is about to leave.
     pub maintenance: bool,
-    /// Whether anybody is told of a VIP while it is [`State::Down`], or of an
-    /// aggregate for its sake.
+    /// Whether anybody is told of a VIP in a state in which it
+    /// [is withdrawn](State::is_withdrawn) by itself, or of an aggregate for its
+    /// sake.
     pub fails_open: F,
 }
 
@@ -105,7 +107,7 @@ pub enum GateChangeKind {
 
 impl Gate {
     /// Judges all VIPs anew and returns what changed, withdrawals first.
-    pub fn update<F: Fn(Vip) -> bool>(
+    pub fn update<F: Fn(Vip, State) -> bool>(
         &mut self,
         desired: &Desired,
         plane: &Plane<'_>,
@@ -154,7 +156,7 @@ impl Gate {
     }
 }
 
-impl<F: Fn(Vip) -> bool> Terms<F> {
+impl<F: Fn(Vip, State) -> bool> Terms<F> {
     /// The rules. `before` is the state in which the VIP is announced so far.
     fn judge(
         &self,
@@ -164,10 +166,11 @@ impl<F: Fn(Vip) -> bool> Terms<F> {
         plane: &Plane<'_>,
     ) -> Admission {
         let withheld = Admission::Withheld;
-        if !plan.alive {
+        if !plan.is_alive() {
             let forwarded = plane.fault.is_none() && plane.forwarded.contains(&vip);
-            return if forwarded && (self.fails_open)(vip) {
-                Admission::Announced(State::Down)
+            let told = !plan.state.is_withdrawn() || (self.fails_open)(vip, plan.state);
+            return if forwarded && told {
+                Admission::Announced(plan.state)
             } else {
                 withheld(Obstacle::NotAlive(plan.reason()))
             };
@@ -178,14 +181,14 @@ impl<F: Fn(Vip) -> bool> Terms<F> {
         let wanted = if self.maintenance {
             State::Maintenance
         } else {
-            State::Up
+            plan.state
         };
         let applied = plane.acknowledged.get(&vip) == Some(&plan.fingerprint);
         match before {
             _ if applied => Admission::Announced(wanted),
-            // Maintenance says nothing of the data plane: back from there, too.
-            Some(State::Up | State::Maintenance) => Admission::Announced(wanted),
-            Some(State::Down) => Admission::Announced(State::Down),
+            // What is announced alive goes on while the data plane follows.
+            Some(before) if before.is_alive() => Admission::Announced(wanted),
+            Some(before) => Admission::Announced(before),
             None => withheld(Obstacle::NotAcknowledged),
         }
     }
@@ -205,13 +208,13 @@ impl Admission {
     #[must_use]
     pub fn reason(&self, plan: &VipPlan) -> String {
         match self {
-            Self::Announced(State::Down) if plan.alive => {
+            Self::Announced(state) if plan.is_alive() && !state.is_alive() => {
                 format!("{}; {}", plan.reason(), Obstacle::NotAcknowledged)
             }
             Self::Announced(State::Maintenance) => {
                 format!("the host is in maintenance; {}", plan.reason())
             }
-            Self::Announced(State::Up | State::Down) => plan.reason(),
+            Self::Announced(_) => plan.reason(),
             Self::Withheld(obstacle) => obstacle.to_string(),
         }
     }

@@ -50,6 +50,7 @@ use std::{
 
 use crate::{
     check::{CheckCode, CheckResult},
+    doubt::Evidence,
     model::{OnDown, Timing},
     standing::Standing,
 };
@@ -254,6 +255,18 @@ impl Health {
             (true, _) => Standing::Available,
             (false, true) => Standing::Failing,
             (false, false) => Standing::Dead,
+        }
+    }
+
+    /// What its checks say of the way to it.
+    #[must_use]
+    pub fn evidence(&self) -> Evidence {
+        match &self.last {
+            None => Evidence::Unknown,
+            Some(last) if last.code == CheckCode::SockErr => Evidence::Unknown,
+            Some(last) if self.is_available() || !last.code.is_silence() => Evidence::Heard,
+            Some(last) if last.is_refusal() => Evidence::Heard,
+            Some(_) => Evidence::Silent(self.since),
         }
     }
 

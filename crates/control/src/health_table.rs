@@ -17,6 +17,7 @@ use self::row::Row;
 use crate::{
     check::{CheckResult, Observation},
     decide::HealthView,
+    doubt::Evidence,
     health::{Health, Initial, Path, Transition},
     model::{Backend, Model, Service, Tracked},
     schedule::Pace,
@@ -189,6 +190,19 @@ impl HealthTable {
     #[must_use]
     pub fn is_known(&self) -> bool {
         self.services.values().all(|row| row.unknown() == 0)
+    }
+
+    /// What the checks that go over the network say of it, by the addresses that
+    /// they ask.
+    pub fn evidence(&self) -> impl Iterator<Item = (IpAddr, Evidence)> {
+        let rows = self.services.values();
+        let asking = rows.filter(|row| row.service().check.kind.asks_network());
+        asking.flat_map(|row| {
+            let backends = row.service().backends.iter().zip(row.health());
+            backends.map(|(backend, health)| {
+                (row.service().check_address(backend).ip(), health.evidence())
+            })
+        })
     }
 
     /// Health of one backend.

@@ -34,23 +34,28 @@
 //! whether the backend takes new flows, keeps old ones, or neither.
 //!
 //! [`decide`] puts the model and the standings together, and whom the operator
-//! has drained. For each service it works
-//! out a [`ring`], which says for each hash of a flow what backend it goes to,
+//! has drained. For each service it finds out who is on [`duty`] and in what
+//! [`condition`] that leaves it, and works out a [`ring`], which says for each hash of a flow what backend it goes to,
 //! and which all nodes of a cluster work out alike without talking to each
-//! other. For each VIP it says whether there is enough behind it to announce
-//! it. The outcome is [`decide::Desired`]: a state, not a list of changes.
+//! other. For each VIP it says in what state there is enough behind it to be
+//! announced. The outcome is [`decide::Desired`]: a state, not a list of changes.
 //!
 //! The *data plane* outside compares that state with what the kernel holds,
 //! writes the difference by the rules of [`phases`], so that no flow is moved, and acknowledges each VIP by the fingerprint of what
 //! it applied. The [`gate`] sees both, and lets the BGP *speaker* announce a VIP
 //! only once its packets would be forwarded, and no longer than they should be.
 //! It says in what [`announcement`] state a VIP is. An [`aggregate`] is announced
-//! for the VIPs inside it.
+//! for the VIPs inside it. Last, [`damping`] has improvements wait where routers
+//! would take offence at more of them.
 
 pub mod aggregate;
 pub mod announcement;
 pub mod check;
+pub mod condition;
+pub mod damping;
 pub mod decide;
+pub mod doubt;
+pub mod duty;
 pub mod gate;
 mod hash;
 pub mod health;

@@ -2,6 +2,7 @@
 //! configuration. Whoever holds one of these types holds something legal.
 
 mod check;
+mod needs;
 mod pattern;
 mod timing;
 
@@ -9,6 +10,7 @@ use std::{
     fmt,
     net::{IpAddr, SocketAddr},
     num::NonZeroU16,
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -17,6 +19,7 @@ use ipnet::IpNet;
 
 pub use self::{
     check::{Check, CheckKind, Dns, Exchange, File, Http, Program, Tls},
+    needs::{Mark, Needs, Role, Share, Tally},
     pattern::Pattern,
     timing::{OnDown, Timing},
 };
@@ -44,8 +47,12 @@ pub struct Service {
     pub ports: Ports,
     /// How packets reach a backend.
     pub mode: Mode,
-    /// The service counts as alive with at least so many healthy backends.
-    pub min_healthy: u32,
+    /// How many healthy backends it takes.
+    pub needs: Needs,
+    /// It is alive only while these services are, by their names.
+    pub track: Vec<Arc<str>>,
+    /// While this file is there the service is disabled.
+    pub disable_file: Option<PathBuf>,
     /// Number of ring slots, a power of two, at most
     /// [`MAX_RING_SIZE`](crate::ring::MAX_RING_SIZE).
     pub ring_size: u32,
@@ -112,6 +119,8 @@ pub struct Backend {
     pub address: IpAddr,
     /// Share of the traffic relative to its siblings; 0 takes none.
     pub weight: u16,
+    /// What it is there for.
+    pub role: Role,
     /// Whose health it has, if it is not checked itself.
     pub track: Option<Tracked>,
 }
@@ -126,13 +135,14 @@ pub struct Tracked {
 }
 
 impl Backend {
-    /// A server with a share of the traffic.
+    /// An active server with a share of the traffic.
     #[must_use]
     pub fn new(name: &str, address: IpAddr, weight: u16) -> Self {
         Self {
             name: name.into(),
             address,
             weight,
+            role: Role::Active,
             track: None,
         }
     }
@@ -149,7 +159,9 @@ impl Service {
             protocol: Protocol::Tcp,
             ports: Ports::One(NonZeroU16::MIN.saturating_add(79)),
             mode: Mode::Ipip,
-            min_healthy: 1,
+            needs: Needs::count(1),
+            track: Vec::new(),
+            disable_file: None,
             ring_size: default_ring_size(backends.len()),
             idle: Duration::from_secs(300),
             check: Check::none(),

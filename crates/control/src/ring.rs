@@ -7,7 +7,8 @@
 //! happened before. It is made in two steps:
 //!
 //! 1. The *base* deals all slots to all **configured** backends with a weight,
-//!    by Maglev. It changes with the configuration only.
+//!    by Maglev. It changes with the configuration, and when another line of
+//!    backends goes on [duty](crate::duty).
 //! 2. The slots of backends that are not available are dealt out, each by
 //!    itself, among those that are, by rendezvous hashing.
 //!
@@ -35,6 +36,7 @@ mod tests;
 use std::{iter::repeat, net::IpAddr, sync::Arc};
 
 use crate::{
+    duty::Line,
     hash::{Fields, nth, siphash},
     model::{Backend, Service},
     ring::rendezvous::{Contender, Field},
@@ -122,13 +124,14 @@ pub struct Balance {
 }
 
 impl RingBase {
-    /// Computes the base of a service's ring. This takes milliseconds for the
-    /// largest ring, so keep it as long as it [`fits`](Self::fits).
+    /// Computes the base of a service's ring while that line is on duty: who is
+    /// not has no weight. This takes milliseconds for the largest ring, so keep it
+    /// as long as it [`fits`](Self::fits).
     #[must_use]
-    pub fn new(service: &Service) -> Self {
+    pub fn new(service: &Service, line: Line) -> Self {
         let contender = |(ordinal, backend): (u16, &Backend)| Contender {
             ordinal,
-            weight: backend.weight,
+            weight: line.weight(backend),
             key: identity(backend.address),
         };
         let backends = || service.backends.iter().take(MAX_BACKENDS);
@@ -145,14 +148,14 @@ impl RingBase {
         }
     }
 
-    /// Whether this is the base of `service`: the same backends in the same
-    /// order with the same weights, and the same size.
+    /// Whether this is the base of `service` while that line is on duty: the same
+    /// backends in the same order with the same weights, and the same size.
     #[must_use]
-    pub fn fits(&self, service: &Service) -> bool {
+    pub fn fits(&self, service: &Service, line: Line) -> bool {
         let mine = self.addresses.iter().zip(&self.contenders);
         let mine = mine.map(|(&address, c)| (address, c.weight));
         let theirs = service.backends.iter().take(MAX_BACKENDS);
-        let theirs = theirs.map(|b| (b.address, b.weight));
+        let theirs = theirs.map(|b| (b.address, line.weight(b)));
         self.size == service.ring_size && mine.eq(theirs)
     }
 

@@ -84,6 +84,7 @@ impl Agent {
         self.guarded.send_replace(new.dataplane.clone());
         self.settings.send_replace(settings(&new, secret, macs));
         self.wanted.send_replace(backends(&new));
+        self.disable_files.follow(&new.model).await;
         self.plans.send_replace(plan(&new, secret));
         self.probes.configure(&new.model);
         self.speaker.follow_bfd(new.has_bfd());

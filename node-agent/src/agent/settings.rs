@@ -18,6 +18,7 @@ pub(super) fn plan(config: &Config, secret: [u8; 16]) -> Plan {
         secret,
         linger: config.linger,
         bgp: config.bgp.clone().map(Arc::new),
+        doubt: config.doubt.clone(),
     }
 }
 

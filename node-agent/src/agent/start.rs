@@ -30,6 +30,7 @@ use crate::{
         driver,
         pins::Pins,
     },
+    disable_files::DisableFiles,
     engine::{Belief, Engine},
     hooks,
     inquiry::Inquiry,
@@ -115,6 +116,10 @@ impl Agent {
             },
             drained: adopted.drained(service, backend.address),
         });
+        let disable_files = DisableFiles::default();
+        disable_files.follow(&config.model).await;
+        let engine = engine.with_disable_files(disable_files.present());
+        spawn(&mut tasks, "disable files", disable_files.clone().run());
         let decision = engine.decision();
         let health = engine.health();
         let mut probes = Probes::new(engine.health(), changes);
@@ -279,6 +284,7 @@ impl Agent {
             path: path.to_owned(),
             config: config_in,
             plans,
+            disable_files,
             decision,
             settings: settings_in,
             guarded,

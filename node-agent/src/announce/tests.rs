@@ -3,6 +3,7 @@
 
 use vipd_control::{
     decide::Decider,
+    gate::GateChange,
     model::{Backend, Service},
 };
 
@@ -64,7 +65,10 @@ fn with(rules: &str) -> String {
 
 /// The task's inputs, and what turns them.
 struct World {
-    gate: Gate,
+    judge: Judge,
+    /// What was told at the last look.
+    told: Vec<GateChange>,
+    now: std::time::Instant,
     inputs: Inputs,
     decision: watch::Sender<Decision>,
     applied: watch::Sender<Arc<Applied>>,
@@ -83,7 +87,9 @@ impl World {
         let (maintenance, maintenance_out) = watch::channel(false);
         let (linger, linger_out) = watch::channel(Duration::ZERO);
         Self {
-            gate: Gate::default(),
+            judge: Judge::default(),
+            told: Vec::new(),
+            now: std::time::Instant::now(),
             inputs: Inputs {
                 decision: decision_out,
                 applied: applied_out,
@@ -122,7 +128,7 @@ impl World {
     fn apply(&self) {
         let desired = Arc::clone(&self.decision.borrow().desired);
         let vips = desired.vips.iter();
-        let alive = vips.clone().filter(|(_, plan)| plan.alive);
+        let alive = vips.clone().filter(|(_, plan)| plan.is_alive());
         let acknowledged = alive.map(|(vip, plan)| (*vip, plan.fingerprint)).collect();
         self.applied.send_replace(Arc::new(Applied {
             vips: Arc::new(acknowledged),
@@ -134,7 +140,8 @@ impl World {
     /// What is announced now, each in its state.
     #[track_caller]
     fn check(&mut self, sentence: &str, expected: &[(&str, State)]) {
-        let (announced, standings, _) = judge(&mut self.gate, &mut self.inputs);
+        let (announced, standings, changes) = self.judge.look(&mut self.inputs, self.now);
+        self.told = changes;
         let states = announced.states.iter();
         let found: Vec<_> = states
             .map(|(vip, state)| (vip.to_string(), *state))
@@ -213,7 +220,7 @@ fn an_aggregate_fails_open_by_a_rule_of_its_own() {
     world.check("up", &all(State::Up));
     world.decide(&open, false);
     world.check("down", &[(AGGREGATE, State::Down), (INSIDE, State::Down)]);
-    let (announced, _, _) = judge(&mut world.gate, &mut world.inputs);
+    let (announced, _, _) = world.judge.look(&mut world.inputs, world.now);
     let bgp = announced.bgp.expect("a speaker");
     let inside: Vip = INSIDE.parse::<std::net::IpAddr>().unwrap().into();
     assert!(
@@ -237,7 +244,7 @@ fn an_aggregate_fails_open_by_a_rule_of_its_own() {
 fn it_is_all_when_every_backend_is_known_and_everything_is_applied() {
     let mut world = World::new();
     let check = |sentence, world: &mut World, expected| {
-        let (announced, standings, _) = judge(&mut world.gate, &mut world.inputs);
+        let (announced, standings, _) = world.judge.look(&mut world.inputs, world.now);
         assert_eq!(announced.complete, expected, "{sentence}: {standings:#?}");
     };
     check("nothing is decided", &mut world, false);
@@ -251,4 +258,59 @@ fn it_is_all_when_every_backend_is_known_and_everything_is_applied() {
     check("a backend has not been asked", &mut world, false);
     world.decide(FILE, false);
     check("all are down, which is known", &mut world, true);
+}
+
+/// Improvements wait ten seconds.
+const DAMPED: &str = r#"
+[[bgp.rule]]
+states = ["down"]
+announce = true
+aggregate = false
+
+[bgp.damping]
+hold_down = "10s"
+
+[[service]]
+name = "web""#;
+
+#[test]
+fn an_improvement_waits_and_is_told_when_it_happens() {
+    let mut world = World::new();
+    let told = |world: &World| -> Vec<String> {
+        let about = |change: &&GateChange| change.vip.to_string() == INSIDE;
+        let told = world.told.iter().filter(about);
+        told.map(|change| format!("{:?}: {}", change.kind, change.reason))
+            .collect()
+    };
+    let damped = with(DAMPED);
+    world.decide(&damped, true);
+    world.apply();
+    world.check("what enters does not wait", &all(State::Up));
+    world.decide(&damped, false);
+    let down = [(INSIDE, State::Down), (ELSEWHERE, State::Down)];
+    world.check("worse at once", &down);
+    world.now += Duration::from_secs(4);
+    world.decide(&damped, true);
+    world.apply();
+    world.check("better later", &down);
+    assert_eq!(
+        told(&world),
+        [
+            "Waiting: web: 1 of 1 backends healthy; better only in 6 s: it has not been well for \
+             as long as hold_down says"
+        ]
+    );
+    let next = world.judge.next().expect("something waits");
+    assert_eq!(next, world.now + Duration::from_secs(6));
+    world.now = next;
+    world.check("now", &all(State::Up));
+    assert_eq!(told(&world), ["Improved: web: 1 of 1 backends healthy"]);
+    let (_, standings, _) = world.judge.look(&mut world.inputs, world.now);
+    let penalties = standings.damping.values();
+    let penalties: Vec<_> = penalties
+        .map(|standing| standing.penalty.value(world.now).round())
+        .collect();
+    // The aggregate was withdrawn; of the addresses nothing but the state has
+    // changed, and no attribute with it.
+    assert_eq!(penalties, [992.0, 0.0, 0.0], "{standings:#?}");
 }

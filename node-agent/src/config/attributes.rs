@@ -18,8 +18,9 @@ use super::{
 pub struct Case {
     state: State,
     ipv4: bool,
-    /// The rules that match, by their places among the peer's.
-    rules: Vec<usize>,
+    /// The rules that match, by their places among the peer's, and what each adds
+    /// to MULTI_EXIT_DISC of just this prefix.
+    rules: Vec<(usize, Option<u32>)>,
 }
 
 /// The attributes of an announcement.
@@ -48,7 +49,7 @@ impl BgpPeer {
         Case {
             state,
             ipv4: prefix.is_ipv4(),
-            rules: matching.map(|(i, _)| i).collect(),
+            rules: matching.map(|(i, rule)| (i, rule.rung(prefix))).collect(),
         }
     }
 
@@ -56,8 +57,8 @@ impl BgpPeer {
     #[must_use]
     pub fn attributes(&self, case: &Case) -> Option<Attributes> {
         let mut draft = Draft::new(self, case.ipv4)?;
-        for i in &case.rules {
-            draft.apply(self.rules.get(*i)?, case);
+        for (i, rung) in &case.rules {
+            draft.apply(self.rules.get(*i)?, *rung, case);
         }
         draft.finish(case.state)
     }
@@ -109,7 +110,7 @@ impl Draft {
         })
     }
 
-    fn apply(&mut self, rule: &Rule, case: &Case) {
+    fn apply(&mut self, rule: &Rule, rung: Option<u32>, case: &Case) {
         let Changes {
             announce,
             med,
@@ -123,9 +124,9 @@ impl Draft {
             next_hop_ipv6,
         } = &rule.changes;
         let named = rule.names(case.state);
-        // What maintenance means by itself is for the rules that name it to say,
-        // wherever they stand among the others.
-        let is_said = |by_one: bool| case.state == State::Maintenance && by_one && !named;
+        // What maintenance and doubt mean by themselves is for the rules that name
+        // them to say, wherever they stand among the others.
+        let is_said = |by_one: bool| case.state.is_leaving() && by_one && !named;
         let Self {
             attributes: now, ..
         } = self;
@@ -138,8 +139,8 @@ impl Draft {
             };
         }
         now.med = med.or(now.med);
-        if let Some(add) = med_add {
-            now.med = Some(now.med.unwrap_or(0).saturating_add(*add));
+        for add in [*med_add, rung].into_iter().flatten() {
+            now.med = Some(now.med.unwrap_or(0).saturating_add(add));
         }
         match (&mut now.local_preference, local_preference, prepend) {
             (Some(now), Some(preference), _) if !is_said(self.named.local_preference) => {
@@ -168,19 +169,18 @@ impl Draft {
 
     /// Adds what the state means by itself.
     fn finish(mut self, state: State) -> Option<Attributes> {
-        match state {
-            State::Up => (),
-            State::Maintenance => {
-                if let Some(preference) = &mut self.attributes.local_preference
-                    && !self.named.local_preference
-                {
-                    *preference = 0;
-                }
-                if !self.named.communities {
-                    self.attributes.communities.push(GRACEFUL_SHUTDOWN);
-                }
+        if state.is_withdrawn() {
+            self.announce &= self.named.announce;
+        }
+        if state.is_leaving() {
+            if let Some(preference) = &mut self.attributes.local_preference
+                && !self.named.local_preference
+            {
+                *preference = 0;
             }
-            State::Down => self.announce &= self.named.announce,
+            if !self.named.communities {
+                self.attributes.communities.push(GRACEFUL_SHUTDOWN);
+            }
         }
         let communities = &mut self.attributes.communities;
         communities.sort_unstable();

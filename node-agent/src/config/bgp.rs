@@ -10,13 +10,14 @@ use std::{
 };
 
 use vipd_bgp::wire::MAX_RESTART_TIME;
-use vipd_control::{aggregate::Aggregate, model::Vip};
+use vipd_control::{aggregate::Aggregate, damping::Terms, model::Vip};
 
 use super::{
     address::Vips,
     aggregate::aggregates,
     bfd::PeerBfd,
     community::Community,
+    damping,
     reach::Reach,
     report::{Report, Span},
     routing::{Asn, HoldTime, NextHop},
@@ -45,6 +46,8 @@ pub struct Bgp {
     pub peers: Vec<Arc<BgpPeer>>,
     /// What is announced for the virtual addresses inside it.
     pub aggregates: Vec<Aggregate>,
+    /// What improvements wait for.
+    pub damping: Terms,
 }
 
 /// One router and the session to it.
@@ -144,6 +147,7 @@ impl Bgp {
         check_unique(addresses, "peer address", report);
 
         let aggregates = aggregates(&table.aggregate.value, vips, report);
+        let damping = damping::terms(table.damping.as_ref(), report);
         for peer in peers.iter().map(|peer| &peer.value.passive) {
             if peer.value && !table.listen.value {
                 report
@@ -174,6 +178,7 @@ impl Bgp {
             listen: table.listen.value.then_some(table.listen_port.value),
             peers: peers.into_iter().map(Arc::new).collect(),
             aggregates: aggregates?,
+            damping,
         })
     }
 

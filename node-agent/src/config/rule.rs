@@ -2,7 +2,7 @@
 //! they change.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, Ipv6Addr},
     sync::Arc,
 };
@@ -32,6 +32,8 @@ pub struct Rule {
     states: Option<Vec<State>>,
     /// What it changes.
     pub changes: Changes,
+    /// What it adds to MULTI_EXIT_DISC by prefix.
+    ladder: BTreeMap<Vip, u32>,
 }
 
 /// What a rule changes; `None` leaves it as before.
@@ -86,6 +88,12 @@ impl Rule {
             && states.is_none_or(|states| states.contains(&state))
     }
 
+    /// What it adds to MULTI_EXIT_DISC of this prefix besides.
+    #[must_use]
+    pub fn rung(&self, prefix: Vip) -> Option<u32> {
+        self.ladder.get(&prefix).copied()
+    }
+
     /// Whether its words for the state stand against what the state means by
     /// itself.
     #[must_use]
@@ -106,20 +114,25 @@ pub fn rules(
         .iter()
         .map(|rule| world.rule(rule, report))
         .collect();
-    let mut all = rules.iter().map(|(_, rule)| rule);
-    let fails_open = all.any(|rule| rule.names(State::Down) && rule.changes.announce == Some(true));
+    let fails_open = |state: State| {
+        let mut all = rules.iter().map(|(_, rule)| rule);
+        all.any(|rule| rule.names(state) && rule.changes.announce == Some(true))
+    };
     for at in written {
-        if let Some(states) = &at.value.states
-            && !fails_open
-            && !states.value.is_empty()
-            && states.value.iter().all(|state| state.value == State::Down)
+        let Some(states) = &at.value.states else {
+            continue;
+        };
+        let mut named = states.value.iter().map(|state| state.value);
+        if let Some(first) = named.clone().next()
+            && named.all(|state| state.is_withdrawn() && !fails_open(state))
             && at.value.announce.is_none()
         {
+            let title = format!(
+                "what is {} is withdrawn, and this never matters",
+                first.label()
+            );
             report
-                .warning(
-                    &states.span,
-                    "what is down is withdrawn, and this never matters",
-                )
+                .warning(&states.span, title)
                 .help("add `announce = true` to announce it all the same, only worse");
         }
     }
@@ -141,7 +154,8 @@ impl World<'_> {
             self.vips.check_host(&next_hop, "the next hop", report);
         }
         let changes = changes(rule);
-        if changes == Changes::default() {
+        let ladder = self.ladder(rule, report);
+        if changes == Changes::default() && rule.med_step.is_none() {
             report
                 .error(&written.span, "a rule that changes nothing")
                 .help("add what it is to change, for example `announce = false` or `med = 100`");
@@ -152,6 +166,7 @@ impl World<'_> {
             prefixes: self.prefixes(written, report),
             states,
             changes,
+            ladder,
         };
         (names, Arc::new(rule))
     }
@@ -221,6 +236,46 @@ impl World<'_> {
                 .help("`prefixes`, `services` and `aggregate` must have something in common");
         }
         Some(chosen)
+    }
+
+    /// What `med_step` adds to each prefix: the listed ones in their order, of each
+    /// what is inside it, beginning with that at `med_start`.
+    fn ladder(&self, rule: &written::Rule, report: &mut Report) -> BTreeMap<Vip, u32> {
+        let start = rule.med_start.as_ref();
+        let Some(step) = &rule.med_step else {
+            if let Some(start) = start {
+                report
+                    .error(&start.span, "`med_start` without `med_step`")
+                    .help("add med_step = 1");
+            }
+            return BTreeMap::new();
+        };
+        let Some(listed) = &rule.prefixes else {
+            report
+                .error(&step.span, "`med_step` without `prefixes`")
+                .help("list the prefixes in the order in which they get steps");
+            return BTreeMap::new();
+        };
+        let vips = || self.vips.iter().map(|(vip, _)| *vip);
+        let mut order: Vec<Vip> = Vec::new();
+        for at in &listed.value {
+            let all = vips().chain(self.aggregates.iter().copied());
+            let inside = all.filter(|vip| at.value.contains(*vip));
+            let new: Vec<_> = inside.filter(|vip| !order.contains(vip)).collect();
+            order.extend(new);
+        }
+        let first = start.map_or(0, |start| start.value.0 as usize);
+        if let Some(start) = start
+            && first >= order.len()
+        {
+            report
+                .error(&start.span, format!("there is no place {first}"))
+                .help(format!("{} prefixes have places from 0", order.len()));
+            return BTreeMap::new();
+        }
+        let steps = (0..).map(|i: u32| i.saturating_mul(step.value.0));
+        let rotated = order.iter().cycle().skip(first).take(order.len());
+        rotated.copied().zip(steps).collect()
     }
 
     /// Checks that what only one kind of peers has is for such peers.

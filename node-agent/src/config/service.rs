@@ -6,7 +6,7 @@ use std::{
 
 use vipd_abi::{BACKENDS, NEXT_HOPS, RING_SLOTS};
 use vipd_control::{
-    model::{Backend, Mode, Protocol, Service},
+    model::{Backend, Mode, Protocol, Role, Service},
     ring::default_ring_size,
 };
 
@@ -14,8 +14,9 @@ use super::{
     address::{Vips, check_unicast},
     check,
     endpoint::check_endpoints,
+    needs::needs,
     report::Report,
-    table::At,
+    table::{At, nearest},
     track,
     valid::check_unique,
     value::show_duration,
@@ -126,6 +127,8 @@ fn service(
     let check = check::validate(service, protocol, ports, around, report);
     let mode = mode(service, report);
     let idle = idle(service, report);
+    let needs = needs(service, report);
+    let track = tracked(service, around.0, report);
 
     let mut vips: Vec<_> = service
         .vips
@@ -150,7 +153,12 @@ fn service(
         protocol: protocol?,
         ports: ports?,
         mode: mode?,
-        min_healthy: service.min_healthy.value.0,
+        needs,
+        track,
+        disable_file: service
+            .disable_file
+            .as_ref()
+            .map(|at| around.1.join(&at.value)),
         ring_size: ring_size?,
         idle: idle?,
         check: check?,
@@ -168,6 +176,7 @@ fn backend(written: &At<written::Backend>) -> Option<Backend> {
         weight: backend.weight.value.0,
         // Whom it follows can only be told once all are known.
         track: None,
+        role: backend.role.value,
     })
 }
 
@@ -210,23 +219,49 @@ fn check_backends(written: &At<written::Service>, vips: &Vips, report: &mut Repo
     check_unique(addresses, "backend address", report);
 
     let with_traffic = backends.iter().filter(|at| at.value.weight.value.0 > 0);
-    let with_traffic = with_traffic.count();
-    if with_traffic == 0 {
+    if with_traffic.count() == 0 {
         report
             .error(&backends[0].value.weight.span, "all backends have weight 0")
             .help("give at least one of them a weight from 1 to 256");
         return;
     }
-    let wanted = &service.min_healthy;
-    if wanted.value.0 as usize > with_traffic {
-        let title = format!(
-            "{} healthy backends wanted of {with_traffic} that take traffic",
-            wanted.value.0
-        );
-        report.error(&wanted.span, title).help(format!(
-            "at most {with_traffic}, or the addresses are never announced"
-        ));
+    let is_active = |at: &&At<written::Backend>| {
+        at.value.role.value == Role::Active && at.value.weight.value.0 > 0
+    };
+    if !backends.iter().any(|at| is_active(&at)) {
+        report
+            .error(
+                &backends[0].value.role.span,
+                "no active backend takes traffic",
+            )
+            .help("leave out `role` where a backend is to serve always");
     }
+}
+
+/// The services it tracks, which must be others that there are.
+fn tracked(service: &written::Service, vips: &Vips, report: &mut Report) -> Vec<Arc<str>> {
+    let own = service.name.as_ref().map(|name| &name.value.0);
+    let others: Vec<_> = vips
+        .services()
+        .filter(|name| own.is_none_or(|own| **own != **name))
+        .collect();
+    for at in &service.track.value {
+        if !others.contains(&&*at.value.0) {
+            let help = match nearest(&at.value.0, &others) {
+                Some(near) => format!("did you mean \"{near}\"?"),
+                None if others.is_empty() => "there is no other".to_owned(),
+                None => format!("there are: {}", others.join(", ")),
+            };
+            report
+                .error(
+                    &at.span,
+                    format!("there is no other service `{}`", at.value),
+                )
+                .help(help);
+        }
+    }
+    let names = service.track.value.iter();
+    names.map(|at| Arc::clone(&at.value.0)).collect()
 }
 
 /// Checks that packets for every virtual address can be carried to `backend`.

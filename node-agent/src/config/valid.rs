@@ -12,7 +12,7 @@ use std::{
 };
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use vipd_control::model::Model;
+use vipd_control::{doubt::Terms, model::Model};
 
 use super::{
     address::Vips,
@@ -26,7 +26,7 @@ use super::{
     text::InterfaceName,
     written::{self, Family, File, LogLevel, OnStop, XdpMode},
 };
-use crate::hooks::Hook;
+use crate::{doubt, hooks::Hook};
 
 /// What this node is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +51,8 @@ pub struct Config {
     pub bgp: Option<Bgp>,
     /// BFD to backends, by their addresses.
     pub backend_bfd: Arc<BTreeMap<IpAddr, BackendBfd>>,
+    /// When our own network is in doubt; `None`: never.
+    pub doubt: Option<doubt::Settings>,
     /// What is served.
     pub model: Model,
     /// What is run when something changes its state.
@@ -167,12 +169,27 @@ impl Config {
             bfd_socket: directory.join(&file.bfd.value.socket.value),
             bgp: transpose(bgp)?,
             backend_bfd: Arc::new(backend_bfd?),
+            doubt: doubt(&file.doubt.value, report),
             model: Model {
                 services: services?,
             },
             hooks: hooks?,
         })
     }
+}
+
+/// When our own network is in doubt, if ever.
+fn doubt(written: &written::Doubt, report: &mut Report) -> Option<doubt::Settings> {
+    let terms = Terms {
+        window: written.window.value,
+        limit: written.limit.value,
+    };
+    check_unique(written.anchors.value.iter(), "anchor", report);
+    let anchors = written.anchors.value.iter();
+    written.enabled.value.then(|| doubt::Settings {
+        terms,
+        anchors: anchors.map(|at| at.value).collect(),
+    })
 }
 
 impl Node {

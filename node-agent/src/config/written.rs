@@ -2,6 +2,8 @@
 //! means. `docs/configuration.md` is made from here.
 
 mod check;
+mod damping;
+mod doubt;
 mod hook;
 mod policy;
 mod service;
@@ -19,6 +21,8 @@ use toml::de::DeValue;
 
 pub use self::{
     check::{Check, CheckType, Dns, Exchange, Http, Presence, Tls, Transport},
+    damping::Damping,
+    doubt::Doubt,
     hook::Hook,
     policy::{Aggregate, Rule},
     service::{Backend, ModeName, Service},
@@ -55,6 +59,8 @@ table! {
         bgp: Bgp, optional "nothing is announced";
         /// The BFD process.
         bfd: Bfd, default "{}";
+        /// When our own network is in doubt.
+        doubt: Doubt, default "{}";
         /// What is served.
         service: Vec<At<Service>>, default "[]";
         /// Programs that are run when something changes its state.
@@ -208,6 +214,8 @@ table! {
         aggregate: Vec<At<Aggregate>>, default "[]";
         /// What is announced to whom.
         rule: Vec<At<Rule>>, default "[]";
+        /// Whether improvements wait.
+        damping: Damping, optional "nothing waits";
     }
 }
 

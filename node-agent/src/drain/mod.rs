@@ -12,6 +12,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use vipd_control::{
+    announcement::State,
     decide::{Desired, ServicePlan},
     model::{Backend, Model, Service},
     standing::Standing,
@@ -203,15 +204,24 @@ fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
 /// An error when the service would be dead without this backend.
 fn refuse_the_last(target: &Target, plan: &ServicePlan, place: usize) -> Result<(), String> {
     let counts = plan.available[place] && plan.service.backends[place].weight > 0;
-    let left = plan.healthy.saturating_sub(1);
-    let needed = plan.service.min_healthy;
-    if !counts || (left > 0 && (left >= needed || !plan.alive)) {
+    let before = plan.condition.duty.state;
+    let after = plan.without(place);
+    let others = plan.service.backends.iter().zip(&plan.standing).enumerate();
+    let is_last = !others.into_iter().any(|(i, (backend, standing))| {
+        i != place && standing.takes_flows() && after.line.weight(backend) > 0
+    });
+    if !counts || (!is_last && (after.state > State::Down || before == State::Down)) {
         return Ok(());
     }
-    let why = if left == 0 {
+    let left = after.active.backends;
+    let needed = plan.service.needs.minimum.backends;
+    let needed = needed.of(after.configured.backends);
+    let why = if is_last {
         "it is the last one that takes flows: nobody else could take the new ones, so they would \
          still go there"
             .to_owned()
+    } else if left >= needed {
+        "what would be left has less of the weight than is wanted (min_weight)".to_owned()
     } else {
         format!("{left} healthy backends would be left and {needed} are wanted (min_healthy)")
     };

@@ -4,7 +4,7 @@ use std::{num::NonZeroU16, time::Duration};
 
 use vipd_control::{
     decide::{Decider, HealthView},
-    model::Ports,
+    model::{Needs, Ports},
 };
 
 use super::*;
@@ -13,7 +13,7 @@ use super::*;
 fn service(name: &str, min_healthy: u32, backends: &[(&str, u8)], weight: u16) -> Service {
     Service {
         ports: Ports::One(NonZeroU16::MIN),
-        min_healthy,
+        needs: Needs::count(min_healthy),
         ring_size: 64,
         idle: Duration::ZERO,
         ..Service::new(

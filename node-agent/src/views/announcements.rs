@@ -1,15 +1,22 @@
 //! What is shown of announcements: how each prefix stands, and why.
 
-use vipd_control::{announcement::State, gate::Admission, model::Vip};
+use std::time::Instant;
+
+use vipd_control::{announcement::State, damping::Standing, gate::Admission, model::Vip};
 
 use crate::{
-    announce::{Announced, Standings},
+    announce::{Announced, Standings, wait_words},
     engine::Decision,
     status::{self, WITHDRAWN},
 };
 
 /// How each virtual address stands.
-pub fn vips(decision: &Decision, standings: &Standings, announced: &Announced) -> Vec<status::Vip> {
+pub fn vips(
+    decision: &Decision,
+    standings: &Standings,
+    announced: &Announced,
+    now: Instant,
+) -> Vec<status::Vip> {
     let aggregates = decision.bgp.iter().flat_map(|bgp| &bgp.aggregates);
     let suppressing: Vec<_> = aggregates.filter(|aggregate| aggregate.suppress).collect();
     let vips = decision.desired.vips.iter();
@@ -18,10 +25,12 @@ pub fn vips(decision: &Decision, standings: &Standings, announced: &Announced) -
         let mut around = suppressing.iter().map(|aggregate| aggregate.prefix);
         let instead = around.find(|prefix| prefix.contains(*address));
         let own = admission.and_then(Admission::state);
+        let damped = standings.damping.get(&instead.unwrap_or(*address));
+        let heard = damped.and_then(|damped| damped.announced);
         let state = match instead {
             // What can be heard of it is the aggregate.
-            Some(prefix) => own.and_then(|_| aggregate_state(standings, prefix)),
-            None => own,
+            Some(_) => own.and(heard),
+            None => heard,
         };
         let mut reason = match admission {
             Some(admission) => admission.reason(plan),
@@ -30,6 +39,7 @@ pub fn vips(decision: &Decision, standings: &Standings, announced: &Announced) -
             }
             None => "not judged yet".to_owned(),
         };
+        reason += &waiting(damped, now);
         if is_untold(announced, instead.unwrap_or(*address)) {
             reason += UNTOLD;
         }
@@ -37,6 +47,7 @@ pub fn vips(decision: &Decision, standings: &Standings, announced: &Announced) -
             address: address.to_string(),
             announced: state.is_some(),
             state: label(state).to_owned(),
+            damping: damping(standings.damping.get(address), now),
             suppressed_by: instead.map(|prefix| prefix.to_string()),
             reason,
         }
@@ -45,17 +56,23 @@ pub fn vips(decision: &Decision, standings: &Standings, announced: &Announced) -
 }
 
 /// How each aggregate stands.
-pub fn aggregates(standings: &Standings, announced: &Announced) -> Vec<status::Aggregate> {
+pub fn aggregates(
+    standings: &Standings,
+    announced: &Announced,
+    now: Instant,
+) -> Vec<status::Aggregate> {
     let aggregates = standings.aggregates.iter();
     aggregates
         .map(|aggregate| {
-            let mut reason = aggregate.reason();
+            let damped = standings.damping.get(&aggregate.prefix);
+            let mut reason = aggregate.reason() + &waiting(damped, now);
             if is_untold(announced, aggregate.prefix) {
                 reason += UNTOLD;
             }
             status::Aggregate {
                 prefix: aggregate.prefix.to_string(),
-                state: label(aggregate.state).to_owned(),
+                state: label(damped.and_then(|damped| damped.announced)).to_owned(),
+                damping: damping(damped, now),
                 alive: aggregate.alive,
                 wanted: aggregate.wanted,
                 reason,
@@ -77,11 +94,20 @@ fn is_untold(announced: &Announced, prefix: Vip) -> bool {
     !peers.any(|peer| peer.hears_of(prefix, *state))
 }
 
-fn aggregate_state(standings: &Standings, prefix: Vip) -> Option<State> {
-    let mut aggregates = standings.aggregates.iter();
-    aggregates
-        .find(|aggregate| aggregate.prefix == prefix)?
-        .state
+/// What keeps it from being announced better, if anything.
+fn waiting(damped: Option<&Standing>, now: Instant) -> String {
+    let wait = damped.and_then(|damped| damped.wait);
+    wait.map_or_else(String::new, |wait| format!("; {}", wait_words(&wait, now)))
+}
+
+fn damping(damped: Option<&Standing>, now: Instant) -> status::Damping {
+    damped.map_or_else(status::Damping::default, |damped| status::Damping {
+        penalty: damped.penalty.value(now),
+        suppressed: damped.penalty.is_suppressed(now),
+        wait_seconds: damped.wait.map_or(0.0, |wait| {
+            wait.until.saturating_duration_since(now).as_secs_f64()
+        }),
+    })
 }
 
 fn label(state: Option<State>) -> &'static str {
@@ -93,7 +119,8 @@ mod tests {
     use std::{net::IpAddr, sync::Arc};
 
     use vipd_control::{
-        aggregate::Standing,
+        aggregate,
+        damping::{Damping, Heard, Terms},
         decide::{Decider, Desired},
         model::{Backend, Service},
     };
@@ -183,11 +210,16 @@ mod tests {
         let bgp = config.bgp.map(Arc::new);
         let around = bgp.as_ref().expect("a speaker").aggregates[0].prefix;
         let vips = desired.vips.keys();
+        let now = Instant::now();
+        let mut damping = Damping::default();
+        let states = [(around, State::Up)].into();
+        damping.update(&states, &Terms::OFF, |_, _, _| Heard::Nothing, now);
         let standings = Standings {
+            damping: damping.standings().clone(),
             vips: vips
                 .map(|vip| (*vip, Admission::Announced(State::Up)))
                 .collect(),
-            aggregates: vec![Standing {
+            aggregates: vec![aggregate::Standing {
                 prefix: around,
                 state: Some(State::Up),
                 alive: 1,
@@ -204,9 +236,9 @@ mod tests {
             bgp,
             ..Decision::default()
         };
-        let vips = super::vips(&decision, &standings, &announced);
+        let vips = super::vips(&decision, &standings, &announced, now);
         let vips = vips.into_iter().map(|vip| vip.reason);
-        let aggregates = aggregates(&standings, &announced);
+        let aggregates = aggregates(&standings, &announced, now);
         let aggregates = aggregates.into_iter().map(|aggregate| aggregate.reason);
         let reasons: Vec<_> = vips.chain(aggregates).collect();
         assert_eq!(

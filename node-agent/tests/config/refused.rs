@@ -281,6 +281,32 @@ const SERVICES: &[Case] = &[
         &[("min_healthy = 2", "min_healthy = 3")],
     ),
     (
+        "a share of backends that is none",
+        &[("min_healthy = 2", "min_healthy = \"half\"")],
+    ),
+    (
+        "a service that comes back below the mark at which it went",
+        &[(
+            "min_healthy = 2",
+            "min_healthy = 2\nrecover_healthy = \"50%\"\nmin_weight = \"60%\"\nrecover_weight = \"50%\"",
+        )],
+    ),
+    (
+        "a service that is always degraded",
+        &[("min_healthy = 2", "degraded_below = 3")],
+    ),
+    (
+        "nobody but backups",
+        &[
+            ("weight = 1", "role = \"backup\""),
+            ("weight = 2", "role = \"spare\""),
+        ],
+    ),
+    (
+        "a service that tracks itself, and one that is not there",
+        &[("min_healthy = 2", "track = [\"web\", \"dnss\"]")],
+    ),
+    (
         "no backend with a weight",
         &[("weight = 1", "weight = 0"), ("weight = 2", "weight = 0")],
     ),

@@ -6,7 +6,7 @@ use vipd_control::{announcement::State, model::Vip};
 
 use crate::{accept, edited};
 
-use State::{Down, Maintenance, Up};
+use State::{Degraded, Disabled, Doubt, Down, Maintenance, Up};
 
 /// An aggregate for the rules, and an eBGP peer with attributes of its own.
 const BEFORE: &str = r#"
@@ -316,4 +316,61 @@ fn the_documented_rules_do_what_is_said_of_them() {
     let med = |prefix, state| told("int", prefix, state).expect("it is announced").med;
     assert_eq!((med(WEB, Up), med(WEB, Down)), (Some(100), Some(1000)));
     assert_eq!((med(DNS, Up), med(DNS, Down)), (Some(101), Some(1001)));
+}
+
+#[test]
+fn steps_rotate_over_the_listed_prefixes() {
+    let rules = |start: u32| {
+        format!(
+            "[[bgp.rule]]\nprefixes = [\"2001:db8:100::53\", \"198.51.100.53\", \
+             \"198.51.100.10\"]\nmed = 100\nmed_step = 1\nmed_start = {start}\n\
+             [[bgp.rule]]\nstates = [\"down\"]\nannounce = true\nmed_add = 900\n\
+             [[bgp.rule]]\nstates = [\"disabled\"]\nannounce = true\nmed_add = 400"
+        )
+    };
+    for (start, [dns6, dns, web]) in [
+        (0, [100, 101, 102]),
+        (1, [102, 100, 101]),
+        (2, [101, 102, 100]),
+    ] {
+        let med = |med: u32| format!("med {med}");
+        check(
+            "the first of them has none, the next one step, and so on",
+            &rules(start),
+            &[
+                ("ext", DNS6, Up, &format!("med {dns6}, via 2001:db8::11")),
+                ("ext", DNS, Up, &med(dns)),
+                ("ext", WEB, Up, &med(web)),
+                ("ext", WEB, Down, &med(web + 900)),
+                ("ext", WEB, Disabled, &med(web + 400)),
+                ("ext", AGGREGATE, Up, ""),
+            ],
+        );
+    }
+}
+
+#[test]
+fn each_state_means_something_by_itself() {
+    check(
+        "without rules",
+        "",
+        &[
+            ("int", WEB, Degraded, "pref 200"),
+            ("int", WEB, Doubt, "pref 0, graceful-shutdown"),
+            ("int", WEB, Disabled, "nothing"),
+        ],
+    );
+    check(
+        "rules that name it have the last word, and those that do not have none",
+        "[[bgp.rule]]\nstates = [\"degraded\"]\nmed = 50\n\
+         [[bgp.rule]]\nstates = [\"doubt\"]\nlocal_preference = 20\n\
+         [[bgp.rule]]\nstates = [\"disabled\"]\nannounce = true\n\
+         [[bgp.rule]]\npeers = [\"int\"]\nlocal_preference = 70",
+        &[
+            ("int", WEB, Degraded, "med 50, pref 70"),
+            ("int", WEB, Doubt, "pref 20, graceful-shutdown"),
+            ("int", WEB, Disabled, "pref 70"),
+            ("ext", WEB, Down, "nothing"),
+        ],
+    );
 }

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::{Ports, Protocol, tests::service};
+use crate::model::{Needs, Ports, Protocol, Role, tests::service};
 
 fn decider() -> Decider {
     Decider::new(*b"a cluster secret")
@@ -38,13 +38,13 @@ fn only_vip(desired: &Desired) -> &VipPlan {
 fn a_vip_is_alive_while_enough_backends_are_healthy() {
     let check = |sentence, min_healthy, weights: [u16; 3], names, alive, reason| {
         let mut web = web();
-        web.min_healthy = min_healthy;
+        web.needs = Needs::count(min_healthy);
         for (backend, weight) in web.backends.iter_mut().zip(weights) {
             backend.weight = weight;
         }
         let desired = decide(&model([web]), names, &Desired::default());
         let vip = only_vip(&desired);
-        let found = (vip.alive, vip.reason());
+        let found = (vip.is_alive(), vip.reason());
         assert_eq!(found, (alive, String::from(reason)), "{sentence}: {vip:#?}");
     };
     let even = [10; 3];
@@ -104,7 +104,7 @@ fn a_vip_is_alive_while_one_of_its_services_is() {
         let dns = service("dns", &[("x", 8, 1)]);
         let desired = decide(&model([dns, web()]), names, &Desired::default());
         let vip = only_vip(&desired);
-        let found = (desired.vips.len(), vip.alive, vip.reason());
+        let found = (desired.vips.len(), vip.is_alive(), vip.reason());
         assert_eq!(
             found,
             (1, alive, String::from(reason)),
@@ -180,13 +180,17 @@ fn while_nobody_is_left_the_ring_stays_as_it_was() {
     let some = decide(&model, "ab", &Desired::default());
     let nobody = decide(&model, "", &some);
     let (some, after) = (&some.services[0], &nobody.services[0]);
-    assert!(!after.alive);
+    assert!(!after.is_alive());
     assert_eq!(after.ring, some.ring);
     assert_eq!(after.fingerprint, some.fingerprint, "nothing to apply");
 
     let back = decide(&model, "c", &nobody);
     let afresh = decide(&model, "c", &Desired::default());
-    assert_eq!(back, afresh);
+    assert_eq!(back.services[0].ring, afresh.services[0].ring);
+    assert_eq!(
+        back.vips.values().next().map(|vip| vip.state),
+        Some(State::Up)
+    );
 }
 
 #[test]
@@ -283,15 +287,17 @@ proptest! {
             let desired = decide(&model, &names, &previous);
             let afresh = decide(&model, &names, &Desired::default());
             for (found, expected) in desired.services.iter().zip(&afresh.services) {
-                if expected.healthy > 0 {
-                    prop_assert_eq!(found, expected);
+                if expected.healthy() > 0 {
+                    prop_assert_eq!(&found.ring, &expected.ring);
+                    prop_assert_eq!(found.fingerprint, expected.fingerprint);
+                    prop_assert_eq!(found.state(), expected.state());
                 } else {
                     let kept = previous.service(&found.service.name).map(|p| &p.ring);
                     prop_assert_eq!(&found.ring, kept.unwrap_or(&None));
                 }
             }
             for (found, expected) in desired.vips.values().zip(afresh.vips.values()) {
-                prop_assert_eq!(found.alive, expected.alive);
+                prop_assert_eq!(found.state, expected.state);
                 prop_assert_eq!(found.reason(), expected.reason());
             }
             previous = desired;
@@ -352,7 +358,7 @@ fn the_operator_and_the_checks_together_say_what_a_backend_is_for_flows() {
         let available = standing.map(|standing| standing == Available);
         assert_eq!(plan.standing, standing, "{sentence}: {plan:#?}");
         assert_eq!(plan.available, available, "{sentence}: {plan:#?}");
-        assert_eq!(plan.healthy, healthy, "{sentence}: {plan:#?}");
+        assert_eq!(plan.healthy(), healthy, "{sentence}: {plan:#?}");
     };
     check("all well", Told("AAA", "---"), [Available; 3], 3);
     check(
@@ -408,6 +414,131 @@ fn when_the_last_one_is_drained_the_ring_stays_with_it() {
     let some = decider().decide(&model, &Told("ADD", ""), &Desired::default());
     let nobody = decider().decide(&model, &Told("ADD", "d--"), &some);
     let (some, nobody) = (&some.services[0], &nobody.services[0]);
-    assert!(!nobody.alive, "{nobody:#?}");
+    assert!(!nobody.is_alive(), "{nobody:#?}");
     assert_eq!(nobody.ring, some.ring);
+}
+
+/// `a` and `b` are active, `c` is a backup, `d` says sorry.
+fn lines() -> Service {
+    let mut web = service(
+        "web",
+        &[("a", 1, 10), ("b", 2, 10), ("c", 3, 10), ("d", 4, 10)],
+    );
+    web.backends[2].role = Role::Backup;
+    web.backends[3].role = Role::Sorry;
+    web
+}
+
+#[test]
+fn who_is_off_duty_owns_no_slot_and_leaves_the_others_in_balance() {
+    let check = |names, available: [bool; 4], state| {
+        let desired = decide(&model([lines()]), names, &Desired::default());
+        let plan = &desired.services[0];
+        assert_eq!(plan.available, available, "{names}: {plan:#?}");
+        assert_eq!(plan.state(), state, "{names}: {plan:#?}");
+        let ring = plan.ring.as_ref().expect("somebody is there");
+        let owns = ring.shares().into_iter().map(|share| share > 0);
+        assert_eq!(owns.collect::<Vec<_>>(), available, "{names}: {plan:#?}");
+        let balance = ring.balance();
+        assert!(balance.max < 1.01, "{names}: {balance:?}");
+    };
+    let (yes, no) = (true, false);
+    check("abcd", [yes, yes, no, no], State::Up);
+    check("bcd", [no, yes, no, no], State::Up);
+    check("cd", [no, no, yes, no], State::Up);
+    check("d", [no, no, no, yes], State::Degraded);
+}
+
+#[test]
+fn rings_of_lines_come_back_as_they_were_whatever_was_between() {
+    let model = model([lines()]);
+    let mut desired = Desired::default();
+    for names in ["abcd", "cd", "", "c", "d", "", "bcd", "abcd", "ab"] {
+        let before = desired.services.first().and_then(|plan| plan.ring.clone());
+        desired = decide(&model, names, &desired);
+        let afresh = decide(&model, names, &Desired::default());
+        let expected = match names {
+            "" => &before,
+            _ => &afresh.services[0].ring,
+        };
+        assert_eq!(&desired.services[0].ring, expected, "{names}");
+    }
+}
+
+#[test]
+fn a_disabled_service_forwards_as_before() {
+    struct Disabled;
+    impl HealthView for Disabled {
+        fn standing(&self, service: &Service) -> Vec<Standing> {
+            vec![Standing::Available; service.backends.len()]
+        }
+
+        fn disabled(&self, _: &Service) -> Option<Arc<str>> {
+            Some("by order".into())
+        }
+    }
+    let model = model([web()]);
+    let before = decide(&model, "abc", &Desired::default());
+    let after = decider().decide(&model, &Disabled, &before);
+    assert_eq!(only_vip(&after).fingerprint, only_vip(&before).fingerprint);
+    assert_eq!(only_vip(&after).state, State::Disabled);
+    assert_eq!(
+        only_vip(&after).reason(),
+        "web: disabled, by order; 3 of 3 backends healthy"
+    );
+}
+
+#[test]
+fn in_doubt_is_only_what_nobody_answers_for() {
+    struct Doubting(&'static str);
+    impl HealthView for Doubting {
+        fn standing(&self, service: &Service) -> Vec<Standing> {
+            Told(self.0, "").standing(service)
+        }
+
+        fn doubt(&self) -> Option<Arc<str>> {
+            Some("all are silent".into())
+        }
+    }
+    for (standing, state) in [
+        ("DDD", State::Doubt),
+        ("DFD", State::Down),
+        ("ADD", State::Up),
+    ] {
+        let desired = decider().decide(&model([web()]), &Doubting(standing), &Desired::default());
+        assert_eq!(only_vip(&desired).state, state, "{standing}: {desired:#?}");
+    }
+}
+
+#[test]
+fn who_tracks_a_disabled_service_is_down_with_it() {
+    let mut dns = service("dns", &[("x", 8, 1)]);
+    dns.vips = vec![IpAddr::from([192, 0, 2, 2]).into()];
+    let mut web = web();
+    web.track = vec!["dns".into()];
+    let states = |names| {
+        let desired = decide(
+            &model([dns.clone(), web.clone()]),
+            names,
+            &Desired::default(),
+        );
+        desired
+            .vips
+            .values()
+            .map(|vip| vip.state)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(states("abx"), [State::Up, State::Up]);
+    assert_eq!(states("ab"), [State::Down, State::Down]);
+}
+
+#[test]
+fn without_a_backend_the_service_would_be_so() {
+    let desired = decide(&model([lines()]), "abd", &Desired::default());
+    let plan = &desired.services[0];
+    assert_eq!(plan.without(0).state, State::Up, "{plan:#?}");
+    let desired = decide(&model([lines()]), "ad", &desired);
+    let plan = &desired.services[0];
+    assert_eq!(plan.without(0).state, State::Degraded, "{plan:#?}");
+    assert_eq!(plan.without(3).state, State::Up, "{plan:#?}");
 }

@@ -5,13 +5,20 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{decide::ServicePlan, model::tests::service, ring::RingBase};
+use crate::{
+    condition::Condition,
+    decide::ServicePlan,
+    duty::{Duty, Line},
+    model::{Share, tests::service},
+    ring::RingBase,
+};
 
-/// What the gate is shown about one VIP; `None` is not configured.
+/// What the gate is shown about one VIP.
 #[derive(Clone, Copy, Debug)]
 struct Shown {
     configured: bool,
-    alive: bool,
+    /// The state that its service is in.
+    state: State,
     /// Whether its packets are sent to somebody.
     forwarded: bool,
     decided: u64,
@@ -22,20 +29,32 @@ fn address(i: u8) -> Vip {
     IpAddr::from([192, 0, 2, i]).into()
 }
 
+/// A plan in that state. What leads to it is not the gate's affair, and the words
+/// are those of one healthy backend, or none.
 fn plan(vip: &Shown) -> Arc<VipPlan> {
     let mut web = service("web", &[("a", 1, 1), ("b", 2, 1), ("c", 3, 1)]);
     web.ring_size = 4;
+    let up = vip.state.is_alive() || vip.state == State::Disabled;
+    let why = |state| (vip.state == state).then(|| Arc::from("so it is"));
+    if vip.state == State::Degraded {
+        web.needs.good = Share::Count(2);
+    }
+    let condition = Condition {
+        duty: Duty::new(&web, &[up, false, false], None),
+        follows: None,
+        disabled: why(State::Disabled),
+        doubt: why(State::Doubt),
+    };
+    assert_eq!(condition.state(), vip.state);
     Arc::new(VipPlan {
-        alive: vip.alive,
+        state: vip.state,
         services: vec![Arc::new(ServicePlan {
-            alive: vip.alive,
+            condition,
             standing: Vec::new(),
             drained: Vec::new(),
-            available: vec![vip.alive, false, false],
+            available: vec![up, false, false],
             shares: vec![],
-            healthy: vip.alive.into(),
-            configured: 3,
-            base: Arc::new(RingBase::new(&web)),
+            base: Arc::new(RingBase::new(&web, Line::Active)),
             ring: None,
             ring_fingerprint: None,
             fingerprint: vip.decided,
@@ -64,7 +83,7 @@ fn update(gate: &mut Gate, vips: &[Shown], world: World) -> Vec<GateChange> {
     let acknowledged = numbered().filter_map(|(a, vip)| Some((a, vip.acknowledged?)));
     let terms = Terms {
         maintenance: world.maintenance,
-        fails_open: |_| world.fails_open,
+        fails_open: |_, _| world.fails_open,
     };
     let forwarded = numbered().filter_map(|(a, vip)| vip.forwarded.then_some(a));
     let plane = Plane {
@@ -93,7 +112,7 @@ fn check(sentence: &str, moments: &[(Shown, World)], expected: &[&str]) {
 
 const NEW: Shown = Shown {
     configured: true,
-    alive: true,
+    state: State::Up,
     forwarded: true,
     decided: 1,
     acknowledged: None,
@@ -103,7 +122,20 @@ const APPLIED: Shown = Shown {
     ..NEW
 };
 const DEAD: Shown = Shown {
-    alive: false,
+    state: State::Down,
+    ..APPLIED
+};
+const DISABLED: Shown = Shown {
+    state: State::Disabled,
+    ..APPLIED
+};
+const DOUBTED: Shown = Shown {
+    state: State::Doubt,
+    acknowledged: None,
+    ..APPLIED
+};
+const FEW: Shown = Shown {
+    state: State::Degraded,
     ..APPLIED
 };
 const CHANGED: Shown = Shown {
@@ -134,6 +166,7 @@ const LEAVING: World = World {
 };
 
 const ENTERED: &str = "Entered: web: 1 of 3 backends healthy";
+const ENTERED_ALIVE: &str = "Improved: web: 1 of 3 backends healthy";
 const WAITING: &str = "Waiting: the data plane has not applied it yet";
 const DIED: &str = "Withdrawn: web: 0 of 3 backends healthy, 1 wanted";
 
@@ -307,6 +340,79 @@ fn maintenance_is_worse_than_up_and_better_than_down() {
 }
 
 #[test]
+fn doubt_is_announced_though_nothing_fails_open() {
+    let doubt = "web: 0 of 3 backends healthy, 1 wanted; our own network is in doubt: so it is";
+    check(
+        "worse at once, back with an acknowledgement",
+        &[
+            (APPLIED, PLAIN),
+            (DOUBTED, PLAIN),
+            (CHANGED, PLAIN),
+            (APPLIED, PLAIN),
+        ],
+        &[
+            ENTERED,
+            &format!("Worsened: {doubt}"),
+            // The state stays, for another reason.
+            ENTERED_ALIVE,
+        ],
+    );
+    check(
+        "nobody has ever served it",
+        &[(
+            Shown {
+                forwarded: false,
+                ..DOUBTED
+            },
+            PLAIN,
+        )],
+        &[&format!("Waiting: {doubt}")],
+    );
+    check(
+        "in the end the farm is dead",
+        &[(APPLIED, PLAIN), (DOUBTED, PLAIN), (DEAD, PLAIN)],
+        &[ENTERED, &format!("Worsened: {doubt}"), DIED],
+    );
+}
+
+#[test]
+fn what_is_disabled_is_withdrawn_unless_it_fails_open() {
+    let why = "web: disabled, so it is; 1 of 3 backends healthy";
+    check(
+        "withdrawn",
+        &[(APPLIED, PLAIN), (DISABLED, PLAIN), (APPLIED, PLAIN)],
+        &[ENTERED, &format!("Withdrawn: {why}"), ENTERED],
+    );
+    check(
+        "announced worse, and worse still when it dies",
+        &[(APPLIED, OPEN), (DISABLED, OPEN), (DEAD, OPEN)],
+        &[ENTERED, &format!("Worsened: {why}"), WORSENED],
+    );
+}
+
+#[test]
+fn degraded_is_alive() {
+    let few = "web: 1 of 3 backends healthy, degraded below 2";
+    check(
+        "there and back, though the data plane lags",
+        &[
+            (APPLIED, PLAIN),
+            (Shown { decided: 2, ..FEW }, PLAIN),
+            (CHANGED, PLAIN),
+        ],
+        &[ENTERED, &format!("Worsened: {few}"), ENTERED_ALIVE],
+    );
+    check(
+        "maintenance is worse",
+        &[(FEW, PLAIN), (FEW, LEAVING)],
+        &[
+            &format!("Entered: {few}"),
+            &format!("Worsened: the host is in maintenance; {few}"),
+        ],
+    );
+}
+
+#[test]
 fn withdrawals_come_first() {
     let mut gate = Gate::default();
     update(&mut gate, &[NEW, APPLIED, APPLIED], PLAIN);
@@ -324,15 +430,22 @@ fn vip() -> impl Strategy<Value = Shown> {
     let acknowledged = prop::option::of(0..3u64);
     (
         prop::bool::weighted(0.9),
-        prop::bool::weighted(0.8),
+        prop::sample::select(vec![
+            State::Up,
+            State::Up,
+            State::Degraded,
+            State::Doubt,
+            State::Disabled,
+            State::Down,
+        ]),
         prop::bool::weighted(0.9),
         0..3u64,
         acknowledged,
     )
         .prop_map(
-            |(configured, alive, forwarded, decided, acknowledged)| Shown {
+            |(configured, state, forwarded, decided, acknowledged)| Shown {
                 configured,
-                alive,
+                state,
                 forwarded,
                 decided,
                 acknowledged,
@@ -355,10 +468,11 @@ fn world() -> impl Strategy<Value = World> {
 
 /// The best state in which a VIP may be announced, if in any.
 fn best(vip: &Shown, world: &World) -> Option<State> {
-    let best = match (vip.alive, world.maintenance) {
-        (false, _) => (vip.forwarded && world.fails_open).then_some(State::Down),
-        (true, true) => Some(State::Maintenance),
-        (true, false) => Some(State::Up),
+    let best = match vip.state {
+        State::Down | State::Disabled if !world.fails_open => None,
+        State::Down | State::Disabled | State::Doubt => vip.forwarded.then_some(vip.state),
+        state if world.maintenance => Some(state.min(State::Maintenance)),
+        state => Some(state),
     };
     best.filter(|_| vip.configured && world.fault.is_none())
 }
@@ -379,7 +493,7 @@ proptest! {
                 let may = best(vip, &world);
                 // What is down waits for nothing, nor does what is announced alive.
                 let ready = vip.acknowledged == Some(vip.decided)
-                    || may == Some(State::Down)
+                    || may < Some(State::Maintenance)
                     || was >= Some(State::Maintenance);
                 prop_assert!(is <= may, "{} must be worse at once: {:?}", a, &gate);
                 prop_assert!(is >= was.min(may), "{} must stay: {:?}", a, &gate);

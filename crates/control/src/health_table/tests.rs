@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     check::{CheckCode, CheckResult},
     health::State,
-    model::{CheckKind, tests::service},
+    model::{CheckKind, File, tests::service},
     schedule::Pace,
     slow_start::Share,
     standing::Standing::{Available, Dead, Failing},
@@ -255,4 +255,31 @@ fn bfd_counts_where_it_is_configured_and_is_forgotten_where_it_is_not_any_more()
         table.observe(found("web", 1, CheckCode::L4Ok), now);
     }
     assert_eq!(table.standing(&web), [Available], "{table:#?}");
+}
+
+#[test]
+fn only_checks_over_the_network_are_evidence_of_it() {
+    let backends = [
+        ("a", 1, 1),
+        ("b", 2, 1),
+        ("c", 3, 1),
+        ("d", 4, 1),
+        ("e", 5, 1),
+    ];
+    let mut web = service("web", &backends);
+    let mut table = table(&web);
+    observe(&mut table, 2, CheckCode::L4Timeout);
+    observe(&mut table, 3, CheckCode::L7Status);
+    observe(&mut table, 4, CheckCode::L4Ok);
+    observe(&mut table, 5, CheckCode::SockErr);
+    let since = table.backends("web")[1].since();
+    let evidence: Vec<_> = table.evidence().map(|(_, found)| found).collect();
+    let (unknown, silent, heard) = (Evidence::Unknown, Evidence::Silent(since), Evidence::Heard);
+    assert_eq!(evidence, [unknown, silent, heard, heard, unknown]);
+    web.check.kind = CheckKind::File(File {
+        path: "/up".into(),
+        up_while_present: true,
+    });
+    apply(&mut table, &web);
+    assert_eq!(table.evidence().count(), 0, "{table:#?}");
 }

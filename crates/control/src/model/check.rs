@@ -125,6 +125,23 @@ pub struct File {
     pub up_while_present: bool,
 }
 
+impl CheckKind {
+    /// Whether an answer, or none, says something of the network. Nobody knows what
+    /// a program does.
+    #[must_use]
+    pub const fn asks_network(&self) -> bool {
+        match self {
+            Self::Tcp(_)
+            | Self::Tls(..)
+            | Self::Http(..)
+            | Self::Dns(_)
+            | Self::Udp(_)
+            | Self::Icmp { .. } => true,
+            Self::None | Self::Program(_) | Self::File(_) => false,
+        }
+    }
+}
+
 impl Check {
     /// No check at all.
     #[must_use]

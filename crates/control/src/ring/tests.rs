@@ -22,7 +22,7 @@ fn base_of(backends: Vec<(IpAddr, u16)>, size: u32) -> Arc<RingBase> {
         .zip(backends)
         .map(|(i, (address, weight))| Backend::new(&format!("b{i}"), address, weight))
         .collect();
-    Arc::new(RingBase::new(&service))
+    Arc::new(RingBase::new(&service, Line::Active))
 }
 
 fn address(seed: u8, i: u16) -> IpAddr {

@@ -44,11 +44,16 @@ table! {
     /// names, so later ones win.
     ///
     /// A prefix, virtual or an aggregate, is in one of these states. `"up"`:
-    /// alive. `"maintenance"`: alive on a host that is about to leave; it has
+    /// alive. `"degraded"`: alive, but with fewer backends than `degraded_below`
+    /// of the service, or only with a sorry one; announced like up.
+    /// `"maintenance"`: alive on a host that is about to leave; it has
     /// the community `graceful-shutdown` (RFC 8326) and over iBGP local
     /// preference 0, whatever rules say, unless they name this state; those
-    /// that do have the last word on both, wherever they stand.
-    /// `"down"`: too few backends are healthy; it is withdrawn, unless a rule
+    /// that do have the last word on both, wherever they stand. `"doubt"`: all
+    /// backends fell silent at once, so that it may be our own network; announced
+    /// as in maintenance, and packets are sent where they went.
+    /// `"disabled"`: by the operator or by `disable_file`; and `"down"`: too few
+    /// backends are healthy; in both it is withdrawn, unless a rule
     /// that names this state announces it (fail open: routers come back to it
     /// when nothing better is left, and packets are sent to the backends that
     /// were healthy last).
@@ -74,13 +79,20 @@ table! {
         aggregate: bool, optional "for both";
         /// In these states only.
         states: Vec<At<State>>, optional "all states";
-        /// Whether it is announced. `true` brings back what is down only in a rule
-        /// whose `states` name `"down"`.
+        /// Whether it is announced. `true` brings back what is down or disabled
+        /// only in a rule whose `states` name that state.
         announce: bool, optional "as before";
         /// MULTI_EXIT_DISC.
         med: Number, optional "as before";
         /// What is added to MULTI_EXIT_DISC; none counts as 0.
         med_add: Number, optional "nothing";
+        /// What is added to MULTI_EXIT_DISC besides: nothing to the first of
+        /// `prefixes`, once as much to the second, twice to the third, and so on.
+        med_step: Number, optional "nothing";
+        /// Where `med_step` begins, as a place in `prefixes` counted from 0; those
+        /// before it follow after the last. So nodes with different starts each
+        /// are the best for another prefix.
+        med_start: Number, optional "0";
         /// LOCAL_PREF; iBGP peers only.
         local_preference: Number, optional "as before";
         /// How many more times our AS stands in the AS path; eBGP peers only.
@@ -100,6 +112,9 @@ table! {
 
 words! { State {
     "up" => Self::Up,
+    "degraded" => Self::Degraded,
     "maintenance" => Self::Maintenance,
+    "doubt" => Self::Doubt,
+    "disabled" => Self::Disabled,
     "down" => Self::Down,
 } }

@@ -1,13 +1,14 @@
 //! Services and their backends, as they are written.
 
-use std::{net::IpAddr, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use toml::de::DeValue;
-use vipd_control::model::{Ports, Protocol, Vip};
+use vipd_control::model::{Ports, Protocol, Role, Share, Vip};
 
 use super::{
     super::{
         bfd::{ServiceBfd, Switch},
+        needs::Percent,
         report::{Report, Span},
         table::{At, KeyDoc, Need, Reader, TableDoc, Value, table},
         text::Name,
@@ -63,8 +64,30 @@ table! {
         /// is; at most `"1h"`. `"0s"`: flows move at once. Time in which no
         /// agent runs does not count.
         flow_idle: Duration, optional "`\"5m\"` for TCP, `\"0s\"` for UDP";
-        /// How many backends must be healthy for the addresses to be announced.
-        min_healthy: Int<u32, 1, 65536>, default "1";
+        /// How many of the active backends must be healthy for the addresses to be
+        /// announced: a number, or a percentage that is rounded up. Below it
+        /// backups serve too, where there are any, and count.
+        min_healthy: Share, default "1";
+        /// How much of the active backends' weight the healthy ones must have
+        /// besides.
+        min_weight: Percent, optional "any";
+        /// How many must be healthy again once they were fewer than `min_healthy`
+        /// or lighter than `min_weight`. More than that keeps a service that
+        /// hovers about the minimum from flapping.
+        recover_healthy: Share, optional "as `min_healthy`";
+        /// The same of the weight.
+        recover_weight: Percent, optional "as `min_weight`";
+        /// With fewer healthy backends the addresses are announced in the state
+        /// `"degraded"`, which `[[bgp.rule]]` gives a meaning to.
+        degraded_below: Share, optional "never degraded";
+        /// Services that must not be down or disabled, or this one is down with
+        /// them. Services that track each other live and die together.
+        track: Vec<At<Name>>, default "[]";
+        /// While this file is there the service is disabled: its addresses are
+        /// withdrawn, or announced in the state `"disabled"` where a rule says
+        /// so, and what still arrives is forwarded as before. It is looked for
+        /// each second.
+        disable_file: PathBuf, optional "nothing disables it";
         /// Slots of the table that spreads flows over backends, a power of two
         /// and at least 8 per backend. More slots spread more evenly.
         ring_size: Int<u32, 1, 1_048_576>, optional "chosen by the number of backends";
@@ -107,6 +130,11 @@ table! {
         /// `"SERVICE/BACKEND"`: it has the health of that backend, for example
         /// of the same server in another service, and is not checked itself.
         track: TrackName, optional "it is checked";
+        /// `"active"`: it serves; `"backup"`: it serves beside the active ones
+        /// while too few of them are healthy (`min_healthy`, `min_weight`);
+        /// `"sorry"`: it serves alone while all of those together are too few,
+        /// and the addresses stay announced, in the state `"degraded"`.
+        role: Role, default "\"active\"";
     }
 }
 

@@ -147,7 +147,7 @@ impl Applier {
             let old = placed.backends.get(&backend.address).copied();
             let dead = match old {
                 // Its flows end only when somebody can take them.
-                Some(old) if plan.healthy == 0 => is_dead(&old.record),
+                Some(old) if !plan.has_takers() => is_dead(&old.record),
                 _ => !standing.keeps_flows(),
             };
             let state = drained | if dead { BackendRecord::DEAD } else { 0 };

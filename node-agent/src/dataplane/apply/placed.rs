@@ -69,18 +69,17 @@ impl Placed {
                 .is_some_and(|held| Arc::ptr_eq(held, plan))
     }
 
-    /// Whether its wanted number of available backends can be reached, by the
-    /// words that packets read.
+    /// Whether enough of the backends on duty can be reached, by the words that
+    /// packets read.
     pub fn count_reachable(&self, tables: &Tables) -> bool {
         let Some(plan) = self.plan.as_ref().filter(|_| self.settled) else {
             return false;
         };
-        let backends = plan.service.backends.iter().zip(&plan.available);
-        let reachable = backends
-            .filter(|(backend, available)| **available && backend.weight > 0)
-            .filter_map(|(backend, _)| self.backends.get(&backend.address))
-            .filter(|placed| tables.hops.load(placed.record.next_hop) != NextHop::UNRESOLVED)
-            .count();
-        reachable >= plan.service.min_healthy.max(1) as usize
+        plan.is_enough(|place| {
+            let placed = self.backends.get(&plan.service.backends[place].address);
+            placed.is_some_and(|placed| {
+                tables.hops.load(placed.record.next_hop) != NextHop::UNRESOLVED
+            })
+        })
     }
 }

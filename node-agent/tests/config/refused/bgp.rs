@@ -106,6 +106,23 @@ pub const POLICY: &[Case] = &[
         )],
     ),
     (
+        "steps over no list, and from a place that is not there",
+        &[(
+            SERVICE,
+            "[[bgp.rule]]\nmed_step = 1\n[[bgp.rule]]\nprefixes = [\"198.51.100.10\"]\n\
+             med_step = 1\nmed_start = 1\n[[bgp.rule]]\nmed = 1\nmed_start = 1\n\
+             [[service]]\nname = \"web\"",
+        )],
+    ),
+    (
+        "damping that would never let go",
+        &[(
+            SERVICE,
+            "[bgp.damping]\nhalf_life = \"0s\"\nsuppress = 1200\nreuse = 1200\n\
+             [[service]]\nname = \"web\"",
+        )],
+    ),
+    (
         "a rule for nobody, never",
         &[(
             SERVICE,

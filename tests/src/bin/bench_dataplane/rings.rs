@@ -66,7 +66,7 @@ fn base(backends: u16, set: u16) -> Result<RingBase, TryFromIntError> {
         (1..=backends).map(address),
         default_ring_size(usize::from(backends)),
     )?;
-    Ok(RingBase::new(&service))
+    Ok(RingBase::new(&service, Line::Active))
 }
 
 /// For the file of results.

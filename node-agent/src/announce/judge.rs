@@ -1,0 +1,181 @@
+//! What is to be announced by what is known now: the gate, the aggregates behind
+//! it, and damping last.
+
+use std::{collections::BTreeMap, sync::Arc, time::Instant};
+
+use vipd_control::{
+    aggregate::{self, aggregate},
+    announcement::State,
+    damping::{Damping, Heard, Terms as DampingTerms, Wait},
+    decide::Desired,
+    gate::{Admission, Gate, GateChange, GateChangeKind, Obstacle, Plane, Terms},
+    model::Vip,
+};
+
+use super::{Announced, Inputs, Standings};
+use crate::config::{Bgp, BgpPeer};
+
+/// What it remembers from one look to the next.
+#[derive(Default)]
+pub struct Judge {
+    gate: Gate,
+    damping: Damping,
+}
+
+impl Judge {
+    /// What is to be announced, how everything stands, and what is otherwise than
+    /// before.
+    pub fn look(
+        &mut self,
+        inputs: &mut Inputs,
+        now: Instant,
+    ) -> (Announced, Standings, Vec<GateChange>) {
+        let decision = inputs.decision.borrow_and_update().clone();
+        let applied = Arc::clone(&inputs.applied.borrow_and_update());
+        let fault = inputs.fault.borrow_and_update().clone();
+        let closing = *inputs.closing.borrow_and_update();
+        let bgp = decision.bgp;
+        let aggregates = bgp.as_ref().map_or(&[][..], |bgp| &bgp.aggregates);
+        let prefixes = aggregates.iter().map(|aggregate| aggregate.prefix);
+        let told = |prefix, state| is_told(bgp.as_deref(), prefix, state);
+        let withdrawn = State::ALL.into_iter().filter(|state| state.is_withdrawn());
+        let open: Vec<(Vip, State)> = prefixes
+            .flat_map(|prefix| withdrawn.clone().map(move |state| (prefix, state)))
+            .filter(|(prefix, state)| told(*prefix, *state))
+            .collect();
+        let terms = Terms {
+            maintenance: *inputs.maintenance.borrow_and_update(),
+            // Or an aggregate would have nothing inside it; its rules still keep
+            // the address itself from peers.
+            fails_open: |vip, state| {
+                let mut open = open.iter();
+                open.any(|(around, open)| *open == state && around.contains(vip))
+                    || told(vip, state)
+            },
+        };
+        let mut desired = Desired::default();
+        if !closing {
+            desired.vips.clone_from(&decision.desired.vips);
+            desired
+                .vips
+                .retain(|vip, _| !decision.leaving.contains(vip));
+        }
+        let plane = Plane {
+            acknowledged: &applied.vips,
+            forwarded: &applied.forwarded,
+            fault: fault.as_deref(),
+        };
+        let mut changes = self.gate.update(&desired, &plane, &terms);
+        let mut states = self.gate.announced();
+        let fails_open = |prefix, state| open.contains(&(prefix, state));
+        let standings = aggregate(&mut states, aggregates, fails_open);
+        let before = &inputs.standings.borrow().aggregates;
+        changes.extend(aggregate::changes(before, &standings));
+        let reasons = |prefix: Vip| {
+            let plan = desired.vips.get(&prefix);
+            let admission = self.gate.admissions().get(&prefix);
+            let of_vip = admission.zip(plan).map(|(a, plan)| a.reason(plan));
+            let mut standings = standings.iter();
+            let of_aggregate = standings.find(|standing| standing.prefix == prefix);
+            of_vip
+                .or_else(|| of_aggregate.map(aggregate::Standing::reason))
+                .unwrap_or_default()
+        };
+        let terms = bgp.as_ref().map_or(DampingTerms::OFF, |bgp| bgp.damping);
+        let heard = |prefix, from, to| heard(bgp.as_deref(), prefix, from, to);
+        let damped = self.damping.update(&states, &terms, heard, now);
+        changes = tell(changes, &damped, &self.damping, reasons, now);
+        changes.sort_by_key(|change| change.kind);
+
+        let standings = Standings {
+            aggregates: standings,
+            vips: self.gate.admissions().clone(),
+            damping: self.damping.standings().clone(),
+        };
+        if closing {
+            for change in &mut changes {
+                "the agent stops".clone_into(&mut change.reason);
+            }
+        }
+        let mut admissions = standings.vips.values();
+        let unapplied = Admission::Withheld(Obstacle::NotAcknowledged);
+        let complete = decision.known && admissions.all(|admission| *admission != unapplied);
+        let announced = Announced {
+            states: self.damping.announced(),
+            bgp,
+            complete,
+        };
+        (announced, standings, changes)
+    }
+
+    /// When something that waits may be announced, if nothing happens before.
+    pub fn next(&self) -> Option<Instant> {
+        self.damping.next()
+    }
+}
+
+/// What has changed when damping has had its say: an improvement that waits has
+/// not happened yet, and one that has waited happens with no other cause.
+fn tell(
+    changes: Vec<GateChange>,
+    damped: &BTreeMap<Vip, Option<State>>,
+    damping: &Damping,
+    reason: impl Fn(Vip) -> String,
+    now: Instant,
+) -> Vec<GateChange> {
+    let released = damped.keys().filter(|prefix| {
+        let mut changes = changes.iter();
+        !changes.any(|change| change.vip == **prefix)
+    });
+    let released = released.map(|prefix| GateChange {
+        vip: *prefix,
+        kind: GateChangeKind::Waiting,
+        reason: reason(*prefix),
+    });
+    let released: Vec<_> = released.collect();
+    let all = changes.into_iter().chain(released).map(|mut change| {
+        let standing = damping.standings().get(&change.vip);
+        let announced = standing.and_then(|standing| standing.announced);
+        if let Some(before) = damped.get(&change.vip) {
+            change.kind = GateChangeKind::between(*before, announced);
+        } else if standing.is_some() {
+            change.kind = GateChangeKind::Waiting;
+        }
+        if let Some(wait) = standing.and_then(|standing| standing.wait) {
+            change.reason += &format!("; {}", wait_words(&wait, now));
+        }
+        change
+    });
+    all.collect()
+}
+
+/// Why something waits, and for how long.
+#[must_use]
+pub fn wait_words(wait: &Wait, now: Instant) -> String {
+    let seconds = wait.until.saturating_duration_since(now).as_secs_f64();
+    format!("better only in {} s: {}", seconds.ceil(), wait.cause)
+}
+
+/// Whether any peer is told of the prefix in that state.
+fn is_told(bgp: Option<&Bgp>, prefix: Vip, state: State) -> bool {
+    peers(bgp).any(|peer| peer.hears_of(prefix, state))
+}
+
+/// The worst that any peer hears when a prefix goes from one state to another.
+fn heard(bgp: Option<&Bgp>, prefix: Vip, from: Option<State>, to: Option<State>) -> Heard {
+    let by_one = |peer: &BgpPeer| {
+        let told = |state| peer.attributes(&peer.case(prefix, state));
+        match (from.and_then(told), to.and_then(told)) {
+            (from, to) if from == to => Heard::Nothing,
+            (Some(_), None) => Heard::Withdrawal,
+            (None, _) => Heard::Announcement,
+            (Some(_), Some(_)) => Heard::Attributes,
+        }
+    };
+    peers(bgp).map(by_one).max().unwrap_or(Heard::Nothing)
+}
+
+fn peers(bgp: Option<&Bgp>) -> impl Iterator<Item = &BgpPeer> {
+    bgp.into_iter()
+        .flat_map(|bgp| bgp.peers.iter().map(|peer| &**peer))
+}
