@@ -283,10 +283,9 @@ impl SeenService {
                 Some(_) => standing.label(),
             })
             .collect();
-        let state = match plan.alive {
-            true => UP,
-            false if backends.contains(&UNKNOWN) => UNKNOWN,
-            false => DOWN,
+        let state = match plan.condition.state() {
+            State::Down if backends.contains(&UNKNOWN) => UNKNOWN,
+            state => state.label(),
         };
         Self {
             plan: Arc::clone(plan),

@@ -113,7 +113,13 @@ impl Kind {
                 let states = State::ALL.map(State::label);
                 states.into_iter().chain([WITHDRAWN]).collect()
             }
-            Self::Service | Self::Peer => vec![UP, DOWN, REMOVED],
+            Self::Service => {
+                // Only a whole node is in maintenance.
+                let states = State::ALL.into_iter();
+                let states = states.filter(|state| *state != State::Maintenance);
+                states.map(State::label).chain([REMOVED]).collect()
+            }
+            Self::Peer => vec![UP, DOWN, REMOVED],
         }
     }
 }

@@ -5,6 +5,7 @@ use std::{net::IpAddr, num::TryFromIntError, sync::Arc};
 use serde_json::{Value, json};
 use vipd_abi::{Slot, Stamp};
 use vipd_control::{
+    duty,
     model::{Mode, Protocol},
     ring::{RingBase, default_ring_size},
 };
@@ -66,7 +67,7 @@ fn base(backends: u16, set: u16) -> Result<RingBase, TryFromIntError> {
         (1..=backends).map(address),
         default_ring_size(usize::from(backends)),
     )?;
-    Ok(RingBase::new(&service, Line::Active))
+    Ok(RingBase::new(&service, duty::Line::Active))
 }
 
 /// For the file of results.
