@@ -16,7 +16,12 @@ pub struct Nginx {
 impl Nginx {
     /// Starts it, and returns when it listens.
     pub fn start(host: &Host) -> Result<Self> {
-        let config = host.write("nginx.conf", &config(host))?;
+        Self::start_with(host, "")
+    }
+
+    /// The same with these further `server` blocks.
+    pub fn start_with(host: &Host, servers: &str) -> Result<Self> {
+        let config = host.write("nginx.conf", &config(host, servers))?;
         let dir = host.dir();
         let mut command = Command::new("nginx");
         command.arg("-e").arg(dir.join("nginx-error.log"));
@@ -43,7 +48,7 @@ impl Nginx {
 }
 
 /// One process, so that its number is all there is to kill.
-fn config(host: &Host) -> String {
+fn config(host: &Host, servers: &str) -> String {
     let dir = host.dir();
     let dir = dir.display();
     let name = host.name();
@@ -68,7 +73,7 @@ http {{
         location = /healthz {{ return 200 \"ok\\n\"; }}
         location / {{ return 200 \"{name}\\n\"; }}
     }}
-}}
+{servers}}}
 "
     )
 }

@@ -94,7 +94,7 @@ fn words(error: &io::Error) -> String {
     match tls_error(error) {
         Some(Error::AlertReceived(alert)) => alert_words(*alert),
         Some(Error::NoApplicationProtocol) => {
-            "the backend speaks none of the protocols in `alpn`".to_owned()
+            "the backend speaks none of the protocols in alpn".to_owned()
         }
         Some(Error::InvalidMessage(_)) => "what answers does not speak TLS".to_owned(),
         Some(other) => other.to_string(),
@@ -109,10 +109,10 @@ fn words(error: &io::Error) -> String {
 fn alert_words(alert: AlertDescription) -> String {
     match alert {
         AlertDescription::UnrecognisedName => {
-            "the backend does not know the name in `server_name`".to_owned()
+            "the backend does not know the name in server_name".to_owned()
         }
         AlertDescription::NoApplicationProtocol => {
-            "the backend speaks none of the protocols in `alpn`".to_owned()
+            "the backend speaks none of the protocols in alpn".to_owned()
         }
         AlertDescription::CertificateRequired => {
             "the backend wants a certificate of ours".to_owned()

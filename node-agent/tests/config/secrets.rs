@@ -80,3 +80,27 @@ fn a_secret_that_cannot_be_used_is_refused() {
     let page = page.replace(&format!("{}", folder.display()), "/etc/vipd");
     insta::assert_snapshot!("secrets", page);
 }
+
+#[test]
+fn certificates_that_cannot_be_used_are_refused() {
+    let folder = folder("certificates");
+    write_secret(&folder, "x", 0o600);
+    let text = fs::read_to_string(folder.join("vipd.toml")).expect("it is there");
+    let text = text.replace("type = \"http\"", "type = \"https\"\nca_file = \"ca.pem\"");
+    fs::write(folder.join("vipd.toml"), text).expect("the file can be written");
+    let check = |ca: Option<&str>, words: &str| {
+        let path = folder.join("ca.pem");
+        match ca {
+            Some(text) => fs::write(&path, text).expect("the file can be written"),
+            None => assert!(!path.exists()),
+        }
+        let error = load(&folder).expect_err(words);
+        assert!(error.to_string().contains(words), "{error}");
+    };
+    check(None, "No such file");
+    check(Some("secret"), "there is no certificate in");
+    check(Some("-----BEGIN CERTIFICATE-----\nx\n"), "it is not PEM");
+    let one = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    fs::write(folder.join("ca.pem"), one).expect("the file can be written");
+    load(&folder).expect("what a certificate says is looked at by who uses it");
+}

@@ -6,6 +6,7 @@ mod bfd;
 mod bfd_beside_bgp;
 mod bfd_frr;
 mod bgp;
+mod checks;
 mod checks_other;
 mod doctor;
 mod draining;
