@@ -370,7 +370,7 @@ fn encode_backends(status: &Status, page: &mut DescriptorEncoder<'_>) -> fmt::Re
     each(&mut |labels, backend| drained.gauge(labels, flag(backend.drained)))?;
     let help = "How much of its share of new flows a backend has that takes them: less than 1 \
                 while it starts slowly.";
-    let mut share = gauges(page, "backend_share", help, Some(&Unit::Ratios))?;
+    let mut share = gauges(page, "backend_share_ratio", help, None)?;
     each(&mut |labels, backend| match backend.available {
         true => share.gauge(labels, f64::from(backend.share_percent) / 100.0),
         false => Ok(()),
