@@ -4,6 +4,7 @@ use std::{
     collections::BTreeSet,
     fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
+    num::NonZero,
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
     time::Duration,
@@ -124,7 +125,7 @@ impl Facts {
             Err(error) => (Vec::new(), Some(error.to_string())),
         };
         let listen = config.bgp.as_ref().and_then(|bgp| bgp.listen);
-        let listen = listen.map(|port| port.get());
+        let listen = listen.map(NonZero::get);
         let interfaces: Vec<_> = plain.interfaces.iter().map(|it| it.name.clone()).collect();
         Ok(Self {
             kernel: kernel(),

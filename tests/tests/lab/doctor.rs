@@ -1,14 +1,11 @@
 //! `vipd doctor` before faults that are planted one by one: it names each, and
 //! the command that it prints takes the fault away.
 
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    path::Path,
-};
+use std::{net::Ipv4Addr, path::Path};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
-use vipd_tests::{AgentConfig, Host, Lab, Rack, Size, Vipd, start_servers};
+use vipd_tests::{AgentConfig, Host, Lab, Nginx, Rack, Size, Vipd, start_servers};
 
 use crate::support::{VIP, in_lab};
 
@@ -103,6 +100,7 @@ struct Ward {
     rack: Rack,
     config: String,
     bpf: Mounted,
+    _servers: Vec<Nginx>,
 }
 
 impl Ward {
@@ -112,7 +110,7 @@ impl Ward {
             backends: 2,
         };
         let rack = Rack::build(lab, size)?;
-        start_servers(&rack, &[VIP.into(), ON_LINK.into(), BOUND.into()])?;
+        let servers = start_servers(&rack, &[VIP.into(), ON_LINK.into(), BOUND.into()])?;
         let balancer = &rack.balancers[0];
         let host = &balancer.host;
         host.ip(&format!(
@@ -136,6 +134,7 @@ impl Ward {
             config: path.display().to_string(),
             rack,
             bpf,
+            _servers: servers,
         })
     }
 
