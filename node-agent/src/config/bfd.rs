@@ -84,6 +84,7 @@ table! {
     /// [service.bfd]
     /// min_tx = "50ms"
     /// min_rx = "50ms"
+    /// min_ttl = 254
     /// ```
     ServiceBfd = "[service.bfd]" {
         /// We send this often, or slower if the backend asks for it; at least
