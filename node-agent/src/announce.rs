@@ -40,6 +40,7 @@ use self::{
 use crate::{
     config::Bgp,
     dataplane::apply::Applied,
+    dependencies::Lacks,
     engine::Decision,
     netlink::{Error, Netlink},
 };
@@ -76,6 +77,8 @@ pub struct Inputs {
     pub applied: watch::Receiver<Arc<Applied>>,
     /// Why the data plane does not forward at all, if so.
     pub fault: watch::Receiver<Option<String>>,
+    /// What this host lacks that services depend on.
+    pub lacks: watch::Receiver<Arc<Lacks>>,
     /// Turns true when the agent is to withdraw everything.
     pub closing: watch::Receiver<bool>,
     /// Whether the host is about to leave: true makes announcements worse.
@@ -125,6 +128,7 @@ pub async fn run(mut inputs: Inputs, netlink: Netlink) {
             changed = inputs.decision.changed() => changed.is_ok(),
             changed = inputs.applied.changed() => changed.is_ok(),
             changed = inputs.fault.changed() => changed.is_ok(),
+            changed = inputs.lacks.changed() => changed.is_ok(),
             changed = inputs.closing.changed() => changed.is_ok(),
             changed = inputs.maintenance.changed() => changed.is_ok(),
             Some(done) = jobs.next() => {

@@ -301,7 +301,7 @@ async fn changed(present: &mut Option<Present>) {
         *present = None;
     }
     if present.is_none() {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }
 

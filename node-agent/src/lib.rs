@@ -16,6 +16,7 @@ pub mod config;
 pub mod dataplane;
 pub mod decap;
 pub mod departure;
+pub mod dependencies;
 pub mod disable_files;
 pub mod doctor;
 pub mod doubt;

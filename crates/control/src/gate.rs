@@ -13,6 +13,8 @@
 //!   So, and in doubt, it is announced only while its packets are still sent to
 //!   somebody: the ring stays the last one when nobody is healthy. That an agent
 //!   before has forwarded them will do.
+//! - It is not announced at all, in any state, while this host **lacks** something
+//!   that a service on it depends on.
 //!
 //! The VIPs are judged each by itself: one that cannot be applied holds up no
 //! other.
@@ -20,6 +22,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    sync::Arc,
 };
 
 use crate::{
@@ -48,6 +51,8 @@ pub enum Admission {
 pub enum Obstacle {
     /// The decision: too few healthy backends, as said here.
     NotAlive(String),
+    /// A service on it depends on something that this host lacks, as said here.
+    Lacking(String),
     /// The data plane has not acknowledged the present decision yet.
     NotAcknowledged,
     /// The data plane does not forward, as said here.
@@ -66,6 +71,8 @@ pub struct Plane<'a> {
     pub forwarded: &'a BTreeSet<Vip>,
     /// Why it does not forward at all, if so.
     pub fault: Option<&'a str>,
+    /// What this host lacks that services depend on, by their names.
+    pub lacks: &'a BTreeMap<Arc<str>, String>,
 }
 
 /// What the gate goes by besides the decision and what the data plane says.
@@ -166,6 +173,10 @@ impl<F: Fn(Vip, State) -> bool> Terms<F> {
         plane: &Plane<'_>,
     ) -> Admission {
         let withheld = Admission::Withheld;
+        let mut services = plan.services.iter();
+        if let Some(lack) = services.find_map(|plan| plane.lacks.get(&plan.service.name)) {
+            return withheld(Obstacle::Lacking(lack.clone()));
+        }
         if !plan.is_alive() {
             let forwarded = plane.fault.is_none() && plane.forwarded.contains(&vip);
             let told = !plan.state.is_withdrawn() || (self.fails_open)(vip, plan.state);
@@ -238,7 +249,7 @@ impl GateChangeKind {
 impl fmt::Display for Obstacle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotAlive(reason) => f.write_str(reason),
+            Self::NotAlive(reason) | Self::Lacking(reason) => f.write_str(reason),
             Self::NotAcknowledged => f.write_str("the data plane has not applied it yet"),
             Self::Fault(fault) => write!(f, "the data plane does not forward: {fault}"),
             Self::Removed => f.write_str("no service uses it any more"),

@@ -19,7 +19,7 @@ use ipnet::IpNet;
 
 pub use self::{
     check::{Check, CheckKind, Dns, Exchange, File, Http, Program, Tls},
-    needs::{Mark, Needs, Role, Share, Tally},
+    needs::{Depends, Mark, Needs, Role, Share, Tally},
     pattern::Pattern,
     timing::{OnDown, Timing},
 };
@@ -53,6 +53,8 @@ pub struct Service {
     pub track: Vec<Arc<str>>,
     /// While this file is there the service is disabled.
     pub disable_file: Option<PathBuf>,
+    /// What this host must have for it to be announced.
+    pub depends: Depends,
     /// Number of ring slots, a power of two, at most
     /// [`MAX_RING_SIZE`](crate::ring::MAX_RING_SIZE).
     pub ring_size: u32,
@@ -162,6 +164,7 @@ impl Service {
             needs: Needs::count(1),
             track: Vec::new(),
             disable_file: None,
+            depends: Depends::default(),
             ring_size: default_ring_size(backends.len()),
             idle: Duration::from_secs(300),
             check: Check::none(),

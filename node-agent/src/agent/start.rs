@@ -30,6 +30,7 @@ use crate::{
         driver,
         pins::Pins,
     },
+    dependencies,
     disable_files::DisableFiles,
     engine::{Belief, Engine},
     hooks,
@@ -196,6 +197,13 @@ impl Agent {
 
         let (announced_in, announced) = watch::channel(Default::default());
         let (standings_in, standings) = watch::channel(Default::default());
+        let found = dependencies::look(&config.model, &netlink).await;
+        let (lacks, lacks_out) = watch::channel(Arc::new(found));
+        spawn(
+            &mut tasks,
+            "dependencies",
+            dependencies::run(netlink.clone(), plans.subscribe(), lacks),
+        );
         let (closing, closing_out) = watch::channel(false);
         let pins = config.dataplane.as_ref().map(|d| Pins::new(&d.pin_path));
         let in_maintenance = pins.is_some_and(|pins| pins.maintenance());
@@ -208,6 +216,7 @@ impl Agent {
             decision: decision.clone(),
             applied,
             fault,
+            lacks: lacks_out,
             closing: closing_out,
             maintenance: maintenance_out.clone(),
             known_by: tokio::time::Instant::now() + known_within(&config),

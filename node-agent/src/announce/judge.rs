@@ -33,6 +33,7 @@ impl Judge {
         let decision = inputs.decision.borrow_and_update().clone();
         let applied = Arc::clone(&inputs.applied.borrow_and_update());
         let fault = inputs.fault.borrow_and_update().clone();
+        let lacks = Arc::clone(&inputs.lacks.borrow_and_update());
         let closing = *inputs.closing.borrow_and_update();
         let bgp = decision.bgp;
         let aggregates = bgp.as_ref().map_or(&[][..], |bgp| &bgp.aggregates);
@@ -64,6 +65,7 @@ impl Judge {
             acknowledged: &applied.vips,
             forwarded: &applied.forwarded,
             fault: fault.as_deref(),
+            lacks: &lacks,
         };
         let mut changes = self.gate.update(&desired, &plane, &terms);
         let mut states = self.gate.announced();

@@ -73,6 +73,7 @@ struct World {
     decision: watch::Sender<Decision>,
     applied: watch::Sender<Arc<Applied>>,
     fault: watch::Sender<Option<String>>,
+    lacks: watch::Sender<Arc<Lacks>>,
     closing: watch::Sender<bool>,
     maintenance: watch::Sender<bool>,
     _linger: watch::Sender<Duration>,
@@ -83,6 +84,7 @@ impl World {
         let (decision, decision_out) = watch::channel(Decision::default());
         let (applied, applied_out) = watch::channel(Arc::default());
         let (fault, fault_out) = watch::channel(None);
+        let (lacks, lacks_out) = watch::channel(Arc::default());
         let (closing, closing_out) = watch::channel(false);
         let (maintenance, maintenance_out) = watch::channel(false);
         let (linger, linger_out) = watch::channel(Duration::ZERO);
@@ -94,6 +96,7 @@ impl World {
                 decision: decision_out,
                 applied: applied_out,
                 fault: fault_out,
+                lacks: lacks_out,
                 closing: closing_out,
                 maintenance: maintenance_out,
                 known_by: Instant::now(),
@@ -104,6 +107,7 @@ impl World {
             decision,
             applied,
             fault,
+            lacks,
             closing,
             maintenance,
             _linger: linger,
@@ -180,6 +184,11 @@ fn what_is_announced_follows_what_is_decided_applied_and_ordered() {
     world.check("a fault", &[]);
     world.fault.send_replace(None);
     world.check("none any more", &all(State::Up));
+    let lack = ("web".into(), "it depends on eth1, which is down".to_owned());
+    world.lacks.send_replace(Arc::new([lack].into()));
+    world.check("this host lacks something", &[]);
+    world.lacks.send_replace(Arc::default());
+    world.check("it is there again", &all(State::Up));
     world.decision.send_modify(|decision| {
         let leaving = decision.desired.vips.keys().take(1);
         decision.leaving = Arc::new(leaving.copied().collect());

@@ -6,7 +6,7 @@ use std::{
 
 use vipd_abi::{BACKENDS, NEXT_HOPS, RING_SLOTS};
 use vipd_control::{
-    model::{Backend, Mode, Protocol, Role, Service},
+    model::{Backend, Depends, Mode, Protocol, Role, Service},
     ring::default_ring_size,
 };
 
@@ -159,6 +159,7 @@ fn service(
             .disable_file
             .as_ref()
             .map(|at| around.1.join(&at.value)),
+        depends: depends(&service.depends.value, report),
         ring_size: ring_size?,
         idle: idle?,
         check: check?,
@@ -235,6 +236,17 @@ fn check_backends(written: &At<written::Service>, vips: &Vips, report: &mut Repo
                 "no active backend takes traffic",
             )
             .help("leave out `role` where a backend is to serve always");
+    }
+}
+
+fn depends(written: &written::Depends, report: &mut Report) -> Depends {
+    check_unique(written.interfaces.value.iter(), "interface", report);
+    check_unique(written.routes.value.iter(), "route", report);
+    let interfaces = written.interfaces.value.iter();
+    let routes = written.routes.value.iter();
+    Depends {
+        interfaces: interfaces.map(|at| at.value.as_str().into()).collect(),
+        routes: routes.map(|at| at.value).collect(),
     }
 }
 

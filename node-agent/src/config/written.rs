@@ -25,7 +25,7 @@ pub use self::{
     doubt::Doubt,
     hook::Hook,
     policy::{Aggregate, Rule},
-    service::{Backend, ModeName, Service},
+    service::{Backend, Depends, ModeName, Service},
     state::State,
 };
 use super::{

@@ -69,6 +69,7 @@ fn plan(vip: &Shown) -> Arc<VipPlan> {
 #[derive(Clone, Copy, Debug, Default)]
 struct World {
     fault: Option<&'static str>,
+    lacks: Option<&'static str>,
     maintenance: bool,
     fails_open: bool,
 }
@@ -90,6 +91,11 @@ fn update(gate: &mut Gate, vips: &[Shown], world: World) -> Vec<GateChange> {
         acknowledged: &acknowledged.collect(),
         forwarded: &forwarded.collect(),
         fault: world.fault,
+        lacks: &world
+            .lacks
+            .map(|lack| ("web".into(), lack.to_owned()))
+            .into_iter()
+            .collect(),
     };
     gate.update(&desired, &plane, &terms)
 }
@@ -149,6 +155,7 @@ const GONE: Shown = Shown {
 
 const PLAIN: World = World {
     fault: None,
+    lacks: None,
     maintenance: false,
     fails_open: false,
 };
@@ -413,6 +420,25 @@ fn degraded_is_alive() {
 }
 
 #[test]
+fn what_depends_on_something_that_is_not_there_is_not_announced_in_any_state() {
+    let dark = World {
+        lacks: Some("eth1 has no carrier"),
+        ..OPEN
+    };
+    let gone = "Withdrawn: eth1 has no carrier";
+    check(
+        "up",
+        &[(APPLIED, OPEN), (APPLIED, dark), (APPLIED, OPEN)],
+        &[ENTERED, gone, ENTERED],
+    );
+    check(
+        "down, where it fails open",
+        &[(APPLIED, OPEN), (DEAD, OPEN), (DEAD, dark)],
+        &[ENTERED, WORSENED, gone],
+    );
+}
+
+#[test]
 fn withdrawals_come_first() {
     let mut gate = Gate::default();
     update(&mut gate, &[NEW, APPLIED, APPLIED], PLAIN);
@@ -456,11 +482,13 @@ fn vip() -> impl Strategy<Value = Shown> {
 fn world() -> impl Strategy<Value = World> {
     (
         prop::bool::weighted(0.1),
+        prop::bool::weighted(0.1),
         prop::bool::weighted(0.3),
         prop::bool::weighted(0.7),
     )
-        .prop_map(|(fault, maintenance, fails_open)| World {
+        .prop_map(|(fault, lacks, maintenance, fails_open)| World {
             fault: fault.then_some("broken"),
+            lacks: lacks.then_some("dark"),
             maintenance,
             fails_open,
         })
@@ -474,7 +502,7 @@ fn best(vip: &Shown, world: &World) -> Option<State> {
         state if world.maintenance => Some(state.min(State::Maintenance)),
         state => Some(state),
     };
-    best.filter(|_| vip.configured && world.fault.is_none())
+    best.filter(|_| vip.configured && world.fault.is_none() && world.lacks.is_none())
 }
 
 proptest! {

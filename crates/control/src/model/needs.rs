@@ -1,5 +1,7 @@
 //! How many backends a service needs, and what each of them is there for.
 
+use std::{net::IpAddr, sync::Arc};
+
 /// What a backend is there for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Role {
@@ -104,6 +106,15 @@ impl Mark {
     pub fn has_weight(self, found: Tally, all: Tally) -> bool {
         u128::from(found.weight) * 100 >= u128::from(all.weight) * u128::from(self.weight)
     }
+}
+
+/// What this host must have for a service to be announced.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Depends {
+    /// Interfaces that must be up and have a carrier, by their names.
+    pub interfaces: Vec<Arc<str>>,
+    /// Addresses that a route must lead to.
+    pub routes: Vec<IpAddr>,
 }
 
 /// What a service needs. All shares are shares of the active backends.

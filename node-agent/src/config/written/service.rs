@@ -11,7 +11,7 @@ use super::{
         needs::Percent,
         report::{Report, Span},
         table::{At, KeyDoc, Need, Reader, TableDoc, Value, table},
-        text::Name,
+        text::{InterfaceName, Name},
         track::TrackName,
         value::{Int, read_word, words},
     },
@@ -88,6 +88,8 @@ table! {
         /// so, and what still arrives is forwarded as before. It is looked for
         /// each second.
         disable_file: PathBuf, optional "nothing disables it";
+        /// What this host must have for the addresses to be announced.
+        depends: Depends, default "{}";
         /// Slots of the table that spreads flows over backends, a power of two
         /// and at least 8 per backend. More slots spread more evenly.
         ring_size: Int<u32, 1, 1_048_576>, optional "chosen by the number of backends";
@@ -101,6 +103,25 @@ table! {
         slow_start: Duration, default "\"0s\"";
         /// The servers, at least one.
         backend: Vec<At<Backend>>, required;
+    }
+}
+
+table! {
+    /// What this host must have for the addresses of the service to be announced;
+    /// while it lacks some of it they are withdrawn, whatever rules say. Looked at
+    /// twice a second.
+    ///
+    /// ```toml
+    /// [service.depends]
+    /// interfaces = ["eth1"]
+    /// routes = ["203.0.113.1"]
+    /// ```
+    Depends = "[service.depends]" {
+        /// Interfaces that must be up and have a carrier.
+        interfaces: Vec<At<InterfaceName>>, default "[]";
+        /// Addresses that a route must lead to. One far away stands for the default
+        /// route.
+        routes: Vec<At<IpAddr>>, default "[]";
     }
 }
 
