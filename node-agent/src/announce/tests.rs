@@ -100,6 +100,7 @@ impl World {
                 linger: linger_out,
                 announced: watch::Sender::default(),
                 standings: watch::Sender::default(),
+                recorder: Recorder::default(),
             },
             decision,
             applied,
@@ -121,6 +122,7 @@ impl World {
             leaving: Arc::default(),
             bgp: config.bgp.map(Arc::new),
             known: true,
+            ..Decision::default()
         });
     }
 
