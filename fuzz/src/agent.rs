@@ -7,7 +7,7 @@ use vipd::{
     capture,
     config::{Config, ConfigError, Finding},
     dataplane::tap,
-    drain, explain, headers,
+    explain, headers, overrides,
     speaker::{dropped::Dropped, icmp},
 };
 
@@ -40,7 +40,7 @@ fn shown(finding: &Finding, text: &str) {
 pub fn lines(bytes: &[u8]) {
     for line in bytes.split(|byte| *byte == b'\n') {
         same::<protocol::Request>(line);
-        same::<drain::Order>(line);
+        same::<overrides::Order>(line);
         same::<explain::Question>(line);
         same::<capture::Request>(line);
         same::<capture::Message>(line);

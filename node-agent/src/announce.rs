@@ -7,6 +7,7 @@
 //! for that beside everything else: a slow answer delays the address it is
 //! about, and no other.
 
+mod account;
 mod holds;
 mod judge;
 mod news;
@@ -29,10 +30,17 @@ use tokio::{
     time::{Instant, interval_at, sleep_until},
 };
 use tracing::{info, warn};
-use vipd_control::{aggregate, announcement::State, damping, gate::Admission, model::Vip};
+use vipd_control::{
+    aggregate,
+    announcement::State,
+    damping,
+    gate::{Admission, Obstacle},
+    model::Vip,
+};
 
 pub use self::judge::wait_words;
 use self::{
+    account::Account,
     holds::{Holds, Job},
     judge::Judge,
     news::{News, log},
@@ -42,6 +50,7 @@ use crate::{
     dataplane::apply::Applied,
     dependencies::Lacks,
     engine::Decision,
+    events::{Origin, Recorder},
     netlink::{Error, Netlink},
 };
 
@@ -55,6 +64,8 @@ pub struct Announced {
     /// Whether this was all there is to know once: a router that has kept what an
     /// earlier agent told it may forget the rest (RFC 4724).
     pub complete: bool,
+    /// What it came of.
+    pub origin: Origin,
 }
 
 /// How everything stands that can be announced.
@@ -91,6 +102,8 @@ pub struct Inputs {
     pub announced: watch::Sender<Arc<Announced>>,
     /// How everything stands.
     pub standings: watch::Sender<Arc<Standings>>,
+    /// What has happened.
+    pub recorder: Recorder,
 }
 
 /// Runs until the agent ends.
@@ -102,9 +115,11 @@ pub async fn run(mut inputs: Inputs, netlink: Netlink) {
     let mut jobs = FuturesUnordered::new();
     let mut listings = pin!(listings(&netlink));
     let mut news = News::default();
+    let mut account = Account::default();
     let mut complete = false;
     loop {
         let (mut admitted, standings, changes) = judge.look(&mut inputs, Instant::now().into_std());
+        let turn = judge.turn();
         let wanted = admitted.states.keys().copied().collect();
         let linger = *inputs.linger.borrow();
         let new = holds.follow(&wanted, linger, Instant::now());
@@ -115,10 +130,16 @@ pub async fn run(mut inputs: Inputs, netlink: Netlink) {
         complete |= admitted.complete && held.len() == wanted.len();
         complete |= Instant::now() >= inputs.known_by;
         admitted.complete = complete;
+        let at_rest = held.len() == wanted.len() && standings.are_applied();
+        let trail = inputs.recorder.trail();
+        admitted.origin = account.origin(trail, &turn, &changes, at_rest);
         publish(&inputs.announced, admitted);
         publish(&inputs.standings, standings);
         let waits = |prefix| wanted.contains(&prefix) && !held.contains(&prefix);
-        news.take(changes, waits).iter().for_each(log);
+        let told = news.take(changes, waits);
+        told.iter().for_each(log);
+        inputs.recorder.record(account.events(trail, &turn, &told));
+        account.close(trail, turn, &told);
 
         let known_by = (!complete).then_some(inputs.known_by);
         let waits = judge.next().map(Instant::from_std);
@@ -187,6 +208,14 @@ fn log_job(job: Job, result: &Result<(), Error>) {
         (Job::Release(vip), Err(error)) => {
             warn!("the unreachable route of {vip} stays behind: {error}");
         }
+    }
+}
+
+impl Standings {
+    /// Whether no address waits for the data plane.
+    fn are_applied(&self) -> bool {
+        let unapplied = Admission::Withheld(Obstacle::NotAcknowledged);
+        self.vips.values().all(|admission| *admission != unapplied)
     }
 }
 

@@ -22,6 +22,7 @@ use axum::{
     response::{IntoResponse as _, Response},
     routing::{get, post},
 };
+use bytes::BytesMut;
 use futures_util::stream;
 use http_body_util::{BodyExt as _, Full};
 use hyper::{
@@ -30,7 +31,7 @@ use hyper::{
     client::conn::http1,
 };
 use hyper_util::rt::TokioIo;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tokio::{
     net::{UnixListener, UnixStream},
     sync::mpsc,
@@ -41,9 +42,10 @@ use self::streamed::streamed;
 use crate::{
     capture::{self, CaptureError, Message},
     departure,
-    drain::{self, Answer, Order},
+    events::{self, EventView},
     explain::{Explanation, Question},
     inquiry::Inquiry,
+    overrides::{self, Answer, Order},
     request,
     show::bgp::BgpView,
     status::Status,
@@ -74,8 +76,12 @@ struct Api {
 pub struct Asked {
     /// To load the configuration anew.
     pub reload: mpsc::Sender<Reload>,
-    /// To drain a backend.
-    pub orders: mpsc::Sender<drain::Request>,
+    /// To do with a backend or service what is not configured.
+    pub orders: mpsc::Sender<overrides::Request>,
+    /// Who writes down what was ordered.
+    pub keeper: Option<overrides::Keeper>,
+    /// To tell what has happened.
+    pub events: mpsc::Sender<events::Asked>,
     /// To take the node out of service.
     pub departure: mpsc::Sender<departure::Request>,
 }
@@ -86,7 +92,8 @@ pub fn router(views: Views, asked: Asked, inquiry: Option<Inquiry>) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/bgp", get(bgp))
         .route("/v1/reload", post(reload_config))
-        .route("/v1/drain", post(drain_backend))
+        .route("/v1/order", post(order))
+        .route("/v1/events", post(tell_events))
         .route("/v1/maintenance", post(maintain))
         .route("/v1/explain", post(explain))
         .route("/v1/capture", post(capture))
@@ -113,18 +120,28 @@ async fn reload_config(State(api): State<Api>) -> Result<Json<ReloadAnswer>, Sta
     ask(&api.asked.reload, ()).await
 }
 
-/// Drains a backend, or ends that.
-async fn drain_backend(
+/// Carries out an order, and answers when it is written down.
+async fn order(
     State(api): State<Api>,
     Json(order): Json<Order>,
 ) -> Result<Json<Answer>, StatusCode> {
-    let Json(answer) = ask(&api.asked.orders, order.clone()).await?;
-    let config = api.views.config.borrow();
-    let dataplane = config.dataplane.as_ref();
-    Ok(Json(match dataplane {
-        Some(dataplane) => answer.warn_of_stop(&order, dataplane.on_stop),
-        None => answer,
-    }))
+    let Json(mut answer) = ask(&api.asked.orders, order).await?;
+    if let Some(keeper) = &api.asked.keeper
+        && let Err(error) = keeper.save().await
+    {
+        answer.message += &format!("; a restart may forget this: {error}");
+    }
+    Ok(Json(answer))
+}
+
+/// Answers with a line of JSON for each event.
+async fn tell_events(
+    State(api): State<Api>,
+    Json(question): Json<events::Question>,
+) -> Result<Response, StatusCode> {
+    let answers = request::ask(&api.asked.events, question).await;
+    let answers = answers.ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
+    Ok(Body::from_stream(events::lines(answers, question.follow)).into_response())
 }
 
 /// Takes the node out of service, or ends that.
@@ -236,7 +253,7 @@ pub fn bind(path: &Path) -> io::Result<net::UnixListener> {
     Ok(listener)
 }
 
-/// How long an agent may take to tell its status, or to drain a backend.
+/// How long an agent may take to tell its status, or to carry out an order.
 const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long an agent may take over a reload, in which sessions may end, and over
@@ -311,30 +328,41 @@ impl Client {
         request: &capture::Request,
         mut take: impl FnMut(Message) -> anyhow::Result<bool>,
     ) -> anyhow::Result<()> {
-        let mut body = self.send(Method::POST, "/v1/capture", request).await?;
-        let mut pending = Vec::new();
-        while let Some(frame) = body.frame().await {
-            let Ok(data) = frame?.into_data() else {
-                continue;
-            };
-            pending.extend(data);
-            while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
-                let line: Vec<u8> = pending.drain(..=end).collect();
-                if !take(serde_json::from_slice(&line)?)? {
-                    return Ok(());
-                }
-            }
+        let body = self.send(Method::POST, "/v1/capture", request).await?;
+        match each_line(body, &mut take).await? {
+            true => Ok(()),
+            false => bail!("the agent at {} has gone", self.socket.display()),
         }
-        bail!("the agent at {} has gone", self.socket.display())
     }
 
-    /// Drains a backend, or ends that.
+    /// What has happened: hands over each event, in the order of time, until there
+    /// are no more or `take` fails.
+    ///
+    /// # Errors
+    ///
+    /// When the agent cannot be reached, or goes while it is followed, or `take`
+    /// fails.
+    pub async fn events(
+        &self,
+        question: &events::Question,
+        mut take: impl FnMut(EventView) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let body = self.send(Method::POST, "/v1/events", question).await?;
+        each_line(body, &mut |event| take(event).map(|()| true)).await?;
+        if question.follow {
+            bail!("the agent at {} has gone", self.socket.display());
+        }
+        Ok(())
+    }
+
+    /// Has the agent do with a backend or service what is not configured, or ends
+    /// that.
     ///
     /// # Errors
     ///
     /// When the agent cannot be reached or does not answer.
     pub async fn order(&self, order: &Order) -> anyhow::Result<Answer> {
-        self.call(Method::POST, "/v1/drain", order, STATUS_TIMEOUT)
+        self.call(Method::POST, "/v1/order", order, STATUS_TIMEOUT)
             .await
     }
 
@@ -425,6 +453,30 @@ impl Client {
             _ => bail!("the agent answered {status}: it may be stopping"),
         }
     }
+}
+
+/// Hands over each line of a body, which is a value in JSON; says whether `take` has
+/// had enough.
+async fn each_line<T: DeserializeOwned>(
+    mut body: Incoming,
+    take: &mut dyn FnMut(T) -> anyhow::Result<bool>,
+) -> anyhow::Result<bool> {
+    let mut pending = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame?.into_data() else {
+            continue;
+        };
+        let mut seen = pending.len();
+        pending.extend_from_slice(&data);
+        while let Some(end) = pending[seen..].iter().position(|byte| *byte == b'\n') {
+            let line = pending.split_to(seen + end + 1);
+            seen = 0;
+            if !take(serde_json::from_slice(&line)?)? {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! The command line of vipd, and what each command prints.
 
 mod arguments;
+mod orders;
 
 use std::{
     env,
@@ -17,22 +18,20 @@ use tracing_subscriber::EnvFilter;
 
 use self::arguments::{Arguments, Command, Decap, ModeArgument, Show, Socket};
 use crate::{
-    agent,
-    api::Client,
-    bfd,
+    agent, bfd,
     capture::client as capture,
     check_once::{self, Verdict},
     config::{Config, Dataplane, Finding, InterfaceName, LogLevel},
     decap,
     departure::{self, Stayed},
-    doctor,
-    drain::{self, Order, Unfinished},
+    doctor, events,
     explain::{Explanation, Question},
     memory,
     netlink::Netlink,
+    overrides::{Act, Unfinished},
     plane, preload,
-    show::bgp::BgpView,
-    status::Status,
+    show::{bgp::BgpView, why},
+    status::{self, Status},
     terminal::{self, PrintError},
 };
 
@@ -99,31 +98,82 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Reload { socket } => in_runtime(reload(&socket)),
         Command::Drain {
             target,
+            deadline,
             wait,
             timeout,
             force,
+            reason,
             socket,
         } => in_runtime(async {
             let client = socket.client();
-            let order = Order {
-                target,
-                drained: true,
-                force,
+            let act = Act::Drain {
+                target: target.clone(),
+                deadline_seconds: deadline.map(|deadline| deadline.as_secs()),
             };
-            obey(&client, &order).await?;
-            if wait {
-                let limit = timeout.map(Duration::from_secs);
-                drain::wait(&client, &order.target, limit).await?;
+            orders::give(&client, act, force, reason).await?;
+            match wait {
+                true => orders::wait(&client, &target, timeout).await,
+                false => Ok(()),
             }
-            Ok(())
         }),
         Command::Undrain { target, socket } => in_runtime(async {
-            let order = Order {
-                target,
-                drained: false,
-                force: false,
+            orders::give(&socket.client(), Act::Undrain(target), false, None).await
+        }),
+        Command::Disable {
+            target,
+            force,
+            reason,
+            socket,
+        } => in_runtime(async {
+            orders::give(&socket.client(), Act::Disable(target), force, reason).await
+        }),
+        Command::Enable { target, socket } => in_runtime(async {
+            orders::give(&socket.client(), Act::Enable(target), false, None).await
+        }),
+        Command::Overrides {
+            clear,
+            json,
+            socket,
+        } => in_runtime(async {
+            let client = socket.client();
+            if let Some(target) = clear {
+                return orders::give(&client, Act::Clear(target), false, None).await;
+            }
+            let overrides = client.status().await?.overrides;
+            show(json, &overrides, |it| status::Override::table(it))
+        }),
+        Command::Why {
+            subject,
+            last,
+            since,
+            socket,
+        } => in_runtime(async {
+            let client = socket.client();
+            let status = client.status().await?;
+            let mut past = Vec::new();
+            let question = question(since, false);
+            let take = |event| {
+                past.push(event);
+                Ok(())
             };
-            obey(&socket.client(), &order).await
+            client.events(&question, take).await?;
+            Ok(terminal::print(why::tell(&status, &past, &subject, last)?)?)
+        }),
+        Command::Events {
+            json,
+            follow,
+            since,
+            socket,
+        } => in_runtime(async {
+            let question = question(since, follow);
+            let take = |event| {
+                let line = match json {
+                    true => serde_json::to_string(&event)?,
+                    false => why::line(&event),
+                };
+                Ok(terminal::line(line)?)
+            };
+            socket.client().events(&question, take).await
         }),
         Command::Maint {
             timeout,
@@ -329,14 +379,12 @@ fn tell_removed(paths: &[PathBuf]) -> Result<(), PrintError> {
     paths.try_for_each(|path| terminal::line(format_args!("removed {}", path.display())))
 }
 
-/// Gives an order, and prints what came of it.
-async fn obey(client: &Client, order: &Order) -> anyhow::Result<()> {
-    let answer = client.order(order).await?;
-    if !answer.done {
-        bail!("{}", answer.message);
+/// Which events are wanted.
+fn question(since: Option<Duration>, follow: bool) -> events::Question {
+    events::Question {
+        since_seconds: since.map(|since| since.as_secs()),
+        follow,
     }
-    terminal::line(answer.message)?;
-    Ok(())
 }
 
 /// Reads a configuration, or says what is wrong with it.

@@ -4,17 +4,19 @@
 //! One task. Probes write the health table themselves and tell the engine what
 //! has changed there; it asks the decision when one of the changes that have come,
 //! an order or time calls for it. What is desired is published as a state, only
-//! when it differs.
+//! when it differs. What has happened is recorded once it is published.
+
+mod account;
 
 use std::{
     collections::BTreeSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{
     sync::{mpsc, watch},
-    time::sleep_until,
+    time::{sleep, sleep_until},
 };
 use tracing::{info, warn};
 use vipd_control::{
@@ -30,8 +32,9 @@ use crate::{
     config::Bgp,
     disable_files::Present,
     doubt::{self, Doubting},
-    drain::{self, Answer, Drains, Order},
+    events::{Event, Recorder, Step, Subject, Trail},
     leaving::Leaving,
+    overrides::{self, Answer, Order, Overrides, Target},
     request,
 };
 
@@ -49,6 +52,8 @@ pub struct Decision {
     /// Whether something was known of every backend once: before, what is not
     /// alive may only not have been asked.
     pub known: bool,
+    /// Which decision it is.
+    pub trail: Trail,
 }
 
 /// The health table, for the probes that write it and whoever shows it.
@@ -69,17 +74,8 @@ pub struct Plan {
     pub doubt: Option<doubt::Settings>,
 }
 
-/// What is believed of a backend at the start.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Belief {
-    /// Before its first check.
-    pub initial: Initial,
-    /// The operator has drained it.
-    pub drained: bool,
-}
-
 /// What is believed of each backend at the start.
-pub type Beliefs<'a> = &'a dyn Fn(&Service, &Backend) -> Belief;
+pub type Beliefs<'a> = &'a dyn Fn(&Service, &Backend) -> Initial;
 
 /// The most changes that are taken in before a decision.
 const BATCH: usize = 1024;
@@ -89,36 +85,51 @@ pub struct Engine {
     plan: Plan,
     decider: Decider,
     health: SharedHealth,
-    drains: Drains,
+    overrides: Overrides,
+    /// The same, for whoever shows or keeps them.
+    published: watch::Sender<Arc<Overrides>>,
     leaving: Leaving,
     /// The files that disable services; `None` when nobody looks for them.
     disable_files: Option<Present>,
     doubting: Doubting,
     decision: watch::Sender<Decision>,
+    recorder: Recorder,
 }
 
 impl Engine {
     /// An engine for a first configuration, with what is believed of its
-    /// backends.
+    /// backends and what the operator has ordered.
     #[must_use]
-    pub fn new(plan: Plan, beliefs: Beliefs<'_>) -> Self {
+    pub fn new(plan: Plan, beliefs: Beliefs<'_>, overrides: Overrides, recorder: Recorder) -> Self {
         let mut health = HealthTable::default();
-        let initial = |service: &Service, backend: &Backend| beliefs(service, backend).initial;
-        health.apply(&plan.model, &initial, Instant::now());
+        health.apply(&plan.model, beliefs, Instant::now());
         let mut engine = Self {
             decider: Decider::new(plan.secret),
-            drains: Drains::new(&plan.model, |service, backend| {
-                beliefs(service, backend).drained
-            }),
+            overrides,
+            published: watch::Sender::default(),
             plan,
             health: Arc::new(Mutex::new(health)),
             leaving: Leaving::default(),
             disable_files: None,
             doubting: Doubting::default(),
             decision: watch::Sender::default(),
+            recorder,
         };
+        engine.overrides.expire(unix(SystemTime::now()));
+        engine.publish_overrides();
+        engine.record(
+            Subject::Node,
+            Step::Configuration,
+            "the agent has started".to_owned(),
+        );
         engine.decide();
         engine
+    }
+
+    /// What the operator has ordered.
+    #[must_use]
+    pub fn overrides(&self) -> watch::Receiver<Arc<Overrides>> {
+        self.published.subscribe()
     }
 
     /// The same, with an eye on the files that disable services.
@@ -146,12 +157,13 @@ impl Engine {
         mut self,
         mut changes: mpsc::Receiver<Change>,
         mut plans: watch::Receiver<Plan>,
-        mut orders: mpsc::Receiver<drain::Request>,
+        mut orders: mpsc::Receiver<overrides::Request>,
     ) {
         let mut batch = Vec::new();
         loop {
             let next = [self.leaving.next(), self.table().next_step()];
             let next = next.into_iter().flatten().min();
+            let deadline = self.overrides.next_deadline();
             tokio::select! {
                 count = changes.recv_many(&mut batch, BATCH) => match count {
                     0 => return,
@@ -177,6 +189,10 @@ impl Engine {
                     self.leaving.expire(Instant::now());
                     self.decide();
                 }
+                () = async { match deadline {
+                    Some(at) => sleep(until(at)).await,
+                    None => std::future::pending().await,
+                } } => self.expire(),
             }
         }
     }
@@ -187,7 +203,7 @@ impl Engine {
         let mut decide = false;
         let known = self.decision.borrow().known;
         for change in changes {
-            log(&change);
+            self.tell(&change);
             decide |= change.standing.is_some() || (change.transition.is_some() && !known);
         }
         if decide {
@@ -197,15 +213,40 @@ impl Engine {
 
     fn order(&mut self, order: &Order) -> Answer {
         let before = Arc::clone(&self.decision.borrow().desired);
-        let outcome = self.drains.carry_out(order, &self.plan.model, &before);
+        let now = unix(SystemTime::now());
+        let outcome = self
+            .overrides
+            .carry_out(order, &self.plan.model, &before, now);
         match &outcome {
-            Ok(message) => info!("{message}"),
+            Ok(message) => {
+                info!("{message}");
+                self.publish_overrides();
+                self.record(
+                    order.act.target().map_or(Subject::Node, subject),
+                    Step::Order,
+                    format!("{}{message}", said_by(&order.by)),
+                );
+            }
             Err(message) => warn!("{message}"),
         }
         self.decide();
         Answer {
             done: outcome.is_ok(),
             message: outcome.unwrap_or_else(|message| message),
+        }
+    }
+
+    /// Has those leave whose deadline has come.
+    fn expire(&mut self) {
+        let expired = self.overrides.expire(unix(SystemTime::now()));
+        for target in &expired {
+            let words = "the deadline of its drain has come: it leaves, whatever flows remain";
+            info!("{target}: {words}");
+            self.record(subject(target), Step::Order, words.to_owned());
+        }
+        if !expired.is_empty() {
+            self.publish_overrides();
+            self.decide();
         }
     }
 
@@ -216,16 +257,36 @@ impl Engine {
             .configure(&before, &plan.model, now + plan.linger);
         let initial = |service: &Service, _: &Backend| service.check.timing.initial;
         self.table().apply(&plan.model, &initial, now);
-        self.drains.configure(&self.plan.model, &plan.model);
+        self.overrides.configure(&self.plan.model, &plan.model);
+        self.publish_overrides();
         self.decider = Decider::new(plan.secret);
         self.plan = plan;
+        self.record(
+            Subject::Node,
+            Step::Configuration,
+            "a new configuration is in force".to_owned(),
+        );
         self.decide();
     }
 
+    fn publish_overrides(&self) {
+        self.published.send_if_modified(|published| {
+            let changed = **published != self.overrides;
+            if changed {
+                *published = Arc::new(self.overrides.clone());
+            }
+            changed
+        });
+    }
+
     fn decide(&mut self) {
-        let (previous, mut known) = {
+        let (previous, mut known, before) = {
             let decision = self.decision.borrow();
-            (Arc::clone(&decision.desired), decision.known)
+            (
+                Arc::clone(&decision.desired),
+                decision.known,
+                decision.trail,
+            )
         };
         let model = self.leaving.extend(&self.plan.model);
         let desired = {
@@ -236,47 +297,100 @@ impl Engine {
             self.doubting.look(&table, settings, Instant::now());
             let view = View {
                 health: &table,
-                drains: &self.drains,
+                overrides: &self.overrides,
                 leaving: &self.leaving,
                 disable_files: self.disable_files.as_ref(),
                 doubt: self.doubting.reason(),
             };
-            self.decider.decide(&model, &view, &previous)
+            Arc::new(self.decider.decide(&model, &view, &previous))
         };
         let leaving = self.leaving.addresses();
-        self.decision.send_if_modified(|decision| {
-            let changed = *decision.desired != desired
+        let trail = self.recorder.trail();
+        let changed = self.decision.send_if_modified(|decision| {
+            let changed = decision.desired != desired
                 || *decision.leaving != leaving
                 || decision.bgp != self.plan.bgp
                 || decision.known != known;
             if changed {
                 *decision = Decision {
-                    desired: Arc::new(desired),
+                    desired: Arc::clone(&desired),
                     leaving: Arc::new(leaving),
                     bgp: self.plan.bgp.clone(),
                     known,
+                    trail,
                 };
             }
             changed
         });
+        if changed {
+            let decided = account::decided(&previous, &desired, before.number, trail);
+            self.recorder.record(decided);
+        }
     }
 
     fn table(&self) -> MutexGuard<'_, HealthTable> {
         lock(&self.health)
     }
+
+    /// Logs and records what a check has changed.
+    fn tell(&self, change: &Change) {
+        let Some(transition) = &change.transition else {
+            return;
+        };
+        let trail = self.recorder.trail();
+        let (service, name) = (&change.backend.service, &change.name);
+        let reason = &transition.reason;
+        match transition.availability() {
+            Some(true) => info!("backend {service}/{name} is up: {reason}"),
+            Some(false) => warn!("backend {service}/{name} is down: {reason}"),
+            None => tracing::debug!("backend {service}/{name}: {reason}"),
+        }
+        let last = {
+            let table = self.table();
+            let health = table.backend(service, change.backend.address);
+            health.and_then(|health| health.last().cloned())
+        };
+        let subject = Subject::Backend(Arc::clone(service), Arc::clone(name));
+        self.recorder
+            .record(account::found(trail, &subject, last.as_ref(), transition));
+    }
+
+    fn record(&self, subject: Subject, step: Step, text: String) {
+        let event = Event::new(self.recorder.trail(), subject, step, text);
+        self.recorder.record([event]);
+    }
 }
 
-fn log(change: &Change) {
-    let Some(transition) = &change.transition else {
-        return;
-    };
-    let (service, name) = (&change.backend.service, &change.name);
-    let reason = &transition.reason;
-    match transition.availability() {
-        Some(true) => info!("backend {service}/{name} is up: {reason}"),
-        Some(false) => warn!("backend {service}/{name} is down: {reason}"),
-        None => tracing::debug!("backend {service}/{name}: {reason}"),
+/// Who has given an order, in front of what came of it.
+fn said_by(by: &str) -> String {
+    match by {
+        "" => String::new(),
+        by => format!("by {by}: "),
     }
+}
+
+/// Whom an order is about.
+fn subject(target: &Target) -> Subject {
+    let service = Arc::clone(&target.service);
+    match &target.backend {
+        Some(backend) => Subject::Backend(service, Arc::clone(backend)),
+        None => Subject::Service(service),
+    }
+}
+
+/// Seconds since 1970.
+fn unix(time: SystemTime) -> u64 {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    since.unwrap_or_default().as_secs()
+}
+
+/// How long until then; nothing if that is over.
+fn until(unix: u64) -> Duration {
+    let then = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(unix));
+    // Beyond what can be counted it is never.
+    then.map_or(Duration::MAX, |then| {
+        then.duration_since(SystemTime::now()).unwrap_or_default()
+    })
 }
 
 fn lock(health: &SharedHealth) -> MutexGuard<'_, HealthTable> {
@@ -287,7 +401,7 @@ fn lock(health: &SharedHealth) -> MutexGuard<'_, HealthTable> {
 /// leaving.
 struct View<'a> {
     health: &'a HealthTable,
-    drains: &'a Drains,
+    overrides: &'a Overrides,
     leaving: &'a Leaving,
     disable_files: Option<&'a Present>,
     doubt: Option<Arc<str>>,
@@ -307,13 +421,19 @@ async fn changed(present: &mut Option<Present>) {
 
 impl HealthView for View<'_> {
     fn standing(&self, service: &Service) -> Vec<Standing> {
-        self.leaving
-            .standing(&service.name)
-            .map_or_else(|| self.health.standing(service), <[Standing]>::to_vec)
+        if let Some(standing) = self.leaving.standing(&service.name) {
+            return standing.to_vec();
+        }
+        let mut standing = self.health.standing(service);
+        let ended = self.overrides.ended(service);
+        for (standing, _) in standing.iter_mut().zip(ended).filter(|(_, ended)| *ended) {
+            *standing = Standing::Dead;
+        }
+        standing
     }
 
     fn drained(&self, service: &Service) -> Vec<bool> {
-        self.drains.of(service)
+        self.overrides.drained(service)
     }
 
     fn shares(&self, service: &Service) -> Vec<Share> {
@@ -321,11 +441,14 @@ impl HealthView for View<'_> {
     }
 
     fn disabled(&self, service: &Service) -> Option<Arc<str>> {
-        let file = service.disable_file.as_ref()?;
-        let present = self.disable_files?.borrow();
-        present
-            .contains(file)
-            .then(|| format!("the file {} is there", file.display()).into())
+        let by_file = || {
+            let file = service.disable_file.as_ref()?;
+            let present = self.disable_files?.borrow();
+            present
+                .contains(file)
+                .then(|| format!("the file {} is there", file.display()).into())
+        };
+        self.overrides.disabled(service).or_else(by_file)
     }
 
     fn doubt(&self) -> Option<Arc<str>> {

@@ -12,6 +12,7 @@
 //! check: so the series are those of the configuration. Services that leave are
 //! not on the page, and whatever has a state has a 0 for each that it is not in.
 
+mod changes;
 mod hooks;
 mod peers;
 
@@ -228,6 +229,7 @@ impl Collector for Page {
         encode_services(status, &mut page)?;
         encode_backends(status, &mut page)?;
         encode_dataplane(status, &mut page)?;
+        changes::encode(status, &mut page)?;
         peers::encode(status, &mut page)?;
         hooks::encode(status, &mut page)
     }

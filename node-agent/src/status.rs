@@ -4,6 +4,7 @@
 mod bfd;
 mod bgp;
 mod hook;
+mod overrides;
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +20,9 @@ pub use self::{
     bfd::{BFD_UNKNOWN, Bfd},
     bgp::{Messages, Peer, SESSION_FAILED, Sessions, SessionsState},
     hook::Hook,
+    overrides::{OVERRIDE_WILLS, Override},
 };
+use crate::events::Latency;
 
 /// What [`Interface::mode`] can be.
 pub const INTERFACE_MODES: [&str; 5] = ["native", "generic", "detached", "another program", "gone"];
@@ -46,6 +49,12 @@ pub struct Status<S = Vec<Service>> {
     /// Whether the node is in maintenance: announced worse, and about to leave.
     #[serde(default)]
     pub maintenance: bool,
+    /// What the operator has ordered and is not configured.
+    #[serde(default)]
+    pub overrides: Vec<Override>,
+    /// How long decisions took to become UPDATEs that the kernel has.
+    #[serde(default)]
+    pub decision_to_update: Vec<Latency>,
     /// The data plane.
     pub dataplane: Option<Dataplane>,
     /// How punctual the checks of backends are.
@@ -255,6 +264,10 @@ pub struct Backend {
     pub standing: String,
     /// Whether the operator has drained it, dead or alive.
     pub drained: bool,
+    /// Whether the operator has it serve nothing, whatever checks say: it is
+    /// disabled, or the deadline of its drain has come.
+    #[serde(default)]
+    pub disabled: bool,
     /// Whether it takes new flows.
     pub available: bool,
     /// How much of its share of new flows it takes, in percent: less than 100
@@ -357,6 +370,9 @@ impl Status {
         }
         if self.maintenance {
             writeln!(out, "! in maintenance: `vipd maint --end` goes back")?;
+        }
+        if let Some(line) = overrides::line(&self.overrides) {
+            writeln!(out, "! {line}")?;
         }
         for trouble in self.bfd_unreachable.iter().chain(&self.findings) {
             writeln!(out, "! {trouble}")?;
@@ -502,6 +518,9 @@ impl Backend {
             ("up" | "down", state) | ("failing", state @ "going up") => state,
             (standing, _) => standing,
         };
+        if self.disabled {
+            return format!("{}, disabled", self.state);
+        }
         if self.drained && self.standing != "draining" {
             format!("{words}, drained")
         } else {
@@ -600,6 +619,7 @@ mod tests {
             state: "up".to_owned(),
             standing: "draining".to_owned(),
             drained: true,
+            disabled: false,
             available: false,
             share_percent: 100,
             since_seconds: 1.0,

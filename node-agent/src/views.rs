@@ -4,6 +4,7 @@
 mod announcements;
 mod bfd;
 mod bgp;
+mod overrides;
 
 use std::{
     num::NonZeroU64,
@@ -31,8 +32,10 @@ use crate::{
         tables::Counters,
     },
     engine::{Decision, SharedHealth},
+    events::Latencies,
     hooks::{Tallies, Tally},
     netlink::way::Problems,
+    overrides::Overrides,
     probe::{Counted, Lateness},
     speaker::Peers,
     status::{self, Status},
@@ -51,6 +54,10 @@ pub struct Views {
     pub decision: watch::Receiver<Decision>,
     /// Health of the backends.
     pub health: SharedHealth,
+    /// What the operator has ordered.
+    pub overrides: watch::Receiver<Arc<Overrides>>,
+    /// How long decisions took to become UPDATEs.
+    pub latencies: Arc<Latencies>,
     /// What is announced.
     pub announced: watch::Receiver<Arc<Announced>>,
     /// What the gate says.
@@ -148,6 +155,8 @@ impl Views {
             start_time_seconds: self.started.unix,
             config: self.path.clone(),
             maintenance: *self.maintenance.borrow(),
+            overrides: self.overrides_shown(&config.model),
+            decision_to_update: self.latencies.read(),
             dataplane: self.dataplane.as_ref().map(DataplaneViews::status),
             checks: checks(self.lateness.counted()),
             vips: announcements::vips(&decision, &standings, &announced, now),
@@ -181,6 +190,7 @@ impl Views {
         };
         let dataplane = self.dataplane.as_ref();
         let applied = dataplane.map(|dataplane| Arc::clone(&dataplane.applied.borrow()));
+        let ended = self.overrides.borrow().ended(service);
         let recorded = applied.as_ref().and_then(|a| a.flows.get(&service.name));
         let backends: Vec<_> = service
             .backends
@@ -201,6 +211,7 @@ impl Views {
                     state: health.map_or("leaving", |h| state(h.state())).to_owned(),
                     standing: plan.standing.get(i).map_or("?", |s| s.label()).to_owned(),
                     drained: plan.drained.get(i) == Some(&true),
+                    disabled: ended.get(i) == Some(&true),
                     available: plan.available.get(i) == Some(&true),
                     share_percent: plan.shares.get(i).map_or(100, |share| share.percent()),
                     since_seconds: health.map_or(0.0, |h| seconds(h.since(), now)),
@@ -394,6 +405,8 @@ mod tests {
             config: watch::channel(Arc::new(config)).1,
             decision: watch::channel(Decision::default()).1,
             health: SharedHealth::default(),
+            overrides: watch::channel(Arc::default()).1,
+            latencies: Arc::default(),
             announced: announced.subscribe(),
             standings: standings.subscribe(),
             peers: watch::channel(Peers::default()).1,

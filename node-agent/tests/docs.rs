@@ -7,6 +7,7 @@ use std::{
 };
 
 use vipd::{
+    events::Latency,
     metrics,
     status::{
         Aggregate, Backend, Bfd, Check, CheckPhases, Checks, Damping, Dataplane, Hook, Interface,
@@ -62,6 +63,10 @@ fn every_metric_is_in_the_openmetrics_text_too() {
     for row in families(&metrics::render(status(), false)) {
         let name = row[0].trim_matches('`');
         let has_it = page.lines().any(|line| {
+            let name = match row[1].as_str() {
+                "histogram" => format!("{name}_bucket"),
+                _ => name.to_owned(),
+            };
             line.starts_with(&format!("{name} ")) || line.starts_with(&format!("{name}{{"))
         });
         assert!(has_it, "no {name} in {page}");
@@ -172,6 +177,9 @@ fn a_state_is_1_and_all_others_are_0() {
         // 0x456789abcdef.
         r#"vipd_service_ring_fingerprint{service="web"} 76310993685999"#,
         "vipd_start_time_seconds 1800000000.25",
+        r#"vipd_overrides{will="drained"} 0"#,
+        r#"vipd_decision_to_update_seconds_bucket{le="0.001",change="worse"} 2"#,
+        r#"vipd_decision_to_update_seconds_bucket{le="+Inf",change="worse"} 3"#,
     ] {
         let has_it = page
             .lines()
@@ -319,6 +327,8 @@ fn families(page: &str) -> Vec<Row> {
             ["#", "TYPE", name, kind] => families.push((name.to_owned(), kind.to_owned())),
             _ => {
                 let (name, rest) = line.split_once(['{', ' ']).unwrap_or((line, ""));
+                // A histogram has no value of its own name.
+                let name = name.strip_suffix("_count").unwrap_or(name);
                 let names = rest.split_once('}').map_or("", |(labels, _)| labels);
                 let names = names.split("\",").filter_map(|label| label.split_once('='));
                 labels.insert(name, names.map(|(name, _)| format!("`{name}`")).collect());
@@ -350,6 +360,13 @@ fn status() -> Status {
         config: "/etc/vipd/vipd.toml".into(),
         maintenance: true,
         checks: Checks::default(),
+        overrides: Vec::new(),
+        decision_to_update: vec![Latency {
+            change: "worse".into(),
+            count: 3,
+            sum_seconds: 2.5,
+            buckets: vec![(0.001, 2)],
+        }],
         dataplane: Some(Dataplane {
             pin_path: "/sys/fs/bpf/vipd".into(),
             interfaces: vec![Interface {
@@ -409,6 +426,7 @@ fn status() -> Status {
                 state: "up".into(),
                 standing: "up".into(),
                 drained: false,
+                disabled: false,
                 available: true,
                 share_percent: 100,
                 since_seconds: 3.0,

@@ -19,12 +19,17 @@ use vipd::{
     api::{self, Client},
     config::Config,
     departure,
-    drain::{Answer, Order},
-    engine::{Belief, Decision, Engine, Plan},
-    status::Backend,
+    engine::{Decision, Engine, Plan},
+    events::Recorder,
+    overrides::{Act, Answer, Keeper, Order, Overrides},
+    status,
     views::{Start, Views},
 };
-use vipd_control::{health::Initial, standing::Standing};
+use vipd_control::{
+    health::Initial,
+    model::{Backend, Service},
+    standing::Standing,
+};
 
 const SERVICES: &str = r#"
 [node]
@@ -56,6 +61,8 @@ struct Node {
     plans: watch::Sender<Plan>,
     plan: Plan,
     socket: PathBuf,
+    /// Where orders are kept.
+    directory: PathBuf,
     /// Orders to the agent's main loop, which there is none of.
     departures: mpsc::Receiver<departure::Request>,
     /// Nobody tells of changes, but somebody could.
@@ -75,10 +82,17 @@ impl Node {
             bgp: None,
             doubt: None,
         };
-        let engine = Engine::new(plan.clone(), &|_, backend| Belief {
-            initial: Initial::Up,
-            drained: &*backend.name == drained,
-        });
+        let is_drained = |_: &Service, backend: &Backend| &*backend.name == drained;
+        let directory = std::env::temp_dir().join(format!("vipd-{name}-{}", std::process::id()));
+        let ordered = Keeper::read(&directory).expect("a good file");
+        let ordered =
+            ordered.unwrap_or_else(|| Overrides::of_drained(&plan.model, is_drained, 1000));
+        let (recorder, history) = Recorder::new();
+        let (events, asked) = mpsc::channel(1);
+        tokio::spawn(history.run(asked));
+        let up = |_: &Service, _: &Backend| Initial::Up;
+        let engine = Engine::new(plan.clone(), &up, ordered, recorder.clone());
+        let keeper = Keeper::new(&directory, Overrides::default(), engine.overrides());
         let decision = engine.decision();
         let (config_in, config) = watch::channel(Arc::new(config));
         let views = Views {
@@ -87,6 +101,8 @@ impl Node {
             config,
             decision: decision.clone(),
             health: engine.health(),
+            overrides: engine.overrides(),
+            latencies: Arc::clone(recorder.latencies()),
             announced: watch::channel(Default::default()).1,
             standings: watch::channel(Default::default()).1,
             peers: watch::channel(Default::default()).1,
@@ -110,6 +126,8 @@ impl Node {
             api::Asked {
                 reload: mpsc::channel(1).0,
                 orders,
+                keeper: Some(keeper),
+                events,
                 departure,
             },
             None,
@@ -121,16 +139,26 @@ impl Node {
             plans,
             plan,
             socket,
+            directory,
             departures,
             _ends: (changes, config_in),
         }
     }
 
     async fn order(&self, target: &str, drained: bool, force: bool) -> Answer {
+        let target = target.parse().expect("a target");
+        let act = match drained {
+            true => Act::Drain {
+                target,
+                deadline_seconds: None,
+            },
+            false => Act::Undrain(target),
+        };
         let order = Order {
-            target: target.parse().expect("a target"),
-            drained,
+            act,
             force,
+            by: "anna".to_owned(),
+            reason: None,
         };
         self.client.order(&order).await.expect("an answer")
     }
@@ -144,7 +172,7 @@ impl Node {
     /// Standing and drain in the status.
     async fn shown(&self) -> Vec<(String, bool)> {
         let status = self.client.status().await.expect("a status");
-        let shown = |backend: &Backend| (backend.standing.clone(), backend.drained);
+        let shown = |backend: &status::Backend| (backend.standing.clone(), backend.drained);
         status.services[0].backends.iter().map(shown).collect()
     }
 }
@@ -169,6 +197,7 @@ fn command(socket: &Path, words: &str) -> Command {
 impl Drop for Node {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.socket);
+        let _ = fs::remove_dir_all(&self.directory);
     }
 }
 
@@ -237,9 +266,65 @@ async fn what_the_maps_remember_is_drained_from_the_start_and_through_a_reload()
     assert_eq!(node.standing(), [Available, Draining]);
     assert_eq!(
         node.order("web/b2", true, false).await.message,
-        "web/b2 is drained already; a stop of the agent forgets this (dataplane.on_stop = \
-         \"remove\")"
+        "web/b2 is drained already"
     );
+}
+
+#[tokio::test]
+async fn an_order_is_written_down_when_its_answer_comes_and_a_clear_forgets_it() {
+    let node = Node::start("kept", "");
+    let check = |words: &'static str, code: i32, said: &'static str| {
+        let output = vipd(&node.socket, words);
+        async move {
+            let output = output.await;
+            let streams = [&output.stdout, &output.stderr];
+            let text = streams.map(|bytes| String::from_utf8_lossy(bytes)).concat();
+            assert_eq!(output.status.code(), Some(code), "{words}: {text}");
+            assert!(text.contains(said), "{words}: {text}");
+        }
+    };
+    let kept = || {
+        let overrides = Keeper::read(&node.directory).expect("a good file");
+        let overrides = overrides.unwrap_or_default();
+        let shown = overrides.iter();
+        let shown = shown.map(|(target, over)| format!("{target} {}", over.will.label()));
+        shown.collect::<Vec<_>>()
+    };
+    check("disable web/b1 --reason kernel", 0, "its flows end").await;
+    assert_eq!(kept(), ["web/b1 disabled"]);
+    assert_eq!(node.standing(), [Standing::Dead, Standing::Available]);
+    check("overrides", 0, "kernel").await;
+    check(
+        "status",
+        0,
+        "1 override differs from the configuration: web/b1 disabled",
+    )
+    .await;
+    check("drain web/b1", 1, "`vipd enable web/b1` first").await;
+    check("disable web", 0, "web is disabled").await;
+    check("drain web", 2, "SERVICE/BACKEND").await;
+    assert_eq!(kept(), ["web disabled", "web/b1 disabled"]);
+    check("enable web/b1", 0, "takes new flows again").await;
+    assert_eq!(kept(), ["web disabled"]);
+    check("drain web/b2 --deadline 1s", 0, "after 1 s it leaves").await;
+    let mut decision = node.decision.clone();
+    let over = decision.wait_for(|decision| {
+        let plan = &decision.desired.services[0];
+        plan.standing == [Standing::Available, Standing::Dead]
+    });
+    let over = timeout(Duration::from_secs(20), over).await;
+    drop(over.expect("its deadline comes").expect("an engine"));
+    check("why web/b2", 0, "the deadline of its drain has come").await;
+    check(
+        "events --json --since 1h",
+        0,
+        r#""step":"order","service":"web","backend":"b2""#,
+    )
+    .await;
+    check("overrides --clear", 0, "as configured again: web, web/b2").await;
+    assert_eq!(kept(), Vec::<String>::new());
+    assert_eq!(node.standing(), [Standing::Available; 2]);
+    check("overrides", 0, "all is as configured").await;
 }
 
 #[tokio::test]
@@ -271,7 +356,7 @@ async fn the_exit_code_tells_how_a_drain_has_ended() {
             message: "web/b1 is drained".to_owned(),
         })
     };
-    let router = Router::new().route("/v1/drain", post(answer));
+    let router = Router::new().route("/v1/order", post(answer));
     let listener = api::listen(&socket).expect("a socket");
     tokio::spawn(async move { axum::serve(listener, router).await });
     let output = vipd(&socket, "drain web/b1 --wait --timeout 1").await;

@@ -46,8 +46,7 @@ use crate::{
     },
     departure,
     disable_files::DisableFiles,
-    drain,
-    engine::{Decision, Plan},
+    engine::Plan,
     hooks::{self, Tallies},
     memory,
     netlink::Netlink,
@@ -99,7 +98,6 @@ struct Agent {
     config: watch::Sender<Arc<Config>>,
     plans: watch::Sender<Plan>,
     disable_files: DisableFiles,
-    decision: watch::Receiver<Decision>,
     settings: watch::Sender<Settings>,
     guarded: watch::Sender<Option<Dataplane>>,
     linger: watch::Sender<Duration>,
@@ -193,11 +191,6 @@ impl Agent {
         if let Some(Err(error)) = pins.map(|pins| pins.set_maintenance(in_maintenance)) {
             message += &format!("; an agent that is started again will not know: {error}");
         }
-        if order == departure::Order::Begin
-            && let Some(drained) = drain::drained(&self.decision.borrow().desired)
-        {
-            message += &format!("; the drain of {drained} will be forgotten when the node leaves");
-        }
         info!("{message}");
         departure::Answer {
             message,
@@ -241,13 +234,6 @@ impl Agent {
                 match plane.kernel.unload() {
                     Ok(_) => info!("the data plane is taken away"),
                     Err(error) => error!("the data plane stays behind: {error}"),
-                }
-                if let Some(drained) = drain::drained(&self.decision.borrow().desired) {
-                    let remedy = match end {
-                        End::Signal => "; with on_stop = \"keep\" it would not be",
-                        End::Departure => "",
-                    };
-                    warn!("the drain of {drained} is forgotten with it{remedy}");
                 }
                 if let Some(dataplane) = &config.dataplane {
                     plane::wait_detached(dataplane, &self.netlink).await;

@@ -1,7 +1,11 @@
 //! The start: every room is opened and connected, in the order that loses
 //! nothing when one of them cannot be.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::Path,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::{Context as _, bail};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -13,7 +17,11 @@ use tokio::{
     task::JoinSet,
 };
 use tracing::{info, warn};
-use vipd_control::{health::Initial, standing::Standing};
+use vipd_control::{
+    health::Initial,
+    model::{Backend, Service},
+    standing::Standing,
+};
 
 use super::{
     Agent, Plane,
@@ -32,11 +40,13 @@ use crate::{
     },
     dependencies,
     disable_files::DisableFiles,
-    engine::{Belief, Engine},
+    engine::Engine,
+    events::Recorder,
     hooks,
     inquiry::Inquiry,
     metrics,
     netlink::{Netlink, watch::watch_ways},
+    overrides::{self, Overrides},
     plane,
     probe::Probes,
     speaker::Speaker,
@@ -108,15 +118,22 @@ impl Agent {
         let (changes, changed) = mpsc::channel(1024);
         let plan = plan(&config, secret);
         let (plans, plans_out) = watch::channel(plan.clone());
-        let engine = Engine::new(plan, &|service, backend| Belief {
-            initial: match adopted.standing(service, backend.address) {
-                None => service.check.timing.initial,
-                Some(Standing::Available | Standing::Draining) => Initial::Up,
-                Some(Standing::Failing) => Initial::Failing,
-                Some(Standing::Dead) => Initial::Down,
-            },
-            drained: adopted.drained(service, backend.address),
-        });
+        let (recorder, history) = Recorder::new();
+        let (events, events_out) = mpsc::channel(4);
+        spawn(&mut tasks, "history", history.run(events_out));
+        let (written, ordered) = ordered(&config, &adopted);
+        let believed = |service: &Service, backend: &Backend| match adopted
+            .standing(service, backend.address)
+        {
+            None => service.check.timing.initial,
+            Some(Standing::Available | Standing::Draining) => Initial::Up,
+            Some(Standing::Failing) => Initial::Failing,
+            Some(Standing::Dead) => Initial::Down,
+        };
+        let engine = Engine::new(plan, &believed, ordered, recorder.clone());
+        let overrides = engine.overrides();
+        let keeper = overrides::Keeper::new(&config.state_directory, written, overrides.clone());
+        spawn(&mut tasks, "overrides", keeper.clone().run());
         let disable_files = DisableFiles::default();
         disable_files.follow(&config.model).await;
         let engine = engine.with_disable_files(disable_files.present());
@@ -159,6 +176,7 @@ impl Agent {
                 problems,
                 settings: settings_out,
                 applied: applied_in,
+                recorder: recorder.clone(),
                 stop: stop_out,
             };
             let thread = driver::spawn(applier, inputs, Handle::current())?;
@@ -223,6 +241,7 @@ impl Agent {
             linger: linger_out,
             announced: announced_in,
             standings: standings_in,
+            recorder: recorder.clone(),
         };
         spawn(
             &mut tasks,
@@ -230,7 +249,12 @@ impl Agent {
             announce::run(inputs, netlink.clone()),
         );
         let survived = !adopted.services.is_empty();
-        let mut speaker = Speaker::new(announced.clone(), survived, config.bfd_socket.clone());
+        let mut speaker = Speaker::new(
+            announced.clone(),
+            survived,
+            config.bfd_socket.clone(),
+            recorder.clone(),
+        );
         probes.hear(speaker.bfd());
         speaker.follow_bfd(config.has_bfd());
         speaker.configure(config.bgp.as_ref()).await;
@@ -252,8 +276,10 @@ impl Agent {
             started: Start::now(),
             path: path.to_owned(),
             config: config_out.clone(),
-            decision: decision.clone(),
+            decision,
             health,
+            overrides,
+            latencies: Arc::clone(recorder.latencies()),
             announced,
             standings,
             peers: speaker.peers(),
@@ -276,6 +302,8 @@ impl Agent {
         let asked = api::Asked {
             reload,
             orders,
+            keeper: Some(keeper),
+            events,
             departure,
         };
         let api = axum::serve(control, api::router(views.clone(), asked, inquiry));
@@ -294,7 +322,6 @@ impl Agent {
             config: config_in,
             plans,
             disable_files,
-            decision,
             settings: settings_in,
             guarded,
             linger,
@@ -325,6 +352,26 @@ impl Agent {
         }
         info!("running with {}: {}", path.display(), config.summary());
         Ok(agent)
+    }
+}
+
+/// What the file of the overrides says, and what the operator has ordered by that;
+/// where it says nothing, by the maps.
+fn ordered(config: &Config, adopted: &Adopted) -> (Overrides, Overrides) {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let now = now.unwrap_or_default().as_secs();
+    let by_maps = || {
+        let drained =
+            |service: &Service, backend: &Backend| adopted.drained(service, backend.address);
+        Overrides::of_drained(&config.model, drained, now)
+    };
+    match overrides::Keeper::read(&config.state_directory) {
+        Ok(Some(overrides)) => (overrides.clone(), overrides),
+        Ok(None) => (Overrides::default(), by_maps()),
+        Err(error) => {
+            warn!("what the operator has ordered is taken from the maps alone: {error}");
+            (Overrides::default(), by_maps())
+        }
     }
 }
 

@@ -8,18 +8,22 @@ use vipd_control::{
     announcement::State,
     damping::{Damping, Heard, Terms as DampingTerms, Wait},
     decide::Desired,
-    gate::{Admission, Gate, GateChange, GateChangeKind, Obstacle, Plane, Terms},
+    gate::{Gate, GateChange, GateChangeKind, Plane, Terms},
     model::Vip,
 };
 
-use super::{Announced, Inputs, Standings};
-use crate::config::{Bgp, BgpPeer};
+use super::{Announced, Inputs, Standings, account::Turn};
+use crate::{
+    config::{Bgp, BgpPeer},
+    events::Origin,
+};
 
 /// What it remembers from one look to the next.
 #[derive(Default)]
 pub struct Judge {
     gate: Gate,
     damping: Damping,
+    turn: Turn,
 }
 
 impl Judge {
@@ -32,6 +36,11 @@ impl Judge {
     ) -> (Announced, Standings, Vec<GateChange>) {
         let decision = inputs.decision.borrow_and_update().clone();
         let applied = Arc::clone(&inputs.applied.borrow_and_update());
+        self.turn = Turn {
+            desired: Arc::clone(&decision.desired),
+            decided: decision.trail,
+            applied: applied.trail.number,
+        };
         let fault = inputs.fault.borrow_and_update().clone();
         let lacks = Arc::clone(&inputs.lacks.borrow_and_update());
         let closing = *inputs.closing.borrow_and_update();
@@ -99,15 +108,19 @@ impl Judge {
                 "the agent stops".clone_into(&mut change.reason);
             }
         }
-        let mut admissions = standings.vips.values();
-        let unapplied = Admission::Withheld(Obstacle::NotAcknowledged);
-        let complete = decision.known && admissions.all(|admission| *admission != unapplied);
+        let complete = decision.known && standings.are_applied();
         let announced = Announced {
             states: self.damping.announced(),
             bgp,
             complete,
+            origin: Origin::default(),
         };
         (announced, standings, changes)
+    }
+
+    /// What the last look was made by.
+    pub fn turn(&self) -> Turn {
+        self.turn.clone()
     }
 
     /// When something that waits may be announced, if nothing happens before.

@@ -103,6 +103,7 @@ impl World {
                 linger: linger_out,
                 announced: watch::Sender::default(),
                 standings: watch::Sender::default(),
+                recorder: Recorder::default(),
             },
             decision,
             applied,
@@ -125,6 +126,7 @@ impl World {
             leaving: Arc::default(),
             bgp: config.bgp.map(Arc::new),
             known: true,
+            ..Decision::default()
         });
     }
 

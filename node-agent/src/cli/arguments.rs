@@ -1,6 +1,6 @@
 //! What can be written on the command line.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
@@ -8,10 +8,10 @@ use ipnet::IpNet;
 use crate::{
     api::Client,
     capture::client as capture,
-    config::{InterfaceName, XdpMode},
+    config::{self, InterfaceName, XdpMode},
     dataplane::kernel::Mode,
-    drain::Target,
     explain::{self, Transport},
+    overrides::Target,
     plane,
 };
 
@@ -26,7 +26,7 @@ const DECAP_PINS: &str = "/sys/fs/bpf/vipd-decap";
 
 const DRAIN_EXIT_CODES: &str = "\
 Exit codes:
-  0  drained; with --wait: and no flow is left
+  0  drained; with --wait: and no flow is left, or its deadline has come
   1  refused, or with --wait: it is not drained any more
   3  with --timeout: there may be flows yet; it stays drained
   4  with --wait: the agent has not answered for a minute, or until the time-out";
@@ -163,8 +163,11 @@ pub(super) enum Command {
     #[command(after_help = DRAIN_EXIT_CODES)]
     Drain {
         /// The backend.
-        #[arg(value_name = "SERVICE/BACKEND")]
+        #[arg(value_name = "SERVICE/BACKEND", value_parser = Target::parse_backend)]
         target: Target,
+        /// After so long it leaves, although flows remain; for example 10m.
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        deadline: Option<Duration>,
         /// Waits until it has no flow left, and tells how many it has.
         #[arg(long)]
         wait: bool,
@@ -174,14 +177,82 @@ pub(super) enum Command {
         /// Also when the service then has too few backends.
         #[arg(long)]
         force: bool,
+        /// Why, for whoever asks later.
+        #[arg(long)]
+        reason: Option<String>,
         #[command(flatten)]
         socket: Socket,
     },
     /// Gives a drained backend new flows again.
     Undrain {
         /// The backend.
-        #[arg(value_name = "SERVICE/BACKEND")]
+        #[arg(value_name = "SERVICE/BACKEND", value_parser = Target::parse_backend)]
         target: Target,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Takes a backend out of service at once: it takes no traffic and its flows
+    /// end, while checks go on. Or a whole service: its addresses are announced as
+    /// disabled, which is withdrawn unless rules say otherwise.
+    Disable {
+        /// The service or backend.
+        #[arg(value_name = "SERVICE[/BACKEND]")]
+        target: Target,
+        /// Also when the service then has too few backends.
+        #[arg(long)]
+        force: bool,
+        /// Why, for whoever asks later.
+        #[arg(long)]
+        reason: Option<String>,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Ends what `vipd disable` has done.
+    Enable {
+        /// The service or backend.
+        #[arg(value_name = "SERVICE[/BACKEND]")]
+        target: Target,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Lists what is drained or disabled, by whom and why; or ends it.
+    Overrides {
+        /// Ends what was ordered about this service or backend, or all of it.
+        #[arg(long, value_name = "SERVICE[/BACKEND]")]
+        clear: Option<Option<Target>>,
+        /// As JSON.
+        #[arg(long, conflicts_with = "clear")]
+        json: bool,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Tells why a virtual address, service, backend or peer is as it is: in a
+    /// sentence, and by what has happened, step by step.
+    Why {
+        /// A virtual address or aggregate, a service, a backend as SERVICE/BACKEND,
+        /// or a BGP peer by its name or address.
+        subject: String,
+        /// The last so many changes.
+        #[arg(long, value_name = "N", default_value_t = 5)]
+        last: usize,
+        /// No older than that; for example 10m.
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        since: Option<Duration>,
+        #[command(flatten)]
+        socket: Socket,
+    },
+    /// Prints what has happened, a line for each event, as far as it is
+    /// remembered.
+    Events {
+        /// As JSON, an object in each line.
+        #[arg(long)]
+        json: bool,
+        /// Goes on with what happens from now on.
+        #[arg(long)]
+        follow: bool,
+        /// No older than that; for example 10m.
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        since: Option<Duration>,
         #[command(flatten)]
         socket: Socket,
     },
@@ -247,6 +318,12 @@ pub(super) enum Show {
         #[arg(long, default_value = BFD_SOCKET)]
         socket: PathBuf,
     },
+}
+
+/// A duration as in the configuration.
+fn duration(text: &str) -> Result<Duration, &'static str> {
+    config::parse_duration(text)
+        .ok_or("a duration is a whole number with ms, s, m or h, such as 10m")
 }
 
 #[derive(clap::Args)]

@@ -52,6 +52,7 @@ pub use self::{
     secret::{Secret, SecretError, SecretFile},
     text::InterfaceName,
     valid::{Config, Dataplane, Node},
+    value::parse_duration,
     written::{LogLevel, OnStop, XdpMode},
 };
 use self::{report::Report, table::Value, written::File};

@@ -200,8 +200,9 @@ impl Value for Duration {
     }
 }
 
-/// A whole number and its unit: `ms`, `s`, `m` or `h`.
-fn parse_duration(text: &str) -> Option<Duration> {
+/// A whole number and its unit: `ms`, `s`, `m` or `h`. Nothing else is a duration.
+#[must_use]
+pub fn parse_duration(text: &str) -> Option<Duration> {
     let unit_at = text.find(|c: char| !c.is_ascii_digit())?;
     let (number, unit) = text.split_at(unit_at);
     let number: u32 = number.parse().ok()?;

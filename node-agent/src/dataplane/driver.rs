@@ -22,12 +22,14 @@ use tokio::{
 use tracing::{debug, error};
 
 use super::{
+    account::Account,
     apply::{Applied, Applier, Reach, Settings},
     census::{self, Census, Count, Orders},
     clock::Ticker,
 };
 use crate::{
     engine::Decision,
+    events::Recorder,
     netlink::way::{Problems, Ways},
 };
 
@@ -46,6 +48,8 @@ pub struct Inputs {
     pub settings: watch::Receiver<Settings>,
     /// Where achievements go.
     pub applied: watch::Sender<Arc<Applied>>,
+    /// What has happened.
+    pub recorder: Recorder,
     /// Ends the thread when it becomes true, or its sender is dropped.
     pub stop: watch::Receiver<bool>,
 }
@@ -81,6 +85,7 @@ fn run(
     let (mut review_at, mut has_waited) = (Instant::now(), false);
     let mut woken = Woken::ByNews;
     let mut reach = Reach::default();
+    let mut account = Account::default();
     inputs.ways.mark_changed();
     inputs.problems.mark_changed();
     loop {
@@ -93,7 +98,11 @@ fn run(
         }
         let settings = *inputs.settings.borrow_and_update();
         applier.configure(settings);
-        let desired = Arc::clone(&inputs.decision.borrow_and_update().desired);
+        let (desired, decided) = {
+            let decision = inputs.decision.borrow_and_update();
+            (Arc::clone(&decision.desired), decision.trail.number)
+        };
+        account.expect(&desired);
         // Copied only when it is another, by which the applier knows it.
         if inputs.ways.has_changed().unwrap_or(false) {
             reach.ways = Arc::new(inputs.ways.borrow_and_update().clone());
@@ -111,6 +120,8 @@ fn run(
         let retry_at = applied.retry_at;
         // Of no interest to anybody else.
         let look_at = applied.look_at.take();
+        let trail = inputs.recorder.trail();
+        applied.trail = trail;
         inputs.applied.send_if_modified(|last| {
             for (subject, fault) in &applied.faults {
                 if last.faults.get(subject) != Some(fault) {
@@ -123,6 +134,11 @@ fn run(
             }
             changed
         });
+        let placed = account.placed(|plan| applier.has_placed(plan));
+        let events = placed
+            .into_iter()
+            .map(|name| Account::event(name, decided, trail));
+        inputs.recorder.record(events);
         orders.send_if_modified(|last| {
             let new = applier.orders();
             let changed = *last != new;
@@ -216,6 +232,7 @@ mod tests {
             problems,
             settings,
             applied,
+            recorder: Recorder::default(),
             stop,
         };
         let handle = runtime.handle().clone();

@@ -1,6 +1,7 @@
 //! The data plane as the agent sees it: maps as memory, an applier that makes
 //! them what is desired, and the XDP program that reads them.
 
+mod account;
 pub mod adopt;
 pub mod apply;
 pub mod census;

@@ -11,6 +11,7 @@ mod routes;
 mod sharing;
 mod socket;
 pub(crate) mod sockopt;
+mod tally;
 mod terms;
 mod trouble;
 mod watched;
@@ -45,6 +46,7 @@ use crate::{
     announce::Announced,
     bfd::client::{OrderError, States},
     config::{Bgp, BgpPeer, Secret, SecretError, SecretFile},
+    events::Recorder,
 };
 
 /// All sessions by the names of their peers; each is watched by itself.
@@ -75,6 +77,7 @@ pub struct Speaker {
     /// This agent goes on with a data plane that an earlier one has left.
     survived: bool,
     bfd: bfd::Watch,
+    recorder: Recorder,
     running: BTreeMap<Arc<str>, Running>,
     held_up: BTreeMap<Arc<str>, HeldUp>,
     listeners: Listeners,
@@ -136,12 +139,14 @@ impl Speaker {
         announced: watch::Receiver<Arc<Announced>>,
         survived: bool,
         bfd_socket: PathBuf,
+        recorder: Recorder,
     ) -> Self {
         Self {
             bgp: None,
             announced,
             survived,
             bfd: bfd::Watch::new(bfd_socket),
+            recorder,
             running: BTreeMap::new(),
             held_up: BTreeMap::new(),
             listeners: Listeners::default(),
@@ -284,6 +289,7 @@ impl Speaker {
                 incoming,
                 commands: commands_out,
                 status: status.clone(),
+                recorder: self.recorder.clone(),
             },
         ));
         let running = Running {

@@ -32,6 +32,7 @@ use super::{
     journal::Journal,
     routes::routes,
     socket, sockopt,
+    tally::Tally,
     trouble::{self, Trouble},
     watched::{PeerStatus, Told},
 };
@@ -39,6 +40,7 @@ use crate::{
     announce::Announced,
     bfd::client::States,
     config::{BgpPeer, Secret},
+    events::Recorder,
 };
 
 /// What a driver can be told.
@@ -73,6 +75,8 @@ pub struct Inputs {
     pub commands: mpsc::Receiver<Command>,
     /// Where the state goes.
     pub status: watch::Sender<PeerStatus>,
+    /// What has happened.
+    pub recorder: Recorder,
 }
 
 /// Runs a session until it is told to stop.
@@ -89,6 +93,7 @@ pub async fn run(session: Session, mut inputs: Inputs) {
         connections: [None, None],
         dial: None,
         journal: Journal::new(&peer.name, now),
+        tally: Tally::new(&peer.name, inputs.recorder.clone()),
         dropped: Dropped::now(),
         parting: Vec::new(),
         ear: Ear::default(),
@@ -101,6 +106,9 @@ pub async fn run(session: Session, mut inputs: Inputs) {
     driver.session.handle(Input::Start, now);
     loop {
         driver.flush();
+        if driver.is_flushed() {
+            driver.tally.flushed(&driver.session);
+        }
         driver.publish(&inputs.status);
         let deadlines = [driver.session.poll_timeout(), driver.journal.due()];
         let deadline = deadlines.into_iter().flatten().min();
@@ -177,6 +185,7 @@ struct Driver {
     connections: [Option<Connection>; 2],
     dial: Option<Dial>,
     journal: Journal,
+    tally: Tally,
     /// What the kernel had dropped when the session was lost.
     dropped: Dropped,
     /// Connections that are ended, until the peer has ended them too.
@@ -238,7 +247,9 @@ impl Driver {
         let announced = inputs.announced.borrow_and_update().clone();
         let routes = routes(&announced, &self.peer.name);
         self.wanted = routes.len();
-        self.session.set_routes(routes);
+        let changed = self.session.set_routes(routes);
+        self.tally
+            .changed(&self.session, changed, &announced.origin);
         self.session.set_complete(announced.complete);
         if announced.complete {
             self.forwards();
@@ -411,6 +422,7 @@ impl Driver {
                     self.dropped = Dropped::now();
                 }
                 self.journal.event(&event, Instant::now());
+                self.tally.event(&event);
             }
             let mut ended = false;
             self.more = false;
@@ -498,12 +510,15 @@ impl Driver {
         true
     }
 
+    /// Whether the kernel has all that the peer is to be told, or there is nobody
+    /// to tell.
+    fn is_flushed(&self) -> bool {
+        let mut connections = self.connections.iter().flatten();
+        connections.all(|connection| connection.out.is_empty())
+            && (self.session.state() != State::Established || self.session.is_flushed())
+    }
+
     fn publish(&mut self, status: &watch::Sender<PeerStatus>) {
-        let written = self
-            .connections
-            .iter()
-            .flatten()
-            .all(|connection| connection.out.is_empty());
         let session = self.session.status();
         self.journal.status(&session, Instant::now());
         status.send_replace(PeerStatus {
@@ -515,8 +530,7 @@ impl Driver {
             received: self.journal.received.clone(),
             sent: self.journal.sent.clone(),
             session,
-            flushed: written
-                && (self.session.state() != State::Established || self.session.is_flushed()),
+            flushed: self.is_flushed(),
             failed: false,
         });
     }

@@ -79,6 +79,7 @@ mod tests {
             states: states.into(),
             bgp: Some(Arc::new(bgp())),
             complete: true,
+            ..Announced::default()
         }
     }
 

@@ -77,7 +77,12 @@ async fn a_session_takes_another_password_over_and_starts_anew_only_without_one(
         ..peer("192.0.2.1:179")
     })];
     let (_announced, announced) = watch::channel(Arc::default());
-    let mut speaker = Speaker::new(announced, false, "/run/vipd/bfd.sock".into());
+    let mut speaker = Speaker::new(
+        announced,
+        false,
+        "/run/vipd/bfd.sock".into(),
+        Recorder::default(),
+    );
     speaker.configure(Some(&bgp)).await;
     let session = |speaker: &Speaker| speaker.running["router"].door.clone();
     let first = session(&speaker);
@@ -124,7 +129,12 @@ async fn a_session_whose_password_cannot_be_read_shows_why_and_starts_by_itself(
         ..peer("192.0.2.1:179")
     })];
     let (_announced, announced) = watch::channel(Arc::default());
-    let mut speaker = Speaker::new(announced, false, "/run/vipd/bfd.sock".into());
+    let mut speaker = Speaker::new(
+        announced,
+        false,
+        "/run/vipd/bfd.sock".into(),
+        Recorder::default(),
+    );
     speaker.configure(Some(&bgp)).await;
     let peers = speaker.peers();
     let error = || {
@@ -154,7 +164,12 @@ async fn a_session_that_fails_is_named_and_can_be_started_again() {
         ..peer("192.0.2.1:179")
     })];
     let (_announced, announced) = watch::channel(Arc::default());
-    let mut speaker = Speaker::new(announced, false, "/run/vipd/bfd.sock".into());
+    let mut speaker = Speaker::new(
+        announced,
+        false,
+        "/run/vipd/bfd.sock".into(),
+        Recorder::default(),
+    );
     speaker.configure(Some(&bgp)).await;
     let peers = speaker.peers();
     let failed = |peers: &watch::Receiver<Peers>| peers.borrow()["router"].status.borrow().failed;

@@ -163,6 +163,7 @@ mod tests {
             states: vips.iter().map(|vip| (*vip, State::Up)).collect(),
             bgp: config.bgp.map(Arc::new),
             complete: true,
+            ..Announced::default()
         };
         let untold = vips.iter().filter(|vip| is_untold(&announced, **vip));
         let untold: Vec<_> = untold.map(ToString::to_string).collect();
@@ -230,6 +231,7 @@ mod tests {
             states: [(around, State::Up)].into(),
             bgp: bgp.clone(),
             complete: true,
+            ..Announced::default()
         };
         let decision = Decision {
             desired: Arc::new(desired),

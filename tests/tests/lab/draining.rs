@@ -14,7 +14,7 @@ use std::{thread::sleep, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use vipd_tests::{AgentConfig, Fed, Feed, Held, Lab, Machine, Probes, Site, Size, wait_until};
+use vipd_tests::{AgentConfig, Fed, Feed, Held, Lab, Machine, Probes, Site, Size, ask, wait_until};
 
 use crate::support::{SMALL, VIP, ensure_spread, in_lab};
 
@@ -142,29 +142,39 @@ fn a_transfer_to_a_client_that_has_closed_its_side_is_waited_for() {
 }
 
 #[test]
-fn a_stop_forgets_a_drain_unless_the_data_plane_stays() {
+fn what_is_ordered_outlives_a_stop_whether_the_data_plane_stays_or_not() {
     in_lab(|lab| {
         let mut site = site(lab)?;
         let balancer = site.rack.balancers[0].clone();
-        let forgets = "a stop of the agent forgets this";
-        for (on_stop, kept) in [("remove", false), ("keep", true)] {
+        let agent = &site.agents[0];
+        agent.drain("web/b2", &["--reason", "a new kernel"])?;
+        let answer = agent.command("disable", &["web/b3"])?;
+        ensure!(answer.contains("its flows end; checks go on"), "{answer}");
+        for on_stop in ["remove", "keep"] {
             let mut config = config(&site.rack.backends);
             config.dataplane = format!("on_stop = \"{on_stop}\"\n");
             site.agents[0].reload(&config.text(&balancer))?;
-            for backend in &site.rack.backends {
-                site.wait_for_backend(backend.host.name(), true)?;
-            }
-            let answer = site.agents[0].drain("web/b2", &[])?;
-            ensure!(answer.contains(forgets) != kept, "{on_stop}: {answer}");
             site.agents[0].process().terminate(PATIENCE)?;
             site.agents[0].start_again()?;
-            let (_, b2) = b2(&site)?;
-            ensure!(b2["drained"] == kept, "{on_stop}: {b2}");
-            let log = site.agents[0].log();
-            let told = log.matches("the drain of web/b2 is forgotten").count();
-            ensure!(told == 1, "by the first stop alone: {log}");
+            wait_until("both orders are in force", PATIENCE, || {
+                let (_, b2) = b2(&site)?;
+                ensure!(b2["standing"] == "draining" && b2["state"] == "up", "{b2}");
+                let (_, b3) = backend_of(&site, "web", "b3")?;
+                ensure!(b3["disabled"] == true && b3["state"] == "up", "{b3}");
+                ensure!(b3["standing"] == "down", "{b3}");
+                Ok(())
+            })?;
+            let told = site.agents[0].command("overrides", &[])?;
+            ensure!(told.contains("a new kernel"), "{on_stop}: {told}");
         }
-        Ok(())
+        for _ in 0..QUESTIONS {
+            let answered = ask(&site.rack.client, (VIP, 80).into())?;
+            ensure!(answered == "b1", "{answered}");
+        }
+        site.agents[0].command("overrides", &["--clear"])?;
+        wait_until("all of them answer again", PATIENCE, || {
+            ensure_spread(&site, VIP.into(), QUESTIONS)
+        })
     });
 }
 
@@ -230,13 +240,17 @@ fn b2(site: &Site) -> Result<(Value, Value)> {
 }
 
 fn b2_of(site: &Site, service: &str) -> Result<(Value, Value)> {
+    backend_of(site, service, "b2")
+}
+
+fn backend_of(site: &Site, service: &str, name: &str) -> Result<(Value, Value)> {
     let named = |values: &Value, name: &str| {
         let found = values.as_array()?.iter().find(|v| v["name"] == name);
         found.cloned()
     };
     let status = site.agents[0].status()?;
     let service = named(&status["services"], service).context("no service")?;
-    let found = named(&service["backends"], "b2").context("no b2")?;
+    let found = named(&service["backends"], name).context("no such backend")?;
     Ok((service, found))
 }
 

@@ -32,3 +32,4 @@ mod support;
 mod the_lab_itself;
 mod the_story;
 mod together;
+mod why;

@@ -53,9 +53,9 @@ pub(crate) struct AdjRibOut {
 }
 
 impl AdjRibOut {
-    /// Replaces all routes the peer is to know. What is as it was costs a
-    /// comparison and no message.
-    pub(crate) fn set(&mut self, routes: Routes) {
+    /// Replaces all routes the peer is to know, and says which prefixes that
+    /// changes. What is as it was costs a comparison and no message.
+    pub(crate) fn set(&mut self, routes: Routes) -> Vec<IpNet> {
         let truncated = routes
             .into_iter()
             .map(|(prefix, route)| (prefix.trunc(), route));
@@ -66,9 +66,10 @@ impl AdjRibOut {
             .filter(|prefix| before.get(prefix) != self.desired.get(prefix))
             .copied()
             .collect();
-        for prefix in changed {
-            self.settle(prefix);
+        for prefix in &changed {
+            self.settle(*prefix);
         }
+        changed
     }
 
     /// A new session: the peer knows nothing.
@@ -222,6 +223,11 @@ impl AdjRibOut {
         self.written
             .iter()
             .filter_map(|(prefix, route)| Some((prefix, route.as_deref()?)))
+    }
+
+    /// Whether the peer has been told of a prefix on this session.
+    pub(crate) fn has_written(&self, prefix: &IpNet) -> bool {
+        self.written.contains_key(prefix)
     }
 
     /// What the peer has been told on this session, as it was told.

@@ -14,4 +14,11 @@ impl Session {
     pub fn told(&self) -> impl Iterator<Item = (&IpNet, Attributes)> {
         self.rib.told()
     }
+
+    /// Whether the peer has been told of a prefix on this session and has not been
+    /// told of its end.
+    #[must_use]
+    pub fn has_told(&self, prefix: &IpNet) -> bool {
+        self.rib.has_written(prefix)
+    }
 }

@@ -246,9 +246,10 @@ impl Session {
     }
 
     /// Replaces all routes the peer is to know; only what differs is sent.
-    /// Withdrawals are handed out by the next [`Session::poll_transmit`].
-    pub fn set_routes(&mut self, routes: Routes) {
-        self.rib.set(routes);
+    /// Withdrawals are handed out by the next [`Session::poll_transmit`]. Gives
+    /// back the prefixes whose routes are other ones than before.
+    pub fn set_routes(&mut self, routes: Routes) -> Vec<IpNet> {
+        self.rib.set(routes)
     }
 
     /// Says whether the routes set are all there is to know, as far as that can

@@ -303,6 +303,13 @@ impl Applier {
         true
     }
 
+    /// Whether what is planned for a service is in the maps, all of it.
+    #[must_use]
+    pub fn has_placed(&self, plan: &Arc<ServicePlan>) -> bool {
+        let placed = self.services.get(&plan.service.name);
+        placed.is_some_and(|placed| placed.holds(plan))
+    }
+
     /// The plans that the last pass did not get through with, or whose outcome
     /// is in doubt.
     fn due<'a>(&self, desired: &'a Desired) -> Vec<&'a Arc<ServicePlan>> {

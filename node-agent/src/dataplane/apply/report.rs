@@ -11,9 +11,12 @@ use vipd_abi::{BACKENDS, COUNTERS, Counter, NEXT_HOPS, PORT_RANGES, Phase, RING_
 use vipd_control::{decide::Desired, model::Vip};
 
 use super::{Applier, Placed};
-use crate::dataplane::{
-    listing::Listing,
-    vip_table::{Half, MOST_ENTRIES},
+use crate::{
+    dataplane::{
+        listing::Listing,
+        vip_table::{Half, MOST_ENTRIES},
+    },
+    events::Trail,
 };
 
 /// What a pass has achieved.
@@ -41,6 +44,8 @@ pub struct Applied {
     pub retry_at: Option<Instant>,
     /// When to come again since slots or records are not at rest.
     pub look_at: Option<Instant>,
+    /// Which publication it is.
+    pub trail: Trail,
 }
 
 /// Index of the counter per backend of one service.

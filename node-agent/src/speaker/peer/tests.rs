@@ -62,6 +62,7 @@ fn start(peer: BgpPeer, password: Option<Secret>) -> World {
         incoming,
         commands: commands_out,
         status,
+        recorder: Recorder::default(),
     };
     World {
         peer,
@@ -240,6 +241,7 @@ async fn the_peer_is_heard_and_hears_while_routes_never_stop_changing() {
                     states: vips.map(|vip| (vip, announcement::State::Up)).collect(),
                     bgp: Some(Arc::clone(&bgp)),
                     complete: true,
+                    ..Announced::default()
                 })
             };
             let vips = [network(1), network(2)];

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result, ensure};
 use tokio::runtime::{Builder, Runtime};
 use vipd::{
     api::Client,
-    drain::{Order, Target},
+    overrides::{Act, Order, Target},
 };
 use vipd_tests::{AgentConfig, Host, Machine, Vipd, wait_until};
 
@@ -55,13 +55,18 @@ impl Speaker for Agent {
     }
 
     fn order(&mut self, change: Change) -> Result<()> {
+        let target = Target::backend(SERVICE, &self.backend);
         let order = Order {
-            target: Target {
-                service: SERVICE.to_owned(),
-                backend: self.backend.clone(),
+            act: match change {
+                Change::Withdraw => Act::Drain {
+                    target,
+                    deadline_seconds: None,
+                },
+                Change::Announce => Act::Undrain(target),
             },
-            drained: change == Change::Withdraw,
             force: true,
+            by: "bench".to_owned(),
+            reason: None,
         };
         let answer = self.runtime.block_on(self.client.order(&order))?;
         ensure!(answer.done, "{}", answer.message);

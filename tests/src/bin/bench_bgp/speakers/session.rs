@@ -11,6 +11,7 @@ use tokio::{
 use vipd::{
     announce::Announced,
     config::{Bgp, Config},
+    events::Recorder,
     speaker::Speaker as VipdSpeaker,
 };
 use vipd_control::announcement::State;
@@ -43,7 +44,8 @@ impl Session {
             Ok(builder.worker_threads(2).enable_all().build()?)
         })?;
         runtime.spawn(async move {
-            let mut speaker = VipdSpeaker::new(announced_out, false, "bfd.sock".into());
+            let mut speaker =
+                VipdSpeaker::new(announced_out, false, "bfd.sock".into(), Recorder::default());
             speaker.configure(Some(&configured)).await;
             pending::<()>().await;
         });
@@ -70,6 +72,7 @@ impl Speaker for Session {
             states,
             bgp: Some(Arc::clone(&self.bgp)),
             complete: true,
+            ..Announced::default()
         }));
         Ok(())
     }

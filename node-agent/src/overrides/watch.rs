@@ -1,6 +1,9 @@
 //! `vipd drain --wait`: tells how many flows are left, until none is.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use thiserror::Error;
 use tokio::time::sleep;
@@ -183,8 +186,10 @@ enum Remains {
 }
 
 fn remains(status: &Status, target: &Target) -> Remains {
-    let service = status.services.iter().find(|s| s.name == target.service);
-    let backend = service.and_then(|s| s.backends.iter().find(|b| b.name == target.backend));
+    let named = |name: &str, wanted: &Option<Arc<str>>| wanted.as_deref() == Some(name);
+    let mut services = status.services.iter();
+    let service = services.find(|s| *s.name == *target.service);
+    let backend = service.and_then(|s| s.backends.iter().find(|b| named(&b.name, &target.backend)));
     let (Some(service), Some(backend)) = (service, backend) else {
         return Remains::NotDrained;
     };
