@@ -41,6 +41,7 @@ use crate::{
     config::Bgp,
     dataplane::apply::Applied,
     engine::Decision,
+    local::Local,
     netlink::{Error, Netlink},
 };
 
@@ -76,6 +77,8 @@ pub struct Inputs {
     pub applied: watch::Receiver<Arc<Applied>>,
     /// Why the data plane does not forward at all, if so.
     pub fault: watch::Receiver<Option<String>>,
+    /// Whether what this host serves itself is bound.
+    pub local: watch::Receiver<Arc<Local>>,
     /// Turns true when the agent is to withdraw everything.
     pub closing: watch::Receiver<bool>,
     /// Whether the host is about to leave: true makes announcements worse.
@@ -125,6 +128,7 @@ pub async fn run(mut inputs: Inputs, netlink: Netlink) {
             changed = inputs.decision.changed() => changed.is_ok(),
             changed = inputs.applied.changed() => changed.is_ok(),
             changed = inputs.fault.changed() => changed.is_ok(),
+            changed = inputs.local.changed() => changed.is_ok(),
             changed = inputs.closing.changed() => changed.is_ok(),
             changed = inputs.maintenance.changed() => changed.is_ok(),
             Some(done) = jobs.next() => {

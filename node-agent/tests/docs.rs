@@ -9,8 +9,8 @@ use std::{
 use vipd::{
     metrics,
     status::{
-        Aggregate, Backend, Bfd, Check, CheckPhases, Checks, Damping, Dataplane, Interface, MapUse,
-        Peer, Phases, Service, Sessions, SessionsState, Status, Vip,
+        Aggregate, Backend, Bfd, Bound, Check, CheckPhases, Checks, Damping, Dataplane, Interface,
+        MapUse, Peer, Phases, Service, Sessions, SessionsState, Status, Vip,
     },
 };
 use vipd_abi::{Action, DecapVerdict, LAYOUT, Verdict};
@@ -372,6 +372,11 @@ fn status() -> Status {
             damping: Damping::default(),
             suppressed_by: None,
             reason: String::new(),
+            bound: Some(Bound {
+                interface: Some("lo".into()),
+                by_vipd: true,
+                fault: None,
+            }),
         }],
         aggregates: vec![Aggregate {
             prefix: "198.51.100.0/24".into(),

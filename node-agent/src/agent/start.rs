@@ -34,6 +34,7 @@ use crate::{
     engine::{Belief, Engine},
     hooks,
     inquiry::Inquiry,
+    local::{self, Keeper, Remembered},
     metrics,
     netlink::{Netlink, watch::watch_ways},
     plane,
@@ -104,12 +105,19 @@ impl Agent {
             );
         }
 
+        let remembered = Remembered::read(&config.state_directory);
+        if remembered.has_served() {
+            info!("an agent before has served addresses of this host: they are taken over");
+        }
+
         let (changes, changed) = mpsc::channel(1024);
         let plan = plan(&config, secret);
         let (plans, plans_out) = watch::channel(plan.clone());
         let engine = Engine::new(plan, &|service, backend| Belief {
             initial: match adopted.standing(service, backend.address) {
-                None => service.check.timing.initial,
+                None => remembered
+                    .initial(service, backend)
+                    .unwrap_or(service.check.timing.initial),
                 Some(Standing::Available | Standing::Draining) => Initial::Up,
                 Some(Standing::Failing) => Initial::Failing,
                 Some(Standing::Dead) => Initial::Down,
@@ -194,6 +202,26 @@ impl Agent {
             engine.run(changed, plans_out, orders_out),
         );
 
+        let (bindings, bindings_out) = watch::channel(Arc::clone(&config.bindings));
+        let (local_in, local) = watch::channel(Arc::default());
+        let inputs = local::Inputs {
+            decision: decision.clone(),
+            bindings: bindings_out,
+            local: local_in,
+        };
+        let served = remembered.has_served();
+        spawn(
+            &mut tasks,
+            "local",
+            local::run(inputs, netlink.clone(), remembered.clone()),
+        );
+        let keeper = Keeper {
+            decision: decision.clone(),
+            local: local.clone(),
+        };
+        let directory = config.state_directory.as_path().into();
+        spawn(&mut tasks, "keeper", keeper.run(directory, remembered));
+
         let (announced_in, announced) = watch::channel(Default::default());
         let (standings_in, standings) = watch::channel(Default::default());
         let (closing, closing_out) = watch::channel(false);
@@ -208,6 +236,7 @@ impl Agent {
             decision: decision.clone(),
             applied,
             fault,
+            local: local.clone(),
             closing: closing_out,
             maintenance: maintenance_out.clone(),
             known_by: tokio::time::Instant::now() + known_within(&config),
@@ -220,7 +249,7 @@ impl Agent {
             "announce",
             announce::run(inputs, netlink.clone()),
         );
-        let survived = !adopted.services.is_empty();
+        let survived = !adopted.services.is_empty() || served;
         let mut speaker = Speaker::new(announced.clone(), survived, config.bfd_socket.clone());
         probes.hear(speaker.bfd());
         speaker.follow_bfd(config.has_bfd());
@@ -254,6 +283,7 @@ impl Agent {
             maintenance: maintenance_out,
             lateness: probes.lateness(),
             hooks: tallies.clone(),
+            local: local.clone(),
         };
         let (reload, reloads) = mpsc::channel(1);
         let (departure, departures) = mpsc::channel(1);
@@ -293,6 +323,8 @@ impl Agent {
             maintenance,
             departures,
             wanted,
+            bindings,
+            local,
             netlink,
             plane: running,
             elsewhere: true,

@@ -8,7 +8,7 @@ use vipd_control::{
     announcement::State,
     damping::{Damping, Heard, Terms as DampingTerms, Wait},
     decide::Desired,
-    gate::{Admission, Gate, GateChange, GateChangeKind, Obstacle, Plane, Terms},
+    gate::{Admission, Gate, GateChange, GateChangeKind, Plane, Terms},
     model::Vip,
 };
 
@@ -60,7 +60,12 @@ impl Judge {
                 .vips
                 .retain(|vip, _| !decision.leaving.contains(vip));
         }
+        let local = Arc::clone(&inputs.local.borrow_and_update());
+        let bound = local.standings.iter();
+        let bound =
+            bound.map(|(vip, standing)| (*vip, standing.as_ref().map(drop).map_err(String::clone)));
         let plane = Plane {
+            bound: &bound.collect(),
             acknowledged: &applied.vips,
             forwarded: &applied.forwarded,
             fault: fault.as_deref(),
@@ -98,8 +103,7 @@ impl Judge {
             }
         }
         let mut admissions = standings.vips.values();
-        let unapplied = Admission::Withheld(Obstacle::NotAcknowledged);
-        let complete = decision.known && admissions.all(|admission| *admission != unapplied);
+        let complete = decision.known && !admissions.any(Admission::is_pending);
         let announced = Announced {
             states: self.damping.announced(),
             bgp,

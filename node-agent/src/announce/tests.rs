@@ -76,6 +76,7 @@ struct World {
     closing: watch::Sender<bool>,
     maintenance: watch::Sender<bool>,
     _linger: watch::Sender<Duration>,
+    _local: watch::Sender<Arc<Local>>,
 }
 
 impl World {
@@ -83,6 +84,7 @@ impl World {
         let (decision, decision_out) = watch::channel(Decision::default());
         let (applied, applied_out) = watch::channel(Arc::default());
         let (fault, fault_out) = watch::channel(None);
+        let (local, local_out) = watch::channel(Arc::default());
         let (closing, closing_out) = watch::channel(false);
         let (maintenance, maintenance_out) = watch::channel(false);
         let (linger, linger_out) = watch::channel(Duration::ZERO);
@@ -94,6 +96,7 @@ impl World {
                 decision: decision_out,
                 applied: applied_out,
                 fault: fault_out,
+                local: local_out,
                 closing: closing_out,
                 maintenance: maintenance_out,
                 known_by: Instant::now(),
@@ -107,6 +110,7 @@ impl World {
             closing,
             maintenance,
             _linger: linger,
+            _local: local,
         }
     }
 

@@ -93,7 +93,7 @@ fn run(
         }
         let settings = *inputs.settings.borrow_and_update();
         applier.configure(settings);
-        let desired = Arc::clone(&inputs.decision.borrow_and_update().desired);
+        let desired = inputs.decision.borrow_and_update().desired.forwarded();
         // Copied only when it is another, by which the applier knows it.
         if inputs.ways.has_changed().unwrap_or(false) {
             reach.ways = Arc::new(inputs.ways.borrow_and_update().clone());
