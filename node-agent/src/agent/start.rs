@@ -210,11 +210,7 @@ impl Agent {
             local: local_in,
         };
         let served = remembered.has_served();
-        spawn(
-            &mut tasks,
-            "local",
-            local::run(inputs, netlink.clone(), remembered.clone()),
-        );
+        spawn(&mut tasks, "local", local::run(inputs, remembered.clone()));
         let keeper = Keeper {
             decision: decision.clone(),
             local: local.clone(),

@@ -60,15 +60,17 @@ const ROUNDS: u32 = 5;
 const REREAD: Duration = Duration::from_secs(30);
 
 /// Runs until the agent ends. `remembered` is what an agent before has bound.
-pub async fn run(mut inputs: Inputs, netlink: Netlink, remembered: Remembered) {
+pub async fn run(mut inputs: Inputs, remembered: Remembered) {
     let mut binder = Binder::new(remembered.bound);
-    while let Err(error) = follow(&mut binder, &mut inputs, &netlink).await {
+    while let Err(error) = follow(&mut binder, &mut inputs).await {
         warn!("cannot follow the addresses of this host, trying again in {RETRY:?}: {error}");
         sleep(RETRY).await;
     }
 }
 
-async fn follow(binder: &mut Binder, inputs: &mut Inputs, netlink: &Netlink) -> Result<(), Error> {
+async fn follow(binder: &mut Binder, inputs: &mut Inputs) -> Result<(), Error> {
+    // Of its own: the kernel lists one thing at a time on a socket.
+    let netlink = &Netlink::connect()?;
     let mut events: Option<HostEvents> = None;
     let mut downed = BTreeSet::new();
     let mut rounds = 0;
