@@ -51,6 +51,7 @@ use crate::{
     dependencies::Lacks,
     engine::Decision,
     events::{Origin, Recorder},
+    local::Local,
     netlink::{Error, Netlink},
 };
 
@@ -90,6 +91,8 @@ pub struct Inputs {
     pub fault: watch::Receiver<Option<String>>,
     /// What this host lacks that services depend on.
     pub lacks: watch::Receiver<Arc<Lacks>>,
+    /// Whether what this host serves itself is bound.
+    pub local: watch::Receiver<Arc<Local>>,
     /// Turns true when the agent is to withdraw everything.
     pub closing: watch::Receiver<bool>,
     /// Whether the host is about to leave: true makes announcements worse.
@@ -150,6 +153,7 @@ pub async fn run(mut inputs: Inputs, netlink: Netlink) {
             changed = inputs.applied.changed() => changed.is_ok(),
             changed = inputs.fault.changed() => changed.is_ok(),
             changed = inputs.lacks.changed() => changed.is_ok(),
+            changed = inputs.local.changed() => changed.is_ok(),
             changed = inputs.closing.changed() => changed.is_ok(),
             changed = inputs.maintenance.changed() => changed.is_ok(),
             Some(done) = jobs.next() => {
@@ -212,10 +216,9 @@ fn log_job(job: Job, result: &Result<(), Error>) {
 }
 
 impl Standings {
-    /// Whether no address waits for the data plane.
+    /// Whether no address waits for what is decided to be in force.
     fn are_applied(&self) -> bool {
-        let unapplied = Admission::Withheld(Obstacle::NotAcknowledged);
-        self.vips.values().all(|admission| *admission != unapplied)
+        !self.vips.values().any(Admission::is_pending)
     }
 }
 

@@ -27,6 +27,7 @@ pub mod headers;
 pub mod hooks;
 pub mod inquiry;
 mod leaving;
+pub mod local;
 mod memory;
 pub mod metrics;
 pub mod netlink;

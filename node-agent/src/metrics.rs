@@ -255,6 +255,19 @@ fn encode_services(status: &Status, page: &mut DescriptorEncoder<'_>) -> fmt::Re
     for vip in &status.vips {
         state.states(&[("vip", &vip.address)], &states, &vip.state)?;
     }
+    let mut bound = status
+        .vips
+        .iter()
+        .filter_map(|vip| Some((vip, vip.bound.as_ref()?)))
+        .peekable();
+    if bound.peek().is_some() {
+        let help =
+            "Whether an address that this host serves itself is bound on it; 0 withdraws it.";
+        let mut family = gauges(page, "vip_bound", help, None)?;
+        for (vip, bound) in bound {
+            family.gauge(&[("vip", &vip.address)], flag(bound.interface.is_some()))?;
+        }
+    }
     let help = "1 for the state the aggregate is announced in, or `withdrawn`; 0 for the others.";
     let mut state = gauges(page, "aggregate_state", help, None)?;
     for aggregate in &status.aggregates {

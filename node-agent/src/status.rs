@@ -149,6 +149,20 @@ pub struct Vip {
     pub suppressed_by: Option<String>,
     /// Why, or why not.
     pub reason: String,
+    /// Where it is bound on this host, if this host is to serve it itself.
+    #[serde(default)]
+    pub bound: Option<Bound>,
+}
+
+/// How an address stands on this host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Bound {
+    /// The interface that has it, if one has.
+    pub interface: Option<String>,
+    /// Whether vipd has bound it there.
+    pub by_vipd: bool,
+    /// Why it does not count as bound, if so.
+    pub fault: Option<String>,
 }
 
 /// What damping (RFC 2439) makes of a prefix.
@@ -196,7 +210,7 @@ pub struct Service {
     pub protocol: String,
     /// Port, range of ports, or `any`.
     pub port: String,
-    /// `ipip`, `gue` or `l2-dsr`.
+    /// `ipip`, `gue`, `l2-dsr` or `local`.
     pub mode: String,
     /// Whether enough backends are healthy, and it is not disabled.
     pub alive: bool,
@@ -210,7 +224,7 @@ pub struct Service {
     pub healthy: u32,
     /// Active backends with a weight.
     pub configured: u32,
-    /// Slots of the ring.
+    /// Slots of the ring; 0 where nothing is forwarded.
     pub ring_size: u32,
     /// Who owns which slot, in one number; the same on every node that sees
     /// the same and has the same secret.
@@ -384,9 +398,10 @@ impl Status {
             let words = announced_words(&vip.state);
             let instead = vip.suppressed_by.iter();
             let instead: String = instead.map(|prefix| format!("as {prefix}; ")).collect();
+            let bound = vip.bound.as_ref().map_or_else(String::new, Bound::words);
             writeln!(
                 out,
-                "{:<40} {words:<11}  {instead}{}",
+                "{:<40} {words:<11}  {instead}{}{bound}",
                 vip.address, vip.reason
             )?;
         }
@@ -420,6 +435,17 @@ impl Status {
     }
 }
 
+impl Bound {
+    /// What is added to the reason of an announcement, which tells a fault.
+    fn words(&self) -> String {
+        let by = if self.by_vipd { "vipd" } else { "others" };
+        let interface = self.interface.iter();
+        interface
+            .map(|name| format!("; bound on {name} by {by}"))
+            .collect()
+    }
+}
+
 impl Service {
     fn write(&self, out: &mut String) -> std::fmt::Result {
         let alive = match self.state.as_str() {
@@ -428,17 +454,17 @@ impl Service {
             "down" | "" => "DEAD",
             state => state,
         };
+        let ring = match (self.ring_size, &self.ring_fingerprint) {
+            (0, _) => String::new(),
+            (size, fingerprint) => {
+                let fingerprint = fingerprint.as_deref().unwrap_or("empty");
+                format!(" · ring {size} slots, {fingerprint}")
+            }
+        };
         writeln!(
             out,
-            "\nservice {} · {}/{} · {} · {alive}, {} of {} healthy · ring {} slots, {}",
-            self.name,
-            self.protocol,
-            self.port,
-            self.mode,
-            self.healthy,
-            self.configured,
-            self.ring_size,
-            self.ring_fingerprint.as_deref().unwrap_or("empty")
+            "\nservice {} · {}/{} · {} · {alive}, {} of {} healthy{ring}",
+            self.name, self.protocol, self.port, self.mode, self.healthy, self.configured,
         )?;
         if let Some(phases) = &self.phases {
             writeln!(

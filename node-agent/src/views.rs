@@ -34,6 +34,7 @@ use crate::{
     engine::{Decision, SharedHealth},
     events::Latencies,
     hooks::{Tallies, Tally},
+    local::Local,
     netlink::way::Problems,
     overrides::Overrides,
     probe::{Counted, Lateness},
@@ -76,6 +77,8 @@ pub struct Views {
     pub lateness: Arc<Lateness>,
     /// How hooks are doing.
     pub hooks: watch::Receiver<Tallies>,
+    /// How the addresses stand that this host serves itself.
+    pub local: watch::Receiver<Arc<Local>>,
 }
 
 /// A moment by both clocks, so that others can be told in seconds since 1970: the
@@ -143,6 +146,7 @@ impl Views {
         let standings = Arc::clone(&self.standings.borrow());
         let announced = Arc::clone(&self.announced.borrow());
         let findings = Arc::clone(&self.findings.borrow());
+        let local = Arc::clone(&self.local.borrow());
         let bfd = self.bfd.borrow().clone();
         let peers: Vec<_> = views
             .values()
@@ -159,7 +163,7 @@ impl Views {
             decision_to_update: self.latencies.read(),
             dataplane: self.dataplane.as_ref().map(DataplaneViews::status),
             checks: checks(self.lateness.counted()),
-            vips: announcements::vips(&decision, &standings, &announced, now),
+            vips: announcements::vips(&decision, &standings, &announced, &local, now),
             aggregates: announcements::aggregates(&standings, &announced, now),
             services: services(Services {
                 views: self,
@@ -237,6 +241,7 @@ impl Views {
                 Mode::L2Dsr => "l2-dsr",
                 Mode::Ipip => "ipip",
                 Mode::Gue(_) => "gue",
+                Mode::Local => "local",
             }
             .to_owned(),
             alive: plan.is_alive(),
@@ -244,16 +249,24 @@ impl Views {
             reason: plan.reason(),
             healthy: plan.healthy(),
             configured: plan.configured(),
-            ring_size: service.ring_size,
+            ring_size: if plan.forwards() {
+                service.ring_size
+            } else {
+                0
+            },
             ring_fingerprint: plan.ring_fingerprint.map(|f| format!("{f:016x}")),
-            in_force: applied.as_ref().is_some_and(|applied| {
-                let plan = |vip| decision.desired.vips.get(vip);
-                let mut vips = service.vips.iter();
-                vips.all(|vip| plan(vip).map(|p| p.fingerprint) == applied.vips.get(vip).copied())
-            }),
+            in_force: !plan.forwards()
+                || applied.as_ref().is_some_and(|applied| {
+                    let plan = |vip| decision.desired.vips.get(vip);
+                    let mut vips = service.vips.iter();
+                    vips.all(|vip| {
+                        plan(vip).map(|p| p.fingerprint) == applied.vips.get(vip).copied()
+                    })
+                }),
             idle_seconds: service.idle.as_secs(),
             phases: applied
                 .as_ref()
+                .filter(|_| plan.forwards())
                 .map(|applied| phases(applied.phases.get(&service.name))),
             flows: backends.iter().map(|b| b.flows).sum(),
             packets: backends.iter().map(|b| b.packets).sum(),
@@ -416,6 +429,7 @@ mod tests {
             maintenance: watch::channel(false).1,
             lateness: Arc::default(),
             hooks: watch::channel(Tallies::default()).1,
+            local: watch::channel(Arc::default()).1,
         };
         views.status_with(|_| {
             let (done, told) = mpsc::channel();

@@ -10,8 +10,8 @@ use vipd::{
     events::Latency,
     metrics,
     status::{
-        Aggregate, Backend, Bfd, Check, CheckPhases, Checks, Damping, Dataplane, Hook, Interface,
-        MapUse, Peer, Phases, Service, Sessions, SessionsState, Status, Vip,
+        Aggregate, Backend, Bfd, Bound, Check, CheckPhases, Checks, Damping, Dataplane, Hook,
+        Interface, MapUse, Peer, Phases, Service, Sessions, SessionsState, Status, Vip,
     },
 };
 use vipd_abi::{Action, DecapVerdict, LAYOUT, Verdict};
@@ -389,6 +389,11 @@ fn status() -> Status {
             damping: Damping::default(),
             suppressed_by: None,
             reason: String::new(),
+            bound: Some(Bound {
+                interface: Some("lo".into()),
+                by_vipd: true,
+                fault: None,
+            }),
         }],
         aggregates: vec![Aggregate {
             prefix: "198.51.100.0/24".into(),

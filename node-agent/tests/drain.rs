@@ -112,6 +112,7 @@ impl Node {
             maintenance: watch::channel(false).1,
             lateness: Arc::default(),
             hooks: watch::channel(Default::default()).1,
+            local: watch::channel(Arc::default()).1,
         };
         let (changes, changed) = mpsc::channel(1);
         let (plans, plans_out) = watch::channel(plan.clone());

@@ -16,12 +16,21 @@ pub struct Nginx {
 impl Nginx {
     /// Starts it, and returns when it listens.
     pub fn start(host: &Host) -> Result<Self> {
-        Self::start_with(host, "")
+        Self::run(host, host.name(), "")
     }
 
     /// The same with these further `server` blocks.
     pub fn start_with(host: &Host, servers: &str) -> Result<Self> {
-        let config = host.write("nginx.conf", &config(host, servers))?;
+        Self::run(host, host.name(), servers)
+    }
+
+    /// The same with another line as its answer to `/`.
+    pub fn saying(host: &Host, line: &str) -> Result<Self> {
+        Self::run(host, line, "")
+    }
+
+    fn run(host: &Host, line: &str, servers: &str) -> Result<Self> {
+        let config = host.write("nginx.conf", &config(host, line, servers))?;
         let dir = host.dir();
         let mut command = Command::new("nginx");
         command.arg("-e").arg(dir.join("nginx-error.log"));
@@ -48,10 +57,9 @@ impl Nginx {
 }
 
 /// One process, so that its number is all there is to kill.
-fn config(host: &Host, servers: &str) -> String {
+fn config(host: &Host, line: &str, servers: &str) -> String {
     let dir = host.dir();
     let dir = dir.display();
-    let name = host.name();
     let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .iter()
         .map(|kind| format!("    {kind}_temp_path {dir}/{kind};\n"))
@@ -71,7 +79,7 @@ http {{
         listen 80 backlog=4096;
         listen [::]:80 ipv6only=on backlog=4096;
         location = /healthz {{ return 200 \"ok\\n\"; }}
-        location / {{ return 200 \"{name}\\n\"; }}
+        location / {{ return 200 \"{line}\\n\"; }}
     }}
 {servers}}}
 "

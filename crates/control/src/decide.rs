@@ -52,7 +52,7 @@ pub struct ServicePlan {
     /// What the ring is made from.
     pub base: Arc<RingBase>,
     /// Who owns which slot; `None` when nobody was available since the service
-    /// or its backends were configured. If nobody is available *now*, the ring
+    /// or its backends were configured, and where nothing is forwarded. If nobody is available *now*, the ring
     /// is the last one: packets of a farm that is thought dead are better sent
     /// than dropped.
     pub ring: Option<Arc<Ring>>,
@@ -201,6 +201,7 @@ impl Decider {
         let ring = last
             .filter(|ring| Arc::ptr_eq(ring.base(), &base))
             .map_or_else(|| base.ring(&shares), |ring| ring.update(&shares))
+            .filter(|_| service.mode.forwards())
             .map(Arc::new)
             .or_else(|| last.cloned());
 
@@ -262,7 +263,9 @@ impl<'a> Draft<'a> {
                 duty: Duty::new(service, &healthy, before),
                 follows: None,
                 disabled: health.disabled(service),
-                doubt: doubt.filter(|_| is_silent).cloned(),
+                doubt: doubt
+                    .filter(|_| is_silent && service.mode.forwards())
+                    .cloned(),
             },
             service,
             previous,
@@ -297,6 +300,19 @@ fn by_vip(services: &[Arc<ServicePlan>]) -> BTreeMap<Vip, Vec<Arc<ServicePlan>>>
 }
 
 impl Desired {
+    /// Without the services that this host serves itself, which are nothing to a
+    /// data plane. Where there are none it is the same.
+    #[must_use]
+    pub fn forwarded(self: &Arc<Self>) -> Arc<Self> {
+        if self.services.iter().all(|plan| plan.forwards()) {
+            return Arc::clone(self);
+        }
+        let mut forwarded = Self::clone(self);
+        forwarded.services.retain(|plan| plan.forwards());
+        forwarded.vips.retain(|_, plan| !plan.is_local());
+        Arc::new(forwarded)
+    }
+
     /// The plan of a service, also if it had another name: that with the same
     /// protocol and ports on one of its addresses.
     fn related(&self, service: &Service) -> Option<&Arc<ServicePlan>> {
@@ -337,6 +353,13 @@ impl VipPlan {
         self.state.is_alive()
     }
 
+    /// Whether this host serves the address itself: then nothing of it is
+    /// forwarded.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        !self.services.iter().any(|service| service.forwards())
+    }
+
     /// Why it is in its state, in plain words, for example `web: 0 of 3
     /// backends healthy, 1 wanted`.
     #[must_use]
@@ -347,6 +370,12 @@ impl VipPlan {
 }
 
 impl ServicePlan {
+    /// Whether its packets are carried to other hosts.
+    #[must_use]
+    pub fn forwards(&self) -> bool {
+        self.service.mode.forwards()
+    }
+
     /// The state it is in by itself.
     #[must_use]
     pub fn state(&self) -> State {
@@ -425,6 +454,7 @@ fn service_fingerprint(service: &Service, ring: Option<u64>) -> u64 {
         Mode::L2Dsr => (1, 0),
         Mode::Ipip => (2, 0),
         Mode::Gue(port) => (3, port.get()),
+        Mode::Local => (4, 0),
     };
     let fields = Fields::default()
         .bytes(service.name.as_bytes())

@@ -16,6 +16,10 @@
 //! - It is not announced at all, in any state, while this host **lacks** something
 //!   that a service on it depends on.
 //!
+//! A VIP that this host serves itself has no data plane: in its place stands
+//! whether the address is bound here. It enters when it is, and leaves at once
+//! when it is not any more.
+//!
 //! The VIPs are judged each by itself: one that cannot be applied holds up no
 //! other.
 
@@ -57,6 +61,11 @@ pub enum Obstacle {
     NotAcknowledged,
     /// The data plane does not forward, as said here.
     Fault(String),
+    /// The address is to be served by this host itself, and it is not known yet
+    /// whether it is bound here.
+    NotBoundYet,
+    /// The same, and it is not bound, as said here.
+    NotBound(String),
     /// It is not configured any more.
     Removed,
 }
@@ -73,6 +82,19 @@ pub struct Plane<'a> {
     pub fault: Option<&'a str>,
     /// What this host lacks that services depend on, by their names.
     pub lacks: &'a BTreeMap<Arc<str>, String>,
+    /// The VIPs that this host serves itself: whether each is bound here, or why
+    /// not, in plain words. Of who is missing nothing is known yet.
+    pub bound: &'a BTreeMap<Vip, Result<(), String>>,
+}
+
+/// What stands between a VIP and the packets for it.
+enum Footing {
+    /// What is decided for it is in force.
+    Firm,
+    /// It is not yet, or only what was decided before.
+    Soft,
+    /// Nobody would get its packets.
+    None(Obstacle),
 }
 
 /// What the gate goes by besides the decision and what the data plane says.
@@ -177,35 +199,67 @@ impl<F: Fn(Vip, State) -> bool> Terms<F> {
         if let Some(lack) = services.find_map(|plan| plane.lacks.get(&plan.service.name)) {
             return withheld(Obstacle::Lacking(lack.clone()));
         }
+        let footing = plane.footing(vip, plan);
         if !plan.is_alive() {
-            let forwarded = plane.fault.is_none() && plane.forwarded.contains(&vip);
             let told = !plan.state.is_withdrawn() || (self.fails_open)(vip, plan.state);
-            return if forwarded && told {
+            return if plane.delivers(vip, plan) && told {
                 Admission::Announced(plan.state)
             } else {
                 withheld(Obstacle::NotAlive(plan.reason()))
             };
-        }
-        if let Some(fault) = plane.fault {
-            return withheld(Obstacle::Fault(fault.to_owned()));
         }
         let wanted = if self.maintenance {
             State::Maintenance
         } else {
             plan.state
         };
-        let applied = plane.acknowledged.get(&vip) == Some(&plan.fingerprint);
-        match before {
-            _ if applied => Admission::Announced(wanted),
+        match (footing, before) {
+            (Footing::None(obstacle), _) => withheld(obstacle),
+            (Footing::Firm, _) => Admission::Announced(wanted),
             // What is announced alive goes on while the data plane follows.
-            Some(before) if before.is_alive() => Admission::Announced(wanted),
-            Some(before) => Admission::Announced(before),
-            None => withheld(Obstacle::NotAcknowledged),
+            (Footing::Soft, Some(before)) if before.is_alive() => Admission::Announced(wanted),
+            (Footing::Soft, Some(before)) => Admission::Announced(before),
+            (Footing::Soft, None) => withheld(Obstacle::NotAcknowledged),
+        }
+    }
+}
+
+impl Plane<'_> {
+    fn footing(&self, vip: Vip, plan: &VipPlan) -> Footing {
+        if plan.is_local() {
+            return match self.bound.get(&vip) {
+                Some(Ok(())) => Footing::Firm,
+                Some(Err(reason)) => Footing::None(Obstacle::NotBound(reason.clone())),
+                None => Footing::None(Obstacle::NotBoundYet),
+            };
+        }
+        match self.fault {
+            Some(fault) => Footing::None(Obstacle::Fault(fault.to_owned())),
+            None if self.acknowledged.get(&vip) == Some(&plan.fingerprint) => Footing::Firm,
+            None => Footing::Soft,
+        }
+    }
+
+    /// Whether anybody gets the packets of the VIP, healthy or not.
+    fn delivers(&self, vip: Vip, plan: &VipPlan) -> bool {
+        if plan.is_local() {
+            self.bound.get(&vip) == Some(&Ok(()))
+        } else {
+            self.fault.is_none() && self.forwarded.contains(&vip)
         }
     }
 }
 
 impl Admission {
+    /// Whether it may be announced as soon as what is decided is in force.
+    #[must_use]
+    pub const fn is_pending(&self) -> bool {
+        matches!(
+            self,
+            Self::Withheld(Obstacle::NotAcknowledged | Obstacle::NotBoundYet)
+        )
+    }
+
     /// The state in which it is announced, if it is.
     #[must_use]
     pub const fn state(&self) -> Option<State> {
@@ -252,6 +306,8 @@ impl fmt::Display for Obstacle {
             Self::NotAlive(reason) | Self::Lacking(reason) => f.write_str(reason),
             Self::NotAcknowledged => f.write_str("the data plane has not applied it yet"),
             Self::Fault(fault) => write!(f, "the data plane does not forward: {fault}"),
+            Self::NotBoundYet => f.write_str("the address is about to be bound"),
+            Self::NotBound(reason) => f.write_str(reason),
             Self::Removed => f.write_str("no service uses it any more"),
         }
     }

@@ -45,7 +45,8 @@ pub struct Service {
     pub protocol: Protocol,
     /// Layer-4 ports.
     pub ports: Ports,
-    /// How packets reach a backend.
+    /// How packets reach a backend. The same for all services of a virtual
+    /// address as far as [`Mode::forwards`] goes.
     pub mode: Mode,
     /// How many healthy backends it takes.
     pub needs: Needs,
@@ -109,6 +110,20 @@ pub enum Mode {
     /// The packet is carried in UDP to this port (GUE variant 1,
     /// draft-ietf-intarea-gue).
     Gue(NonZeroU16),
+    /// The packet stays: this host itself serves the address, by programs that
+    /// its backends stand for.
+    Local,
+}
+
+impl Mode {
+    /// Whether packets are carried to another host.
+    #[must_use]
+    pub const fn forwards(self) -> bool {
+        match self {
+            Self::L2Dsr | Self::Ipip | Self::Gue(_) => true,
+            Self::Local => false,
+        }
+    }
 }
 
 /// One server of a service.

@@ -25,7 +25,7 @@ pub(super) async fn look(config: &Config, netlink: &Netlink) -> Findings {
         errors: Vec::new(),
         warnings: Vec::new(),
     };
-    if config.node.cluster_secret.is_none() {
+    if config.dataplane.is_some() && config.node.cluster_secret.is_none() {
         found.warnings.push(
             "no node.cluster_secret_file: the flow hash is keyed with a value that everybody \
              knows, so flows can be aimed at one backend"

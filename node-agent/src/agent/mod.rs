@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! probes -> engine -> decision -+-> data plane -> applied --.
+//!                               +-> local -> bound ---------+
 //!                               |                           v
 //!   netlink -> ways ------------'            announce (gate) -> speaker -> peers
 //! ```
@@ -39,7 +40,7 @@ use crate::{
     announce,
     api::{self, Reload},
     capture::Captures,
-    config::{Config, Dataplane, OnStop},
+    config::{Bindings, Config, Dataplane, OnStop},
     dataplane::{
         apply::{Applied, Settings},
         kernel::Kernel,
@@ -48,6 +49,7 @@ use crate::{
     disable_files::DisableFiles,
     engine::Plan,
     hooks::{self, Tallies},
+    local::{self, Local},
     memory,
     netlink::Netlink,
     plane,
@@ -105,6 +107,8 @@ struct Agent {
     maintenance: watch::Sender<bool>,
     departures: mpsc::Receiver<departure::Request>,
     wanted: watch::Sender<BTreeSet<IpAddr>>,
+    bindings: watch::Sender<Arc<Bindings>>,
+    local: watch::Receiver<Arc<Local>>,
     netlink: Netlink,
     plane: Option<Plane>,
     /// XDP may be on interfaces that the configuration does not name.
@@ -205,7 +209,10 @@ impl Agent {
         let config = Arc::clone(&self.config.borrow());
         let on_stop = config.dataplane.as_ref().map(|dataplane| dataplane.on_stop);
         let keep = on_stop == Some(OnStop::Keep) && end == End::Signal;
-        let restarts = keep && self.speaker.can_restart();
+        let serves = !config.bindings.is_empty();
+        let keep_local = serves && config.on_stop_local == OnStop::Keep && end == End::Signal;
+        let all_stays = (keep || on_stop.is_none()) && (keep_local || !serves);
+        let restarts = all_stays && (keep || keep_local) && self.speaker.can_restart();
         if restarts {
             info!("stopping: routers keep our routes for the next agent (graceful restart)");
             self.speaker.restart("vipd restarts").await;
@@ -220,6 +227,12 @@ impl Agent {
         }
         hooks::settled(self.hooks.clone()).await;
         self.tasks.abort_all();
+        if keep_local {
+            info!("addresses of this host stay bound: stop.local = \"keep\"");
+        } else {
+            let local = Arc::clone(&self.local.borrow());
+            local::release_all(&self.netlink, &local).await;
+        }
         if !restarts {
             // While the pins are locked: later these routes may be another agent's.
             announce::release_all(&self.netlink).await;

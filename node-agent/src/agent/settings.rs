@@ -59,7 +59,8 @@ pub(crate) fn secret(config: &Config) -> anyhow::Result<[u8; 16]> {
 /// All addresses that packets may have to be sent to.
 pub(crate) fn backends(config: &Config) -> BTreeSet<IpAddr> {
     let services = config.model.services.iter();
-    services
+    let forwarded = services.filter(|service| service.mode.forwards());
+    forwarded
         .flat_map(|service| service.backends.iter().map(|backend| backend.address))
         .collect()
 }

@@ -44,6 +44,7 @@ use crate::{
     events::Recorder,
     hooks,
     inquiry::Inquiry,
+    local::{self, Keeper, Remembered},
     metrics,
     netlink::{Netlink, watch::watch_ways},
     overrides::{self, Overrides},
@@ -115,6 +116,11 @@ impl Agent {
             );
         }
 
+        let remembered = Remembered::read(&config.state_directory);
+        if remembered.has_served() {
+            info!("an agent before has served addresses of this host: they are taken over");
+        }
+
         let (changes, changed) = mpsc::channel(1024);
         let plan = plan(&config, secret);
         let (plans, plans_out) = watch::channel(plan.clone());
@@ -125,7 +131,9 @@ impl Agent {
         let believed = |service: &Service, backend: &Backend| match adopted
             .standing(service, backend.address)
         {
-            None => service.check.timing.initial,
+            None => remembered
+                .initial(service, backend)
+                .unwrap_or(service.check.timing.initial),
             Some(Standing::Available | Standing::Draining) => Initial::Up,
             Some(Standing::Failing) => Initial::Failing,
             Some(Standing::Dead) => Initial::Down,
@@ -213,6 +221,22 @@ impl Agent {
             engine.run(changed, plans_out, orders_out),
         );
 
+        let (bindings, bindings_out) = watch::channel(Arc::clone(&config.bindings));
+        let (local_in, local) = watch::channel(Arc::default());
+        let inputs = local::Inputs {
+            decision: decision.clone(),
+            bindings: bindings_out,
+            local: local_in,
+        };
+        let served = remembered.has_served();
+        spawn(&mut tasks, "local", local::run(inputs, remembered.clone()));
+        let keeper = Keeper {
+            decision: decision.clone(),
+            local: local.clone(),
+        };
+        let directory = config.state_directory.as_path().into();
+        spawn(&mut tasks, "keeper", keeper.run(directory, remembered));
+
         let (announced_in, announced) = watch::channel(Default::default());
         let (standings_in, standings) = watch::channel(Default::default());
         let found = dependencies::look(&config.model, &netlink).await;
@@ -235,6 +259,7 @@ impl Agent {
             applied,
             fault,
             lacks: lacks_out,
+            local: local.clone(),
             closing: closing_out,
             maintenance: maintenance_out.clone(),
             known_by: tokio::time::Instant::now() + known_within(&config),
@@ -248,7 +273,7 @@ impl Agent {
             "announce",
             announce::run(inputs, netlink.clone()),
         );
-        let survived = !adopted.services.is_empty();
+        let survived = !adopted.services.is_empty() || served;
         let mut speaker = Speaker::new(
             announced.clone(),
             survived,
@@ -289,6 +314,7 @@ impl Agent {
             maintenance: maintenance_out,
             lateness: probes.lateness(),
             hooks: tallies.clone(),
+            local: local.clone(),
         };
         let (reload, reloads) = mpsc::channel(1);
         let (departure, departures) = mpsc::channel(1);
@@ -329,6 +355,8 @@ impl Agent {
             maintenance,
             departures,
             wanted,
+            bindings,
+            local,
             netlink,
             plane: running,
             elsewhere: true,

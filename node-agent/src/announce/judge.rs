@@ -70,7 +70,12 @@ impl Judge {
                 .vips
                 .retain(|vip, _| !decision.leaving.contains(vip));
         }
+        let local = Arc::clone(&inputs.local.borrow_and_update());
+        let bound = local.standings.iter();
+        let bound =
+            bound.map(|(vip, standing)| (*vip, standing.as_ref().map(drop).map_err(String::clone)));
         let plane = Plane {
+            bound: &bound.collect(),
             acknowledged: &applied.vips,
             forwarded: &applied.forwarded,
             fault: fault.as_deref(),

@@ -77,6 +77,7 @@ struct World {
     closing: watch::Sender<bool>,
     maintenance: watch::Sender<bool>,
     _linger: watch::Sender<Duration>,
+    _local: watch::Sender<Arc<Local>>,
 }
 
 impl World {
@@ -85,6 +86,7 @@ impl World {
         let (applied, applied_out) = watch::channel(Arc::default());
         let (fault, fault_out) = watch::channel(None);
         let (lacks, lacks_out) = watch::channel(Arc::default());
+        let (local, local_out) = watch::channel(Arc::default());
         let (closing, closing_out) = watch::channel(false);
         let (maintenance, maintenance_out) = watch::channel(false);
         let (linger, linger_out) = watch::channel(Duration::ZERO);
@@ -97,6 +99,7 @@ impl World {
                 applied: applied_out,
                 fault: fault_out,
                 lacks: lacks_out,
+                local: local_out,
                 closing: closing_out,
                 maintenance: maintenance_out,
                 known_by: Instant::now(),
@@ -112,6 +115,7 @@ impl World {
             closing,
             maintenance,
             _linger: linger,
+            _local: local,
         }
     }
 

@@ -55,7 +55,7 @@ fn check_source(source: &At<IpAddr>, service: &written::Service, vips: &Vips, re
     vips.check_host(source, "the source of checks", report);
     let family = Family::of(source.value);
     let asked = &service.check.value.address;
-    let backends = service.backend.iter().flat_map(|list| &list.value);
+    let backends = service.backends().iter();
     let backends = backends.filter_map(|at| at.value.address.as_ref());
     // Who has an address of its own to ask asks no other.
     let mut addresses = asked.iter().chain(backends.filter(|_| asked.is_none()));

@@ -26,13 +26,15 @@ pub fn check_endpoints(written: &[At<written::Service>], report: &mut Report) {
         let Some(vips) = &service.vips else { continue };
         check_unique(vips.value.iter(), "virtual address", report);
         for vip in &vips.value {
-            check_length(vip, &mut lengths, report);
+            if service.forwards() {
+                check_length(vip, &mut lengths, report);
+            }
             let (Some(protocol), Some(ports)) = (&service.protocol, &service.port) else {
                 continue;
             };
             let claim = (vip.value, protocol.value, ports.value);
             claims.check(claim, service.name.as_ref(), &vip.span, report);
-            if is_ranged(vip.value, ports.value) {
+            if service.forwards() && is_ranged(vip.value, ports.value) {
                 ranges.add(vip);
             }
         }

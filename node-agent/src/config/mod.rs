@@ -14,6 +14,7 @@ mod damping;
 mod endpoint;
 mod hook;
 mod http;
+mod local;
 mod map;
 mod needs;
 mod program;
@@ -44,6 +45,7 @@ pub use self::{
     bgp::{Bgp, BgpPeer, Families, Relation},
     certificate::{CertificateError, authorities},
     community::{Community, GRACEFUL_SHUTDOWN},
+    local::{Binding, Bindings, Label, Place},
     reach::Reach,
     reference::reference,
     report::{ConfigError, Finding, Severity, Span},

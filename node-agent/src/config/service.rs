@@ -14,6 +14,7 @@ use super::{
     address::{Vips, check_unicast},
     check,
     endpoint::check_endpoints,
+    local::implicit_backend,
     needs::needs,
     report::Report,
     table::{At, nearest},
@@ -70,7 +71,9 @@ fn check_totals(
     let mut addresses = BTreeSet::new();
     let mut totals = [0; 4];
     for (at, service) in written.iter().zip(services) {
-        let Some(service) = service else { continue };
+        let Some(service) = service.as_ref().filter(|s| s.mode.forwards()) else {
+            continue;
+        };
         let before = totals;
         totals[0] += service.ring_size as usize;
         totals[1] += service.backends.len();
@@ -124,7 +127,7 @@ fn service(
     let ring_size = ring_size(service, report);
     let protocol = service.protocol.as_ref().map(|protocol| protocol.value);
     let ports = service.port.as_ref().map(|ports| ports.value);
-    let check = check::validate(service, protocol, ports, around, report);
+    let mut check = check::validate(service, protocol, ports, around, report);
     let mode = mode(service, report);
     let idle = idle(service, report);
     let needs = needs(service, report);
@@ -138,14 +141,11 @@ fn service(
         .map(|at| at.value)
         .collect();
     vips.sort_unstable();
-    let backends: Vec<_> = service
-        .backend
-        .as_ref()?
-        .value
-        .iter()
-        .map(backend)
-        .collect();
+    let backends: Vec<_> = service.backends().iter().map(backend).collect();
     let mut backends: Vec<_> = backends.into_iter().collect::<Option<_>>()?;
+    if backends.is_empty() {
+        backends.push(implicit_backend(service, check.as_mut()?)?);
+    }
     backends.sort_by(|a, b| a.name.cmp(&b.name));
     Some(Service {
         name: Arc::clone(&service.name.as_ref()?.value.0),
@@ -195,14 +195,13 @@ fn check_vips(service: &written::Service, report: &mut Report) {
 
 fn check_backends(written: &At<written::Service>, vips: &Vips, report: &mut Report) {
     let service = &written.value;
-    let Some(backends) = &service.backend else {
-        return;
-    };
-    let backends = &backends.value;
+    let backends = service.backends();
     if backends.is_empty() {
-        report
-            .error(&written.span, "a service without a backend")
-            .help("add a [[service.backend]] with name and address after it");
+        if service.mode.is_some() && service.forwards() {
+            report
+                .error(&written.span, "a service without a backend")
+                .help("add a [[service.backend]] with name and address after it");
+        }
         return;
     }
     if let Some(beyond) = backends.get(BACKENDS_MAX) {
@@ -213,8 +212,10 @@ fn check_backends(written: &At<written::Service>, vips: &Vips, report: &mut Repo
     let names = backends.iter().filter_map(|at| at.value.name.as_ref());
     check_unique(names, "backend name", report);
     for address in backends.iter().filter_map(|at| at.value.address.as_ref()) {
-        vips.check_host(address, "the backend address", report);
-        check_reachable(service, address, report);
+        if service.forwards() {
+            vips.check_host(address, "the backend address", report);
+            check_reachable(service, address, report);
+        }
     }
     let addresses = backends.iter().filter_map(|at| at.value.address.as_ref());
     check_unique(addresses, "backend address", report);
@@ -285,7 +286,7 @@ fn check_reachable(service: &written::Service, backend: &At<IpAddr>, report: &mu
     let unreachable = vips.value.iter().find(|vip| match mode.value {
         ModeName::L2Dsr => Family::of(vip.value.address()) != family,
         ModeName::Ipip => family == Family::Ipv4 && !vip.value.is_ipv4(),
-        ModeName::Gue => false,
+        ModeName::Gue | ModeName::Local => false,
     });
     let Some(vip) = unreachable else { return };
     let vip_family = Family::of(vip.value.address()).name();
@@ -297,7 +298,7 @@ fn check_reachable(service: &written::Service, backend: &At<IpAddr>, report: &mu
             ),
             format!("take the backend's {vip_family} address, or a service per family"),
         ),
-        ModeName::Ipip | ModeName::Gue => (
+        ModeName::Ipip | ModeName::Gue | ModeName::Local => (
             String::from(
                 "ipip carries IPv4 in IPv4, IPv6 in IPv6 and IPv4 in IPv6, not IPv6 in IPv4",
             ),
@@ -328,6 +329,7 @@ fn mode(service: &written::Service, report: &mut Report) -> Option<Mode> {
         ModeName::L2Dsr => Mode::L2Dsr,
         ModeName::Ipip => Mode::Ipip,
         ModeName::Gue => Mode::Gue(gue_port.map_or(GUE_PORT, |port| port.value)),
+        ModeName::Local => Mode::Local,
     })
 }
 
@@ -367,7 +369,10 @@ fn slow_start(service: &written::Service, report: &mut Report) -> Option<Duratio
 }
 
 fn ring_size(service: &written::Service, report: &mut Report) -> Option<u32> {
-    let backends = service.backend.as_ref()?.value.len();
+    if !service.forwards() {
+        return Some(1);
+    }
+    let backends = service.backends().len();
     let needed = (backends as u64 * RING_SLOTS_PER_BACKEND).next_power_of_two();
     let needed = u32::try_from(needed).unwrap_or(u32::MAX).max(RING_SIZE_MIN);
     let Some(written) = &service.ring_size else {

@@ -19,6 +19,7 @@ use super::{
     bfd::{self, BackendBfd},
     bgp::Bgp,
     hook::hooks,
+    local::{Bindings, bindings},
     report::Report,
     secret::SecretFile,
     service::services,
@@ -33,7 +34,8 @@ use crate::{doubt, hooks::Hook};
 pub struct Config {
     /// Who this node is.
     pub node: Node,
-    /// Where and how packets are forwarded; present when there is a service.
+    /// Where and how packets are forwarded; present when there is a service in
+    /// another mode than local.
     pub dataplane: Option<Dataplane>,
     /// The control socket.
     pub control_socket: PathBuf,
@@ -43,6 +45,9 @@ pub struct Config {
     pub log_level: LogLevel,
     /// How long packets are still forwarded after a withdrawal.
     pub linger: Duration,
+    /// What becomes of the addresses that this host serves itself when the agent
+    /// stops.
+    pub on_stop_local: OnStop,
     /// Directory of what is kept for the next agent.
     pub state_directory: PathBuf,
     /// The socket of the BFD process.
@@ -57,6 +62,8 @@ pub struct Config {
     pub model: Model,
     /// What is run when something changes its state.
     pub hooks: Vec<Hook>,
+    /// How the addresses that this host serves itself come to be on it.
+    pub bindings: Arc<Bindings>,
 }
 
 /// Who this node is.
@@ -138,7 +145,8 @@ impl Config {
                 .file_warning("there is no service: nothing will be forwarded or announced")
                 .help("add a [[service]]");
         }
-        if let (None, Some(service)) = (&file.dataplane, file.service.value.first()) {
+        let mut forwarded = file.service.value.iter().filter(|at| at.value.forwards());
+        if let (None, Some(service)) = (&file.dataplane, forwarded.next()) {
             report
                 .error(&service.span, "a service is forwarded, and there is no [dataplane]")
                 .help("add [dataplane] with interfaces = [\"...\"], the interfaces where packets arrive");
@@ -155,6 +163,7 @@ impl Config {
         let services = services(&file.service.value, (&vips, directory), report);
         let backend_bfd = bfd::backends(&file.service.value, directory, report);
         let hooks = hooks(&file.hook.value, report);
+        let bindings = bindings(&file.service.value, report);
         Some(Self {
             node: Node {
                 name: node.name.as_ref().map(|name| Arc::clone(&name.value.0)),
@@ -165,6 +174,7 @@ impl Config {
             metrics: metrics.enabled.value.then_some(metrics.listen.value),
             log_level: file.log.value.level.value,
             linger: file.stop.value.linger.value,
+            on_stop_local: file.stop.value.local.value,
             state_directory: directory.join(&file.state.value.directory.value),
             bfd_socket: directory.join(&file.bfd.value.socket.value),
             bgp: transpose(bgp)?,
@@ -174,6 +184,7 @@ impl Config {
                 services: services?,
             },
             hooks: hooks?,
+            bindings: Arc::new(bindings),
         })
     }
 }

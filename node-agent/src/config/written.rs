@@ -5,6 +5,7 @@ mod check;
 mod damping;
 mod doubt;
 mod hook;
+mod local;
 mod policy;
 mod service;
 mod state;
@@ -24,6 +25,7 @@ pub use self::{
     damping::Damping,
     doubt::Doubt,
     hook::Hook,
+    local::Bind,
     policy::{Aggregate, Rule},
     service::{Backend, Depends, ModeName, Service},
     state::State,
@@ -44,7 +46,7 @@ table! {
         /// This node.
         node: Node, default "{}";
         /// Forwarding.
-        dataplane: Dataplane, optional "nothing is forwarded; services need it";
+        dataplane: Dataplane, optional "nothing is forwarded; services need it, unless this host serves them itself";
         /// The control socket.
         control: Control, default "{}";
         /// The metrics.
@@ -89,7 +91,7 @@ table! {
 
 table! {
     /// Where and how packets are forwarded. Required as soon as there is a
-    /// service.
+    /// service in another mode than `local`.
     ///
     /// ```toml
     /// [dataplane]
@@ -179,6 +181,12 @@ table! {
         /// How long packets are still forwarded after the routes are withdrawn.
         /// Longer than the routers need to follow.
         linger: Duration, default "\"2s\"";
+        /// What becomes of the addresses of services in mode `local`:
+        /// `"remove"` withdraws them and takes away what vipd has bound;
+        /// `"keep"` leaves them bound, for a restart or an upgrade, and does not
+        /// withdraw them where all routers keep our routes meanwhile (graceful
+        /// restart).
+        local: OnStop, default "\"remove\"";
     }
 }
 

@@ -100,7 +100,7 @@ fn run(
         applier.configure(settings);
         let (desired, decided) = {
             let decision = inputs.decision.borrow_and_update();
-            (Arc::clone(&decision.desired), decision.trail.number)
+            (decision.desired.forwarded(), decision.trail.number)
         };
         account.expect(&desired);
         // Copied only when it is another, by which the applier knows it.

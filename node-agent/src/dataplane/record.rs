@@ -55,14 +55,16 @@ pub fn record(
         (Mode::Ipip, IpAddr::V6(_)) => BackendKind::Ipip6,
         (Mode::Gue(_), IpAddr::V4(_)) => BackendKind::Gue4,
         (Mode::Gue(_), IpAddr::V6(_)) => BackendKind::Gue6,
+        // Nothing is sent anywhere.
+        (Mode::Local, _) => BackendKind::Unset,
     };
     let source = match mode {
         Mode::Ipip | Mode::Gue(_) => sources.towards(address, way),
-        Mode::L2Dsr => None,
+        Mode::L2Dsr | Mode::Local => None,
     };
     let port = match mode {
         Mode::Gue(port) => port.get().to_be().into(),
-        Mode::L2Dsr | Mode::Ipip => 0,
+        Mode::L2Dsr | Mode::Ipip | Mode::Local => 0,
     };
     let entropy = source.map_or(0, entropy);
     let source = source.map_or([0; 16], |source| mapped(source.network()));

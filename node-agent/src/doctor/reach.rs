@@ -93,7 +93,8 @@ pub fn inquiries(
     };
     let sources = TunnelSources::from(dataplane);
     let mut inquiries = Vec::new();
-    for service in &config.model.services {
+    let services = config.model.services.iter();
+    for service in services.filter(|service| service.mode.forwards()) {
         for backend in &service.backends {
             let Some(way) = ways.get(&backend.address) else {
                 continue;

@@ -1,11 +1,13 @@
-//! The kernel's links, routes and neighbours, by netlink: asked, followed,
-//! and, for the unreachable routes that hold VIPs, written.
+//! The kernel's links, addresses, routes and neighbours, by netlink: asked, followed,
+//! and, for the unreachable routes that hold VIPs and the VIPs that this host
+//! serves itself, written.
 //!
 //! - [`way`]: what there is to know about the way to a backend
 //! - [`watch`]: follows these ways as the kernel's tables change
 //! - [`link`](mod@link): interfaces, and what XDP program they carry
 //! - [`hold`]: the unreachable routes
-//! - [`address`]: this host's own addresses
+//! - [`address`]: the addresses of this host, and those that are bound
+//! - [`host`]: tells when links or addresses change
 //!
 //! The rest is the way from the kernel's messages to a [`way::Way`]: `event`,
 //! `neighbour` and `route` read messages, `snapshot` draws the conclusion.
@@ -14,6 +16,7 @@
 pub mod address;
 mod event;
 pub mod hold;
+pub mod host;
 pub mod link;
 mod neighbour;
 mod route;

@@ -210,11 +210,12 @@ struct Load {
 
 fn loads(model: &Model) -> BTreeMap<IpAddr, Load> {
     let mut loads = BTreeMap::new();
-    for service in &model.services {
+    let services = model.services.iter();
+    for service in services.filter(|service| service.mode.forwards()) {
         let ipv6 = service.vips.iter().any(|vip| vip.address().is_ipv6());
         for backend in &service.backends {
             let overhead = match (service.mode, backend.address) {
-                (Mode::L2Dsr, _) => 0,
+                (Mode::L2Dsr | Mode::Local, _) => 0,
                 (Mode::Ipip, IpAddr::V4(_)) => 20,
                 (Mode::Ipip, IpAddr::V6(_)) => 40,
                 (Mode::Gue(_), IpAddr::V4(_)) => 28,

@@ -46,7 +46,7 @@ impl Lane {
     #[must_use]
     pub fn new(mode: Mode, backend: IpAddr, way: Way, sources: &TunnelSources) -> Self {
         let source = match mode {
-            Mode::L2Dsr => None,
+            Mode::L2Dsr | Mode::Local => None,
             Mode::Ipip | Mode::Gue(_) => sources.towards(backend, Some(&way)),
         };
         Self {
@@ -65,7 +65,7 @@ impl Lane {
             IpAddr::V6(_) => IPV6,
         };
         u32::from(match self.mode {
-            Mode::L2Dsr => 0,
+            Mode::L2Dsr | Mode::Local => 0,
             Mode::Ipip => ip,
             Mode::Gue(_) => ip + UDP,
         })
@@ -90,6 +90,7 @@ impl Lane {
         };
         let (protocol, udp) = match self.mode {
             Mode::L2Dsr => return Some(Carried::Frame),
+            Mode::Local => return None,
             Mode::Ipip => (inner_protocol, None),
             Mode::Gue(port) => {
                 let header = UdpHeader {

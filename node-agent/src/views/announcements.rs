@@ -7,6 +7,7 @@ use vipd_control::{announcement::State, damping::Standing, gate::Admission, mode
 use crate::{
     announce::{Announced, Standings, wait_words},
     engine::Decision,
+    local::{Bound, Local},
     status::{self, WITHDRAWN},
 };
 
@@ -15,6 +16,7 @@ pub fn vips(
     decision: &Decision,
     standings: &Standings,
     announced: &Announced,
+    local: &Local,
     now: Instant,
 ) -> Vec<status::Vip> {
     let aggregates = decision.bgp.iter().flat_map(|bgp| &bgp.aggregates);
@@ -50,9 +52,20 @@ pub fn vips(
             damping: damping(standings.damping.get(address), now),
             suppressed_by: instead.map(|prefix| prefix.to_string()),
             reason,
+            bound: local.standings.get(address).map(bound),
         }
     })
     .collect()
+}
+
+/// Where an address is bound on this host, or why it is not.
+fn bound(standing: &Result<Bound, String>) -> status::Bound {
+    let bound = standing.as_ref().ok();
+    status::Bound {
+        interface: bound.map(|bound| bound.interface.to_string()),
+        by_vipd: bound.is_some_and(|bound| bound.ours),
+        fault: standing.as_ref().err().cloned(),
+    }
 }
 
 /// How each aggregate stands.
@@ -238,7 +251,7 @@ mod tests {
             bgp,
             ..Decision::default()
         };
-        let vips = super::vips(&decision, &standings, &announced, now);
+        let vips = super::vips(&decision, &standings, &announced, &Local::default(), now);
         let vips = vips.into_iter().map(|vip| vip.reason);
         let aggregates = aggregates(&standings, &announced, now);
         let aggregates = aggregates.into_iter().map(|aggregate| aggregate.reason);

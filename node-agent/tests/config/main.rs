@@ -4,6 +4,7 @@
 mod accepted;
 mod bfd;
 mod command;
+mod local;
 mod reference;
 mod refused;
 mod rules;

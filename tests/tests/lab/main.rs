@@ -25,6 +25,8 @@ mod old_kernel;
 mod packaged;
 mod policy;
 mod reload;
+mod scenario_floating_ibgp;
+mod scenario_private_as;
 mod session;
 mod silent_death;
 mod stopping;

@@ -9,7 +9,7 @@ use crate::{
     condition::Condition,
     decide::ServicePlan,
     duty::{Duty, Line},
-    model::{Share, tests::service},
+    model::{Mode, Share, tests::service},
     ring::RingBase,
 };
 
@@ -23,6 +23,10 @@ struct Shown {
     forwarded: bool,
     decided: u64,
     acknowledged: Option<u64>,
+    /// Whether this host serves it itself.
+    local: bool,
+    /// Whether it is bound here, or why not.
+    bound: Option<Result<(), &'static str>>,
 }
 
 fn address(i: u8) -> Vip {
@@ -34,6 +38,9 @@ fn address(i: u8) -> Vip {
 fn plan(vip: &Shown) -> Arc<VipPlan> {
     let mut web = service("web", &[("a", 1, 1), ("b", 2, 1), ("c", 3, 1)]);
     web.ring_size = 4;
+    if vip.local {
+        web.mode = Mode::Local;
+    }
     let up = vip.state.is_alive() || vip.state == State::Disabled;
     let why = |state| (vip.state == state).then(|| Arc::from("so it is"));
     if vip.state == State::Degraded {
@@ -87,6 +94,7 @@ fn update(gate: &mut Gate, vips: &[Shown], world: World) -> Vec<GateChange> {
         fails_open: |_, _| world.fails_open,
     };
     let forwarded = numbered().filter_map(|(a, vip)| vip.forwarded.then_some(a));
+    let bound = numbered().filter_map(|(a, vip)| Some((a, vip.bound?.map_err(str::to_owned))));
     let plane = Plane {
         acknowledged: &acknowledged.collect(),
         forwarded: &forwarded.collect(),
@@ -96,6 +104,7 @@ fn update(gate: &mut Gate, vips: &[Shown], world: World) -> Vec<GateChange> {
             .map(|lack| ("web".into(), lack.to_owned()))
             .into_iter()
             .collect(),
+        bound: &bound.collect(),
     };
     gate.update(&desired, &plane, &terms)
 }
@@ -122,6 +131,8 @@ const NEW: Shown = Shown {
     forwarded: true,
     decided: 1,
     acknowledged: None,
+    local: false,
+    bound: None,
 };
 const APPLIED: Shown = Shown {
     acknowledged: Some(1),
@@ -347,6 +358,63 @@ fn maintenance_is_worse_than_up_and_better_than_down() {
 }
 
 #[test]
+fn what_this_host_serves_itself_is_announced_while_it_is_bound() {
+    const UNKNOWN: Shown = Shown { local: true, ..NEW };
+    const BOUND: Shown = Shown {
+        bound: Some(Ok(())),
+        ..UNKNOWN
+    };
+    const UNBOUND: Shown = Shown {
+        bound: Some(Err("lo is down")),
+        ..UNKNOWN
+    };
+    const FAILING: Shown = Shown {
+        state: State::Down,
+        ..BOUND
+    };
+    check(
+        "waits, enters, leaves with its address and comes back with it",
+        &[
+            (UNKNOWN, PLAIN),
+            (BOUND, PLAIN),
+            (UNBOUND, PLAIN),
+            (BOUND, PLAIN),
+        ],
+        &[
+            "Waiting: the address is about to be bound",
+            ENTERED,
+            "Withdrawn: lo is down",
+            ENTERED,
+        ],
+    );
+    check(
+        "a data plane is nothing to it",
+        &[(BOUND, BROKEN), (BOUND, PLAIN)],
+        &[ENTERED],
+    );
+    check(
+        "it dies",
+        &[(BOUND, PLAIN), (FAILING, PLAIN)],
+        &[ENTERED, DIED],
+    );
+    check(
+        "it fails open only while it is bound",
+        &[
+            (BOUND, OPEN),
+            (FAILING, OPEN),
+            (
+                Shown {
+                    state: State::Down,
+                    ..UNBOUND
+                },
+                OPEN,
+            ),
+        ],
+        &[ENTERED, WORSENED, DIED],
+    );
+}
+
+#[test]
 fn doubt_is_announced_though_nothing_fails_open() {
     let doubt = "web: 0 of 3 backends healthy, 1 wanted; our own network is in doubt: so it is";
     check(
@@ -467,14 +535,21 @@ fn vip() -> impl Strategy<Value = Shown> {
         prop::bool::weighted(0.9),
         0..3u64,
         acknowledged,
+        prop::bool::weighted(0.3),
+        prop::option::weighted(
+            0.9,
+            prop::result::maybe_err_weighted(0.3, Just(()), Just("gone")),
+        ),
     )
         .prop_map(
-            |(configured, state, forwarded, decided, acknowledged)| Shown {
+            |(configured, state, forwarded, decided, acknowledged, local, bound)| Shown {
                 configured,
                 state,
                 forwarded,
                 decided,
                 acknowledged,
+                local,
+                bound,
             },
         )
 }
@@ -496,13 +571,17 @@ fn world() -> impl Strategy<Value = World> {
 
 /// The best state in which a VIP may be announced, if in any.
 fn best(vip: &Shown, world: &World) -> Option<State> {
+    let (delivered, sound) = match vip.local {
+        true => (vip.bound == Some(Ok(())), vip.bound == Some(Ok(()))),
+        false => (vip.forwarded, world.fault.is_none()),
+    };
     let best = match vip.state {
         State::Down | State::Disabled if !world.fails_open => None,
-        State::Down | State::Disabled | State::Doubt => vip.forwarded.then_some(vip.state),
+        State::Down | State::Disabled | State::Doubt => delivered.then_some(vip.state),
         state if world.maintenance => Some(state.min(State::Maintenance)),
         state => Some(state),
     };
-    best.filter(|_| vip.configured && world.fault.is_none() && world.lacks.is_none())
+    best.filter(|_| vip.configured && sound && world.lacks.is_none())
 }
 
 proptest! {
@@ -520,7 +599,8 @@ proptest! {
                 let (was, is) = (before.get(&a).copied(), after.get(&a).copied());
                 let may = best(vip, &world);
                 // What is down waits for nothing, nor does what is announced alive.
-                let ready = vip.acknowledged == Some(vip.decided)
+                let ready = vip.local
+                    || vip.acknowledged == Some(vip.decided)
                     || may < Some(State::Maintenance)
                     || was >= Some(State::Maintenance);
                 prop_assert!(is <= may, "{} must be worse at once: {:?}", a, &gate);

@@ -15,7 +15,7 @@ use super::{
         track::TrackName,
         value::{Int, read_word, words},
     },
-    Check, Port,
+    Bind, Check, Port,
 };
 
 table! {
@@ -54,8 +54,11 @@ table! {
         /// header to the backend's address, over any number of hops; `"gue"`:
         /// the same with a UDP header between (Generic UDP Encapsulation,
         /// variant 1), which networks spread better; `"l2-dsr"`: unchanged on
-        /// the backend's link. In all cases the backend holds the virtual
+        /// the backend's link. In all these cases the backend holds the virtual
         /// address, for example on `lo`, and answers the client directly.
+        /// `"local"`: nothing is forwarded, this host serves the address itself;
+        /// it is checked, bound and announced. An address is either forwarded or
+        /// local, and a prefix cannot be local.
         mode: ModeName, required;
         /// UDP port at which backends take packets; `gue` only.
         gue_port: Port, optional "6080";
@@ -101,8 +104,11 @@ table! {
         /// at first, and the whole after this time, in ten steps; at most
         /// `"1h"`. It has the whole at once while no other backend has.
         slow_start: Duration, default "\"0s\"";
-        /// The servers, at least one.
-        backend: Vec<At<Backend>>, required;
+        /// The servers. In mode `local` the programs on this host that the
+        /// addresses depend on, at whatever address they listen.
+        backend: Vec<At<Backend>>, optional "in mode `local` one called `local`, which is asked at the first of `vips`; other modes need at least one";
+        /// Who binds the addresses on this host, and where; `local` only.
+        bind: Switch<Bind>, optional "vipd binds them, on an interface of its own";
     }
 }
 
@@ -144,7 +150,8 @@ table! {
         /// Where its packets go and its checks ask; no two backends of a service
         /// share one. Mode `l2-dsr`: of the
         /// family of the virtual addresses; mode `ipip`: IPv6 backends take
-        /// both families, IPv4 backends IPv4 only; mode `gue`: all take both.
+        /// both families, IPv4 backends IPv4 only; mode `gue`: all take both;
+        /// mode `local`: any, also `127.0.0.1`.
         address: IpAddr, required;
         /// Share of the traffic relative to the other backends. 0: none.
         weight: Int<u16, 0, 256>, default "1";
@@ -168,9 +175,12 @@ pub enum ModeName {
     Ipip,
     /// In UDP.
     Gue,
+    /// Not at all: this host serves the address.
+    Local,
 }
 words! { ModeName {
     "l2-dsr" => Self::L2Dsr,
     "ipip" => Self::Ipip,
     "gue" => Self::Gue,
+    "local" => Self::Local,
 } }

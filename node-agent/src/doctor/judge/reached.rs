@@ -73,6 +73,7 @@ fn mode(inquiry: &Inquiry) -> &'static str {
         Mode::L2Dsr => "l2-dsr",
         Mode::Ipip => "ipip",
         Mode::Gue(_) => "gue",
+        Mode::Local => "local",
     }
 }
 
@@ -106,7 +107,7 @@ fn decapsulation_missing(inquiry: &Inquiry) -> Finding {
         |from: IpAddr| format!("\"$(ip -o route get {from} | sed 's/.* dev \\([^ ]*\\).*/\\1/')\"");
     let port = match port {
         Mode::Gue(port) => format!(" --gue-port {port}"),
-        Mode::Ipip | Mode::L2Dsr => String::new(),
+        Mode::Ipip | Mode::L2Dsr | Mode::Local => String::new(),
     };
     let fix = from.map(|from| {
         format!(
