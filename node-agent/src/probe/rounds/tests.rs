@@ -26,6 +26,7 @@ fn services(services: &[(&str, u16, &[u8])]) -> Vec<Arc<Service>> {
             protocol = "tcp"
             port = 80
             mode = "ipip"
+            ring_size = 4096
             check = {{ type = "tcp", port = {port}, rise = 1, fall = 2, fast_interval = "200ms" }}
             "#
         );
