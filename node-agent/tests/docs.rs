@@ -9,8 +9,8 @@ use std::{
 use vipd::{
     metrics,
     status::{
-        Aggregate, Backend, Bfd, Check, CheckPhases, Checks, Damping, Dataplane, Interface, MapUse,
-        Peer, Phases, Service, Sessions, SessionsState, Status, Vip,
+        Aggregate, Backend, Bfd, Check, CheckPhases, Checks, Damping, Dataplane, Hook, Interface,
+        MapUse, Peer, Phases, Service, Sessions, SessionsState, Status, Vip,
     },
 };
 use vipd_abi::{Action, DecapVerdict, LAYOUT, Verdict};
@@ -472,5 +472,16 @@ fn status() -> Status {
         }],
         bfd_unreachable: None,
         findings: Vec::new(),
+        hooks: vec![Hook {
+            name: "page".into(),
+            succeeded: 3,
+            failed: 1,
+            timed_out: 0,
+            not_run: 0,
+            superseded: 1,
+            waiting: 0,
+            running: 0,
+            last_failure: None,
+        }],
     }
 }

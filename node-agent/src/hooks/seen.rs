@@ -13,7 +13,7 @@ use vipd_control::{
     aggregate::Standing,
     announcement::State,
     decide::{Desired, ServicePlan},
-    gate::Admission,
+    gate::{Admission, Obstacle},
     health::{self, Health},
     model::Vip,
 };
@@ -208,9 +208,15 @@ impl Seen {
             replace(&mut self.standings, Arc::clone(standings)),
             replace(&mut self.known, known),
         );
+        // What the data plane has not applied yet is announced a moment later.
+        let is_settled = |admission: &Admission| {
+            !matches!(admission, Admission::Withheld(Obstacle::NotAcknowledged))
+        };
         let vips = |standings: &Standings| -> BTreeMap<Vip, Option<State>> {
             let vips = standings.vips.iter();
-            vips.map(|(vip, admission)| (*vip, admission.state()))
+            let settled = vips.filter(|(_, admission)| is_settled(admission));
+            settled
+                .map(|(vip, admission)| (*vip, admission.state()))
                 .collect()
         };
         let reason = |vip: &Vip| {
