@@ -3,7 +3,7 @@
 use std::{io::ErrorKind, net::SocketAddr};
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::UdpSocket;
+use tokio::{io::Interest, net::UdpSocket};
 use vipd_control::check::CheckCode;
 
 use super::{
@@ -47,8 +47,13 @@ pub async fn hear<T>(
 ) -> Result<T, Outcome> {
     loop {
         // There is a buffer only while there is something to read.
-        let ready = socket.readable().await;
-        let heard = ready.and_then(|()| {
+        // What ICMP says makes it ready, too, and not readable.
+        let ready = socket.ready(Interest::READABLE | Interest::ERROR).await;
+        let heard = ready.and_then(|ready| {
+            if ready.is_error() {
+                let error = socket.take_error()?;
+                return Err(error.unwrap_or_else(|| ErrorKind::ConnectionRefused.into()));
+            }
             let mut datagram = vec![0; MOST];
             let length = socket.try_recv(&mut datagram)?;
             Ok(judge(datagram.get(..length).unwrap_or_default()))
