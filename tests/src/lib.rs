@@ -39,6 +39,7 @@ mod process;
 mod rack;
 mod removal;
 mod scratch;
+mod segments;
 mod site;
 mod udp_echo;
 pub mod usage;
@@ -71,6 +72,7 @@ pub use rack::{
 };
 pub use removal::remove_leftovers;
 pub use scratch::Scratch;
+pub use segments::{Segment, Segments};
 pub use site::{Configure, Site, host_prefix, start_servers};
 pub use udp_echo::UdpEcho;
 pub use vipd::{Decapsulator, Vipd};

@@ -253,12 +253,21 @@ fn spawn(host: &Host, config: &Path) -> Result<Process> {
 #[derive(Debug)]
 pub struct Decapsulator {
     host: Host,
+    interface: String,
 }
 
 impl Decapsulator {
     /// Attaches it to `eth0` for tunnels from `sources`.
     pub fn attach(host: &Host, sources: &[&str]) -> Result<Self> {
-        let decapsulator = Self { host: host.clone() };
+        Self::attach_to(host, "eth0", sources)
+    }
+
+    /// The same on another interface.
+    pub fn attach_to(host: &Host, interface: &str, sources: &[&str]) -> Result<Self> {
+        let decapsulator = Self {
+            host: host.clone(),
+            interface: interface.to_owned(),
+        };
         let from = sources.iter().flat_map(|source| ["--from", source]);
         decapsulator.command("attach", &from.collect::<Vec<_>>())?;
         Ok(decapsulator)
@@ -273,7 +282,15 @@ impl Decapsulator {
         let binary = Vipd::binary()?;
         let pins = self.host.pins().join("decap");
         let pins = pins.to_string_lossy();
-        let mut all = vec!["decap", subcommand, "--iface", "eth0", "--pin-path", &pins];
+        let interface = self.interface.as_str();
+        let mut all = vec![
+            "decap",
+            subcommand,
+            "--iface",
+            interface,
+            "--pin-path",
+            &pins,
+        ];
         all.extend(arguments);
         self.host.run(&binary.to_string_lossy(), &all)?;
         Ok(())
