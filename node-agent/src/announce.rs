@@ -30,13 +30,7 @@ use tokio::{
     time::{Instant, interval_at, sleep_until},
 };
 use tracing::{info, warn};
-use vipd_control::{
-    aggregate,
-    announcement::State,
-    damping,
-    gate::{Admission, Obstacle},
-    model::Vip,
-};
+use vipd_control::{aggregate, announcement::State, damping, gate::Admission, model::Vip};
 
 pub use self::judge::wait_words;
 use self::{

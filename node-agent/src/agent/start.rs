@@ -230,12 +230,12 @@ impl Agent {
         };
         let served = remembered.has_served();
         spawn(&mut tasks, "local", local::run(inputs, remembered.clone()));
-        let keeper = Keeper {
+        let memory = Keeper {
             decision: decision.clone(),
             local: local.clone(),
         };
         let directory = config.state_directory.as_path().into();
-        spawn(&mut tasks, "keeper", keeper.run(directory, remembered));
+        spawn(&mut tasks, "memory", memory.run(directory, remembered));
 
         let (announced_in, announced) = watch::channel(Default::default());
         let (standings_in, standings) = watch::channel(Default::default());

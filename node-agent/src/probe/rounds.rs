@@ -106,7 +106,7 @@ async fn ask(
     let Due { at, target } = due;
     let result = guarded(check(&target.check, target.subject(), &shared)).await;
     let unable = (result.code == CheckCode::SockErr).then(|| result.detail.clone());
-    let (pace, changed) = tell(&target, result, &health);
+    let (pace, changed) = tell(&target, &result, &health);
     for change in changed {
         changes.send(change).await.ok()?;
     }
@@ -124,7 +124,7 @@ async fn ask(
 /// soon the most urgent of them wants to know again, and what has changed.
 fn tell(
     target: &Target,
-    result: CheckResult,
+    result: &CheckResult,
     health: &SharedHealth,
 ) -> (Option<Pace>, Vec<Change>) {
     let mut table = health.lock().unwrap_or_else(PoisonError::into_inner);

@@ -221,14 +221,14 @@ async fn a_result_reaches_all_that_it_is_for_and_the_most_urgent_sets_the_pace()
         result: found(CheckCode::L4Ok),
     };
     health.lock().unwrap().observe(web, Instant::now());
-    let (pace, changed) = tell(&target, found(CheckCode::SockErr), &health);
+    let (pace, changed) = tell(&target, &found(CheckCode::SockErr), &health);
     assert_eq!(
         pace,
         Some(Pace::Doubt(SECOND / 5)),
         "mail knows nothing yet"
     );
     assert_eq!(changed, []);
-    let (pace, changed) = tell(&target, found(CheckCode::L4Ok), &health);
+    let (pace, changed) = tell(&target, &found(CheckCode::L4Ok), &health);
     assert_eq!(pace, Some(Pace::Turn(SECOND)));
     let changed: Vec<_> = changed.iter().map(|it| &*it.backend.service).collect();
     assert_eq!(changed, ["mail"], "web was up already");
@@ -281,7 +281,7 @@ async fn a_result_of_who_has_left_is_handed_to_nobody() {
             targets.configure(&[]);
         }
         let found = CheckResult::new(CheckCode::L4Con, Duration::ZERO);
-        let (pace, changed) = tell(&target, found, &health);
+        let (pace, changed) = tell(&target, &found, &health);
         assert_eq!((pace.is_none(), changed.is_empty()), (has_left, has_left));
     }
 }
