@@ -47,6 +47,20 @@ fn every_verdict_of_the_decapsulator_is_explained() {
     check("verdicts.md", 1, 1, &wanted);
 }
 
+/// A session that was down once.
+fn bfd() -> Bfd {
+    Bfd {
+        state: "Up".into(),
+        why: String::new(),
+        for_seconds: Some(9.0),
+        transmit_interval_seconds: Some(0.1),
+        detection_time_seconds: Some(0.3),
+        transmit_gap_seconds: Some(0.104),
+        downs: 1,
+        last_down: None,
+    }
+}
+
 #[test]
 fn every_metric_is_explained_with_its_type_and_labels() {
     check(
@@ -443,7 +457,7 @@ fn status() -> Status {
                     certificate_expiry: None,
                     detail: String::new(),
                 }),
-                bfd: None,
+                bfd: Some(bfd()),
                 slots: 256,
                 flows: 0,
                 flows_closing: 0,
@@ -482,16 +496,7 @@ fn status() -> Status {
             messages_sent: [("open".into(), 1)].into(),
             messages_received: [("open".into(), 1)].into(),
             unsent: Vec::new(),
-            bfd: Some(Bfd {
-                state: "Up".into(),
-                why: String::new(),
-                for_seconds: Some(9.0),
-                transmit_interval_seconds: Some(0.1),
-                detection_time_seconds: Some(0.3),
-                transmit_gap_seconds: Some(0.104),
-                downs: 1,
-                last_down: None,
-            }),
+            bfd: Some(bfd()),
         }],
         bfd_unreachable: None,
         findings: Vec::new(),

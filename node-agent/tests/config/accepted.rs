@@ -60,7 +60,9 @@ fn every_example_is_right() {
         .collect();
     assert!(files.len() >= 3, "{files:?}");
     for file in files {
-        match Config::load(&file) {
+        // The secrets that it names are each site's own.
+        let text = fs::read_to_string(&file).expect("it can be read");
+        match Config::parse(&text, &file.display().to_string()) {
             Ok((_, warnings)) => assert_eq!(warnings, [], "{}", file.display()),
             Err(error) => panic!("{error}"),
         }

@@ -206,6 +206,7 @@ impl Scene {
     fn start_node(&mut self, number: usize, bfd: bool) -> Result<()> {
         let host = self.net.host(NODES[number].0)?;
         let text = config(host, number, bfd)?;
+        host.write_secret("rs1.bfd", "as-bird-has-it\n")?;
         self.servers.push(Nginx::start(host)?);
         self.agents.push(Vipd::start(host, &text)?);
         if bfd {
@@ -377,7 +378,14 @@ fn config(host: &vipd_tests::Host, number: usize, bfd: bool) -> Result<String> {
     ensure!(text.contains(with) && text.contains(address), "{text}");
     Ok(match bfd {
         true => text.replace(with, &format!("{with}{BFD_TIMING}")),
-        false => text.replace(with, ""),
+        false => (text
+            .split("\n\n")
+            .map(|part| match part.find("[bgp.peer.bfd]") {
+                Some(start) => part[..start].to_owned(),
+                None => part.to_owned(),
+            }))
+        .collect::<Vec<_>>()
+        .join("\n\n"),
     })
 }
 
@@ -418,7 +426,8 @@ fn bird(bfd: bool) -> String {
         .to_owned();
     let mut watched = String::new();
     if bfd {
-        text += &format!("protocol bfd {{ multihop {{ {BIRD_BFD_TIMING} }}; }}\n");
+        let auth = "authentication meticulous keyed sha1; password \"as-bird-has-it\" { id 1; };";
+        text += &format!("protocol bfd {{ multihop {{ {BIRD_BFD_TIMING} {auth} }}; }}\n");
         watched += "bfd on;";
     }
     for (name, address, _) in NODES {

@@ -173,7 +173,6 @@ fn boot(rack: &Rack, index: usize) -> Result<Node> {
 fn config(machine: &Machine, index: usize) -> String {
     let number = 11 + index;
     let text = EXAMPLE
-        .replace("# password_file", "password_file")
         .replace(
             "name = \"a\"",
             &format!("name = \"{}\"", ["a", "b", "c"][index]),

@@ -219,7 +219,7 @@ fn who_answers_tells_what_is_missing() {
     };
     let (yes, no) = (true, false);
     let port = std::num::NonZeroU16::new(6080).unwrap();
-    for mode in [Mode::Ipip, Mode::Gue(port)] {
+    for (mode, mtu) in [(Mode::Ipip, 1420), (Mode::Gue(port), 1428)] {
         check(
             "no echo, but a server",
             answers(mode, [no, no, yes, yes]),
@@ -231,7 +231,7 @@ fn who_answers_tells_what_is_missing() {
             &[(
                 "mtu-hole",
                 Error,
-                "`ip route replace 192.0.2.21 dev eth0 mtu 1420`",
+                &format!("`ip route replace 192.0.2.21 dev eth0 mtu {mtu}`"),
             )],
         );
         let found = check(
