@@ -256,7 +256,10 @@ fn the_status_has_a_column_for_bfd_where_a_peer_has_it_and_says_once_what_helps(
     assert_eq!(peers[2], why, "{text}");
     assert_eq!(text.matches("\n! start it\n").count(), 1, "{text}");
 
-    let (text, peers) = shown(&|status| status.peers[0].bfd = None);
+    let (text, peers) = shown(&|status| {
+        status.peers[0].bfd = None;
+        status.services[0].backends[0].bfd = None;
+    });
     assert!(!text.contains("BFD"), "{text}");
     let routes = column(&peers[0], "ROUTES");
     assert_eq!(routes, column(&peers[1], "1 IPv4 unicast"), "{text}");
@@ -453,8 +456,12 @@ fn status() -> Status {
                     code: "L4OK".into(),
                     status: None,
                     duration_seconds: 0.001,
-                    phases: CheckPhases::default(),
-                    certificate_expiry: None,
+                    phases: CheckPhases {
+                        connect_seconds: Some(0.001),
+                        tls_seconds: Some(0.002),
+                        ..CheckPhases::default()
+                    },
+                    certificate_expiry: Some(1_800_086_400),
                     detail: String::new(),
                 }),
                 bfd: Some(bfd()),
