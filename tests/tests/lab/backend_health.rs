@@ -10,11 +10,11 @@ use std::{thread::sleep, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
-use vipd_tests::{AgentConfig, Bfd, Bird, Rack, Vipd, start_servers, wait_until};
+use vipd_tests::{AgentConfig, Bfd, Bird, Rack, Size, Vipd, start_servers, wait_until};
 
 use crate::{
     bfd::BIRD_TIMING,
-    support::{PATIENCE, SMALL, VIP, in_lab},
+    support::{PATIENCE, VIP, in_lab},
 };
 
 /// Checks that would find a death after minutes, and a return soon: what goes
@@ -29,7 +29,11 @@ const SERVICE: &str = "slow_start = \"5s\"\n\
 #[test]
 fn a_backend_goes_down_by_bfd_at_once_and_comes_up_by_its_check_and_slowly() {
     in_lab(|lab| {
-        let rack = Rack::build(lab, SMALL)?;
+        let size = Size {
+            balancers: 1,
+            backends: 2,
+        };
+        let rack = Rack::build(lab, size)?;
         let _servers = start_servers(&rack, &[VIP.into()])?;
         let balancer = &rack.balancers[0];
         let b1 = &rack.backends[0];
