@@ -73,6 +73,9 @@ pub struct Standings {
     /// What is announced of both, what of it waits, and what routers count; but
     /// of addresses that an aggregate stands for nothing.
     pub damping: BTreeMap<Vip, damping::Standing>,
+    /// Whether something was known of every backend by then: before, what is not
+    /// alive may only not have been asked.
+    pub known: bool,
 }
 
 /// What the task lives on.

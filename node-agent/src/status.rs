@@ -7,7 +7,7 @@ mod bgp;
 mod hook;
 mod overrides;
 
-use std::{collections::BTreeMap, fmt::Write as _, net::IpAddr, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf, time::Duration};
 
 use serde::{Deserialize, Serialize};
 

@@ -19,7 +19,7 @@ use crate::{
     decide::HealthView,
     doubt::Evidence,
     health::{Health, Initial, Path, Transition},
-    model::{Backend, Model, Service, Tracked},
+    model::{Backend, Mode, Model, Service, Tracked},
     schedule::Pace,
     slow_start::Share,
     standing::Standing,
@@ -193,10 +193,13 @@ impl HealthTable {
     }
 
     /// What the checks that go over the network say of it, by the addresses that
-    /// they ask.
+    /// they ask. Those of what this host serves itself say nothing.
     pub fn evidence(&self) -> impl Iterator<Item = (IpAddr, Evidence)> {
         let rows = self.services.values();
-        let asking = rows.filter(|row| row.service().check.kind.asks_network());
+        let asking = rows.filter(|row| {
+            let service = row.service();
+            service.mode != Mode::Local && service.check.kind.asks_network()
+        });
         asking.flat_map(|row| {
             let backends = row.service().backends.iter().zip(row.health());
             backends.map(|(backend, health)| {

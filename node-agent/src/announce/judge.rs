@@ -107,6 +107,7 @@ impl Judge {
             aggregates: standings,
             vips: self.gate.admissions().clone(),
             damping: self.damping.standings().clone(),
+            known: decision.known,
         };
         if closing {
             for change in &mut changes {

@@ -13,7 +13,7 @@ use vipd_control::{
     aggregate::Standing,
     announcement::State,
     decide::{Desired, ServicePlan},
-    gate::{Admission, Obstacle},
+    gate::Admission,
     health::{self, Health},
     model::Vip,
 };
@@ -49,8 +49,6 @@ pub struct Seen {
     desired: Arc<Desired>,
     services: HashMap<Arc<str>, SeenService>,
     standings: Arc<Standings>,
-    /// Whether everything was known then; see [`Decision::known`].
-    known: bool,
     peers: BTreeMap<Arc<str>, &'static str>,
 }
 
@@ -200,21 +198,14 @@ impl Seen {
         decision: &Decision,
         found: &mut Found<'_>,
     ) {
-        let known = decision.known;
-        if Arc::ptr_eq(&self.standings, standings) && self.known == known {
+        if Arc::ptr_eq(&self.standings, standings) {
             return;
         }
-        let before = (
-            replace(&mut self.standings, Arc::clone(standings)),
-            replace(&mut self.known, known),
-        );
+        let before = replace(&mut self.standings, Arc::clone(standings));
         // What the data plane has not applied yet is announced a moment later.
-        let is_settled = |admission: &Admission| {
-            !matches!(admission, Admission::Withheld(Obstacle::NotAcknowledged))
-        };
         let vips = |standings: &Standings| -> BTreeMap<Vip, Option<State>> {
             let vips = standings.vips.iter();
-            let settled = vips.filter(|(_, admission)| is_settled(admission));
+            let settled = vips.filter(|(_, admission)| !admission.is_pending());
             settled
                 .map(|(vip, admission)| (*vip, admission.state()))
                 .collect()
@@ -226,8 +217,13 @@ impl Seen {
                 .get(vip)
                 .map(|it: &Admission| it.reason(plan))
         };
-        let old = (vips(&before.0), before.1);
-        found.compare(&old, &(vips(standings), known), Subject::Vip, reason);
+        let old = (vips(&before), before.known);
+        found.compare(
+            &old,
+            &(vips(standings), standings.known),
+            Subject::Vip,
+            reason,
+        );
         let aggregates = |standings: &Standings| -> BTreeMap<Vip, Option<State>> {
             let aggregates = standings.aggregates.iter();
             aggregates.map(|it| (it.prefix, it.state)).collect()
@@ -238,10 +234,10 @@ impl Seen {
                 .find(|it| it.prefix == *prefix)
                 .map(Standing::reason)
         };
-        let old = (aggregates(&before.0), before.1);
+        let old = (aggregates(&before), before.known);
         found.compare(
             &old,
-            &(aggregates(standings), known),
+            &(aggregates(standings), standings.known),
             Subject::Aggregate,
             reason,
         );

@@ -19,12 +19,14 @@ use crate::{
 };
 
 /// Tells the health table what BFD says of the backends of these services, and
-/// the engine what has changed by it, until nobody wants to know any more.
+/// the engine what has changed by it, until nobody wants to know any more. Whose
+/// state has changed is checked at once.
 pub async fn run(
     mut states: watch::Receiver<States>,
     mut services: watch::Receiver<Vec<Arc<Service>>>,
     health: SharedHealth,
     changes: mpsc::Sender<Change>,
+    hastened: mpsc::Sender<Tracked>,
 ) {
     loop {
         let found = {
@@ -32,9 +34,15 @@ pub async fn run(
             let states = states.borrow_and_update();
             tell(&services, &states, &health)
         };
-        for change in found {
-            if changes.send(change).await.is_err() {
+        for (backend, found) in found {
+            // It was to be asked again as one that is well.
+            if hastened.send(backend).await.is_err() {
                 return;
+            }
+            for change in found {
+                if changes.send(change).await.is_err() {
+                    return;
+                }
             }
         }
         let changed = tokio::select! {
@@ -47,15 +55,23 @@ pub async fn run(
     }
 }
 
-/// Tells it all: what is known already changes nothing.
-fn tell(services: &[Arc<Service>], states: &States, health: &SharedHealth) -> Vec<Change> {
+/// Tells it all: what is known already changes nothing. Whom it has changed, and
+/// how.
+fn tell(
+    services: &[Arc<Service>],
+    states: &States,
+    health: &SharedHealth,
+) -> Vec<(Tracked, Vec<Change>)> {
     let mut found = Vec::new();
     for service in services.iter().filter(|service| service.bfd) {
         let mut table = health.lock().unwrap_or_else(PoisonError::into_inner);
         for backend in &service.backends {
             let path = path(states, backend.address);
             let backend = Tracked::of(service, backend);
-            found.extend(table.hear(&backend, path, Instant::now()));
+            let changes = table.hear(&backend, path, Instant::now());
+            if !changes.is_empty() {
+                found.push((backend, changes));
+            }
         }
     }
     found

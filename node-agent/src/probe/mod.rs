@@ -28,7 +28,7 @@ use tokio::{
 use vipd_control::{
     check::CheckResult,
     health_table::Change,
-    model::{Backend, Model, Service},
+    model::{Backend, Model, Service, Tracked},
 };
 
 use self::check::{Shared, Subject, check, guarded};
@@ -44,6 +44,7 @@ pub struct Probes {
     lateness: Arc<Lateness>,
     health: SharedHealth,
     changes: mpsc::Sender<Change>,
+    hastened: mpsc::Sender<Tracked>,
     tasks: Vec<JoinHandle<()>>,
 }
 
@@ -53,9 +54,11 @@ impl Probes {
     #[must_use]
     pub fn new(health: SharedHealth, changes: mpsc::Sender<Change>) -> Self {
         let (services, configured) = watch::channel(Vec::new());
+        let (hastened, urgent) = mpsc::channel(1024);
         let lateness = Arc::<Lateness>::default();
         let rounds = rounds::run(
             configured,
+            urgent,
             Arc::clone(&health),
             changes.clone(),
             Arc::clone(&lateness),
@@ -65,6 +68,7 @@ impl Probes {
             lateness,
             health,
             changes,
+            hastened,
             tasks: vec![tokio::spawn(rounds)],
         }
     }
@@ -83,6 +87,7 @@ impl Probes {
             services,
             Arc::clone(&self.health),
             self.changes.clone(),
+            self.hastened.clone(),
         );
         self.tasks.push(tokio::spawn(hear));
     }

@@ -22,7 +22,7 @@ use tracing::{error, warn};
 use vipd_control::{
     check::{CheckCode, CheckResult, Observation},
     health_table::Change,
-    model::Service,
+    model::{Service, Tracked},
     schedule::{Pace, first_check, next_check},
 };
 
@@ -37,12 +37,16 @@ use crate::engine::SharedHealth;
 /// many that do not answer can be asked once per time-out.
 const MOST_AT_ONCE: usize = 8_192;
 
+/// So many that are to be checked at once are taken in together.
+const BATCH: usize = 1024;
+
 /// Between two lines about checks that are not possible.
 const TOLD_AGAIN: Duration = Duration::from_secs(60);
 
 /// Asks the backends of these services, until nobody wants to know any more.
 pub async fn run(
     mut services: watch::Receiver<Vec<Arc<Service>>>,
+    mut hastened: mpsc::Receiver<Tracked>,
     health: SharedHealth,
     changes: mpsc::Sender<Change>,
     lateness: Arc<Lateness>,
@@ -50,6 +54,7 @@ pub async fn run(
     let mut rounds = Rounds::new(Instant::now(), lateness);
     let shared = Arc::new(Shared::default());
     let mut checks = JoinSet::new();
+    let mut urgent = Vec::new();
     let mut alarm: Pin<Box<Sleep>> = Box::pin(sleep_until(Instant::now().into()));
     loop {
         let now = Instant::now();
@@ -72,6 +77,10 @@ pub async fn run(
                 }
                 Err(_) => return,
             },
+            1.. = hastened.recv_many(&mut urgent, BATCH) => {
+                rounds.hasten(&urgent, Instant::now());
+                urgent.clear();
+            }
             Some(asked) = checks.join_next(), if !checks.is_empty() => match asked {
                 Ok(Some(asked)) => rounds.asked(asked),
                 Ok(None) => return,
@@ -208,6 +217,19 @@ impl Rounds {
         for (n, target) in (0..).zip(new) {
             self.wait(first_check(now, n), target);
         }
+    }
+
+    /// Has these backends checked now, but for those whose check is under way.
+    fn hasten(&mut self, backends: &[Tracked], now: Instant) {
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        let mut waiting: Vec<_> = waiting.collect();
+        for Reverse(due) in &mut waiting {
+            let subjects = due.target.subjects();
+            if subjects.iter().any(|subject| backends.contains(subject)) {
+                due.at = due.at.min(now);
+            }
+        }
+        self.waiting = waiting.into();
     }
 
     fn wait(&mut self, at: Instant, target: Arc<Target>) {

@@ -239,6 +239,7 @@ mod tests {
                 alive: 1,
                 wanted: 1,
             }],
+            known: true,
         };
         let announced = Announced {
             states: [(around, State::Up)].into(),

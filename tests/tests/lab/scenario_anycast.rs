@@ -175,11 +175,11 @@ impl Scene {
         let routers = [
             Bird::start(
                 net.host("r1")?,
-                &router(0, "2001:db8:8::/64 via 2001:db8:f::2"),
+                &router(0, &["8::/64 via 2001:db8:f::2", "c::/64 via 2001:db8:f::2"]),
             )?,
             Bird::start(
                 net.host("r2")?,
-                &router(1, "2001:db8:6::/63 via 2001:db8:f::1"),
+                &router(1, &["1::/64 via 2001:db8:f::1", "6::/63 via 2001:db8:f::1"]),
             )?,
         ];
         let bird = Bird::start(net.host("rs1")?, &bird(bfd))?;
@@ -391,8 +391,11 @@ fn config(host: &vipd_tests::Host, number: usize, bfd: bool) -> Result<String> {
 
 /// A router of AS 65003, which takes what the route servers have, and finds the
 /// way to the next hops by its own routes.
-fn router(number: usize, route: &str) -> String {
+fn router(number: usize, routes: &[&str]) -> String {
     let own = ROUTERS[number];
+    let routes: String = (routes.iter())
+        .map(|route| format!("route 2001:db8:{route}; "))
+        .collect();
     let session = |name: &str, address: &str| {
         format!(
             "protocol bgp {name} {{\n\
@@ -405,7 +408,7 @@ fn router(number: usize, route: &str) -> String {
         "log stderr all;\nrouter id 192.0.2.10{number};\n\
          timeformat route iso short ms;\ntimeformat protocol iso short ms;\n\
          protocol device {{ }}\nprotocol direct {{ ipv6; }}\n\
-         protocol static {{ ipv6; route {route}; }}\n\
+         protocol static {{ ipv6; {routes} }}\n\
          protocol kernel {{ ipv6 {{ export where source ~ [RTS_BGP, RTS_STATIC]; }}; }}\n{}{}",
         session("rs1", "2001:db8:1::4"),
         session("rs2", "2001:db8:8::5"),
@@ -419,7 +422,7 @@ fn bird(bfd: bool) -> String {
         timeformat route iso short ms;\ntimeformat protocol iso short ms;\n\
         protocol device { }\nprotocol direct { ipv6; }\n\
         protocol static { ipv6; route 2001:db8::/44 via 2001:db8:1::1; }\n\
-        template bgp client {\n\
+        template bgp session {\n\
         debug { states, events }; local 2001:db8:1::4 as 65002; multihop 10; rs client;\n\
         hold time 6; keepalive time 2;\n\
         connect delay time 1; connect retry time 1; error wait time 1, 2;\n}\n"
@@ -432,14 +435,14 @@ fn bird(bfd: bool) -> String {
     }
     for (name, address, _) in NODES {
         text += &format!(
-            "protocol bgp {name} from client {{ neighbor {address} as 65001; {watched}\n\
+            "protocol bgp {name} from session {{ neighbor {address} as 65001; {watched}\n\
              ipv6 {{ import limit 10 action restart;\n\
              import where net ~ [ 2001:db8:30::/64{{128,128}} ]; export none; }}; }}\n"
         );
     }
     for (number, address) in ROUTERS.iter().enumerate() {
         text += &format!(
-            "protocol bgp r{number} from client {{ neighbor {address} as 65003;\n\
+            "protocol bgp r{number} from session {{ neighbor {address} as 65003;\n\
              ipv6 {{ import none; export where source = RTS_BGP; }}; }}\n"
         );
     }

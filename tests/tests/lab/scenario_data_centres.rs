@@ -269,8 +269,8 @@ impl Scene {
         self.start_server("b2")?;
         let held = wait_until("the improvement is held down", PATIENCE, || {
             let status = self.agents[0].status()?;
-            let held = aggregate(&status, NARROW)?["held_down"].clone();
-            ensure!(held.is_object(), "{status}");
+            let held = aggregate(&status, NARROW)?["damping"].clone();
+            ensure!(held["wait_seconds"].as_f64() > Some(0.0), "{status}");
             Ok(held)
         })?;
         ensure!(self.core.routes(NARROW)?.is_empty(), "held down: {held}");

@@ -276,6 +276,12 @@ fn only_checks_over_the_network_are_evidence_of_it() {
     let evidence: Vec<_> = table.evidence().map(|(_, found)| found).collect();
     let (unknown, silent, heard) = (Evidence::Unknown, Evidence::Silent(since), Evidence::Heard);
     assert_eq!(evidence, [unknown, silent, heard, heard, unknown]);
+    let served_here = Service {
+        mode: Mode::Local,
+        ..web.clone()
+    };
+    apply(&mut table, &served_here);
+    assert_eq!(table.evidence().count(), 0, "{table:#?}");
     web.check.kind = CheckKind::File(File {
         path: "/up".into(),
         up_while_present: true,

@@ -207,6 +207,20 @@ fn what_several_services_ask_alike_is_asked_once_for_all_of_them() {
     );
 }
 
+#[test]
+fn whom_bfd_takes_down_is_checked_at_once_and_others_are_not() {
+    let now = Instant::now();
+    let web = services(&[("web", 80, &[1, 2])]);
+    let mut rounds = rounds_at(now);
+    rounds.configure(&web, now);
+    ask_all(&mut rounds, now + SECOND / 2);
+    let soon = now + SECOND / 2 + Duration::from_millis(1);
+    let first = Tracked::of(&web[0], &web[0].backends[0]);
+    rounds.hasten(&[first], soon);
+    assert_eq!(ask_all(&mut rounds, soon), ["web/192.0.2.1"]);
+    assert_eq!(rounds.waiting.len(), 2, "it is asked again in its turn");
+}
+
 #[tokio::test]
 async fn a_result_reaches_all_that_it_is_for_and_the_most_urgent_sets_the_pace() {
     let both = services(&[("mail", 80, &[1]), ("web", 80, &[1])]);
