@@ -232,6 +232,7 @@ impl Agent {
         } else {
             let local = Arc::clone(&self.local.borrow());
             local::release_all(&self.netlink, &local).await;
+            local::forget(&config.state_directory);
         }
         if !restarts {
             // While the pins are locked: later these routes may be another agent's.

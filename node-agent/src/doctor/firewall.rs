@@ -84,11 +84,20 @@ fn fate(rules: &[&Value], policy: &Value, port: Port) -> Option<Option<u64>> {
         if has("accept") || has("jump") || has("goto") || has("vmap") {
             return None;
         }
-        if (has("drop") || has("reject")) && !matches.contains(&Concern::Some) {
+        let is_bound = parts.iter().any(is_condition) || matches.contains(&Concern::Some);
+        if (has("drop") || has("reject")) && !is_bound {
             return Some(rule["handle"].as_u64());
         }
     }
     (policy == "drop").then_some(None)
+}
+
+/// Whether a part of a rule lets it hold for some packets only, by something else
+/// than a match: a limit, a counted set, an extension of iptables.
+fn is_condition(part: &Value) -> bool {
+    const NONE: [&str; 6] = ["match", "counter", "log", "comment", "drop", "reject"];
+    let mut kinds = part.as_object().into_iter().flat_map(|part| part.keys());
+    kinds.any(|kind| !NONE.contains(&kind.as_str()))
 }
 
 /// Which packets to a port a condition holds for.
@@ -215,6 +224,24 @@ mod tests {
         c("another protocol", "accept", &other, None);
         let other = [rule(&[&dport(&json!(80)), &drop])];
         c("another port", "accept", &other, None);
+        let counted = [rule(&[
+            &json!({"counter": {"packets": 1, "bytes": 1}}),
+            &drop,
+        ])];
+        c(
+            "everything is counted and dropped",
+            "accept",
+            &counted,
+            Some(Some(4)),
+        );
+        for some in [
+            json!({"limit": {"rate": 100, "per": "second", "inv": true}}),
+            json!({"xt": null}),
+            json!({"ct count": {"val": 20, "inv": true}}),
+        ] {
+            let bounded = [rule(&[&port, &some, &drop])];
+            c("what is too much only", "accept", &bounded, None);
+        }
         let one = [rule(&[&from, &port, &drop])];
         c("from one host only", "accept", &one, None);
         let usual = [

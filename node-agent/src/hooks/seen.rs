@@ -202,12 +202,17 @@ impl Seen {
             return;
         }
         let before = replace(&mut self.standings, Arc::clone(standings));
+        // What waits by damping has not happened yet.
+        let announced = |standings: &Standings, prefix: &Vip, state: Option<State>| {
+            let damped = standings.damping.get(prefix);
+            damped.map_or(state, |standing| standing.announced)
+        };
         // What the data plane has not applied yet is announced a moment later.
         let vips = |standings: &Standings| -> BTreeMap<Vip, Option<State>> {
             let vips = standings.vips.iter();
             let settled = vips.filter(|(_, admission)| !admission.is_pending());
             settled
-                .map(|(vip, admission)| (*vip, admission.state()))
+                .map(|(vip, admission)| (*vip, announced(standings, vip, admission.state())))
                 .collect()
         };
         let reason = |vip: &Vip| {
@@ -226,7 +231,9 @@ impl Seen {
         );
         let aggregates = |standings: &Standings| -> BTreeMap<Vip, Option<State>> {
             let aggregates = standings.aggregates.iter();
-            aggregates.map(|it| (it.prefix, it.state)).collect()
+            aggregates
+                .map(|it| (it.prefix, announced(standings, &it.prefix, it.state)))
+                .collect()
         };
         let reason = |prefix: &Vip| {
             let mut aggregates = standings.aggregates.iter();

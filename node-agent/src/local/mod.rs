@@ -25,7 +25,7 @@ use vipd_control::model::Vip;
 use self::binder::{Binder, Job, RETRY, Snapshot, Standing};
 pub use self::{
     binder::Bound,
-    remembered::{Keeper, Remembered},
+    remembered::{Keeper, Remembered, forget},
 };
 use crate::{
     config::Bindings,

@@ -70,10 +70,11 @@ impl Remembered {
         })
     }
 
-    /// Whether an agent before has served addresses of this host.
+    /// Whether an agent before serves addresses of this host to this day.
     #[must_use]
     pub fn has_served(&self) -> bool {
-        !self.up.is_empty()
+        let mut servers = self.up.values().flat_map(BTreeMap::values);
+        servers.any(|up| *up)
     }
 
     /// What is believed of a server before its first check.
@@ -81,6 +82,17 @@ impl Remembered {
     pub fn initial(&self, service: &Service, backend: &Backend) -> Option<Initial> {
         let up = *self.up.get(&*service.name)?.get(&backend.address)?;
         Some(if up { Initial::Up } else { Initial::Down })
+    }
+}
+
+/// Forgets it all: the addresses are taken away, and nobody looks after the servers
+/// any more.
+pub fn forget(directory: &Path) {
+    let file = file(directory);
+    if let Err(error) = fs::remove_file(file.path())
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        warn!("{}: {error}", file.path().display());
     }
 }
 

@@ -13,6 +13,8 @@ use super::check::Outcome;
 /// What a check waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
+    /// What is read on this host before anything is asked.
+    Files,
     /// The connection.
     Connect,
     /// The end of the TLS handshake.
@@ -74,6 +76,7 @@ impl Progress {
 
     fn leave(&mut self, took: Duration) {
         let phase = match self.stage {
+            Stage::Files => return,
             Stage::Connect => &mut self.phases.connect,
             Stage::Handshake => &mut self.phases.tls,
             Stage::Answer | Stage::Reply | Stage::Program => &mut self.phases.answer,
@@ -84,6 +87,10 @@ impl Progress {
     /// The check's time is over.
     pub fn timed_out(&mut self) -> Outcome {
         let (code, words) = match self.stage {
+            Stage::Files => (
+                CheckCode::SockErr,
+                "the certificates of those who are trusted are not read yet",
+            ),
             Stage::Connect => (CheckCode::L4Timeout, "no answer to the connection"),
             Stage::Handshake => (CheckCode::L6Timeout, "no answer to the TLS handshake"),
             Stage::Answer => (CheckCode::L7Timeout, "no complete answer"),

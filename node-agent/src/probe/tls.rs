@@ -41,8 +41,10 @@ pub async fn connect(
     progress: &mut Progress,
 ) -> Result<TlsStream<TcpStream>, Outcome> {
     let own = |words| Outcome::with(CheckCode::SockErr, words);
+    progress.begin(Stage::Files);
     let config = trust::config(tls).await.map_err(own)?;
     let name = server_name(tls, target.address).map_err(own)?;
+    progress.enter(Stage::Connect);
     let stream = tcp::connect(target).await?;
     progress.enter(Stage::Handshake);
     if !tls.verify {

@@ -28,7 +28,8 @@ impl Node {
         let dir = dir.display();
         Self {
             tables: format!(
-                "[control]\nsocket = \"{dir}/vipd.sock\"\n\n[bfd]\nsocket = \"{dir}/bfd.sock\"\n\n"
+                "[control]\nsocket = \"{dir}/vipd.sock\"\n\n[bfd]\nsocket = \"{dir}/bfd.sock\"\n\n\
+                 [state]\ndirectory = \"{dir}/state\"\n\n"
             ),
             pins: String::new(),
         }

@@ -200,7 +200,7 @@ impl Scene {
 
     /// Waits until the core has the prefix by just these carriers.
     fn wait_for_core(&self, sentence: &str, prefix: &str, carriers: &[u32]) -> Result<()> {
-        wait_until(&format!("{sentence}: {prefix}"), 2 * PATIENCE, || {
+        wait_until(&format!("{sentence}: {prefix}"), 4 * PATIENCE, || {
             let routes = self.core.routes(prefix)?;
             let mut by: Vec<u32> = (routes.iter())
                 .filter_map(|route| route.attribute("BGP.as_path"))

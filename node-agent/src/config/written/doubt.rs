@@ -19,11 +19,12 @@ table! {
     ///
     /// ```toml
     /// [doubt]
+    /// enabled = true
     /// anchors = ["192.0.2.1"]
     /// ```
     Doubt = "[doubt]" {
         /// Whether there is any doubt; if not, they are down at once.
-        enabled: bool, default "true";
+        enabled: bool, default "false";
         /// They fall silent at once if it takes no longer than this. Longer than
         /// the slowest check takes to find a backend down.
         window: Duration, default "\"10s\"";

@@ -4,7 +4,7 @@
 use std::{
     collections::HashMap,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, LazyLock, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -14,7 +14,7 @@ use rustls::{
     crypto::{CryptoProvider, ring},
     pki_types::CertificateDer,
 };
-use tokio::{sync::Mutex, task::spawn_blocking};
+use tokio::{sync::watch, task::spawn_blocking};
 use tracing::warn;
 use vipd_control::model::Tls;
 
@@ -32,50 +32,72 @@ struct Trust {
     alpn: Vec<String>,
 }
 
-/// A configuration, and when its files were read.
+/// What has become of reading files.
+#[derive(Clone, Default)]
 struct Loaded {
-    config: Arc<ClientConfig>,
-    at: Instant,
+    /// What came of it last; of a failure only where nothing was read before.
+    config: Option<Result<Arc<ClientConfig>, String>>,
+    /// When that was.
+    at: Option<Instant>,
+    /// Whether they are being read.
+    loading: bool,
 }
 
-/// All that are in use. Files are read by one check while others wait.
-static LOADED: Mutex<Option<HashMap<Trust, Loaded>>> = Mutex::const_new(None);
+/// All that are in use.
+static KNOWN: LazyLock<Mutex<HashMap<Trust, watch::Sender<Loaded>>>> =
+    LazyLock::new(Mutex::default);
 
 /// How TLS is spoken in this check. It resumes no session, or a certificate that
-/// has changed would not be seen.
+/// has changed would not be seen. Only who asks first waits for the files: they are
+/// read anew beside the checks, which go on with what was read before, however long
+/// that takes.
 ///
 /// # Errors
 /// In words, why there is nobody to trust.
 pub async fn config(tls: &Tls) -> Result<Arc<ClientConfig>, String> {
-    let trust = Trust {
+    let mut loaded = follow(Trust {
         verify: tls.verify,
         ca_file: tls.ca_file.clone(),
         alpn: tls.alpn.clone(),
-    };
-    let mut loaded = LOADED.lock().await;
-    let loaded = loaded.get_or_insert_default();
+    });
+    let loaded = loaded.wait_for(|loaded| loaded.config.is_some()).await;
+    let config = loaded.ok().and_then(|loaded| loaded.config.clone());
+    config.unwrap_or_else(|| Err("certificates are not read any more".to_owned()))
+}
+
+/// What is read, and has it read where it is old.
+fn follow(trust: Trust) -> watch::Receiver<Loaded> {
     let now = Instant::now();
-    let old = loaded.get(&trust);
-    if let Some(fresh) = old.filter(|old| now - old.at < KEPT) {
-        return Ok(Arc::clone(&fresh.config));
-    }
-    let old = old.map(|old| Arc::clone(&old.config));
-    let config = match (load(trust.clone()).await, old) {
-        (Ok(config), _) => config,
-        (Err(error), Some(old)) => {
-            warn!("{error}; checks go on with the certificates that were there before");
-            old
-        }
-        (Err(error), None) => return Err(error),
-    };
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     // Nobody uses what nobody has made fresh.
-    loaded.retain(|_, loaded| now - loaded.at < 2 * KEPT);
-    let fresh = Loaded {
-        config: Arc::clone(&config),
-        at: now,
+    known.retain(|_, loaded| {
+        let loaded = loaded.borrow();
+        loaded.loading || loaded.at.is_some_and(|at| now - at < 2 * KEPT)
+    });
+    let loaded = known.entry(trust.clone()).or_default();
+    let is_due = {
+        let loaded = loaded.borrow();
+        !loaded.loading && loaded.at.is_none_or(|at| now - at >= KEPT)
     };
-    loaded.insert(trust, fresh);
-    Ok(config)
+    if is_due {
+        loaded.send_modify(|loaded| loaded.loading = true);
+        tokio::spawn(refresh(trust, loaded.clone()));
+    }
+    loaded.subscribe()
+}
+
+async fn refresh(trust: Trust, loaded: watch::Sender<Loaded>) {
+    let found = load(trust).await;
+    loaded.send_modify(|loaded| {
+        loaded.loading = false;
+        loaded.at = Some(Instant::now());
+        match (found, &loaded.config) {
+            (Err(error), Some(Ok(_))) => {
+                warn!("{error}; checks go on with the certificates that were there before");
+            }
+            (found, _) => loaded.config = Some(found),
+        }
+    });
 }
 
 async fn load(trust: Trust) -> Result<Arc<ClientConfig>, String> {
