@@ -176,7 +176,7 @@ impl Seen {
             let now = match old {
                 Some(old) if Arc::ptr_eq(&old.plan, plan) && !old.is_waiting() => old,
                 old => {
-                    let now = SeenService::new(plan, health);
+                    let now = SeenService::new(plan, health, old.as_ref());
                     now.compare(old.as_ref(), health, found);
                     now
                 }
@@ -283,12 +283,26 @@ impl Seen {
 }
 
 impl SeenService {
-    fn new(plan: &Arc<ServicePlan>, health: &[Health]) -> Self {
+    fn new(plan: &Arc<ServicePlan>, health: &[Health], old: Option<&Self>) -> Self {
+        let was = |i: usize| {
+            let backend = plan.service.backends.get(i);
+            old.zip(backend)
+                .map_or(UNKNOWN, |(old, backend)| old.backend(&backend.name))
+        };
         let standings = plan.standing.iter();
         let backends: Vec<_> = standings
             .enumerate()
-            .map(|(i, standing)| match health.get(i).map(Health::state) {
-                None | Some(health::State::Unknown) => UNKNOWN,
+            .map(|(i, standing)| match health.get(i) {
+                None => UNKNOWN,
+                Some(health) if health.state() == health::State::Unknown => UNKNOWN,
+                // The first decision about it is yet to come.
+                Some(health)
+                    if !standing.keeps_flows()
+                        && health.standing().keeps_flows()
+                        && was(i) == UNKNOWN =>
+                {
+                    UNKNOWN
+                }
                 Some(_) => standing.label(),
             })
             .collect();

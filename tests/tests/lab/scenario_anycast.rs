@@ -179,7 +179,14 @@ impl Scene {
             )?,
             Bird::start(
                 net.host("r2")?,
-                &router(1, &["1::/64 via 2001:db8:f::1", "6::/63 via 2001:db8:f::1"]),
+                &router(
+                    1,
+                    &[
+                        "1::/64 via 2001:db8:f::1",
+                        "6::/64 via 2001:db8:f::1",
+                        "7::/64 via 2001:db8:f::1",
+                    ],
+                ),
             )?,
         ];
         let bird = Bird::start(net.host("rs1")?, &bird(bfd))?;
