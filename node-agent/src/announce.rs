@@ -1,7 +1,7 @@
 //! From the decision and the data plane's acknowledgement to what the speaker
 //! announces: virtual addresses and aggregates, each in its state.
 //!
-//! One task around [`Judge`], which decides. A prefix is held by an unreachable
+//! One task around `Judge`, which decides. A prefix is held by an unreachable
 //! route from before it is announced, in whatever state, until its withdrawal
 //! has lingered, so that no packet for it ever goes in a circle. The kernel is asked
 //! for that beside everything else: a slow answer delays the address it is

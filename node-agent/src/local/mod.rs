@@ -2,7 +2,7 @@
 //! followed as long as they are, and taken away when nobody sends to them any
 //! more.
 //!
-//! One task around [`binder`], which decides. It reads the kernel's links and
+//! One task around `binder`, which decides. It reads the kernel's links and
 //! addresses whenever one of them has changed, so that an address that goes is
 //! withdrawn at once.
 
