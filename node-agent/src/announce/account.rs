@@ -74,7 +74,7 @@ impl Account {
                 GateChangeKind::Improved => "announced better",
                 GateChangeKind::Worsened => "announced worse",
                 GateChangeKind::Withdrawn => "withdrawn",
-                GateChangeKind::Waiting => "not announced",
+                GateChangeKind::Waiting => "stays as it is",
             };
             let subject = Subject::Prefix(*vip);
             Event::new(

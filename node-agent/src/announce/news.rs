@@ -59,7 +59,7 @@ pub fn log(change: &GateChange) {
         GateChangeKind::Improved => info!("{vip} is announced better: {reason}"),
         GateChangeKind::Worsened => warn!("{vip} is announced worse: {reason}"),
         GateChangeKind::Withdrawn => warn!("{vip} is withdrawn: {reason}"),
-        GateChangeKind::Waiting => info!("{vip} is not announced: {reason}"),
+        GateChangeKind::Waiting => info!("{vip} stays as it is: {reason}"),
     }
 }
 

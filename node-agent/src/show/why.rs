@@ -152,10 +152,10 @@ fn of_vip(vip: &status::Vip, services: &[&Service], status: &Status) -> String {
     let is_alive = services.iter().any(|service| service.alive);
     for service in services.iter().filter(|_| !is_alive) {
         let name = &service.name;
-        needs.push(format!(
-            "{name} needs more healthy backends than {}:",
-            service.healthy
-        ));
+        let own = format!("{name}: ");
+        let why = service.reason.strip_prefix(&own);
+        let why = why.unwrap_or(&service.reason);
+        needs.push(format!("{name} must be alive: {why}"));
         needs.extend(missing(service).map(|words| format!("  {words}")));
     }
     let waits = |service: &&&Service| service.alive && !service.in_force;

@@ -48,7 +48,7 @@ fn the_death_of_a_service_is_told_step_by_step() {
             &told,
             &[
                 "198.51.100.10 is not announced: web: 0 of 2 backends healthy, 1 wanted",
-                "web needs more healthy backends than 0:",
+                "web must be alive: 0 of 2 backends healthy, 1 wanted",
                 "web/b1 is down: L4CON",
                 "web/b2 is down: L4CON",
                 "check    web/b1",

@@ -43,7 +43,8 @@ fn status(backends: &[Value; 2], vip: &Value, established: bool) -> Status {
         "dataplane": null, "vips": [address], "findings": [],
         "services": [{
             "name": "web", "vips": ["198.51.100.10"], "protocol": "tcp", "port": "80",
-            "mode": "ipip", "alive": healthy > 0, "healthy": healthy, "configured": 2,
+            "mode": "ipip", "alive": healthy > 0,
+            "reason": format!("web: {healthy} of 2 backends healthy, 1 wanted"), "healthy": healthy, "configured": 2,
             "ring_size": 64, "ring_fingerprint": null, "in_force": true,
             "idle_seconds": 300, "phases": null, "flows": 0, "packets": 0, "bytes": 0,
             "backends": backends,
@@ -177,7 +178,7 @@ fn an_address_that_is_not_announced_is_told_with_what_would_bring_it_back() {
     insta::assert_snapshot!(told(&dead(), "198.51.100.10", 5), @r"
     198.51.100.10 is not announced: web: 0 of 2 backends healthy, 1 wanted
     what would have to happen for all to be well:
-      web needs more healthy backends than 0:
+      web must be alive: 0 of 2 backends healthy, 1 wanted
         web/b1 is down: L4CON in 0.3 ms: connection refused
         web/b2 is up and drained: L7OK 200 in 1.2 ms; `vipd undrain web/b2`
 
