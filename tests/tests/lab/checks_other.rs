@@ -169,7 +169,7 @@ fn each_check_finds_what_a_real_server_does_and_says_it_as_documented() {
         for (number, case) in CASES.iter().enumerate() {
             config.services += &service(number, case);
         }
-        let agent = start_agent(&rack, &config)?;
+        let mut agent = start_agent(&rack, &config)?;
         for (number, case) in CASES.iter().enumerate() {
             wait_until(case.sentence, PATIENCE, || {
                 let status = agent.status()?;
@@ -180,18 +180,22 @@ fn each_check_finds_what_a_real_server_does_and_says_it_as_documented() {
                 ensure_result(&backend["check"], case, &dir)
             })?;
         }
+        // A router says to each host once a second that it knows no way, and no more
+        // (`ip_error` in net/ipv4/route.c): the agent's own questions would use it up.
+        agent.process().kill()?;
         for (number, case) in CASES.iter().enumerate() {
             let expected = match (case.state, case.code) {
                 (_, "SOCKERR") => 3,
                 ("up", _) => 0,
                 _ => 2,
             };
-            // Routers may say at any time that they have said enough.
-            wait_until(case.sentence, PATIENCE, || {
-                let (exit_code, report) = check_once(&balancer.host, &name(number))?;
-                ensure!(exit_code == expected, "{exit_code}, {report}");
-                ensure_result(&report["backends"][0]["check"], case, &dir)
-            })?;
+            let (exit_code, report) = check_once(&balancer.host, &name(number))?;
+            ensure!(
+                exit_code == expected,
+                "{}: {exit_code}, {report}",
+                case.sentence
+            );
+            ensure_result(&report["backends"][0]["check"], case, &dir)?;
         }
         Ok(())
     });
