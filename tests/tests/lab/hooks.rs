@@ -31,6 +31,12 @@ fn hooks_are_told_of_each_change_with_its_reason_and_never_hold_up_a_decision() 
         site.servers[0].kill()?;
         // The hook that hangs is run first, and nothing waits for it.
         site.wait_for_routes(VIP.into(), &[])?;
+        let page = site.agents[0].metrics("text/plain")?;
+        let hanging = "vipd_hook_runs_total{hook=\"hangs\",result=\"timeout\"} 0";
+        ensure!(
+            page.lines().any(|it| it == hanging),
+            "it was waited for: {page}"
+        );
         wait_for("the backend is down", "backend web/b1 up-down L4CON")?;
         wait_for(
             "its address is withdrawn",
@@ -93,7 +99,7 @@ fn config(rack: &Rack) -> AgentConfig {
 name = "hangs"
 on = ["backend:down"]
 command = ["/bin/sleep", "600"]
-timeout = "2s"
+timeout = "8s"
 
 [[hook]]
 name = "fails"
