@@ -16,8 +16,18 @@ use super::{
 };
 
 /// Whether a connection is accepted; nothing is said in it.
+///
+/// The acknowledgement of the answer is put off, as if something were to be said at
+/// once, and the reset comes first: three packets instead of four, and a server
+/// that the kernel accepts connections for is not even told of it.
 pub async fn accepted(target: Target) -> Outcome {
-    match connect(target).await {
+    let socket = match prepare(target) {
+        Ok(socket) => socket,
+        Err(outcome) => return outcome,
+    };
+    // Where the kernel does not do so it is one packet more.
+    let _ = socket2::SockRef::from(&socket).set_tcp_quickack(false);
+    match connected(socket, target).await {
         Ok(_) => Outcome::new(CheckCode::L4Ok),
         Err(outcome) => outcome,
     }
@@ -33,9 +43,12 @@ pub async fn ask(target: Target, said: &Exchange, progress: &mut Progress) -> Ou
 
 /// Connects, or says why not. The connection is reset when dropped, so that
 /// thousands of checks leave no sockets waiting.
-pub async fn connect(Target { address, source }: Target) -> Result<TcpStream, Outcome> {
-    let socket = prepare(address, source)
-        .map_err(|error| Outcome::with(CheckCode::SockErr, own_words(&error, source)))?;
+pub async fn connect(target: Target) -> Result<TcpStream, Outcome> {
+    connected(prepare(target)?, target).await
+}
+
+async fn connected(socket: TcpSocket, target: Target) -> Result<TcpStream, Outcome> {
+    let Target { address, source } = target;
     let connected = socket.connect(address).await;
     connected.map_err(|error| failed(&error, source))
 }
@@ -58,16 +71,19 @@ pub fn failed(error: &io::Error, source: Option<IpAddr>) -> Outcome {
     }
 }
 
-fn prepare(target: SocketAddr, source: Option<IpAddr>) -> io::Result<TcpSocket> {
-    let socket = match target {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+fn prepare(Target { address, source }: Target) -> Result<TcpSocket, Outcome> {
+    let prepared = || -> io::Result<TcpSocket> {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
+        if let Some(source) = source {
+            socket.bind(SocketAddr::new(source, 0))?;
+        }
+        Ok(socket)
     };
-    socket2::SockRef::from(&socket).set_linger(Some(Duration::ZERO))?;
-    if let Some(source) = source {
-        socket.bind(SocketAddr::new(source, 0))?;
-    }
-    Ok(socket)
+    prepared().map_err(|error| Outcome::with(CheckCode::SockErr, own_words(&error, source)))
 }
 
 fn own_words(error: &io::Error, source: Option<IpAddr>) -> String {
@@ -79,5 +95,27 @@ fn own_words(error: &io::Error, source: Option<IpAddr>) -> String {
             format!("{error}: raise the limit (LimitNOFILE= of the unit, or `ulimit -n`)")
         }
         _ => error.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::ErrorKind, net::TcpListener};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_is_not_told_of_a_check_that_says_nothing() -> io::Result<()> {
+        let server = TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))?;
+        server.set_nonblocking(true)?;
+        let target = Target {
+            address: server.local_addr()?,
+            source: None,
+        };
+        assert_eq!(accepted(target).await.code, CheckCode::L4Ok);
+        let told = server.accept().map(drop).map_err(|error| error.kind());
+        assert_eq!(told, Err(ErrorKind::WouldBlock), "not even that it came");
+        assert!(connect(target).await.is_ok());
+        server.accept().map(drop)
     }
 }
