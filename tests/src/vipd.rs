@@ -138,13 +138,27 @@ impl Vipd {
     /// Fails, telling what there is, unless packets meet what is decided and
     /// every slot of every service is stable.
     pub fn ensure_settled(&self) -> Result<()> {
-        let status = self.status()?;
-        for service in status["services"].as_array().context("no services")? {
-            let (in_force, phases) = (&service["in_force"], &service["phases"]);
-            let settled = *in_force == true && phases["learn"] == 0 && phases["track"] == 0;
-            ensure!(settled, "in force: {in_force}, slots: {phases}");
+        for service in self.services_in_force()? {
+            let phases = &service["phases"];
+            let settled = phases["learn"] == 0 && phases["track"] == 0;
+            ensure!(settled, "slots: {phases}");
         }
         Ok(())
+    }
+
+    /// Fails, telling what there is, unless packets meet what is decided. What is
+    /// decided shows a moment before.
+    pub fn ensure_in_force(&self) -> Result<()> {
+        self.services_in_force().map(drop)
+    }
+
+    fn services_in_force(&self) -> Result<Vec<Value>> {
+        let status = self.status()?;
+        let services = status["services"].as_array().context("no services")?;
+        for service in services {
+            ensure!(service["in_force"] == true, "not in force: {service}");
+        }
+        Ok(services.clone())
     }
 
     /// What the status says of a BGP peer.

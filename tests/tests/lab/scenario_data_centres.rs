@@ -238,14 +238,17 @@ impl Scene {
     /// far more than chance does.
     fn ensure_shares(&self) -> Result<()> {
         wait_until("the other site's backend is reached", 2 * PATIENCE, || {
-            self.agents[0].ensure_backend("b3", true)
+            self.agents[0].ensure_backend("b3", true)?;
+            // What is decided is told before it is in the maps.
+            self.agents[0].ensure_in_force()
         })?;
         let counts = self.ask(API, 400)?;
         let here = counts.iter().find(|(name, _)| name == "b2");
         let here = here.map_or(0, |(_, count)| *count);
         ensure!(
             counts.len() == 2 && (255..=345).contains(&here),
-            "{counts:?}"
+            "{counts:?}\n{}",
+            self.agents[0].command("why", &[&API.to_string()])?
         );
         Ok(())
     }
