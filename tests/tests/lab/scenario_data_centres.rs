@@ -10,23 +10,27 @@
 //!      g1, lb1, b1, b2      g2, lb2, b3, b4
 //! ```
 
+mod routers;
+mod sites;
+
 use std::{
     fs,
     net::Ipv4Addr,
+    thread::sleep,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use vipd_tests::{
-    BIRD_BFD_TIMING, Bfd, Bird, Decapsulator, FRR_BFD_TIMING, Frr, Lab, Nginx, Probes, Segments,
-    Vipd, ask, wait_until,
+    Bfd, Bird, Decapsulator, Frr, Held, Lab, Nginx, Probes, Segments, Vipd, ask, wait_until,
 };
 
-use crate::{
-    examples::{Node, example},
-    support::{PATIENCE, in_lab, wait_for},
+use self::{
+    routers::{carrier, core, frr},
+    sites::{SITES, SitePlan, config, site_address, wire},
 };
+use crate::support::{PATIENCE, in_lab, wait_for};
 
 const WEB: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 10);
 const API: Ipv4Addr = Ipv4Addr::new(198, 18, 1, 10);
@@ -39,35 +43,13 @@ const NARROW: &str = "198.18.0.0/24";
 
 /// A death is noticed within this time (the cloud's own check).
 const BOUND: Duration = Duration::from_secs(11);
+/// Nothing is lost so long after a carrier has died: BFD gives up after 2 s, the hold
+/// time is 6 s, and routers take a moment.
+const LOST_WITH_BFD: Duration = Duration::from_secs(6);
+/// See [`LOST_WITH_BFD`].
+const LOST_BY_TIMERS: Duration = Duration::from_secs(12);
 /// The example has minutes.
-const HOLD_DOWN: Duration = Duration::from_secs(30);
-
-/// Each site: its balancer, its gateway, its carriers with AS numbers, and its
-/// backends, all with the last octets of their addresses.
-struct SitePlan {
-    name: &'static str,
-    balancer: (&'static str, u8),
-    gateway: (&'static str, u8),
-    carriers: [(&'static str, u8, u32); 2],
-    backends: [(&'static str, u8); 2],
-}
-
-const SITES: [SitePlan; 2] = [
-    SitePlan {
-        name: "site1",
-        balancer: ("lb1", 11),
-        gateway: ("g1", 3),
-        carriers: [("carrier1", 1, 64501), ("carrier2", 2, 64502)],
-        backends: [("b1", 21), ("b2", 22)],
-    },
-    SitePlan {
-        name: "site2",
-        balancer: ("lb2", 139),
-        gateway: ("g2", 131),
-        carriers: [("carrier3", 129, 64503), ("carrier4", 130, 64504)],
-        backends: [("b3", 149), ("b4", 150)],
-    },
-];
+const HOLD_DOWN: Duration = Duration::from_secs(20);
 
 #[test]
 fn two_data_centres_behind_two_upstreams_each_with_bfd() {
@@ -83,9 +65,12 @@ fn story(lab: &Lab, bfd: bool) -> Result<()> {
     let mut scene = Scene::build(lab, bfd)?;
     scene.wait_for_core("both sites are up", NARROW, &[64501, 64502])?;
     scene.wait_for_core("both sites are up", BLOCK, &[64501, 64502, 64503, 64504])?;
+    scene.ensure_watched()?;
+    scene.ensure_steered()?;
     scene.ensure_answers(WEB, "clients are at the preferred site", &["b1", "b2"])?;
     scene.ensure_shares()?;
     scene.ensure_no_circle()?;
+    scene.ensure_warned()?;
 
     let since = scene.core.routes(NARROW)?.first().and_then(|r| r.since);
     scene.kill_server("b1")?;
@@ -97,11 +82,13 @@ fn story(lab: &Lab, bfd: bool) -> Result<()> {
         "the route was announced anew: {moved:?}"
     );
 
+    // The last one says nothing any more, which takes longest to notice.
     let died = Instant::now();
-    scene.kill_server("b2")?;
+    scene.net.unplug("b2")?;
     scene.wait_for_core("no backend of site 1 is left", NARROW, &[])?;
     let (took, worse) = (died.elapsed(), Instant::now());
     ensure!(took <= BOUND, "noticed after {took:?}");
+    scene.wait_for_core("nothing inside is alive", BLOCK, &[64503, 64504])?;
     scene.ensure_answers(WEB, "the other site has the traffic", &["b3", "b4"])?;
     scene.ensure_one_improvement_after_hold_down(worse)?;
 
@@ -110,6 +97,7 @@ fn story(lab: &Lab, bfd: bool) -> Result<()> {
     scene.net.unplug("lb1")?;
     scene.wait_for_core("all upstreams leave the site", BLOCK, &[64503, 64504])?;
     scene.ensure_answers(WEB, "the other site has the traffic", &["b3", "b4"])?;
+    scene.ensure_noticed(&scene.birds[0], "lb1")?;
     scene.net.plug_in("lb1")?;
     scene.wait_for_core("it is back", BLOCK, &[64501, 64502, 64503, 64504])?;
     scene.ensure_answers(WEB, "clients are back", &["b1", "b2"])?;
@@ -141,7 +129,7 @@ impl Scene {
                 }
             }
             let gateway = net.host(site.gateway.0)?;
-            birds.push(Bird::start(gateway, &self::gateway(site, bfd))?);
+            birds.push(Bird::start(gateway, &routers::gateway(site, bfd))?);
         }
         let (text, timers) = frr(&SITES[0], bfd);
         let carrier2 = net.host("carrier2")?;
@@ -213,7 +201,7 @@ impl Scene {
         })
     }
 
-    /// Waits until a hundred questions in a row are answered by these alone, and by
+    /// Waits until sixty questions in a row are answered by these alone, and by
     /// each of them.
     fn ensure_answers(&self, vip: Ipv4Addr, sentence: &str, wanted: &[&str]) -> Result<()> {
         wait_until(sentence, 2 * PATIENCE, || {
@@ -270,7 +258,7 @@ impl Scene {
     /// hold-down is over, then everything once; and the penalty that the status
     /// shows is the one that FRR has counted.
     fn ensure_one_improvement_after_hold_down(&mut self, worse: Instant) -> Result<()> {
-        self.start_server("b2")?;
+        self.net.plug_in("b2")?;
         let held = wait_until("the improvement is held down", PATIENCE, || {
             let status = self.agents[0].status()?;
             let held = aggregate(&status, NARROW)?["damping"].clone();
@@ -308,18 +296,151 @@ impl Scene {
         self.agents[0].reload(&forgetful).map(drop)
     }
 
-    /// A carrier of the first site dies, silently: connections go on by the other.
+    /// Each session of the balancers is watched by BFD, or none is.
+    fn ensure_watched(&self) -> Result<()> {
+        for (agent, site) in self.agents.iter().zip(&SITES) {
+            for (name, ..) in site.carriers {
+                wait_for(agent, name, "it is watched as it should be", |peer| {
+                    let bfd = &peer["bfd"];
+                    peer["state"] == "Established"
+                        && (if self.bfd {
+                            bfd["state"] == "Up"
+                        } else {
+                            bfd.is_null()
+                        })
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The second carrier is told of a path one longer and of its own community, the
+    /// first of neither; so the world comes by the first.
+    fn ensure_steered(&self) -> Result<()> {
+        let routes = self.birds[0].routes(NARROW)?;
+        let plain = routes.iter().find(|route| route.session == "lb1");
+        let plain = plain.with_context(|| format!("{routes:?}"))?;
+        ensure!(
+            plain.attribute("BGP.as_path") == Some("64500")
+                && plain.attribute("BGP.community").is_none(),
+            "{plain:?}"
+        );
+        let paths = self.frr.paths(NARROW)?;
+        let from = site_address(SITES[0].balancer.1);
+        let worse = paths.iter().find(|path| path["peer"]["peerId"] == *from);
+        let worse = worse.with_context(|| format!("{paths:?}"))?;
+        ensure!(
+            worse["aspath"]["string"] == "64500 64500"
+                && worse["community"]["string"] == "64502:80",
+            "{worse}"
+        );
+        let routes = self.core.routes(NARROW)?;
+        let best = routes.first().context("no route")?;
+        ensure!(best.session == "carrier1", "{best:?}");
+        Ok(())
+    }
+
+    /// `vipd check` warns of what the world filters, and the doctor of a filter that
+    /// would eat traffic that comes another way than it goes.
+    fn ensure_warned(&self) -> Result<()> {
+        let host = self.net.host("lb1")?;
+        let text = fs::read_to_string(host.dir().join("vipd.toml"))?;
+        let long = text.replace("198.18.0.0/23", "198.18.0.0/25");
+        let long = long.replace("\"198.18.0.0/24", "\"198.18.0.128/25");
+        let file = host.write("long.toml", &long)?;
+        let vipd = Vipd::binary()?;
+        let ask = |host: &vipd_tests::Host, words: &str| {
+            // Whatever its exit code.
+            let command = format!("{} {words} 2>&1 || true", vipd.display());
+            host.run("sh", &["-c", &command])
+        };
+        let said = ask(host, &format!("check {}", file.display()))?;
+        ensure!(
+            said.contains("will be filtered behind carrier1")
+                && said.contains("will be filtered behind carrier2"),
+            "{said}"
+        );
+        // Each carrier by an interface of its own.
+        let host = self.net.host("lb2")?;
+        host.ip("link add second type veth peer name other\n")?;
+        host.sysctl(&[("net/ipv4/conf/site2/rp_filter", "1")])?;
+        let text = fs::read_to_string(host.dir().join("vipd.toml"))?;
+        let two = text.replace("[\"site2\"]", "[\"site2\", \"second\"]");
+        let file = host.write("two.toml", &two)?;
+        let said = ask(host, &format!("doctor --json --config {}", file.display()))?;
+        host.sysctl(&[("net/ipv4/conf/site2/rp_filter", "0")])?;
+        ensure!(said.contains("\"rp-filter\""), "{said}");
+        Ok(())
+    }
+
+    /// A router has lost its session with that one by what was to notice it.
+    fn ensure_noticed(&self, router: &Bird, session: &str) -> Result<()> {
+        let cause = if self.bfd { "BFD" } else { "Hold timer" };
+        let log = router.log();
+        let of_session = format!("{session}: ");
+        let mut told = log
+            .lines()
+            .filter(|line| line.contains(&of_session) && line.contains(cause));
+        ensure!(told.next().is_some(), "{session}: not by {cause}: {log}");
+        Ok(())
+    }
+
+    /// A carrier of the first site dies, silently. For as long as that takes to be
+    /// noticed new connections fail; those that are open wait and go on, and then
+    /// all is as before, by the other carrier.
     fn ensure_one_carrier_is_enough(&self) -> Result<()> {
+        let client = self.net.host("client")?;
+        let held = Held::open(client, (WEB, 80).into(), 20)?;
+        let probes = Probes::start(client, (WEB, 80).into());
+        let many = |sentence: &str, since: Instant| {
+            wait_until(sentence, PATIENCE, || {
+                let asked = probes.so_far().since(since).attempts.len();
+                ensure!(asked > 200, "{asked} times");
+                Ok(())
+            })
+        };
+        many("clients ask all the time", Instant::now())?;
+        let died = Instant::now();
         self.net.unplug("carrier1")?;
         self.wait_for_core("carrier1 is gone", NARROW, &[64502])?;
         wait_until("the site's own way out has moved", PATIENCE, || {
             self.ask(WEB, 5)
         })?;
-        let probes = Probes::start(self.net.host("client")?, (WEB, 80).into());
+        let moved = Instant::now();
+        self.ensure_noticed(&self.core, "carrier1")?;
+        let cause = if self.bfd { "BFD says" } else { "hold timer" };
+        wait_until("the balancer has noticed it as well", PATIENCE, || {
+            let log = self.agents[0].log();
+            let mut lines = log.lines().filter(|line| line.contains("carrier1"));
+            ensure!(
+                lines.any(|line| line.contains(cause)),
+                "no {cause} in {log}"
+            );
+            Ok(())
+        })?;
         self.ensure_answers(WEB, "by the other", &["b1", "b2"])?;
+        many("clients have asked since", moved)?;
+
         let report = probes.finish()?;
-        let lost = report.attempts.iter().find(|a| a.outcome.is_err());
-        ensure!(lost.is_none(), "{lost:?}");
+        let before = report.failures().find(|a| a.started + a.took < died);
+        ensure!(before.is_none(), "before anything died: {before:?}");
+        let last = report.last_failure();
+        let last = last.context("carrier1 had no part in it: nothing was lost")?;
+        let bound = if self.bfd {
+            LOST_WITH_BFD
+        } else {
+            LOST_BY_TIMERS
+        };
+        let lost = last.saturating_duration_since(died);
+        ensure!(lost <= bound, "still lost {lost:?} after the death");
+        // Their segments are sent again after pauses that double each time.
+        while died.elapsed() < 2 * lost + Duration::from_secs(2) {
+            sleep(Duration::from_millis(100));
+        }
+        let report = held.judge()?;
+        let broken = report.broken().next();
+        ensure!(broken.is_none(), "an open connection broke: {broken:?}");
+
         self.net.plug_in("carrier1")?;
         self.wait_for_core("it is back", NARROW, &[64501, 64502])
     }
@@ -349,224 +470,4 @@ fn aggregate<'a>(status: &'a Value, prefix: &str) -> Result<&'a Value> {
     let mut all = status["aggregates"].as_array().into_iter().flatten();
     all.find(|aggregate| aggregate["prefix"] == prefix)
         .with_context(|| format!("no {prefix} in {status}"))
-}
-
-fn site_address(octet: u8) -> String {
-    Ipv4Addr::new(198, 51, 100, octet).to_string()
-}
-
-/// A carrier's address towards the core.
-fn core_address(number: u32) -> String {
-    format!("192.0.2.{}", number - 64490)
-}
-
-fn wire(lab: &Lab) -> Result<Segments> {
-    let mut members: Vec<(&str, Vec<(&str, String)>)> = vec![
-        (
-            "c",
-            vec![
-                ("core", "203.0.113.1/24".to_owned()),
-                ("client", "203.0.113.10/24".to_owned()),
-            ],
-        ),
-        ("x", vec![("core", "192.0.2.1/24".to_owned())]),
-    ];
-    for site in &SITES {
-        let all = [site.balancer, site.gateway].into_iter();
-        let all = all.chain(site.backends);
-        let all = all.chain(site.carriers.map(|(name, octet, _)| (name, octet)));
-        let all = all.map(|(name, octet)| (name, site_address(octet) + "/25"));
-        members.push((site.name, all.collect()));
-        for (name, _, number) in site.carriers {
-            members[1].1.push((name, core_address(number) + "/24"));
-        }
-    }
-    let borrowed: Vec<Vec<(&str, [&str; 1])>> = members
-        .iter()
-        .map(|(_, hosts)| {
-            hosts
-                .iter()
-                .map(|(host, a)| (*host, [a.as_str()]))
-                .collect()
-        })
-        .collect();
-    let lists: Vec<Vec<(&str, &[&str])>> = borrowed
-        .iter()
-        .map(|hosts| hosts.iter().map(|(host, a)| (*host, &a[..])).collect())
-        .collect();
-    let segments: Vec<_> = members
-        .iter()
-        .zip(&lists)
-        .map(|((name, _), hosts)| (*name, hosts.as_slice()))
-        .collect();
-    let net = Segments::build(lab, &segments)?;
-    net.forward(&["core", "g1", "g2", "lb1", "lb2"])?;
-    net.forward(&["carrier1", "carrier2", "carrier3", "carrier4"])?;
-    net.host("client")?
-        .ip("route add default via 203.0.113.1\n")?;
-    for site in &SITES {
-        let gateway = site_address(site.gateway.1);
-        for (name, _) in site.backends.into_iter().chain([site.balancer]) {
-            let host = net.host(name)?;
-            host.ip(&format!("route add default via {gateway}\n"))?;
-            host.sysctl(&[
-                ("net/ipv4/conf/all/arp_ignore", "1"),
-                ("net/ipv4/conf/all/arp_announce", "2"),
-            ])?;
-        }
-    }
-    Ok(net)
-}
-
-/// The example, for this site.
-fn config(host: &vipd_tests::Host, site: &SitePlan, bfd: bool) -> Result<String> {
-    let mut text = example("data-centres", &Node::forwarding(host))?
-        .replace("\"2m\"", &format!("\"{}s\"", HOLD_DOWN.as_secs()));
-    let timing = match bfd {
-        true => "bfd = { min_tx = \"100ms\", min_rx = \"100ms\", multiplier = 20 }",
-        false => "bfd = false",
-    };
-    text = text.replace("bfd = true", timing);
-    if site.name == "site2" {
-        let backend = |name, octet| format!("\"{name}\"\naddress = \"{}\"\n", site_address(octet));
-        let narrow = |prefix| format!("[[bgp.aggregate]]\nprefix = \"{prefix}\"\n");
-        for (old, new) in [
-            (narrow(NARROW), String::new()),
-            (narrow("198.18.1.0/24"), String::new()),
-            (
-                "peers = [\"carrier2\"]\nprepend = 1".into(),
-                "prepend = 2".into(),
-            ),
-            ("64502:80".into(), "64500:80".into()),
-            ("\"lb1\"".into(), "\"lb2\"".into()),
-            ("\"site1\"".into(), "\"site2\"".into()),
-            ("\"carrier1\"".into(), "\"carrier3\"".into()),
-            ("\"carrier2\"".into(), "\"carrier4\"".into()),
-            ("as = 64501".into(), "as = 64503".into()),
-            ("as = 64502".into(), "as = 64504".into()),
-            ("\"198.51.100.1\"".into(), "\"198.51.100.129\"".into()),
-            ("\"198.51.100.2\"".into(), "\"198.51.100.130\"".into()),
-            ("\"198.51.100.11\"".into(), "\"198.51.100.139\"".into()),
-            (
-                backend("b2", 22) + "weight = 3",
-                backend("b3", 149) + "weight = 3 ",
-            ),
-            (
-                backend("b3", 149) + "weight = 1",
-                backend("b2", 22) + "weight = 1 ",
-            ),
-            (backend("b1", 21), backend("b4", 150)),
-            (backend("b2", 22) + "\n", backend("b3", 149) + "\n"),
-        ] {
-            ensure!(text.contains(&old), "{old} in {text}");
-            text = text.replace(&old, &new);
-        }
-    }
-    Ok(text)
-}
-
-const SHORT: &str = "hold time 6; connect delay time 1; connect retry time 1; \
-    error wait time 1, 2; debug { states, events };";
-
-fn head(router_id: &str, bfd: bool) -> String {
-    let watched = match bfd {
-        true => format!("protocol bfd {{ interface \"*\" {{ {BIRD_BFD_TIMING} }}; }}\n"),
-        false => String::new(),
-    };
-    format!(
-        "log stderr all;\nrouter id {router_id};\n\
-         timeformat route iso short ms;\ntimeformat protocol iso short ms;\n\
-         protocol device {{ }}\nprotocol direct {{ ipv4; }}\n\
-         protocol kernel {{ ipv4 {{ export where source = RTS_BGP; }}; }}\n{watched}"
-    )
-}
-
-fn watched(bfd: bool) -> &'static str {
-    if bfd { "bfd on;" } else { "" }
-}
-
-/// The world behind the carriers.
-fn core(bfd: bool) -> String {
-    let carriers = SITES.iter().flat_map(|site| site.carriers);
-    let sessions: String = carriers
-        .map(|(name, _, number)| {
-            format!(
-                "protocol bgp {name} {{ local 192.0.2.1 as 64496; neighbor {} as {number};\n\
-                 {SHORT} {} ipv4 {{ import all; export where net ~ [ 203.0.113.0/24, 198.51.100.0/24+ ]; }}; }}\n",
-                core_address(number),
-                watched(bfd)
-            )
-        })
-        .collect();
-    head("203.0.113.1", bfd) + &sessions
-}
-
-/// A carrier that takes nothing longer than /24 of a site.
-fn carrier(site: &SitePlan, index: usize, bfd: bool, limit: &str) -> String {
-    let (_, octet, number) = site.carriers[index];
-    let own = site_address(octet);
-    let watched = watched(bfd);
-    let ((balancer, lb), (gateway, g)) = (site.balancer, site.gateway);
-    let (lb, g) = (site_address(lb), site_address(g));
-    head(&own, bfd)
-        + &format!(
-            "protocol bgp core {{ local {} as {number}; neighbor 192.0.2.1 as 64496;\n\
-             {SHORT} {watched} ipv4 {{ import all; next hop self; export where source ~ [RTS_BGP, RTS_DEVICE]; }}; }}\n\
-             protocol bgp {balancer} {{ local {own} as {number}; neighbor {lb} as 64500;\n\
-             {SHORT} {watched} ipv4 {{ {limit} import where net.len <= 24; export none; }}; }}\n\
-             protocol bgp {gateway} {{ local {own} as {number}; neighbor {g} as 64510;\n\
-             {SHORT} {watched} ipv4 {{ import none; next hop self; export where source = RTS_BGP; }}; }}\n",
-            core_address(number)
-        )
-}
-
-/// The way out of a site, by either carrier.
-fn gateway(site: &SitePlan, bfd: bool) -> String {
-    let own = site_address(site.gateway.1);
-    let sessions: String = (site.carriers.iter())
-        .map(|(name, octet, number)| {
-            format!(
-                "protocol bgp {name} {{ local {own} as 64510; neighbor {} as {number};\n\
-                 {SHORT} {} ipv4 {{ import all; export none; }}; }}\n",
-                site_address(*octet),
-                watched(bfd)
-            )
-        })
-        .collect();
-    head(&own, bfd) + &sessions
-}
-
-/// A carrier that damps routes that flap, and its BFD.
-fn frr(site: &SitePlan, bfd: bool) -> (String, String) {
-    let (_, octet, number) = site.carriers[1];
-    let neighbours = [
-        ("192.0.2.1".to_owned(), 64496),
-        (site_address(site.balancer.1), 64500),
-        (site_address(site.gateway.1), 64510),
-    ];
-    let mut sessions = String::new();
-    let mut activated = String::new();
-    for (address, number) in &neighbours {
-        sessions += &format!(
-            " neighbor {address} remote-as {number}\n neighbor {address} timers 2 6\n \
-             neighbor {address} timers connect 1\n neighbor {address} advertisement-interval 0\n"
-        );
-        if bfd {
-            sessions += &format!(" neighbor {address} bfd profile all\n");
-        }
-        activated += &format!("  neighbor {address} activate\n");
-    }
-    activated += &format!("  neighbor {} prefix-list short in\n", neighbours[1].0);
-    let timers = match bfd {
-        true => format!("bfd\n profile all\n{FRR_BFD_TIMING} !\n!\n"),
-        false => String::new(),
-    };
-    let text = format!(
-        "{timers}ip prefix-list short seq 5 permit 0.0.0.0/0 le 24\n\
-         router bgp {number}\n bgp router-id {}\n no bgp ebgp-requires-policy\n \
-         no bgp default ipv4-unicast\n{sessions} address-family ipv4 unicast\n  \
-         bgp dampening 15 750 2000 60\n  redistribute connected\n{activated} exit-address-family\n",
-        site_address(octet)
-    );
-    (text, timers)
 }
