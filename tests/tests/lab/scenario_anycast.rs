@@ -8,17 +8,27 @@
 //!         w1   w2         w3, rs2
 //! ```
 
-use std::{collections::BTreeMap, fs, net::Ipv6Addr};
+mod routers;
+mod wire;
 
-use anyhow::{Result, ensure};
-use vipd_tests::{
-    BFD_TIMING, BIRD_BFD_TIMING, Bfd, Bird, FRR_BFD_TIMING, Frr, Lab, Nginx, Probes, Segments,
-    Vipd, ask, wait_until,
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::Ipv6Addr,
+    time::{Duration, Instant},
 };
 
+use anyhow::{Result, ensure};
+use vipd::bfd::protocol::State;
+use vipd_tests::{BFD_TIMING, Bfd, Bird, Frr, Lab, Nginx, Probes, Segments, Vipd, ask, wait_until};
+
+use self::{
+    routers::{bird, frr, router},
+    wire::wire,
+};
 use crate::{
     examples::{Node, example},
-    support::{PATIENCE, in_lab},
+    support::{PATIENCE, in_lab, wait_for},
 };
 
 /// A node, its address, and the MED it gives each of the service addresses.
@@ -30,6 +40,13 @@ const NODES: [(&str, &str, [u32; 3]); 3] = [
 
 /// The routers of AS 65003.
 const ROUTERS: [&str; 2] = ["2001:db8:1::1", "2001:db8:8::1"];
+
+/// "Within seconds": three failures, the last two asked for sooner.
+const WITHIN_SECONDS: Duration = Duration::from_secs(8);
+/// BFD gives up after 2 s here.
+const WITHIN_BFD: Duration = Duration::from_secs(6);
+/// The hold time, and some.
+const WITHIN_HOLD_TIME: Duration = Duration::from_secs(12);
 
 /// How a node stands, and what that adds to its MEDs.
 #[derive(Clone, Copy, PartialEq)]
@@ -55,22 +72,36 @@ fn story(lab: &Lab, bfd: bool) -> Result<()> {
     scene.ensure_table("all nodes are well", [Is::Up; 3])?;
     scene.ensure_answers("each address is on its best node", ["w3", "w2", "w1"])?;
 
+    scene.ensure_sessions(bfd)?;
+
+    let stopped = Instant::now();
     scene.servers[0].kill()?;
     scene.ensure_table("w1's web server has stopped", [Is::Down, Is::Up, Is::Up])?;
     scene.ensure_answers("::3 is on its second node", ["w3", "w2", "w3"])?;
+    let took = stopped.elapsed();
+    ensure!(took < WITHIN_SECONDS, "::3 has moved after {took:?}");
     let client = scene.net.host("client")?;
     client.run("ping", &["-c", "1", "-W", "2", NODES[0].1])?;
     scene.servers[0] = Nginx::start(scene.net.host("w1")?)?;
     scene.ensure_table("it has started again", [Is::Up; 3])?;
     scene.ensure_answers("::3 has returned", ["w3", "w2", "w1"])?;
 
+    let crashed = Instant::now();
     scene.net.unplug("w1")?;
     scene.ensure_table("w1 has crashed", [Is::Away, Is::Up, Is::Up])?;
     scene.ensure_answers("::3 is on its second node", ["w3", "w2", "w3"])?;
+    let took = crashed.elapsed();
+    let bound = if bfd { WITHIN_BFD } else { WITHIN_HOLD_TIME };
+    ensure!(took < bound, "::3 has moved after {took:?}");
     scene.ensure_noticed_by(if bfd { "BFD" } else { "Hold timer" })?;
     scene.net.plug_in("w1")?;
     scene.ensure_table("w1 is back", [Is::Up; 3])?;
 
+    // By an operator, then by a file.
+    scene.agents[0].command("disable", &["web"])?;
+    scene.ensure_table("w1 is disabled by order", [Is::Disabled, Is::Up, Is::Up])?;
+    scene.agents[0].command("enable", &["web"])?;
+    scene.ensure_table("it is enabled", [Is::Up; 3])?;
     scene.disable(0, true)?;
     scene.ensure_table("w1 is disabled", [Is::Disabled, Is::Up, Is::Up])?;
     scene.ensure_answers("whoever serves is better", ["w3", "w2", "w3"])?;
@@ -96,8 +127,11 @@ fn story(lab: &Lab, bfd: bool) -> Result<()> {
     scene.ensure_table("all nodes are well again", [Is::Up; 3])?;
     scene.ensure_answers("as in the beginning", ["w3", "w2", "w1"])?;
 
+    scene.ensure_withdrawn_where_so_configured()?;
     scene.ensure_filtered()?;
-    scene.ensure_one_route_server_is_enough()
+    scene.ensure_ten_at_most()?;
+    scene.ensure_one_route_server_is_enough("rs1", bfd)?;
+    scene.ensure_one_route_server_is_enough("rs2", bfd)
 }
 
 /// All hosts, and what runs on them.
@@ -107,71 +141,13 @@ struct Scene {
     routers: Vec<Bird>,
     agents: Vec<Vipd>,
     servers: Vec<Nginx>,
-    _bfd: Vec<Bfd>,
+    bfd: Vec<Bfd>,
     net: Segments,
 }
 
 impl Scene {
     fn build(lab: &Lab, bfd: bool) -> Result<Self> {
-        let net = Segments::build(
-            lab,
-            &[
-                (
-                    "s1",
-                    &[
-                        ("r1", &["2001:db8:1::1/64"]),
-                        ("rs1", &["2001:db8:1::4/64"]),
-                    ],
-                ),
-                (
-                    "s6",
-                    &[
-                        ("r1", &["2001:db8:6::1/64"]),
-                        ("w1", &["2001:db8:6::11/64"]),
-                    ],
-                ),
-                (
-                    "s7",
-                    &[
-                        ("r1", &["2001:db8:7::1/64"]),
-                        ("w2", &["2001:db8:7::12/64"]),
-                    ],
-                ),
-                (
-                    "s8",
-                    &[
-                        ("r2", &["2001:db8:8::1/64"]),
-                        ("rs2", &["2001:db8:8::5/64"]),
-                        ("w3", &["2001:db8:8::13/64"]),
-                    ],
-                ),
-                (
-                    "core",
-                    &[("r1", &["2001:db8:f::1/64"]), ("r2", &["2001:db8:f::2/64"])],
-                ),
-                (
-                    "c",
-                    &[
-                        ("r2", &["2001:db8:c::1/64"]),
-                        ("client", &["2001:db8:c::10/64"]),
-                    ],
-                ),
-            ],
-        )?;
-        net.forward(&["r1", "r2"])?;
-        // Everybody's gateway; next hops are never resolved by a default route.
-        for (host, gateway) in [
-            ("rs1", "2001:db8:1::1"),
-            ("w1", "2001:db8:6::1"),
-            ("w2", "2001:db8:7::1"),
-            ("w3", "2001:db8:8::1"),
-            ("rs2", "2001:db8:8::1"),
-            ("client", "2001:db8:c::1"),
-        ] {
-            net.host(host)?.ip(&format!(
-                "route add default via {gateway}\nroute add 2001:db8::/44 via {gateway}\n"
-            ))?;
-        }
+        let net = wire(lab)?;
         let routers = [
             Bird::start(
                 net.host("r1")?,
@@ -189,19 +165,13 @@ impl Scene {
                 ),
             )?,
         ];
-        let bird = Bird::start(net.host("rs1")?, &bird(bfd))?;
-        let (text, timers) = frr(bfd);
-        let frr = match bfd {
-            true => Frr::start_with_bfd(net.host("rs2")?, &text, &timers)?,
-            false => Frr::start(net.host("rs2")?, &text)?,
-        };
         let mut scene = Self {
-            bird: Some(bird),
-            frr: Some(frr),
+            bird: Some(Bird::start(net.host("rs1")?, &bird(bfd))?),
+            frr: Some(start_frr(&net, bfd)?),
             routers: routers.into(),
             agents: Vec::new(),
             servers: Vec::new(),
-            _bfd: Vec::new(),
+            bfd: Vec::new(),
             net,
         };
         for number in 0..3 {
@@ -217,7 +187,7 @@ impl Scene {
         self.servers.push(Nginx::start(host)?);
         self.agents.push(Vipd::start(host, &text)?);
         if bfd {
-            self._bfd.push(Bfd::start(host, &text)?);
+            self.bfd.push(Bfd::start(host, &text)?);
         }
         Ok(())
     }
@@ -322,12 +292,90 @@ impl Scene {
         Ok(())
     }
 
-    /// Nothing changes for clients when either route server stops.
-    fn ensure_one_route_server_is_enough(&mut self) -> Result<()> {
+    /// The sessions have the times they are to have, and BFD where it runs.
+    fn ensure_sessions(&self, bfd: bool) -> Result<()> {
+        for (agent, name) in self.agents.iter().zip(NODES.map(|(name, ..)| name)) {
+            for peer in ["rs1", "rs2"] {
+                let session = agent.show_bgp(&[peer, "--json"])?;
+                for words in ["\"hold_time_seconds\": 6,", "\"keepalive_seconds\": 2.0"] {
+                    ensure!(session.contains(words), "{name}: no {words} in {session}");
+                }
+                wait_for(agent, peer, "three of three are announced", |peer| {
+                    peer["wanted"] == 3 && peer["advertised"]["IPv6 unicast"] == 3
+                })?;
+            }
+        }
+        for bfd in &self.bfd {
+            bfd.wait_for("rs1", State::Up)?;
+            bfd.wait_for("rs2", State::Up)?;
+        }
+        ensure!(self.bfd.is_empty() != bfd, "BFD runs where it should");
+        Ok(())
+    }
+
+    /// Without the rule for `down` the routes of w1 go with its server.
+    fn ensure_withdrawn_where_so_configured(&mut self) -> Result<()> {
+        let host = self.net.host("w1")?;
+        let text = fs::read_to_string(host.dir().join("vipd.toml"))?;
+        let rule = "[[bgp.rule]]\nstates = [\"down\"]\nannounce = true\nmed_add = 900\n";
+        ensure!(text.contains(rule), "{text}");
+        self.agents[0].reload(&text.replace(rule, ""))?;
+        self.ensure_table("another rule changes nothing by itself", [Is::Up; 3])?;
+        self.servers[0].kill()?;
+        self.ensure_table("w1 withdraws", [Is::Away, Is::Up, Is::Up])?;
+        self.servers[0] = Nginx::start(self.net.host("w1")?)?;
+        self.ensure_table("w1 announces again", [Is::Up; 3])?;
+        self.agents[0].reload(&text).map(drop)
+    }
+
+    /// The eleventh route of a node ends its sessions, and the node is told why.
+    fn ensure_ten_at_most(&self) -> Result<()> {
+        let host = self.net.host("w1")?;
+        let text = fs::read_to_string(host.dir().join("vipd.toml"))?;
+        let more: String = (4..12)
+            .map(|digit| format!("\"{}\", ", address(digit)))
+            .collect();
+        self.agents[0].reload(&text.replace("vips = [", &format!("vips = [{more}")))?;
+        for peer in ["rs1", "rs2"] {
+            let words = "Maximum Number of Prefixes Reached";
+            wait_for(&self.agents[0], peer, words, |peer| {
+                let told = peer["notification_received"].as_str().unwrap_or_default();
+                told.contains(words)
+            })?;
+        }
+        let table = self.agents[0].show_bgp(&[])?;
+        ensure!(
+            table.contains("Maximum Number of Prefixes Reached"),
+            "{table}"
+        );
+        self.agents[0].reload(&text)?;
+        // FRR waits for its operator.
+        if let Some(frr) = &self.frr {
+            frr.vtysh(&format!("clear bgp ipv6 {}", NODES[0].1))?;
+        }
+        self.ensure_table("with three it is taken back", [Is::Up; 3])
+    }
+
+    /// Nothing changes for clients when a route server stops, and when it returns.
+    fn ensure_one_route_server_is_enough(&mut self, name: &str, bfd: bool) -> Result<()> {
         let probes = Probes::start(self.net.host("client")?, (address(3), 80).into());
-        self.frr = None;
-        self.ensure_routers_miss_frr()?;
-        self.ensure_answers("without FRR", ["w3", "w2", "w1"])?;
+        match name {
+            "rs1" => self.bird = None,
+            _ => self.frr = None,
+        }
+        wait_until("the routers have noticed", PATIENCE, || {
+            self.routers.iter().try_for_each(|router| {
+                let session = router.session(name)?;
+                ensure!(session.info != "Established", "{session:?}");
+                Ok(())
+            })
+        })?;
+        self.ensure_answers(&format!("without {name}"), ["w3", "w2", "w1"])?;
+        match name {
+            "rs1" => self.bird = Some(Bird::start(self.net.host(name)?, &bird(bfd))?),
+            _ => self.frr = Some(start_frr(&self.net, bfd)?),
+        }
+        self.ensure_table(&format!("{name} is back"), [Is::Up; 3])?;
         wait_until("clients have asked many times", PATIENCE, || {
             let asked = probes.so_far().attempts.len();
             ensure!(asked > 500, "{asked} times");
@@ -339,16 +387,14 @@ impl Scene {
         ensure!(other.is_none(), "of {all}: {other:?}");
         Ok(())
     }
+}
 
-    /// Waits until the routers have lost their session with FRR.
-    fn ensure_routers_miss_frr(&self) -> Result<()> {
-        wait_until("the routers have noticed", PATIENCE, || {
-            self.routers.iter().try_for_each(|router| {
-                let session = router.session("rs2")?;
-                ensure!(session.info != "Established", "{session:?}");
-                Ok(())
-            })
-        })
+fn start_frr(net: &Segments, bfd: bool) -> Result<Frr> {
+    let (text, timers) = frr(bfd);
+    let host = net.host("rs2")?;
+    match bfd {
+        true => Frr::start_with_bfd(host, &text, &timers),
+        false => Frr::start(host, &text),
     }
 }
 
@@ -398,100 +444,4 @@ fn config(host: &vipd_tests::Host, number: usize, bfd: bool) -> Result<String> {
         .collect::<Vec<_>>()
         .join("\n\n"),
     })
-}
-
-/// A router of AS 65003, which takes what the route servers have, and finds the
-/// way to the next hops by its own routes.
-fn router(number: usize, routes: &[&str]) -> String {
-    let own = ROUTERS[number];
-    let routes: String = (routes.iter())
-        .map(|route| format!("route 2001:db8:{route}; "))
-        .collect();
-    let session = |name: &str, address: &str| {
-        format!(
-            "protocol bgp {name} {{\n\
-             local {own} as 65003; neighbor {address} as 65002; multihop 10;\n\
-             hold time 6; connect delay time 1; connect retry time 1; error wait time 1, 2;\n\
-             ipv6 {{ import all; export none; gateway recursive; }};\n}}\n"
-        )
-    };
-    format!(
-        "log stderr all;\nrouter id 192.0.2.10{number};\n\
-         timeformat route iso short ms;\ntimeformat protocol iso short ms;\n\
-         protocol device {{ }}\nprotocol direct {{ ipv6; }}\n\
-         protocol static {{ ipv6; {routes} }}\n\
-         protocol kernel {{ ipv6 {{ export where source ~ [RTS_BGP, RTS_STATIC]; }}; }}\n{}{}",
-        session("rs1", "2001:db8:1::4"),
-        session("rs2", "2001:db8:8::5"),
-    )
-}
-
-/// The route server rs1: hosts of 2001:db8:30::/64 only, ten of each node, and the
-/// best of them for the routers.
-fn bird(bfd: bool) -> String {
-    let mut text = "log stderr all;\nrouter id 192.0.2.4;\n\
-        timeformat route iso short ms;\ntimeformat protocol iso short ms;\n\
-        protocol device { }\nprotocol direct { ipv6; }\n\
-        protocol static { ipv6; route 2001:db8::/44 via 2001:db8:1::1; }\n\
-        template bgp session {\n\
-        debug { states, events }; local 2001:db8:1::4 as 65002; multihop 10; rs client;\n\
-        hold time 6; keepalive time 2;\n\
-        connect delay time 1; connect retry time 1; error wait time 1, 2;\n}\n"
-        .to_owned();
-    let mut watched = String::new();
-    if bfd {
-        let auth = "authentication meticulous keyed sha1; password \"as-bird-has-it\" { id 1; };";
-        text += &format!("protocol bfd {{ multihop {{ {BIRD_BFD_TIMING} {auth} }}; }}\n");
-        watched += "bfd on;";
-    }
-    for (name, address, _) in NODES {
-        text += &format!(
-            "protocol bgp {name} from session {{ neighbor {address} as 65001; {watched}\n\
-             ipv6 {{ import limit 10 action restart;\n\
-             import where net ~ [ 2001:db8:30::/64{{128,128}} ]; export none; }}; }}\n"
-        );
-    }
-    for (number, address) in ROUTERS.iter().enumerate() {
-        text += &format!(
-            "protocol bgp r{number} from session {{ neighbor {address} as 65003;\n\
-             ipv6 {{ import none; export where source = RTS_BGP; }}; }}\n"
-        );
-    }
-    text
-}
-
-/// The same for rs2, and the BFD of it.
-fn frr(bfd: bool) -> (String, String) {
-    let mut neighbours = String::new();
-    let mut activated = String::new();
-    let nodes = NODES.iter().map(|(_, address, _)| (*address, 65001));
-    for (address, number) in nodes.chain(ROUTERS.map(|router| (router, 65003))) {
-        neighbours += &format!(
-            " neighbor {address} remote-as {number}\n neighbor {address} ebgp-multihop 10\n \
-             neighbor {address} timers 2 6\n neighbor {address} timers connect 1\n \
-             neighbor {address} advertisement-interval 0\n"
-        );
-        activated +=
-            &format!("  neighbor {address} activate\n  neighbor {address} route-server-client\n");
-        if number == 65001 {
-            activated += &format!(
-                "  neighbor {address} prefix-list services in\n  \
-                 neighbor {address} maximum-prefix 10\n"
-            );
-            if bfd {
-                neighbours += &format!(" neighbor {address} bfd profile nodes\n");
-            }
-        }
-    }
-    let timers = match bfd {
-        true => format!("bfd\n profile nodes\n{FRR_BFD_TIMING} !\n!\n"),
-        false => String::new(),
-    };
-    let text = format!(
-        "{timers}ipv6 prefix-list services seq 5 permit 2001:db8:30::/64 ge 128\n\
-         router bgp 65002\n bgp router-id 192.0.2.5\n no bgp ebgp-requires-policy\n \
-         no bgp default ipv4-unicast\n{neighbours} address-family ipv6 unicast\n{activated} \
-         exit-address-family\n"
-    );
-    (text, timers)
 }
