@@ -24,6 +24,7 @@ mod looking;
 mod million;
 mod old_kernel;
 mod packaged;
+mod parity_exabgp;
 mod policy;
 mod reload;
 mod scenario_anycast;
