@@ -6,15 +6,23 @@
 //!                                +-- lb1, lb2 machines 1 and 2 (nginx, vipd)
 //! ```
 //!
-//! The client of the story asks every 2 seconds, this one as soon as it has an
-//! answer.
+//! The client asks every 2 seconds from the beginning to the end.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::IpAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::{self, JoinHandle, sleep},
+    time::{Duration, Instant},
+};
 
 use anyhow::{Result, ensure};
 use vipd::bfd::protocol::State;
 use vipd_tests::{
-    BFD_TIMING, Bfd, Bird, BirdBfd, Lab, Machine, Nginx, Rack, Size, Vipd, ask, wait_until,
+    BFD_TIMING, Bfd, Bird, BirdBfd, Decapsulator, Host, Lab, Machine, Nginx, Rack, Size, Vipd, ask,
+    wait_until,
 };
 
 use crate::support::{PATIENCE, VIP, VIP6, in_lab, wait_for};
@@ -22,6 +30,8 @@ use crate::support::{PATIENCE, VIP, VIP6, in_lab, wait_for};
 const EXAMPLE: &str = include_str!("../../../examples/floating-ip-ibgp.toml");
 const ADDRESSES: [IpAddr; 2] = [IpAddr::V4(VIP), IpAddr::V6(VIP6)];
 const LINES: [&str; 2] = ["Hello from machine 1", "Greetings from machine 2"];
+/// Between two questions of the client.
+const ASKS_EVERY: Duration = Duration::from_secs(2);
 /// In which a session can be while it is not up.
 const ON_THE_WAY: [&str; 5] = ["Idle", "Connect", "Active", "OpenSent", "OpenConfirm"];
 /// The hold time of the example, and some.
@@ -64,7 +74,11 @@ fn play(lab: &Lab, bfd: bool) -> Result<()> {
         wait_for_sessions(machine, "healthy")?;
     }
     wait_for_line(&rack, 0, PATIENCE)?;
+    let client = Client::start(&rack.client);
+    client.wait_for(LINES[0])?;
     ensure_shown(&machines[0])?;
+    ensure_one_of_one(&rack, &machines[0], bfd)?;
+    ensure_preference_decides(&rack, &machines[1], &client, bfd)?;
     if let Some(bfd) = &machines[0].bfd {
         bfd.wait_for("rr1", State::Up)?;
         bfd.wait_for("rr2", State::Up)?;
@@ -86,12 +100,15 @@ fn play(lab: &Lab, bfd: bool) -> Result<()> {
     // Its server dies, and comes back.
     machines[0].server.kill()?;
     wait_for_line(&rack, 1, PATIENCE)?;
+    client.wait_for(LINES[1])?;
     machines[0].server = Nginx::saying(&rack.balancers[0].host, LINES[0])?;
     wait_for_line(&rack, 0, PATIENCE)?;
+    client.wait_for(LINES[0])?;
 
     // Machine 1 is rebooted: at first it is silent, ..
     rack.unplug_silently(&rack.balancers[0])?;
     wait_for_line(&rack, 1, if bfd { WITHIN_BFD } else { WITHIN_HOLD_TIME })?;
+    client.wait_for(LINES[1])?;
     wait_for_sessions(&machines[0], "isolated")?;
     let table = machines[0].agent.show_bgp(&[])?;
     ensure!(table.contains("no router hears from this node"), "{table}");
@@ -102,7 +119,168 @@ fn play(lab: &Lab, bfd: bool) -> Result<()> {
     // .. and then it returns.
     machines[0] = boot(&rack, 0, bfd)?;
     wait_for_sessions(&machines[0], "healthy")?;
-    wait_for_line(&rack, 0, PATIENCE)
+    wait_for_line(&rack, 0, PATIENCE)?;
+    client.wait_for(LINES[0])?;
+    // Twice by its preference, by the death of a server, and by the reboot.
+    let [one, two] = LINES;
+    let heard = client.finish();
+    ensure!(heard == [one, two, one, two, one, two, one], "{heard:?}");
+    Ok(())
+}
+
+#[test]
+fn a_floating_address_is_served_by_backends_as_well() {
+    in_lab(|lab| {
+        let size = Size {
+            balancers: 1,
+            backends: 3,
+        };
+        let rack = Rack::build(lab, size)?;
+        let _router = Bird::start(&rack.router, &router(&rack))?;
+        let _reflectors = [reflect(&rack, 0, false)?, reflect(&rack, 1, false)?];
+        let server = &rack.backends[2];
+        server.bind_vips(&[VIP.into()])?;
+        let _decapsulator = Decapsulator::attach(&server.host, &["192.0.2.11/32"])?;
+        let _server = Nginx::saying(&server.host, LINES[1])?;
+        let machine = &rack.balancers[0];
+        machine
+            .host
+            .write_secret("cluster.secret", "00112233445566778899aabbccddeeff\n")?;
+        let pins = machine.host.pins().join("vipd");
+        let mut text = config(machine, 0, false);
+        for (old, new) in [
+            (
+                "mode = \"local\"\nbind = false\n",
+                "mode = \"ipip\"\n".to_owned(),
+            ),
+            (
+                "vips = [\"198.51.100.10\", \"2001:db8:100::10\"]",
+                "vips = [\"198.51.100.10\"]".to_owned(),
+            ),
+            (
+                "name = \"machine1\"\n",
+                format!(
+                    "name = \"machine1\"\ncluster_secret_file = \"cluster.secret\"\n\
+                     [dataplane]\ninterfaces = [\"eth0\"]\npin_path = \"{}\"\n",
+                    pins.display()
+                ),
+            ),
+            (
+                "[service.check]\n",
+                format!(
+                    "[[service.backend]]\nname = \"server\"\naddress = \"{}\"\n\
+                     [service.check]\n",
+                    server.ipv4
+                ),
+            ),
+        ] {
+            ensure!(text.contains(old), "{old} in {text}");
+            text = text.replace(old, &new);
+        }
+        let _agent = Vipd::start(&machine.host, &text)?;
+        wait_until("the backend answers", PATIENCE, || {
+            let line = ask(&rack.client, (VIP, 80).into())?;
+            ensure!(line == LINES[1], "answered by `{line}`");
+            Ok(())
+        })
+    });
+}
+
+/// The client of the story, and what it has read, in order.
+struct Client {
+    heard: Arc<Mutex<Vec<String>>>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Client {
+    fn start(host: &Host) -> Self {
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = thread::spawn({
+            let (host, heard, stop) = (host.clone(), Arc::clone(&heard), Arc::clone(&stop));
+            move || {
+                while !stop.load(Ordering::Relaxed) {
+                    let next = Instant::now() + ASKS_EVERY;
+                    // While nobody answers it has nothing to read.
+                    if let Ok(line) = ask(&host, (VIP, 80).into()) {
+                        let mut heard = heard.lock().unwrap_or_else(PoisonError::into_inner);
+                        if heard.last() != Some(&line) {
+                            heard.push(line);
+                        }
+                    }
+                    sleep(next.saturating_duration_since(Instant::now()));
+                }
+            }
+        });
+        Self {
+            heard,
+            stop,
+            thread: Some(thread),
+        }
+    }
+
+    /// The lines it has read, each time another one than before.
+    fn heard(&self) -> Vec<String> {
+        let heard = self.heard.lock();
+        heard.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn wait_for(&self, line: &str) -> Result<()> {
+        wait_until(&format!("the client reads `{line}`"), PATIENCE, || {
+            let heard = self.heard();
+            ensure!(heard.last().is_some_and(|last| last == line), "{heard:?}");
+            Ok(())
+        })
+    }
+
+    fn finish(self) -> Vec<String> {
+        self.heard()
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            // It has nothing to tell.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// With one address one of one is announced, with two of them two of two.
+fn ensure_one_of_one(rack: &Rack, machine: &Running, bfd: bool) -> Result<()> {
+    let text = config(&rack.balancers[0], 0, bfd);
+    let one = text.replace(", \"2001:db8:100::10\"]", "]");
+    for (text, counts) in [(&one, "1/1"), (&text, "2/2")] {
+        machine.agent.reload(text)?;
+        wait_until(&format!("{counts} is shown"), PATIENCE, || {
+            let table = machine.agent.show_bgp(&[])?;
+            let rows = table.matches(counts).count();
+            ensure!(rows == 2, "{rows} rows have {counts}: {table}");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+/// It is the local preference that decides, and no tie-break: with a higher one
+/// machine 2 has all, and with a lower one nothing.
+fn ensure_preference_decides(
+    rack: &Rack,
+    machine: &Running,
+    client: &Client,
+    bfd: bool,
+) -> Result<()> {
+    let text = config(&rack.balancers[1], 1, bfd);
+    let higher = text.replace("local_preference = 100", "local_preference = 300");
+    for (text, index) in [(&higher, 1), (&text, 0)] {
+        machine.agent.reload(text)?;
+        wait_for_line(rack, index, PATIENCE)?;
+        client.wait_for(LINES[index])?;
+    }
+    Ok(())
 }
 
 /// What runs on a machine.
