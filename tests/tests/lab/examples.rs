@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 use vipd_tests::Host;
 
 /// What every configuration of a lab's host names differently: sockets, pins and
@@ -40,6 +40,8 @@ impl Node {
 pub fn example(name: &str, node: &Node) -> Result<String> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../examples/{name}.toml"));
     let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
+    // Else it would use the machine's own.
+    ensure!(text.contains("[node]\n"), "{name} has no [node]");
     let text = text.replacen("[node]\n", &format!("{}[node]\n", node.tables), 1);
     Ok(text.replace("[dataplane]\n", &format!("[dataplane]\n{}", node.pins)))
 }
