@@ -22,6 +22,32 @@ pub fn set_int(socket: &impl AsRawFd, level: c_int, name: c_int, value: c_int) -
     unsafe { set(socket, level, name, &value) }
 }
 
+/// What may wait in a socket that many share, in octets. What is meant for hosts that
+/// are away waits until nobody has answered for their Ethernet address, and thousands
+/// of answers come at once.
+const SHARED: c_int = 4 << 20;
+
+/// Makes room in a socket for what it sends to many hosts, beyond the system's limit
+/// only by those who may.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn enlarge_sending(socket: &impl AsRawFd) -> io::Result<()> {
+    set_int(socket, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, SHARED)
+        .or_else(|_| set_int(socket, libc::SOL_SOCKET, libc::SO_SNDBUF, SHARED))
+}
+
+/// The same for what comes of many hosts.
+///
+/// # Errors
+///
+/// What the system says.
+pub fn enlarge_receiving(socket: &impl AsRawFd) -> io::Result<()> {
+    set_int(socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, SHARED)
+        .or_else(|_| set_int(socket, libc::SOL_SOCKET, libc::SO_RCVBUF, SHARED))
+}
+
 /// Sets an option.
 ///
 /// # Errors

@@ -16,7 +16,7 @@ use crate::{
     dataplane::record::TunnelSources,
     netlink::{address::Address, link::Link, way::Ways},
     tunnel::{
-        ear::Ear,
+        ear::{Ear, PACKET},
         lane::Lane,
         packet::{Answer, Ask, Mark, NUMBERS},
         sender::Sender,
@@ -174,7 +174,8 @@ pub fn ask(inquiries: Vec<Inquiry>) -> io::Result<Vec<Reached>> {
     }
     let mark = Mark::new();
     let sender = Sender::open()?;
-    let ears = Ear::both(mark)?;
+    let ears = Ear::both()?;
+    let mut buffer = vec![0; PACKET];
     let mut open: BTreeSet<u32> = inquiries
         .iter()
         .enumerate()
@@ -194,18 +195,25 @@ pub fn ask(inquiries: Vec<Inquiry>) -> io::Result<Vec<Reached>> {
         }
         let until = Instant::now() + ROUND;
         while !open.is_empty() && Instant::now() < until {
-            let heard = ears.iter().filter_map(|ear| ear.next().ok());
-            let heard: Vec<_> = heard.collect();
-            if heard.is_empty() {
-                sleep(Duration::from_millis(1));
-            }
-            for answer in heard {
+            let mut idle = true;
+            for ear in &ears {
+                let Ok(length) = ear.next(&mut buffer) else {
+                    continue;
+                };
+                idle = false;
+                let packet = buffer.get(..length).unwrap_or_default();
+                let Some(answer) = mark.read(packet) else {
+                    continue;
+                };
                 if let Some((inquiry, kind)) = find(&inquiries, answer.number)
                     && inquiry.target(kind) == answer.from
                 {
                     open.remove(&answer.number);
                     inquiry.close(&sender, mark, &answer);
                 }
+            }
+            if idle {
+                sleep(Duration::from_millis(1));
             }
         }
     }

@@ -3,29 +3,33 @@
 
 use std::{
     io::{self, Read as _},
-    os::fd::AsRawFd,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
 };
 
 use libc::{
-    BPF_ABS, BPF_B, BPF_H, BPF_IND, BPF_JA, BPF_JEQ, BPF_JMP, BPF_K, BPF_LD, BPF_LDX, BPF_MSH,
-    BPF_RET, ETH_P_IP, ETH_P_IPV6,
+    BPF_ABS, BPF_B, BPF_H, BPF_IND, BPF_JA, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_K, BPF_LD, BPF_LDX,
+    BPF_MSH, BPF_RET, ETH_P_IP, ETH_P_IPV6,
 };
 use socket2::{Domain, SockFilter, Socket, Type};
 
-use super::packet::{Answer, Mark};
+use super::ports::FIRST;
+use crate::sockopt::enlarge_receiving;
 
-/// The largest packet.
-const PACKET: usize = 1 << 16;
+/// The largest packet, in octets.
+pub const PACKET: usize = 1 << 16;
 /// IP protocol numbers.
 const TCP: u32 = 6;
+const UDP: u32 = 17;
 const ICMP: u32 = 1;
 const ICMP_6: u32 = 58;
+/// ICMP types that say that a packet came to nobody (RFC 792, RFC 4443).
+const UNREACHABLE: u32 = 3;
+const UNREACHABLE_6: u32 = 1;
 
 /// Hears answers of one address family. Needs CAP_NET_RAW.
 #[derive(Debug)]
 pub struct Ear {
     socket: Socket,
-    mark: Mark,
 }
 
 impl Ear {
@@ -33,34 +37,41 @@ impl Ear {
     ///
     /// # Errors
     /// Without CAP_NET_RAW.
-    pub fn both(mark: Mark) -> io::Result<[Self; 2]> {
-        let ipv4 = Self::open(ETH_P_IP, &ipv4(mark), mark)?;
-        let ipv6 = Self::open(ETH_P_IPV6, &ipv6(mark), mark)?;
-        Ok([ipv4, ipv6])
+    pub fn both() -> io::Result<[Self; 2]> {
+        Ok([
+            Self::open(ETH_P_IP, &ipv4())?,
+            Self::open(ETH_P_IPV6, &ipv6())?,
+        ])
     }
 
-    fn open(protocol: i32, filter: &[SockFilter], mark: Mark) -> io::Result<Self> {
+    fn open(protocol: i32, filter: &[SockFilter]) -> io::Result<Self> {
         // Of no protocol until it has its filter: it hears nothing else.
         let socket = Socket::new(Domain::PACKET, Type::DGRAM.nonblocking(), None)?;
         socket.attach_filter(filter)?;
+        enlarge_receiving(&socket)?;
         let protocol = (protocol as u16).to_be();
         bind(&socket, protocol)?;
-        Ok(Self { socket, mark })
+        Ok(Self { socket })
     }
 
-    /// The next answer.
+    /// The length of the next IP packet, which is put into `buffer`.
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] when none waits.
-    pub fn next(&self) -> io::Result<Answer> {
-        let mut buffer = vec![0; PACKET];
-        loop {
-            let length = (&self.socket).read(&mut buffer)?;
-            let packet = buffer.get(..length).unwrap_or_default();
-            if let Some(answer) = self.mark.read(packet) {
-                return Ok(answer);
-            }
-        }
+    pub fn next(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        (&self.socket).read(buffer)
+    }
+}
+
+impl AsFd for Ear {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for Ear {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
     }
 }
 
@@ -89,37 +100,47 @@ fn bind(socket: &Socket, protocol: u16) -> io::Result<()> {
     Ok(())
 }
 
-/// TCP to our port, and ICMP with our identifier.
-fn ipv4(mark: Mark) -> [SockFilter; 11] {
+/// TCP and UDP to our ports, ICMP with identifiers like them, and what says that
+/// nobody was reached.
+fn ipv4() -> [SockFilter; 14] {
     [
         step(BPF_LD | BPF_B | BPF_ABS, 9),
-        fork(TCP, 1, 0),
-        fork(ICMP, 3, 7),
+        fork(TCP, 2, 0),
+        fork(UDP, 1, 0),
+        fork(ICMP, 3, 9),
         step(BPF_LDX | BPF_B | BPF_MSH, 0),
         step(BPF_LD | BPF_H | BPF_IND, 2),
-        step(BPF_JMP | BPF_JA, 2),
+        step(BPF_JMP | BPF_JA, 4),
         step(BPF_LDX | BPF_B | BPF_MSH, 0),
+        step(BPF_LD | BPF_B | BPF_IND, 0),
+        fork(UNREACHABLE, 2, 0),
         step(BPF_LD | BPF_H | BPF_IND, 4),
-        fork(mark.id.into(), 0, 1),
+        OURS,
         step(BPF_RET | BPF_K, PACKET as u32),
         step(BPF_RET | BPF_K, 0),
     ]
 }
 
 /// The same over IPv6, without extension headers.
-fn ipv6(mark: Mark) -> [SockFilter; 9] {
+fn ipv6() -> [SockFilter; 12] {
     [
         step(BPF_LD | BPF_B | BPF_ABS, 6),
-        fork(TCP, 1, 0),
-        fork(ICMP_6, 2, 5),
+        fork(TCP, 2, 0),
+        fork(UDP, 1, 0),
+        fork(ICMP_6, 2, 7),
         step(BPF_LD | BPF_H | BPF_ABS, 42),
-        step(BPF_JMP | BPF_JA, 1),
+        step(BPF_JMP | BPF_JA, 3),
+        step(BPF_LD | BPF_B | BPF_ABS, 40),
+        fork(UNREACHABLE_6, 2, 0),
         step(BPF_LD | BPF_H | BPF_ABS, 44),
-        fork(mark.id.into(), 0, 1),
+        OURS,
         step(BPF_RET | BPF_K, PACKET as u32),
         step(BPF_RET | BPF_K, 0),
     ]
 }
+
+/// Goes on if the accumulator is one of our ports, else leaves one out.
+const OURS: SockFilter = SockFilter::new((BPF_JMP | BPF_JGE | BPF_K) as u16, 0, 1, FIRST as u32);
 
 /// An instruction of classic BPF (linux/filter.h).
 const fn step(code: u32, k: u32) -> SockFilter {

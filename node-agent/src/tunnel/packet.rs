@@ -9,13 +9,12 @@ use etherparse::{
     TransportSlice,
 };
 
+use super::ports::FIRST;
+
 /// Octets of the headers before the payload of an echo or a SYN, without IP.
 const ECHO: usize = 8;
 const SYN: usize = 20;
 const TTL: u8 = 64;
-
-/// First of the ports that nobody serves (RFC 6335, section 6).
-const FIRST_DYNAMIC: u16 = 49_152;
 
 /// What all packets of one inquiry have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +52,7 @@ impl Mark {
     #[expect(clippy::new_without_default, reason = "each one is another")]
     pub fn new() -> Self {
         Self {
-            id: fastrand::u16(FIRST_DYNAMIC..),
+            id: fastrand::u16(FIRST..),
         }
     }
 
@@ -159,7 +158,8 @@ const SHIFT: u32 = 12;
 /// So many packets can be told from each other.
 pub const NUMBERS: u32 = 1 << (u32::BITS - SHIFT);
 
-fn ip(source: IpAddr, destination: IpAddr) -> Option<PacketBuilderStep<IpHeaders>> {
+/// The header of a packet. `None` when the addresses are of two families.
+pub(super) fn ip(source: IpAddr, destination: IpAddr) -> Option<PacketBuilderStep<IpHeaders>> {
     match (source, destination) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => Some(PacketBuilder::ipv4(
             source.octets(),

@@ -12,6 +12,7 @@ use libc::{AF_PACKET, ETH_P_IP, ETH_P_IPV6, sockaddr_ll, socklen_t};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::lane::{Carried, Lane};
+use crate::sockopt::enlarge_sending;
 
 /// Sends packets as they are, along the kernel's routes or to a neighbour.
 #[derive(Debug)]
@@ -33,13 +34,16 @@ impl Sender {
             let socket = Socket::new(domain, Type::RAW.nonblocking(), Some(protocol))?;
             // It is for sending; what the kernel queued here would never be read.
             socket.set_recv_buffer_size(1)?;
+            enlarge_sending(&socket)?;
             io::Result::Ok(socket)
         };
+        // Protocol 0 receives nothing.
+        let link = Socket::new(Domain::PACKET, Type::DGRAM.nonblocking(), None)?;
+        enlarge_sending(&link)?;
         Ok(Self {
             ipv4: raw(Domain::IPV4)?,
             ipv6: raw(Domain::IPV6).ok(),
-            // Protocol 0 receives nothing.
-            link: Socket::new(Domain::PACKET, Type::DGRAM.nonblocking(), None)?,
+            link,
         })
     }
 
