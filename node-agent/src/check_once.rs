@@ -1,15 +1,25 @@
 //! `vipd check-once`: the checks of a service, made once and now, without an agent, for
 //! scripts and monitoring. By its output and exit code it is a monitoring plugin.
 
-use std::{fmt, fmt::Write as _, net::IpAddr};
+use std::{collections::BTreeSet, fmt, fmt::Write as _, net::IpAddr, time::Duration};
 
 use serde::Serialize;
+use tokio::{sync::watch, task::JoinSet, time::timeout};
 use vipd_control::{
     check::{CheckCode, CheckResult},
     model::{CheckKind, Service},
 };
 
-use crate::{config::Config, probe, status, views};
+use crate::{
+    config::Config,
+    dataplane::{apply::Settings, record::TunnelSources},
+    netlink::{watch::watch_ways, way::Ways},
+    probe::{self, Tunnels},
+    status, views,
+};
+
+/// How long the neighbours on the ways of traffic are waited for.
+const NEIGHBOURS: Duration = Duration::from_secs(3);
 
 /// What came of it.
 #[derive(Debug, Serialize)]
@@ -81,7 +91,10 @@ pub async fn run(config: &Config, target: &str) -> Result<Report, String> {
             "{name} is not checked: its check is of type \"none\""
         ));
     }
-    let results = probe::once(service, &backends).await;
+    let addresses = backends.iter().map(|it| it.address);
+    let (watching, tunnels) = tunnels(config, service, addresses.collect()).await;
+    let results = probe::once(service, &backends, tunnels).await;
+    drop(watching);
     let checked = backends
         .iter()
         .zip(results)
@@ -92,6 +105,39 @@ pub async fn run(config: &Config, target: &str) -> Result<Report, String> {
             result,
         });
     Ok(Report::new(service, checked.collect()))
+}
+
+/// The ways of traffic to these backends, watched as long as the first lives; none
+/// where the check does not go by them.
+async fn tunnels(
+    config: &Config,
+    service: &Service,
+    backends: BTreeSet<IpAddr>,
+) -> (JoinSet<()>, Tunnels) {
+    let count = backends.len();
+    let settings = Settings {
+        sources: config
+            .dataplane
+            .as_ref()
+            .map(TunnelSources::from)
+            .unwrap_or_default(),
+        ..Settings::default()
+    };
+    let (_, settings) = watch::channel(settings);
+    let (ways_in, mut ways) = watch::channel(Ways::default());
+    let (problems, _) = watch::channel(Default::default());
+    let mut watching = JoinSet::new();
+    if service.check.through.is_some() {
+        let (wanted_in, wanted) = watch::channel(backends);
+        watching.spawn(async move {
+            watch_ways(wanted, ways_in, problems).await;
+            drop(wanted_in);
+        });
+        let complete = ways.wait_for(|ways| ways.len() == count);
+        // Whoever is not found by then is away.
+        let _ = timeout(NEIGHBOURS, complete).await;
+    }
+    (watching, Tunnels::new(ways, settings))
 }
 
 impl Report {

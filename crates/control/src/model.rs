@@ -18,7 +18,7 @@ use std::{
 use ipnet::IpNet;
 
 pub use self::{
-    check::{Check, CheckKind, Dns, Exchange, File, Http, Program, Tls},
+    check::{Check, CheckKind, Dns, Exchange, File, Http, Program, Through, Tls},
     needs::{Depends, Mark, Needs, Role, Share, Tally},
     pattern::Pattern,
     timing::{OnDown, Timing},

@@ -49,7 +49,7 @@ use crate::{
     netlink::{Netlink, watch::watch_ways},
     overrides::{self, Overrides},
     plane,
-    probe::Probes,
+    probe::{Probes, Tunnels},
     speaker::Speaker,
     views::{DataplaneViews, Start, Views},
 };
@@ -148,13 +148,14 @@ impl Agent {
         spawn(&mut tasks, "disable files", disable_files.clone().run());
         let decision = engine.decision();
         let health = engine.health();
-        let mut probes = Probes::new(engine.health(), changes);
+        let (ways_in, ways) = watch::channel(Default::default());
+        let (settings_in, settings_out) = watch::channel(Settings::default());
+        let tunnels = Tunnels::new(ways.clone(), settings_out.clone());
+        let mut probes = Probes::new(engine.health(), changes, tunnels);
         probes.configure(&config.model);
 
         let (wanted, wanted_out) = watch::channel(backends(&config));
-        let (ways_in, ways) = watch::channel(Default::default());
         let (problems_in, problems) = watch::channel(Default::default());
-        let (settings_in, settings_out) = watch::channel(Settings::default());
         let (guarded, guarded_out) = watch::channel(config.dataplane.clone());
         let (applied_in, applied) = watch::channel(Default::default());
         let (fault_in, fault) = watch::channel(None);

@@ -18,7 +18,7 @@ use super::{
     program,
     report::Report,
     table::At,
-    timing,
+    through, timing,
     value::PORT_MIN,
     written::{self, CheckType, Family},
 };
@@ -47,6 +47,7 @@ pub fn validate(
         address: check.address.as_ref().map(|address| address.value),
         port,
         source: check.source.as_ref().map(|source| source.value),
+        through: None,
         timing,
     })
 }
@@ -58,15 +59,19 @@ fn check_source(source: &At<IpAddr>, service: &written::Service, vips: &Vips, re
     let backends = service.backends().iter();
     let backends = backends.filter_map(|at| at.value.address.as_ref());
     // Who has an address of its own to ask asks no other.
-    let mut addresses = asked.iter().chain(backends.filter(|_| asked.is_none()));
-    if let Some(other) = addresses.find(|address| Family::of(address.value) != family) {
-        let other_family = Family::of(other.value).name();
+    let addresses = asked.iter().chain(backends.filter(|_| asked.is_none()));
+    let addresses = addresses.map(|address| (Family::of(address.value), &address.span));
+    // Nor does who goes by the way of traffic.
+    let vip = through::asked(service).map(|vip| (Family::of(vip.value.address()), &vip.span));
+    let mut addresses = vip.into_iter().chain(addresses.filter(|_| vip.is_none()));
+    if let Some((other, span)) = addresses.find(|(other, _)| *other != family) {
+        let other_family = other.name();
         report
             .error(
                 &source.span,
                 format!("checks of an {other_family} address cannot have this source"),
             )
-            .related(&other.span, format!("{other_family} here"))
+            .related(span, format!("{other_family} here"))
             .help("leave `source` out, or let all that is asked be of one family");
     }
 }

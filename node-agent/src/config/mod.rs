@@ -28,6 +28,7 @@ mod secret;
 mod service;
 mod table;
 mod text;
+mod through;
 mod timing;
 mod track;
 mod upstream;

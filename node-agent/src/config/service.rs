@@ -18,7 +18,7 @@ use super::{
     needs::needs,
     report::Report,
     table::{At, nearest},
-    track,
+    through, track,
     valid::check_unique,
     value::show_duration,
     written::{self, Family, ModeName},
@@ -147,7 +147,7 @@ fn service(
         backends.push(implicit_backend(service, check.as_mut()?)?);
     }
     backends.sort_by(|a, b| a.name.cmp(&b.name));
-    Some(Service {
+    let mut validated = Service {
         name: Arc::clone(&service.name.as_ref()?.value.0),
         vips,
         protocol: protocol?,
@@ -166,7 +166,9 @@ fn service(
         bfd: matches!(&service.bfd, Some(bfd) if bfd.value.0.is_some()),
         slow_start: slow_start(service, report)?,
         backends,
-    })
+    };
+    validated.check.through = through::validate(service, &validated, report);
+    Some(validated)
 }
 
 fn backend(written: &At<written::Backend>) -> Option<Backend> {

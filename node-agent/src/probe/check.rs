@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::Either};
 use tokio::time::timeout;
 use vipd_control::{
     check::{CheckCode, CheckResult},
@@ -20,7 +20,9 @@ use super::{
     icmp::Pinger,
     program,
     progress::{Progress, Stage},
-    tcp, tls, udp,
+    tcp,
+    through::{self, Passage, Tunnels},
+    tls, udp,
 };
 use crate::run::Runner;
 
@@ -33,13 +35,17 @@ const MOST_PROGRAMS: usize = 64;
 pub struct Shared {
     pinger: Pinger,
     programs: Runner,
+    /// The ways of traffic.
+    pub tunnels: Tunnels,
 }
 
-impl Default for Shared {
-    fn default() -> Self {
+impl Shared {
+    /// For checks that go by these ways when they go as traffic does.
+    pub fn new(tunnels: Tunnels) -> Self {
         Self {
             pinger: Pinger::default(),
             programs: Runner::new(MOST_PROGRAMS),
+            tunnels,
         }
     }
 }
@@ -68,35 +74,60 @@ pub async fn guarded(check: impl Future<Output = CheckResult>) -> CheckResult {
 
 /// Whom a check asks, and from where.
 #[derive(Clone, Copy, Debug)]
-pub struct Target {
+pub struct Target<'a> {
     /// Address and port that are asked.
     pub address: SocketAddr,
     /// Our address; `None` leaves it to the kernel.
     pub source: Option<IpAddr>,
+    /// The way of traffic, by which it is asked; `None` leaves that to the kernel.
+    pub passage: Option<&'a Passage>,
 }
 
 /// One check of one backend, within the check's time-out.
-pub async fn check(check: &Check, subject: Subject<'_>, shared: &Shared) -> CheckResult {
+pub fn check<'a>(
+    check: &'a Check,
+    subject: Subject<'a>,
+    shared: &'a Shared,
+) -> impl Future<Output = CheckResult> + Send + 'a {
+    match &check.through {
+        None => {
+            let address = check.address.unwrap_or(subject.address);
+            Either::Left(ask(check, subject, shared, address, None))
+        }
+        // On the heap, so that other checks take no room for it.
+        Some(through) => Either::Right(Box::pin(through::check(check, through, subject, shared))),
+    }
+}
+
+/// Asks an address, on the way of traffic if one is given.
+pub async fn ask(
+    check: &Check,
+    subject: Subject<'_>,
+    shared: &Shared,
+    address: IpAddr,
+    passage: Option<&Passage>,
+) -> CheckResult {
+    let limit = check.timing.timeout;
     let started = Instant::now();
     let mut progress = Progress::new(started);
     let target = Target {
-        address: SocketAddr::new(check.address.unwrap_or(subject.address), check.port.get()),
+        address: SocketAddr::new(address, check.port.get()),
         source: check.source,
-    };
-    let limit = check.timing.timeout;
-    let asked = Asked {
-        subject,
-        target,
-        limit,
-        shared,
+        passage,
     };
     let outcome = match &check.kind {
         CheckKind::None => Ok(Outcome::new(CheckCode::L4Ok)),
         CheckKind::Tcp(said) if *said == Exchange::default() => {
-            timeout(limit, tcp::accepted(target)).await
+            timeout(limit, tcp::accepted(&target)).await
         }
         // On the heap, so that plain connections take no room for it.
         kind => {
+            let asked = Asked {
+                subject,
+                target,
+                limit,
+                shared,
+            };
             let probe = probe(kind, &asked, &mut progress);
             if keeps_time(kind) {
                 Ok(probe.await)
@@ -124,7 +155,7 @@ pub async fn check(check: &Check, subject: Subject<'_>, shared: &Shared) -> Chec
 /// A check that is to be made.
 struct Asked<'a> {
     subject: Subject<'a>,
-    target: Target,
+    target: Target<'a>,
     limit: Duration,
     shared: &'a Shared,
 }
@@ -205,6 +236,15 @@ impl Outcome {
             code,
             status: None,
             detail: String::new(),
+        }
+    }
+
+    /// As the result of a check that took so long and has no parts.
+    pub fn result(self, duration: Duration) -> CheckResult {
+        CheckResult {
+            status: self.status,
+            detail: self.detail,
+            ..CheckResult::new(self.code, duration)
         }
     }
 

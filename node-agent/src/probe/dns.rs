@@ -6,17 +6,14 @@ use domain::{
     base::{Message, MessageBuilder, Name, Rtype, iana::Rcode, wire::ParseError},
     rdata::AllRecordData,
 };
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpStream,
-};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use vipd_control::{check::CheckCode, model::Dns};
 
 use super::{
     check::{Outcome, Target},
-    datagram,
+    datagram::Datagrams,
     progress::{Progress, Stage},
-    tcp,
+    tcp::{self, Connection},
 };
 
 /// Octets of what was answered instead that are shown.
@@ -24,7 +21,7 @@ const SHOWN: usize = 100;
 
 /// Asks once. An answer that does not fit into a datagram is asked for again over
 /// TCP (RFC 7766), within the same time.
-pub async fn ask(target: Target, dns: &Dns, progress: &mut Progress) -> Outcome {
+pub async fn ask(target: Target<'_>, dns: &Dns, progress: &mut Progress) -> Outcome {
     let Some(query) = query(dns, fastrand::u16(..)) else {
         let words = format!("{:?} cannot be asked for", dns.name);
         return Outcome::with(CheckCode::SockErr, words);
@@ -72,17 +69,17 @@ enum Heard {
 struct Question<'a> {
     dns: &'a Dns,
     query: &'a Message<Vec<u8>>,
-    target: Target,
+    target: Target<'a>,
 }
 
 impl Question<'_> {
     /// `None` if the answer is truncated.
     async fn over_udp(&self, progress: &mut Progress) -> Result<Option<Outcome>, Outcome> {
-        let socket = datagram::connect(self.target)?;
-        let sent = socket.send(self.query.as_slice()).await;
+        let mut datagrams = Datagrams::open(self.target)?;
+        let sent = datagrams.send(self.query.as_slice()).await;
         sent.map_err(|error| tcp::failed(&error, self.target.source))?;
         let mut is_heard = false;
-        datagram::hear(&socket, |datagram| match self.judge(datagram) {
+        let heard = datagrams.hear(|datagram| match self.judge(datagram) {
             Heard::Answer(outcome) => Some(Some(outcome)),
             Heard::Truncated => Some(None),
             Heard::Stray(why) => {
@@ -93,8 +90,8 @@ impl Question<'_> {
                 progress.so_far = Some(format!("no answer to this query; what came {why}"));
                 None
             }
-        })
-        .await
+        });
+        heard.await
     }
 
     async fn over_tcp(&self, progress: &mut Progress) -> Outcome {
@@ -104,7 +101,7 @@ impl Question<'_> {
         };
         progress.enter(Stage::Answer);
         match self
-            .converse(&mut stream)
+            .converse(&mut *stream)
             .await
             .as_deref()
             .map(|answer| self.judge(answer))
@@ -125,7 +122,7 @@ impl Question<'_> {
     }
 
     /// Each message has its length before it (RFC 1035, section 4.2.2).
-    async fn converse(&self, stream: &mut TcpStream) -> io::Result<Vec<u8>> {
+    async fn converse(&self, stream: &mut dyn Connection) -> io::Result<Vec<u8>> {
         let query = self.query.as_slice();
         let length = u16::try_from(query.len()).map_err(io::Error::other)?;
         let framed = [&length.to_be_bytes(), query].concat();
@@ -228,9 +225,10 @@ mod tests {
 
     use super::*;
 
-    const TARGET: Target = Target {
+    const TARGET: Target<'_> = Target {
         address: SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 53),
         source: None,
+        passage: None,
     };
 
     fn wanted(record_type: Rtype, answer: Option<&str>) -> Dns {
@@ -388,6 +386,7 @@ mod tests {
             let target = Target {
                 address: server.local_addr().unwrap(),
                 source: None,
+                passage: None,
             };
             tokio::spawn(async move {
                 let mut datagram = [0; 512];

@@ -35,7 +35,7 @@ const PORTS: [u16; 2] = [80, 443];
 
 /// Asks once.
 pub async fn ask(
-    target: Target,
+    target: Target<'_>,
     http: &Http,
     tls: Option<&Tls>,
     progress: &mut Progress,

@@ -15,6 +15,7 @@ mod progress;
 mod rounds;
 mod targets;
 mod tcp;
+mod through;
 mod tls;
 mod udp;
 
@@ -32,7 +33,10 @@ use vipd_control::{
 };
 
 use self::check::{Shared, Subject, check, guarded};
-pub use self::lateness::{Counted, LATE, Lateness};
+pub use self::{
+    lateness::{Counted, LATE, Lateness},
+    through::Tunnels,
+};
 use crate::{bfd::client::States, engine::SharedHealth};
 
 /// Checks that are made at once when all are to be made once.
@@ -52,7 +56,7 @@ impl Probes {
     /// No probes yet; results will go to `health`, and what they change to
     /// `changes`.
     #[must_use]
-    pub fn new(health: SharedHealth, changes: mpsc::Sender<Change>) -> Self {
+    pub fn new(health: SharedHealth, changes: mpsc::Sender<Change>, tunnels: Tunnels) -> Self {
         let (services, configured) = watch::channel(Vec::new());
         let (hastened, urgent) = mpsc::channel(1024);
         let lateness = Arc::<Lateness>::default();
@@ -62,6 +66,7 @@ impl Probes {
             Arc::clone(&health),
             changes.clone(),
             Arc::clone(&lateness),
+            Arc::new(Shared::new(tunnels)),
         );
         Self {
             services,
@@ -108,8 +113,8 @@ impl Drop for Probes {
 }
 
 /// Checks backends of a service once, now, and gives back what was found of each.
-pub async fn once(service: &Service, backends: &[&Backend]) -> Vec<CheckResult> {
-    let shared = Shared::default();
+pub async fn once(service: &Service, backends: &[&Backend], tunnels: Tunnels) -> Vec<CheckResult> {
+    let shared = Shared::new(tunnels);
     let checks = backends.iter().map(|backend| {
         let subject = Subject {
             service: &service.name,

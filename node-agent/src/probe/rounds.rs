@@ -50,9 +50,9 @@ pub async fn run(
     health: SharedHealth,
     changes: mpsc::Sender<Change>,
     lateness: Arc<Lateness>,
+    shared: Arc<Shared>,
 ) {
     let mut rounds = Rounds::new(Instant::now(), lateness);
-    let shared = Arc::new(Shared::default());
     let mut checks = JoinSet::new();
     let mut urgent = Vec::new();
     let mut alarm: Pin<Box<Sleep>> = Box::pin(sleep_until(Instant::now().into()));
@@ -61,8 +61,12 @@ pub async fn run(
         while checks.len() < MOST_AT_ONCE
             && let Some(due) = rounds.due(now)
         {
-            let shared = Arc::clone(&shared);
-            checks.spawn(ask(due, shared, Arc::clone(&health), changes.clone()));
+            checks.spawn(ask(
+                due,
+                Arc::clone(&shared),
+                Arc::clone(&health),
+                changes.clone(),
+            ));
         }
         // Whoever is due but finds no room waits until a check ends.
         let next = rounds.next().filter(|_| checks.len() < MOST_AT_ONCE);

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpSocket, TcpStream},
+};
 use vipd_control::{check::CheckCode, model::Exchange};
 
 use super::{
@@ -15,26 +18,38 @@ use super::{
     progress::Progress,
 };
 
+/// A connection, whoever made it.
+pub trait Connection: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin + Send> Connection for S {}
+
 /// Whether a connection is accepted; nothing is said in it.
 ///
 /// The acknowledgement of the answer is put off, as if something were to be said at
 /// once, and the reset comes first: three packets instead of four, and a server
 /// that the kernel accepts connections for is not even told of it.
-pub async fn accepted(target: Target) -> Outcome {
-    let socket = match prepare(target) {
+pub async fn accepted(target: &Target<'_>) -> Outcome {
+    if let Some(passage) = target.passage {
+        // On the heap, so that other connections take no room for it.
+        return match Box::pin(passage.accepts(target.address)).await {
+            Ok(()) => Outcome::new(CheckCode::L4Ok),
+            Err(error) => failed(&error, target.source),
+        };
+    }
+    let socket = match prepare(*target) {
         Ok(socket) => socket,
         Err(outcome) => return outcome,
     };
     // Where the kernel does not do so it is one packet more.
     let _ = socket2::SockRef::from(&socket).set_tcp_quickack(false);
-    match connected(socket, target).await {
+    match connected(socket, *target).await {
         Ok(_) => Outcome::new(CheckCode::L4Ok),
         Err(outcome) => outcome,
     }
 }
 
 /// Says something in a connection, and hears the answer.
-pub async fn ask(target: Target, said: &Exchange, progress: &mut Progress) -> Outcome {
+pub async fn ask(target: Target<'_>, said: &Exchange, progress: &mut Progress) -> Outcome {
     match connect(target).await {
         Ok(stream) => exchange::ask(stream, said, CheckCode::L4Ok, progress).await,
         Err(outcome) => outcome,
@@ -43,12 +58,20 @@ pub async fn ask(target: Target, said: &Exchange, progress: &mut Progress) -> Ou
 
 /// Connects, or says why not. The connection is reset when dropped, so that
 /// thousands of checks leave no sockets waiting.
-pub async fn connect(target: Target) -> Result<TcpStream, Outcome> {
-    connected(prepare(target)?, target).await
+pub async fn connect(target: Target<'_>) -> Result<Box<dyn Connection>, Outcome> {
+    if let Some(passage) = target.passage {
+        let connected = passage.connect(target.address).await;
+        let stream = connected.map_err(|error| failed(&error, target.source))?;
+        return Ok(Box::new(stream));
+    }
+    let stream = connected(prepare(target)?, target).await?;
+    Ok(Box::new(stream))
 }
 
-async fn connected(socket: TcpSocket, target: Target) -> Result<TcpStream, Outcome> {
-    let Target { address, source } = target;
+async fn connected(socket: TcpSocket, target: Target<'_>) -> Result<TcpStream, Outcome> {
+    let Target {
+        address, source, ..
+    } = target;
     let connected = socket.connect(address).await;
     connected.map_err(|error| failed(&error, source))
 }
@@ -66,12 +89,17 @@ pub fn failed(error: &io::Error, source: Option<IpAddr>) -> Outcome {
             | libc::EMFILE
             | libc::ENFILE
             | libc::EAFNOSUPPORT,
-        ) => Outcome::with(CheckCode::SockErr, own_words(error, source)),
+        )
+        // No word of the kernel's: it has not even been asked.
+        | None => Outcome::with(CheckCode::SockErr, own_words(error, source)),
         _ => Outcome::with(CheckCode::L4Con, error.to_string()),
     }
 }
 
-fn prepare(Target { address, source }: Target) -> Result<TcpSocket, Outcome> {
+fn prepare(target: Target<'_>) -> Result<TcpSocket, Outcome> {
+    let Target {
+        address, source, ..
+    } = target;
     let prepared = || -> io::Result<TcpSocket> {
         let socket = match address {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
@@ -111,8 +139,9 @@ mod tests {
         let target = Target {
             address: server.local_addr()?,
             source: None,
+            passage: None,
         };
-        assert_eq!(accepted(target).await.code, CheckCode::L4Ok);
+        assert_eq!(accepted(&target).await.code, CheckCode::L4Ok);
         let told = server.accept().map(drop).map_err(|error| error.kind());
         assert_eq!(told, Err(ErrorKind::WouldBlock), "not even that it came");
         assert!(connect(target).await.is_ok());

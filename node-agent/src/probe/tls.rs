@@ -8,7 +8,6 @@ mod verifier;
 use std::{io, net::SocketAddr};
 
 use rustls::{AlertDescription, CertificateError, Error, pki_types::ServerName};
-use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use vipd_control::{
     check::CheckCode,
@@ -20,14 +19,19 @@ use super::{
     check::{Outcome, Target},
     exchange,
     progress::{Progress, Stage},
-    tcp,
+    tcp::{self, Connection},
 };
 
 /// Told with each result of a check that trusts everybody.
 const UNVERIFIED: &str = "certificate not verified";
 
 /// Says something within TLS, and hears the answer.
-pub async fn ask(target: Target, tls: &Tls, said: &Exchange, progress: &mut Progress) -> Outcome {
+pub async fn ask(
+    target: Target<'_>,
+    tls: &Tls,
+    said: &Exchange,
+    progress: &mut Progress,
+) -> Outcome {
     match connect(target, tls, progress).await {
         Ok(stream) => exchange::ask(stream, said, CheckCode::L6Ok, progress).await,
         Err(outcome) => outcome,
@@ -36,10 +40,10 @@ pub async fn ask(target: Target, tls: &Tls, said: &Exchange, progress: &mut Prog
 
 /// Connects and agrees on TLS, or says why not.
 pub async fn connect(
-    target: Target,
+    target: Target<'_>,
     tls: &Tls,
     progress: &mut Progress,
-) -> Result<TlsStream<TcpStream>, Outcome> {
+) -> Result<TlsStream<Box<dyn Connection>>, Outcome> {
     let own = |words| Outcome::with(CheckCode::SockErr, words);
     progress.begin(Stage::Files);
     let config = trust::config(tls).await.map_err(own)?;

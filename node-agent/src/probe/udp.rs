@@ -7,22 +7,22 @@ use vipd_control::{check::CheckCode, model::Exchange};
 
 use super::{
     check::{Outcome, Target},
-    datagram,
+    datagram::Datagrams,
     exchange::excerpt,
     tcp,
 };
 
 /// Sends once and waits for a reply. If none is expected, nothing must have said
 /// within the time that the datagram came to nobody.
-pub async fn ask(target: Target, exchange: &Exchange, within: Duration) -> Outcome {
-    let socket = match datagram::connect(target) {
-        Ok(socket) => socket,
+pub async fn ask(target: Target<'_>, exchange: &Exchange, within: Duration) -> Outcome {
+    let mut datagrams = match Datagrams::open(target) {
+        Ok(datagrams) => datagrams,
         Err(outcome) => return outcome,
     };
-    if let Err(error) = socket.send(&exchange.send).await {
+    if let Err(error) = datagrams.send(&exchange.send).await {
         return tcp::failed(&error, target.source);
     }
-    let reply = datagram::hear(&socket, |reply| Some(judge(exchange, reply)));
+    let reply = datagrams.hear(|reply| Some(judge(exchange, reply)));
     match timeout(within, reply).await {
         Ok(Ok(outcome) | Err(outcome)) => outcome,
         Err(_) if exchange.expect.is_some() => Outcome::with(CheckCode::L4Timeout, "no reply"),

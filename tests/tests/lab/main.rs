@@ -37,5 +37,6 @@ mod stopping;
 mod support;
 mod the_lab_itself;
 mod the_story;
+mod through;
 mod together;
 mod why;

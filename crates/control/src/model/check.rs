@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, num::NonZeroU16, ops::RangeInclusive, path::PathBuf};
 
-use super::{pattern::Pattern, timing::Timing};
+use super::{Mode, pattern::Pattern, timing::Timing};
 
 /// How and how often a backend is checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,8 +15,25 @@ pub struct Check {
     pub port: NonZeroU16,
     /// Source address of the check; `None` leaves it to the kernel.
     pub source: Option<IpAddr>,
+    /// The way that traffic takes, if the check goes by it.
+    pub through: Option<Through>,
     /// Rhythm and thresholds.
     pub timing: Timing,
+}
+
+/// The way of traffic of a service to its backends, and what must be answered there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Through {
+    /// How packets reach a backend.
+    pub mode: Mode,
+    /// The virtual address that is asked.
+    pub vip: IpAddr,
+    /// The other ones, of which each must answer at all.
+    pub others: Vec<IpAddr>,
+    /// A TCP port that must be served there; `None` is satisfied with an echo.
+    pub port: Option<NonZeroU16>,
+    /// Whether a packet must arrive that is as large as the largest of traffic.
+    pub full_mtu: bool,
 }
 
 /// What a check asks.
@@ -151,6 +168,7 @@ impl Check {
             address: None,
             port: NonZeroU16::MIN,
             source: None,
+            through: None,
             timing: Timing::PLAIN,
         }
     }

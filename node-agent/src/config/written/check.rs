@@ -48,8 +48,16 @@ table! {
         /// Port that is asked. Must be given where the service has not just one
         /// port, and for a check over TCP of a UDP service.
         port: Port, optional "the service's port";
-        /// Our address that asks, of the same family as the backends.
+        /// Our address that asks, of the same family as what is asked.
         source: IpAddr, optional "the kernel chooses";
+        /// The check goes the way that traffic takes: to the first of `vips`, wrapped as
+        /// traffic is. Each of the others must answer a TCP connection to the service's
+        /// port, or an echo where the service is not on TCP ports. See
+        /// [Checks](checks.md#on-the-way-of-traffic).
+        through: bool, default "false";
+        /// With `through`, a packet must arrive that is as large as the largest of a
+        /// client that is sent on, so that a link with a smaller MTU is found.
+        full_mtu: bool, default "false";
         /// A backend that is up is asked once per interval, at least `"10ms"`.
         /// When in the interval is its own, so that checks are spread evenly.
         interval: Duration, default "\"1s\"";
@@ -105,7 +113,7 @@ choice! {
         /// A file on this host.
         "file" => File(File) without ["address", "port", "source"],
         /// None at all.
-        "none" => None without ["address", "port", "source"],
+        "none" => None without ["address", "port", "source", "through", "full_mtu"],
     }
 }
 

@@ -5,6 +5,7 @@ use std::{num::NonZeroU16, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
+    sync::watch,
 };
 use vipd_control::{
     check::CheckCode::{L4Con, L4Ok, L7Ok, L7Response, L7Status, L7Timeout, SockErr},
@@ -13,6 +14,13 @@ use vipd_control::{
 
 use super::*;
 
+/// Without any way of traffic.
+fn shared() -> Shared {
+    let (_, ways) = watch::channel(Default::default());
+    let (_, settings) = watch::channel(Default::default());
+    Shared::new(Tunnels::new(ways, settings))
+}
+
 /// One check of the backend at this address.
 async fn check(spec: &Check, address: [u8; 4]) -> CheckResult {
     let subject = Subject {
@@ -20,7 +28,7 @@ async fn check(spec: &Check, address: [u8; 4]) -> CheckResult {
         backend: "b1",
         address: address.into(),
     };
-    super::check(spec, subject, &Shared::default()).await
+    super::check(spec, subject, &shared()).await
 }
 
 /// What a server does with each connection.
@@ -452,7 +460,7 @@ fn a_plain_connection_takes_no_room_for_other_checks() {
         backend: "b1",
         address: [127, 0, 0, 1].into(),
     };
-    let shared = Shared::default();
+    let shared = shared();
     let future = super::check(&spec, subject, &shared);
     assert!(size_of_val(&future) <= 900, "{}", size_of_val(&future));
 }

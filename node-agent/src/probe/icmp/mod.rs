@@ -29,6 +29,7 @@ use self::{
 use super::{
     check::{Outcome, Target},
     tcp,
+    through::Passage,
 };
 use crate::speaker::icmp::{IcmpError, IcmpKind};
 
@@ -37,6 +38,9 @@ const PAUSE: Duration = Duration::from_millis(1);
 
 /// How often sending is tried: the first error may be of another check's.
 const ATTEMPTS: usize = 3;
+
+/// In time.
+const NO_REPLY: &str = "no echo reply";
 
 /// Asks hosts for an echo. Sockets are opened when they are needed first.
 #[derive(Debug, Default)]
@@ -86,7 +90,10 @@ struct Place {
 
 impl Pinger {
     /// Asks once for an echo of so many octets.
-    pub async fn ask(&self, target: Target, size: u16, within: Duration) -> Outcome {
+    pub async fn ask(&self, target: Target<'_>, size: u16, within: Duration) -> Outcome {
+        if let Some(passage) = target.passage {
+            return carried(passage, target, size, within).await;
+        }
         let (target, source) = (target.address.ip(), target.source);
         let channel = match self.channel(Family::of(target), source) {
             Ok(channel) => channel,
@@ -111,7 +118,7 @@ impl Pinger {
             Ok(Ok(Found::Reply)) => Outcome::new(CheckCode::L4Ok),
             Ok(Ok(Found::Unreachable(error))) => Outcome::with(CheckCode::L4Con, words(error)),
             Ok(Err(_)) => Outcome::with(CheckCode::SockErr, "nobody listens for echo replies"),
-            Err(_) => Outcome::with(CheckCode::L4Timeout, "no echo reply"),
+            Err(_) => Outcome::with(CheckCode::L4Timeout, NO_REPLY),
         }
     }
 
@@ -123,6 +130,16 @@ impl Pinger {
                 Ok(Arc::clone(place.insert(Arc::new(channel))))
             }
         }
+    }
+}
+
+/// The same on the way of traffic.
+async fn carried(passage: &Passage, target: Target<'_>, size: u16, within: Duration) -> Outcome {
+    let echo = passage.echo(target.address.ip(), size);
+    match timeout(within, echo).await {
+        Ok(Ok(())) => Outcome::new(CheckCode::L4Ok),
+        Ok(Err(error)) => tcp::failed(&error, target.source),
+        Err(_) => Outcome::with(CheckCode::L4Timeout, NO_REPLY),
     }
 }
 

@@ -72,6 +72,7 @@ async fn this_host_answers_itself_also_many_at_once() {
     let target = |address: [u8; 4]| Target {
         address: (address, 0).into(),
         source: None,
+        passage: None,
     };
     for address in [[127, 0, 0, 1], [127, 0, 0, 2]] {
         let asked = (0..200).map(|size| pinger.ask(target(address), size, Duration::from_secs(20)));

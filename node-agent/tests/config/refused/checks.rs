@@ -15,6 +15,24 @@ pub const CHECKS: &[Case] = &[
         &[("type = \"http\"\npath = \"/healthz\"\n", "rise = 1\n")],
     ),
     (
+        "large packets on no way at all",
+        &[(LINES, "type = \"tcp\"\nfull_mtu = true\n")],
+    ),
+    (
+        "another address on the way of traffic",
+        &[(
+            LINES,
+            "type = \"tcp\"\nthrough = true\naddress = \"192.0.2.99\"\n",
+        )],
+    ),
+    (
+        "a source of another family than the virtual address",
+        &[(
+            LINES,
+            "type = \"tcp\"\nthrough = true\nsource = \"2001:db8:1::11\"\n",
+        )],
+    ),
+    (
         "an HTTP path in a TCP check",
         &[("type = \"http\"", "type = \"tcp\"")],
     ),
