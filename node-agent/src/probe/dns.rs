@@ -38,9 +38,21 @@ pub async fn ask(target: Target<'_>, dns: &Dns, progress: &mut Progress) -> Outc
     match question.over_udp(progress).await {
         Ok(Some(outcome)) | Err(outcome) => outcome,
         Ok(None) => {
-            progress.enter(Stage::Connect);
+            // Whoever has answered is not silent, whatever becomes of the connection.
+            progress.enter(Stage::Answer);
             progress.remark = Some("asked again over TCP, since it fits into no datagram");
-            question.over_tcp(progress).await
+            let outcome = question.over_tcp(progress).await;
+            match outcome.code {
+                CheckCode::L4Con => Outcome {
+                    code: CheckCode::L7Response,
+                    ..outcome
+                },
+                CheckCode::L4Timeout => Outcome {
+                    code: CheckCode::L7Timeout,
+                    ..outcome
+                },
+                _ => outcome,
+            }
         }
     }
 }
@@ -415,5 +427,30 @@ mod tests {
             };
             assert_eq!((outcome.code, &*outcome.detail), expected);
         }
+    }
+
+    #[tokio::test]
+    async fn who_answers_that_it_is_truncated_is_not_silent() {
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let target = Target {
+            address: server.local_addr().unwrap(),
+            source: None,
+            passage: None,
+        };
+        tokio::spawn(async move {
+            let mut datagram = [0; 512];
+            let (length, client) = server.recv_from(&mut datagram).await.unwrap();
+            let query = Message::from_octets(datagram[..length].to_vec()).unwrap();
+            let truncated = answer(&query, |it| it.header_mut().set_tc(true));
+            server.send_to(&truncated, client).await.unwrap();
+        });
+        let mut progress = Progress::new(Instant::now());
+        let dns = wanted(Rtype::A, Some("192.0.2.7"));
+        // Nobody listens at its port over TCP.
+        let outcome = ask(target, &dns, &mut progress).await;
+        assert_eq!(outcome.code, CheckCode::L7Response, "{}", outcome.detail);
+        assert!(outcome.detail.contains("refused"), "{}", outcome.detail);
+        let over = progress.timed_out().code;
+        assert_eq!(over, CheckCode::L7Timeout, "packets that vanish");
     }
 }
