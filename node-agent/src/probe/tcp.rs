@@ -82,6 +82,8 @@ pub fn failed(error: &io::Error, source: Option<IpAddr>) -> Outcome {
         Some(libc::ETIMEDOUT) => Outcome::with(CheckCode::L4Timeout, error.to_string()),
         Some(
             libc::EADDRNOTAVAIL
+            // What is sent waits for others on this host.
+            | libc::EAGAIN
             | libc::EACCES
             | libc::EPERM
             | libc::ENOBUFS

@@ -18,9 +18,6 @@ use crate::{
 /// The most that comes in one piece.
 const MOST: usize = 65_535;
 
-/// What may wait to be read: thousands of replies come at once.
-const BUFFER: i32 = 4 << 20;
-
 /// Options of raw sockets and their numbers (include/uapi/linux/icmp.h, icmpv6.h).
 const ICMP_FILTER: libc::c_int = 1;
 const ICMP6_FILTER: libc::c_int = 1;
@@ -82,9 +79,8 @@ impl IcmpSocket {
             Family::V6 => (libc::IPPROTO_IPV6, libc::IPV6_RECVERR),
         };
         sockopt::set_int(&socket, level, errors, 1)?;
-        // Beyond the system's limit only by those who may.
-        sockopt::set_int(&socket, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, BUFFER)
-            .or_else(|_| sockopt::set_int(&socket, libc::SOL_SOCKET, libc::SO_RCVBUF, BUFFER))?;
+        sockopt::enlarge_receiving(&socket)?;
+        sockopt::enlarge_sending(&socket)?;
         if let Some(source) = source {
             socket.bind(&SocketAddr::new(source, 0).into())?;
         }
@@ -97,6 +93,12 @@ impl IcmpSocket {
             family,
             own,
         })
+    }
+
+    /// How much may wait to be sent, in octets.
+    #[cfg(test)]
+    pub fn room(&self) -> io::Result<usize> {
+        self.socket.get_ref().send_buffer_size()
     }
 
     /// Of what protocol it is.

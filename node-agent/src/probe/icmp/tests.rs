@@ -89,3 +89,24 @@ async fn this_host_answers_itself_also_many_at_once() {
     let channels = lock(&pinger.channels);
     assert!(channels.len() <= 1, "one socket serves all: {channels:?}");
 }
+
+#[test]
+fn that_others_wait_to_be_sent_is_our_own_fault() {
+    let of_the_kernel = [libc::EAGAIN, libc::ENOBUFS].map(io::Error::from_raw_os_error);
+    let of_ours = io::Error::from(io::ErrorKind::QuotaExceeded);
+    for error in of_the_kernel.iter().chain([&of_ours]) {
+        let outcome = tcp::failed(error, None);
+        assert_eq!(outcome.code, CheckCode::SockErr, "{}", outcome.detail);
+    }
+}
+
+/// Only where this process may, as above.
+#[tokio::test]
+async fn hosts_that_are_away_leave_room_for_the_others() {
+    if let Ok(socket) = IcmpSocket::open(Family::V4, None) {
+        let room = socket.room().unwrap();
+        // A request that waits for a neighbour is charged less than 1 KiB, and at most
+        // three of each host wait.
+        assert!(room >= 1000 * 3 * 1024, "{room} octets");
+    }
+}
