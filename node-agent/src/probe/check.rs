@@ -108,6 +108,15 @@ pub async fn ask(
     passage: Option<&Passage>,
 ) -> CheckResult {
     let limit = check.timing.timeout;
+    if let CheckKind::Tls(tls, _) | CheckKind::Http(_, Some(tls)) = &check.kind {
+        // It is no matter of the backend, and not of its time.
+        let read = timeout(limit, Box::pin(tls::files_read(tls))).await;
+        if read.is_err() {
+            let mut progress = Progress::new(Instant::now());
+            progress.begin(Stage::Files);
+            return progress.timed_out().result(limit);
+        }
+    }
     let started = Instant::now();
     let mut progress = Progress::new(started);
     let target = Target {

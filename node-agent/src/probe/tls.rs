@@ -38,6 +38,12 @@ pub async fn ask(
     }
 }
 
+/// Waits until the files that a check needs are read, well or not.
+pub async fn files_read(tls: &Tls) {
+    // What came of it is told by whoever needs them.
+    let _ = trust::config(tls).await;
+}
+
 /// Connects and agrees on TLS, or says why not.
 pub async fn connect(
     target: Target<'_>,

@@ -1,6 +1,6 @@
 //! What checks over plain TCP find at servers of every sort.
 
-use std::{num::NonZeroU16, time::Duration};
+use std::{fs, num::NonZeroU16, path::PathBuf, process::Command, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -8,8 +8,8 @@ use tokio::{
     sync::watch,
 };
 use vipd_control::{
-    check::CheckCode::{L4Con, L4Ok, L7Ok, L7Response, L7Status, L7Timeout, SockErr},
-    model::{Http, Pattern, Timing},
+    check::CheckCode::{L4Con, L4Ok, L6Response, L7Ok, L7Response, L7Status, L7Timeout, SockErr},
+    model::{Http, Pattern, Timing, Tls},
 };
 
 use super::*;
@@ -463,4 +463,81 @@ fn a_plain_connection_takes_no_room_for_other_checks() {
     let shared = shared();
     let future = super::check(&spec, subject, &shared);
     assert!(size_of_val(&future) <= 900, "{}", size_of_val(&future));
+}
+
+/// A file whose reader waits until somebody writes.
+fn fifo(name: &str) -> PathBuf {
+    let path = std::env::temp_dir().join(format!("vipd-{name}-{}", std::process::id()));
+    let _ = fs::remove_file(&path);
+    let made = Command::new("mkfifo").arg(&path).status().unwrap();
+    assert!(made.success());
+    path
+}
+
+fn tls(ca_file: PathBuf, port: u16, limit: Duration) -> Check {
+    let tls = Tls {
+        verify: true,
+        server_name: None,
+        ca_file: Some(ca_file),
+        alpn: Vec::new(),
+    };
+    let mut spec = spec(CheckKind::Tls(tls, Exchange::default()), port, None);
+    spec.timing.timeout = limit;
+    spec
+}
+
+/// Of a "Test CA" that has signed nothing else.
+const CERTIFICATE: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBfDCCASGgAwIBAgIUMPHKpXLcMJHzZ1qvDzLO9Lz9ArIwCgYIKoZIzj0EAwIw
+EjEQMA4GA1UEAwwHVGVzdCBDQTAgFw0yNjExMjIwNDI2MzRaGA8yMTI2MTAyOTA0
+MjYzNFowEjEQMA4GA1UEAwwHVGVzdCBDQTBZMBMGByqGSM49AgEGCCqGSM49AwEH
+A0IABJwJasjkDoKL7rOjzNwq9gAra+/zSXwNlykOjc8A//oL6jpC993XHIjlkqYJ
+stGal2Wy2Nh40kou10gBeVGBHjijUzBRMB0GA1UdDgQWBBSY8vCbFpq44caXALwM
+f9f5i0f+PjAfBgNVHSMEGDAWgBSY8vCbFpq44caXALwMf9f5i0f+PjAPBgNVHRMB
+Af8EBTADAQH/MAoGCCqGSM49BAMCA0kAMEYCIQCqonYd269e+6ObEGN7Mi6F+2eR
+fO8tmdU9v/aHPWmiIgIhAIz5NSPn6p6HQKbfadhsQ6C5t219euysyNwr0KbQ4MjR
+-----END CERTIFICATE-----
+";
+
+#[tokio::test]
+async fn certificates_that_are_not_read_yet_are_our_own_fault() {
+    let path = fifo("unread");
+    let port = serve(Server::SaysNothing).await;
+    let spec = tls(path.clone(), port, Duration::from_millis(300));
+    for _ in 0..2 {
+        let result = check(&spec, [127, 0, 0, 1]).await;
+        assert_eq!(result.code, SockErr, "{result:?}");
+        assert!(result.detail.contains("not read yet"), "{result:?}");
+    }
+    // Whoever reads it is let go.
+    let _ = fs::OpenOptions::new().write(true).open(&path);
+    let _ = fs::remove_file(&path);
+}
+
+#[tokio::test]
+async fn a_backend_has_all_its_time_though_certificates_were_read_for_long() {
+    let path = fifo("slow");
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (limit, reading, answering) = (6, 4, 4);
+    let file = path.clone();
+    let feed = tokio::task::spawn_blocking(move || {
+        std::thread::sleep(Duration::from_secs(reading));
+        fs::write(file, CERTIFICATE).unwrap();
+    });
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        tokio::time::sleep(Duration::from_secs(answering)).await;
+        let _ = stream
+            .write_all(b"-ERR no TLS here, be it as it may\r\n")
+            .await;
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    });
+    let spec = tls(path.clone(), port, Duration::from_secs(limit));
+    let result = check(&spec, [127, 0, 0, 1]).await;
+    assert_eq!(result.code, L6Response, "{result:?}");
+    assert!(result.duration < Duration::from_secs(limit), "{result:?}");
+    feed.await.unwrap();
+    let _ = fs::remove_file(&path);
 }
