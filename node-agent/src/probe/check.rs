@@ -23,6 +23,7 @@ use super::{
     tcp,
     through::{self, Passage, Tunnels},
     tls, udp,
+    words::clean,
 };
 use crate::run::Runner;
 
@@ -153,11 +154,11 @@ pub async fn ask(
         duration: now - started,
         phases: progress.end(now),
         certificate_expiry: progress.certificate_expiry,
-        detail: match progress.remark {
+        detail: clean(match progress.remark {
             None => outcome.detail,
             Some(remark) if outcome.detail.is_empty() => remark.to_owned(),
             Some(remark) => format!("{}; {remark}", outcome.detail),
-        },
+        }),
     }
 }
 
@@ -252,7 +253,7 @@ impl Outcome {
     pub fn result(self, duration: Duration) -> CheckResult {
         CheckResult {
             status: self.status,
-            detail: self.detail,
+            detail: clean(self.detail),
             ..CheckResult::new(self.code, duration)
         }
     }

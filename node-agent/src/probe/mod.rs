@@ -18,6 +18,7 @@ mod tcp;
 mod through;
 mod tls;
 mod udp;
+mod words;
 
 use std::sync::Arc;
 
