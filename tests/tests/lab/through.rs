@@ -78,7 +78,7 @@ fn a_backend_that_loses_its_address_its_decapsulation_or_large_packets_is_found(
         for balancer in [lb1, lb2] {
             watch_for_resets(&balancer.host)?;
         }
-        let agent = Vipd::start(&lb1.host, &config.text(lb1))?;
+        let agent = Vipd::start_with_rights_of_unit(&lb1.host, &config.text(lb1))?;
         let ward = Ward { rack: &rack, agent };
         ward.wait(&[], "")?;
         ensure_once_up(lb2, &config)?;
