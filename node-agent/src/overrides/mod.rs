@@ -157,7 +157,7 @@ impl Overrides {
         }
         let over = self.0.get(&Target::service(&service.name))?;
         let reason = over.reason.iter().map(|reason| format!(": {reason}"));
-        Some(format!("disabled by the operator{}", reason.collect::<String>()).into())
+        Some(format!("by the operator{}", reason.collect::<String>()).into())
     }
 
     /// Lets the time pass: whose deadlines have come since.

@@ -460,10 +460,7 @@ fn a_disabled_service_says_why() {
     let outcome = overrides.carry_out(&order, &model, &Desired::default(), 1000);
     assert!(outcome.is_ok(), "{outcome:?}");
     let why = overrides.disabled(&model.services[0]);
-    assert_eq!(
-        why.as_deref(),
-        Some("disabled by the operator: new release")
-    );
+    assert_eq!(why.as_deref(), Some("by the operator: new release"));
     assert_eq!(
         overrides.ended(&model.services[0]),
         [false],
