@@ -132,6 +132,9 @@ pub enum GateChangeKind {
     Entered,
     /// It was not announced and is not now, for another reason than before.
     Waiting,
+    /// It stays announced in that state, though there is another reason: what is
+    /// wanted is better, and waits.
+    Held(State),
 }
 
 impl Gate {

@@ -74,7 +74,10 @@ impl Account {
                 GateChangeKind::Improved => "announced better",
                 GateChangeKind::Worsened => "announced worse",
                 GateChangeKind::Withdrawn => "withdrawn",
-                GateChangeKind::Waiting => "stays as it is",
+                GateChangeKind::Waiting => "not announced",
+                GateChangeKind::Held(state) => {
+                    &format!("stays announced in the state {}", state.label())
+                }
             };
             let subject = Subject::Prefix(*vip);
             Event::new(

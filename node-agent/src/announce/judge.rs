@@ -82,7 +82,8 @@ impl Judge {
             lacks: &lacks,
         };
         let mut changes = self.gate.update(&desired, &plane, &terms);
-        let mut states = self.gate.announced();
+        let admitted = self.gate.announced();
+        let mut states = admitted.clone();
         let fails_open = |prefix, state| open.contains(&(prefix, state));
         let standings = aggregate(&mut states, aggregates, fails_open);
         let before = &inputs.standings.borrow().aggregates;
@@ -97,6 +98,12 @@ impl Judge {
                 .or_else(|| of_aggregate.map(aggregate::Standing::reason))
                 .unwrap_or_default()
         };
+        for change in &mut changes {
+            let vip = change.vip;
+            if admitted.contains_key(&vip) && !states.contains_key(&vip) {
+                change.reason = format!("an aggregate stands for it; {}", change.reason);
+            }
+        }
         let terms = bgp.as_ref().map_or(DampingTerms::OFF, |bgp| bgp.damping);
         let heard = |prefix, from, to| heard(bgp.as_deref(), prefix, from, to);
         let damped = self.damping.update(&states, &terms, heard, now);
@@ -136,7 +143,8 @@ impl Judge {
 }
 
 /// What has changed when damping has had its say: an improvement that waits has
-/// not happened yet, and one that has waited happens with no other cause.
+/// not happened yet, one that has waited happens with no other cause, and of what
+/// damping does not know no router hears.
 fn tell(
     changes: Vec<GateChange>,
     damped: &BTreeMap<Vip, Option<State>>,
@@ -157,11 +165,11 @@ fn tell(
     let all = changes.into_iter().chain(released).map(|mut change| {
         let standing = damping.standings().get(&change.vip);
         let announced = standing.and_then(|standing| standing.announced);
-        if let Some(before) = damped.get(&change.vip) {
-            change.kind = GateChangeKind::between(*before, announced);
-        } else if standing.is_some() {
-            change.kind = GateChangeKind::Waiting;
-        }
+        change.kind = match (damped.get(&change.vip), announced) {
+            (Some(before), _) => GateChangeKind::between(*before, announced),
+            (None, Some(state)) => GateChangeKind::Held(state),
+            (None, None) => GateChangeKind::Waiting,
+        };
         if let Some(wait) = standing.and_then(|standing| standing.wait) {
             change.reason += &format!("; {}", wait_words(&wait, now));
         }

@@ -24,14 +24,14 @@ impl News {
         changes: Vec<GateChange>,
         waits: impl Fn(Vip) -> bool,
     ) -> Vec<GateChange> {
-        use GateChangeKind::{Entered, Improved, Waiting, Withdrawn, Worsened};
+        use GateChangeKind::{Entered, Held, Improved, Waiting, Withdrawn, Worsened};
         let mut told = Vec::new();
         for mut change in changes {
             let entering = self.entering.remove(&change.vip).is_some();
             match change.kind {
                 // Nobody has heard of it yet.
                 Withdrawn if entering => change.kind = Waiting,
-                Improved | Worsened if entering => change.kind = Entered,
+                Improved | Worsened | Held(_) if entering => change.kind = Entered,
                 _ => {}
             }
             if change.kind == Entered {
@@ -59,13 +59,21 @@ pub fn log(change: &GateChange) {
         GateChangeKind::Improved => info!("{vip} is announced better: {reason}"),
         GateChangeKind::Worsened => warn!("{vip} is announced worse: {reason}"),
         GateChangeKind::Withdrawn => warn!("{vip} is withdrawn: {reason}"),
-        GateChangeKind::Waiting => info!("{vip} stays as it is: {reason}"),
+        GateChangeKind::Waiting => info!("{vip} is not announced: {reason}"),
+        GateChangeKind::Held(state) => {
+            info!(
+                "{vip} stays announced in the state {}: {reason}",
+                state.label()
+            );
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::net::IpAddr;
+
+    use vipd_control::announcement::State;
 
     use super::*;
 
@@ -89,7 +97,7 @@ mod tests {
 
     #[test]
     fn what_enters_is_told_when_it_is_held() {
-        use GateChangeKind::{Entered, Improved, Waiting, Withdrawn, Worsened};
+        use GateChangeKind::{Entered, Held, Improved, Waiting, Withdrawn, Worsened};
         check("nothing waits", &[(Some(Entered), false, Some(Entered))]);
         check(
             "held a moment later",
@@ -117,12 +125,21 @@ mod tests {
             ],
         );
         check(
+            "it waits to be better before it is held",
+            &[
+                (Some(Entered), true, None),
+                (Some(Held(State::Doubt)), true, None),
+                (None, false, Some(Entered)),
+            ],
+        );
+        check(
             "later changes wait for nothing",
             &[
                 (Some(Entered), false, Some(Entered)),
                 (Some(Worsened), false, Some(Worsened)),
                 (Some(Withdrawn), false, Some(Withdrawn)),
                 (Some(Waiting), false, Some(Waiting)),
+                (Some(Held(State::Down)), false, Some(Held(State::Down))),
             ],
         );
     }

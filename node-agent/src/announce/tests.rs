@@ -311,8 +311,8 @@ fn an_improvement_waits_and_is_told_when_it_happens() {
     assert_eq!(
         told(&world),
         [
-            "Waiting: web: 1 of 1 backends healthy; better only in 6 s: it has not been well for \
-             as long as hold_down says"
+            "Held(Down): web: 1 of 1 backends healthy; better only in 6 s: it has not been well \
+             for as long as hold_down says"
         ]
     );
     let next = world.judge.next().expect("something waits");
@@ -328,4 +328,35 @@ fn an_improvement_waits_and_is_told_when_it_happens() {
     // The aggregate was withdrawn; of the addresses nothing but the state has
     // changed, and no attribute with it.
     assert_eq!(penalties, [992.0, 0.0, 0.0], "{standings:#?}");
+}
+
+#[test]
+fn no_router_hears_of_an_address_that_an_aggregate_stands_for() {
+    let suppressing = FILE.replace(
+        "\"198.51.100.0/24\"",
+        "\"198.51.100.0/24\"\nsuppress = true",
+    );
+    let mut world = World::new();
+    let mut check = |sentence, up, expected: &str| {
+        world.decide(&suppressing, up);
+        world.apply();
+        world
+            .judge
+            .look(&mut world.inputs, world.now)
+            .2
+            .into_iter()
+            .filter(|change| change.vip.to_string() == INSIDE)
+            .for_each(|change| {
+                let told = format!("{:?}: {}", change.kind, change.reason);
+                assert_eq!(told, expected, "{sentence}");
+            });
+    };
+    let for_it = "an aggregate stands for it; web: 1 of 1 backends healthy";
+    check("it enters", true, &format!("Waiting: {for_it}"));
+    check(
+        "it leaves",
+        false,
+        "Waiting: web: 0 of 1 backends healthy, 1 wanted",
+    );
+    check("it returns", true, &format!("Waiting: {for_it}"));
 }
