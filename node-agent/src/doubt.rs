@@ -1,8 +1,8 @@
 //! Whether our own network is in doubt, and the anchors that may settle it.
 
 use std::{
+    future::pending,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -13,7 +13,7 @@ use tokio::{
 };
 use tracing::{info, warn};
 use vipd_control::{
-    doubt::{Change, Doubt, Terms},
+    doubt::{Anchor, Change, Doubt, Terms},
     health_table::HealthTable,
 };
 
@@ -35,10 +35,16 @@ pub struct Settings {
 #[derive(Debug, Default)]
 pub struct Doubting {
     doubt: Doubt,
-    /// What the first anchor that answers will say.
-    asked: Option<oneshot::Receiver<IpAddr>>,
+    asked: Option<Asked>,
     /// The anchor that has answered.
-    answered: Option<IpAddr>,
+    answered: Option<Anchor>,
+}
+
+/// Anchors that are being asked, and what the first one that answers will say.
+#[derive(Debug)]
+struct Asked {
+    anchors: Vec<IpAddr>,
+    answer: oneshot::Receiver<Anchor>,
 }
 
 impl Doubting {
@@ -53,46 +59,69 @@ impl Doubting {
                 "our own network is in doubt: {why}; packets go where they went, and addresses \
                  are announced as on a host that is about to leave"
             ),
-            Some(Change::Cleared) => info!("our own network is not in doubt any more"),
+            Some(Change::Lifted) => info!("our own network is not in doubt any more"),
             Some(Change::Settled(why)) => warn!("the backends are down after all: {why}"),
         }
         (self.asked, self.answered) = (None, None);
     }
 
-    /// Why there is doubt, if there is.
+    /// Whether there is doubt, and of whom.
     #[must_use]
-    pub fn reason(&self) -> Option<Arc<str>> {
-        self.doubt.reason()
+    pub const fn doubt(&self) -> &Doubt {
+        &self.doubt
     }
 
-    /// Ends when there is something to look at: an anchor has answered, or the
-    /// limit has passed.
+    /// Ends when there is something to look at: an anchor has answered, time has
+    /// passed, or somebody who has said no before may have said so again.
     pub async fn stir(&mut self, settings: Option<&Settings>) {
         let Some(until) = self.doubt.next() else {
-            return std::future::pending().await;
+            return pending().await;
         };
         let anchors = settings.map_or(&[][..], |settings| &settings.anchors);
-        let asked = self.asked.get_or_insert_with(|| ask(anchors.to_vec()));
+        let is_open = self.doubt.is_open();
+        self.asked
+            .take_if(|asked| !is_open || asked.anchors != anchors);
+        if is_open && !anchors.is_empty() && self.answered.is_none() {
+            self.asked.get_or_insert_with(|| ask(anchors.to_vec()));
+        }
+        let look = if is_open {
+            Instant::now() + PATIENCE
+        } else {
+            until
+        };
         tokio::select! {
-            () = sleep_until(until.into()) => {}
-            answer = asked, if self.answered.is_none() && !anchors.is_empty() => {
-                self.answered = answer.ok();
-            }
+            () = sleep_until(until.min(look).into()) => {}
+            answer = heard(&mut self.asked) => self.answered = Some(answer),
         }
     }
 }
 
+/// The first anchor that answers, once.
+async fn heard(asked: &mut Option<Asked>) -> Anchor {
+    if let Some(Asked { answer, .. }) = asked {
+        let found = answer.await;
+        *asked = None;
+        if let Ok(anchor) = found {
+            return anchor;
+        }
+    }
+    pending().await
+}
+
 /// Asks them again and again until one answers or nobody wants to know.
-fn ask(anchors: Vec<IpAddr>) -> oneshot::Receiver<IpAddr> {
+fn ask(anchors: Vec<IpAddr>) -> Asked {
     let (mut answer, answered) = oneshot::channel();
+    let all = anchors.clone();
     tokio::spawn(async move {
         let first = async {
+            let mut returned = false;
             loop {
-                for anchor in &anchors {
-                    if answers(*anchor).await {
-                        return *anchor;
+                for &address in &all {
+                    if answers(address).await {
+                        return Anchor { address, returned };
                     }
                 }
+                returned = true;
                 sleep(PATIENCE).await;
             }
         };
@@ -105,7 +134,10 @@ fn ask(anchors: Vec<IpAddr>) -> oneshot::Receiver<IpAddr> {
             let _ = answer.send(anchor);
         }
     });
-    answered
+    Asked {
+        anchors,
+        answer: answered,
+    }
 }
 
 /// Whether it takes a connection or refuses it.
@@ -120,6 +152,14 @@ async fn answers(anchor: IpAddr) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use vipd_control::{
+        check::{CheckCode, CheckResult, Observation},
+        health::Initial,
+        model::{Backend, CheckKind, Exchange, Model, Service},
+    };
+
     use super::*;
 
     #[tokio::test]
@@ -128,9 +168,62 @@ mod tests {
             answers([127, 0, 0, 1].into()).await,
             "it refuses, or takes it"
         );
-        assert_eq!(
-            ask(vec![[127, 0, 0, 1].into()]).await,
-            Ok([127, 0, 0, 1].into())
-        );
+        let answer = ask(vec![[127, 0, 0, 1].into()]).answer.await;
+        let expected = Anchor {
+            address: [127, 0, 0, 1].into(),
+            returned: false,
+        };
+        assert_eq!(answer, Ok(expected));
+    }
+
+    /// A table of two backends that were up and have fallen silent.
+    fn silent() -> HealthTable {
+        let backends = ["192.0.2.21", "192.0.2.22"].map(|address| {
+            let address: IpAddr = address.parse().expect("an address");
+            Backend::new(&address.to_string(), address, 1)
+        });
+        let vip = IpAddr::from([198, 51, 100, 10]).into();
+        let mut web = Service::new("web", vec![vip], backends.into());
+        web.check.kind = CheckKind::Tcp(Exchange::default());
+        let model = Model {
+            services: vec![Arc::new(web.clone())],
+        };
+        let mut table = HealthTable::default();
+        table.apply(&model, &|_, _| Initial::Up, Instant::now());
+        for backend in &web.backends {
+            let observation = Observation {
+                service: Arc::clone(&web.name),
+                backend: backend.address,
+                result: CheckResult::new(CheckCode::L4Timeout, Duration::ZERO),
+            };
+            table.observe(observation, Instant::now());
+        }
+        table
+    }
+
+    #[tokio::test]
+    async fn anchors_that_come_while_there_is_doubt_are_asked() {
+        let table = silent();
+        let settings = |anchors: &[IpAddr]| Settings {
+            terms: Terms::USUAL,
+            anchors: anchors.to_vec(),
+        };
+        let mut doubting = Doubting::default();
+        let none = settings(&[]);
+        doubting.look(&table, Some(&none), Instant::now());
+        assert!(doubting.doubt().is_open(), "{doubting:?}");
+        // There is something to look at soon, whatever happens.
+        let stirred = timeout(10 * PATIENCE, doubting.stir(Some(&none)));
+        assert!(stirred.await.is_ok());
+        doubting.look(&table, Some(&none), Instant::now());
+        assert!(doubting.doubt().is_open(), "{doubting:?}");
+
+        let answering = settings(&[[127, 0, 0, 1].into()]);
+        while doubting.answered.is_none() {
+            let stirred = timeout(10 * PATIENCE, doubting.stir(Some(&answering)));
+            assert!(stirred.await.is_ok());
+        }
+        doubting.look(&table, Some(&answering), Instant::now());
+        assert_eq!(doubting.doubt().next(), None, "{doubting:?}");
     }
 }

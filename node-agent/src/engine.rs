@@ -20,7 +20,8 @@ use tokio::{
 };
 use tracing::{info, warn};
 use vipd_control::{
-    decide::{Decider, Desired, HealthView},
+    decide::{Decider, Desired, Doubted, HealthView},
+    doubt::{Doubt, Terms},
     health::Initial,
     health_table::{Change, HealthTable},
     model::{Backend, Model, Service, Vip},
@@ -204,7 +205,7 @@ impl Engine {
         let known = self.decision.borrow().known;
         for change in changes {
             self.tell(&change);
-            decide |= change.standing.is_some() || (change.transition.is_some() && !known);
+            decide |= change.matters() || (change.transition.is_some() && !known);
         }
         if decide {
             self.decide();
@@ -300,7 +301,8 @@ impl Engine {
                 overrides: &self.overrides,
                 leaving: &self.leaving,
                 disable_files: self.disable_files.as_ref(),
-                doubt: self.doubting.reason(),
+                doubt: self.doubting.doubt(),
+                window: settings.map_or(Terms::USUAL.window, |settings| settings.terms.window),
             };
             Arc::new(self.decider.decide(&model, &view, &previous))
         };
@@ -404,7 +406,20 @@ struct View<'a> {
     overrides: &'a Overrides,
     leaving: &'a Leaving,
     disable_files: Option<&'a Present>,
-    doubt: Option<Arc<str>>,
+    doubt: &'a Doubt,
+    /// Who falls within it falls together.
+    window: Duration,
+}
+
+impl View<'_> {
+    /// The same without those whose drain is over.
+    fn staying(&self, service: &Service, mut backends: Vec<bool>) -> Vec<bool> {
+        let ended = self.overrides.ended(service);
+        for (backend, ended) in backends.iter_mut().zip(ended) {
+            *backend &= !ended;
+        }
+        backends
+    }
 }
 
 /// Ends when another file has come or one has gone, if anybody looks.
@@ -451,7 +466,15 @@ impl HealthView for View<'_> {
         self.overrides.disabled(service).or_else(by_file)
     }
 
-    fn doubt(&self) -> Option<Arc<str>> {
-        self.doubt.clone()
+    fn doubted(&self, service: &Service) -> Option<Doubted> {
+        let doubted = self.health.doubted(service, self.doubt)?;
+        Some(Doubted {
+            backends: self.staying(service, doubted.backends),
+            ..doubted
+        })
+    }
+
+    fn fallen(&self, service: &Service) -> Vec<bool> {
+        self.staying(service, self.health.fallen(service, self.window))
     }
 }

@@ -11,7 +11,8 @@
 //! - **budget**: until the penalty leaves room for one more withdrawal below the
 //!   suppress limit, and, if it was exceeded, is below the reuse limit.
 //!
-//! A worsening or a withdrawal is never delayed, whatever it costs. What enters
+//! A worsening or a withdrawal is never delayed, whatever it costs. Nor is doubt
+//! about our own network: it takes back what we ourselves have withdrawn. What enters
 //! for the first time has no past and does not wait. The penalty is counted
 //! whether anything is held back or not.
 
@@ -233,7 +234,7 @@ impl Standing {
             return;
         }
         let heard = heard(self.announced, wanted);
-        if wanted > self.announced {
+        if wanted > self.announced && wanted != Some(State::Doubt) {
             self.wait = self.must_wait(heard, terms, now);
         }
         if self.wait.is_none() {

@@ -4,14 +4,21 @@
 //! The outcome is a state, not a list of changes: whoever applies it compares
 //! it with what there is. What did not change is shared with the decision
 //! before, so comparing is cheap. Of the decision before only two things matter:
-//! the last ring, where nobody is left, and whether a service had enough backends
-//! ([`duty`](crate::duty) has two marks for that).
+//! the last ring, of a service of whose backends nothing is known any more, and
+//! whether a service had enough backends ([`duty`](crate::duty) has two marks for
+//! that).
+//!
+//! Packets need somebody to go to, also where nobody is healthy: then they go where
+//! they went, to all that fell lately and not to the last one alone. Such backends
+//! are *presumed* to serve. In [doubt](crate::doubt) those are that it covers.
 
+mod draft;
 #[cfg(test)]
 mod tests;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use self::draft::Draft;
 use crate::{
     announcement::State,
     condition::{Condition, follow},
@@ -45,6 +52,9 @@ pub struct ServicePlan {
     /// Whether each takes new flows: it [may](Standing::takes_flows), and is on
     /// [duty](crate::duty).
     pub available: Vec<bool>,
+    /// Whether each keeps its flows, and has its share of new ones where nobody is
+    /// healthy enough to take them, though its checks fail. Who is missing does not.
+    pub presumed: Vec<bool>,
     /// The share of each, while it starts slowly less than the whole.
     pub shares: Vec<Share>,
     /// How the service is, and why.
@@ -52,9 +62,9 @@ pub struct ServicePlan {
     /// What the ring is made from.
     pub base: Arc<RingBase>,
     /// Who owns which slot; `None` when nobody was available since the service
-    /// or its backends were configured, and where nothing is forwarded. If nobody is available *now*, the ring
-    /// is the last one: packets of a farm that is thought dead are better sent
-    /// than dropped.
+    /// or its backends were configured, and where nothing is forwarded. If nobody is
+    /// available *now*, those own it that are presumed to serve: packets of a farm
+    /// that is thought dead are better sent than dropped.
     pub ring: Option<Arc<Ring>>,
     /// [`Ring::fingerprint`] of the ring under the cluster secret.
     pub ring_fingerprint: Option<u64>,
@@ -103,11 +113,25 @@ pub trait HealthView {
         None
     }
 
-    /// Why a service that nobody answers for may be the victim of our own network,
-    /// in plain words, if it may.
-    fn doubt(&self) -> Option<Arc<str>> {
+    /// Why some of its backends may be the victims of our own network, if they may.
+    fn doubted(&self, _service: &Service) -> Option<Doubted> {
         None
     }
+
+    /// Who was available until nobody was: all that fell together with the last
+    /// one. Who is missing was not.
+    fn fallen(&self, _service: &Service) -> Vec<bool> {
+        Vec::new()
+    }
+}
+
+/// Backends that may be the victims of our own network.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Doubted {
+    /// Why, in plain words.
+    pub why: Arc<str>,
+    /// Which, in the service's order.
+    pub backends: Vec<bool>,
 }
 
 /// Whether each backend is available; otherwise it is dead.
@@ -145,7 +169,6 @@ impl Decider {
     /// the same `Arc` as there.
     #[must_use]
     pub fn decide(&self, model: &Model, health: &impl HealthView, previous: &Desired) -> Desired {
-        let doubt = health.doubt();
         let services = model.services.iter().enumerate();
         let drafts = services.map(|(i, service)| {
             // Mostly it is where it was, which spares the search.
@@ -153,7 +176,7 @@ impl Decider {
             let previous = there
                 .filter(|plan| plan.service.name == service.name)
                 .or_else(|| previous.related(service));
-            Draft::new(service, health, doubt.as_ref(), previous)
+            Draft::new(service, health, previous)
         });
         let mut drafts: Vec<_> = drafts.collect();
         follow(
@@ -182,13 +205,15 @@ impl Decider {
             previous,
             standing,
             drained,
+            presumed,
+            line,
             shares,
             condition,
         } = draft;
-        let line = condition.duty.line;
         let backends = service.backends.iter().zip(&standing);
+        let on_duty = condition.duty.line;
         let available: Vec<_> = backends
-            .map(|(backend, standing)| standing.takes_flows() && line.has(backend.role))
+            .map(|(backend, standing)| standing.takes_flows() && on_duty.has(backend.role))
             .collect();
 
         let related = previous.filter(|plan| plan.has_backends_of(service));
@@ -213,77 +238,12 @@ impl Decider {
             standing,
             drained,
             available,
+            presumed,
             shares,
             condition,
             base,
             ring,
             ring_fingerprint,
-        })
-    }
-}
-
-/// What is known of a service before its ring is looked at.
-struct Draft<'a> {
-    service: &'a Arc<Service>,
-    previous: Option<&'a Arc<ServicePlan>>,
-    standing: Vec<Standing>,
-    drained: Vec<bool>,
-    shares: Vec<Share>,
-    condition: Condition,
-}
-
-impl<'a> Draft<'a> {
-    fn new(
-        service: &'a Arc<Service>,
-        health: &impl HealthView,
-        doubt: Option<&Arc<str>>,
-        previous: Option<&'a Arc<ServicePlan>>,
-    ) -> Self {
-        let mut standing = health.standing(service);
-        standing.resize(service.backends.len(), Standing::Dead);
-        let mut drained = health.drained(service);
-        drained.resize(service.backends.len(), false);
-        for (standing, drained) in standing.iter_mut().zip(&drained) {
-            if *drained {
-                *standing = standing.drained();
-            }
-        }
-        let mut shares = health.shares(service);
-        shares.resize(service.backends.len(), Share::WHOLE);
-        for (share, standing) in shares.iter_mut().zip(&standing) {
-            if !standing.takes_flows() {
-                *share = Share::NONE;
-            }
-        }
-        let healthy: Vec<_> = standing.iter().map(|s| s.takes_flows()).collect();
-        let before = previous.map(|plan| &plan.condition.duty);
-        let is_silent = standing.iter().all(|s| *s == Standing::Dead);
-        Self {
-            condition: Condition {
-                duty: Duty::new(service, &healthy, before),
-                follows: None,
-                disabled: health.disabled(service),
-                doubt: doubt
-                    .filter(|_| is_silent && service.mode.forwards())
-                    .cloned(),
-            },
-            service,
-            previous,
-            standing,
-            drained,
-            shares,
-        }
-    }
-
-    /// The plan before, if it still is the plan.
-    fn unchanged(&self, keyed: u64) -> Option<&'a Arc<ServicePlan>> {
-        self.previous.filter(|plan| {
-            plan.service == *self.service
-                && plan.standing == self.standing
-                && plan.drained == self.drained
-                && plan.shares == self.shares
-                && plan.condition == self.condition
-                && plan.keyed == keyed
         })
     }
 }
@@ -405,6 +365,13 @@ impl ServicePlan {
     pub fn has_takers(&self) -> bool {
         let mut backends = self.service.backends.iter().zip(&self.available);
         backends.any(|(backend, available)| *available && backend.weight > 0)
+    }
+
+    /// Whether flows that the backend at this place has stay with it.
+    #[must_use]
+    pub fn keeps_flows(&self, place: usize) -> bool {
+        let by_checks = self.standing.get(place).is_some_and(|s| s.keeps_flows());
+        by_checks || self.presumed.get(place).copied().unwrap_or(false)
     }
 
     /// How the service would be if the backend at this place took no new flows.

@@ -11,7 +11,7 @@
 //!   configuration, or when the data plane has failed.
 //! - Down or disabled it is announced only where it **fails open**, by the terms.
 //!   So, and in doubt, it is announced only while its packets are still sent to
-//!   somebody: the ring stays the last one when nobody is healthy. That an agent
+//!   somebody: to those who fell last, when nobody is healthy. That an agent
 //!   before has forwarded them will do.
 //! - It is not announced at all, in any state, while this host **lacks** something
 //!   that a service on it depends on.

@@ -106,6 +106,8 @@ pub struct Health {
     since: Instant,
     last: Option<CheckResult>,
     path: Path,
+    /// What the last check that was evidence has heard.
+    word: Word,
     /// Whether there is any sign of life.
     answers: bool,
     /// How many checks in a row have given none.
@@ -114,6 +116,17 @@ pub struct Health {
     fell: Option<Instant>,
     /// When it came up, if it was down before.
     returned: Option<Instant>,
+}
+
+/// What a check has heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Word {
+    /// Nothing.
+    None,
+    /// What it should.
+    Good,
+    /// Something else, then.
+    Bad(Instant),
 }
 
 /// A change of state and its cause.
@@ -141,6 +154,7 @@ impl Health {
             since: now,
             last: None,
             path: Path::Unknown,
+            word: Word::None,
             answers: matches!(initial, Initial::Up | Initial::Failing),
             silent: 0,
             fell: None,
@@ -158,6 +172,13 @@ impl Health {
         let is_evidence = result.code != CheckCode::SockErr && !self.path.is_down();
         let to = if is_evidence {
             self.count_silence(result.code, timing);
+            self.word = if result.is_success() {
+                Word::Good
+            } else if result.code.is_silence() && !result.refused {
+                Word::None
+            } else {
+                Word::Bad(now)
+            };
             self.next(result.code.is_success(), timing, now)
         } else {
             self.state
@@ -176,6 +197,7 @@ impl Health {
         let (to, reason) = match (&before, &self.path) {
             (_, Path::Down(why)) => {
                 self.answers = false;
+                self.word = Word::None;
                 (State::Down, format!("BFD: {why}"))
             }
             (Path::Down(_), Path::Up) if !is_checked => (
@@ -258,16 +280,22 @@ impl Health {
         }
     }
 
-    /// What its checks say of the way to it.
+    /// What its checks and BFD say of the way to it.
     #[must_use]
     pub fn evidence(&self) -> Evidence {
-        match &self.last {
-            None => Evidence::Unknown,
-            Some(last) if last.code == CheckCode::SockErr => Evidence::Unknown,
-            Some(last) if self.is_available() || !last.code.is_silence() => Evidence::Heard,
-            Some(last) if last.is_refusal() => Evidence::Heard,
-            Some(_) => Evidence::Silent(self.since),
+        match (self.word, self.fell) {
+            _ if self.is_available() => Evidence::Available,
+            (Word::Bad(at), _) => Evidence::Audible(at),
+            (Word::Good, Some(fell)) => Evidence::Reviving(fell),
+            (Word::None, Some(fell)) => Evidence::Silent(fell),
+            (Word::None | Word::Good, None) => Evidence::Unknown,
         }
+    }
+
+    /// When it ceased to be available, if it has and is not again.
+    #[must_use]
+    pub fn fell(&self) -> Option<Instant> {
+        self.fell.filter(|_| !self.is_available())
     }
 
     /// Counts results without a sign of life.

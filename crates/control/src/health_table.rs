@@ -10,14 +10,14 @@ use std::{
     collections::{BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use self::row::Row;
 use crate::{
     check::{CheckResult, Observation},
-    decide::HealthView,
-    doubt::Evidence,
+    decide::{Doubted, HealthView},
+    doubt::{Doubt, Evidence},
     health::{Health, Initial, Path, Transition},
     model::{Backend, Mode, Model, Service, Tracked},
     schedule::Pace,
@@ -54,8 +54,18 @@ pub struct Change {
     pub name: Arc<str>,
     /// Its state, and why.
     pub transition: Option<Transition>,
-    /// What the state means for flows; then there is something to decide.
+    /// What the state means for flows.
     pub standing: Option<Standing>,
+    /// Whether its checks say another thing of the way to it.
+    pub evidence: bool,
+}
+
+impl Change {
+    /// Whether there is something to decide.
+    #[must_use]
+    pub const fn matters(&self) -> bool {
+        self.standing.is_some() || self.evidence
+    }
 }
 
 /// What is taken in about a backend.
@@ -192,20 +202,41 @@ impl HealthTable {
         self.services.values().all(|row| row.unknown() == 0)
     }
 
-    /// What the checks that go over the network say of it, by the addresses that
-    /// they ask. Those of what this host serves itself say nothing.
-    pub fn evidence(&self) -> impl Iterator<Item = (IpAddr, Evidence)> {
+    /// What is known of the way to the addresses that checks ask, by those that can
+    /// tell silence, and by BFD. Who follows another says nothing of its own, nor
+    /// does what this host serves itself.
+    pub fn evidence(&self) -> impl Iterator<Item = (IpAddr, Evidence)> + Clone {
         let rows = self.services.values();
-        let asking = rows.filter(|row| {
-            let service = row.service();
-            service.mode != Mode::Local && service.check.kind.asks_network()
-        });
-        asking.flat_map(|row| {
-            let backends = row.service().backends.iter().zip(row.health());
-            backends.map(|(backend, health)| {
-                (row.service().check_address(backend).ip(), health.evidence())
-            })
+        let rows = rows.filter(|row| row.service().mode != Mode::Local);
+        rows.flat_map(Row::evidence)
+    }
+
+    /// Whom of its service's backends doubt covers, in the service's order, and why
+    /// there is doubt; `None` if it covers nobody.
+    #[must_use]
+    pub fn doubted(&self, service: &Service, doubt: &Doubt) -> Option<Doubted> {
+        let row = self.services.get(&service.name)?;
+        let reason = |health: &Health| doubt.reason(health.evidence());
+        let why = Arc::clone(row.health().iter().find_map(reason)?);
+        let backends = row.health().iter().map(|health| reason(health).is_some());
+        Some(Doubted {
+            why,
+            backends: backends.collect(),
         })
+    }
+
+    /// Who of a service's backends was available until lately: all that fell within
+    /// `window` of the last one, in the service's order.
+    #[must_use]
+    pub fn fallen(&self, service: &Service, window: Duration) -> Vec<bool> {
+        let row = self.services.get(&service.name);
+        let health = row.map_or(&[][..], Row::health);
+        let last = health.iter().filter_map(Health::fell).max();
+        let together = |fell: Instant| last.is_some_and(|last| fell + window >= last);
+        let fallen = health
+            .iter()
+            .map(|health| health.fell().is_some_and(together));
+        fallen.collect()
     }
 
     /// Health of one backend.
@@ -242,7 +273,8 @@ impl HealthView for HealthTable {
 fn leader(model: &Model, service: &Service, backend: &Backend) -> Tracked {
     let own = Tracked::of(service, backend);
     let mut at = (own.clone(), backend);
-    for _ in 0..=model.services.len() {
+    let backends = model.services.iter().map(|service| service.backends.len());
+    for _ in 0..backends.sum() {
         let Some(next) = &at.1.track else { break };
         let service = model.services.iter().find(|s| s.name == next.service);
         let mut backends = service.into_iter().flat_map(|service| &service.backends);

@@ -66,3 +66,5 @@ pub mod ring;
 pub mod schedule;
 pub mod slow_start;
 pub mod standing;
+#[cfg(test)]
+mod story;

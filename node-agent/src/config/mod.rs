@@ -11,6 +11,7 @@ mod check;
 mod check_text;
 mod community;
 mod damping;
+mod doubt;
 mod endpoint;
 mod hook;
 mod http;

@@ -105,7 +105,11 @@ pub fn needs(service: &written::Service, report: &mut Report) -> Needs {
 /// The active backends that take traffic.
 fn active(service: &written::Service) -> Tally {
     let mut tally = Tally::default();
-    for backend in service.backend.iter().flat_map(|list| &list.value) {
+    if service.backends().is_empty() && !service.forwards() {
+        // This host stands for itself.
+        tally.add(1);
+    }
+    for backend in service.backends() {
         if backend.value.role.value == Role::Active {
             tally.add(backend.value.weight.value.0);
         }

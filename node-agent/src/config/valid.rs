@@ -12,12 +12,13 @@ use std::{
 };
 
 use ipnet::{Ipv4Net, Ipv6Net};
-use vipd_control::{doubt::Terms, model::Model};
+use vipd_control::model::Model;
 
 use super::{
     address::Vips,
     bfd::{self, BackendBfd},
     bgp::Bgp,
+    doubt::doubt,
     hook::hooks,
     local::{Bindings, bindings},
     report::Report,
@@ -164,6 +165,7 @@ impl Config {
         let backend_bfd = bfd::backends(&file.service.value, directory, report);
         let hooks = hooks(&file.hook.value, report);
         let bindings = bindings(&file.service.value, report);
+        let doubt = doubt(file, services.as_deref().unwrap_or_default(), &vips, report);
         Some(Self {
             node: Node {
                 name: node.name.as_ref().map(|name| Arc::clone(&name.value.0)),
@@ -179,7 +181,7 @@ impl Config {
             bfd_socket: directory.join(&file.bfd.value.socket.value),
             bgp: transpose(bgp)?,
             backend_bfd: Arc::new(backend_bfd?),
-            doubt: doubt(&file.doubt.value, report),
+            doubt,
             model: Model {
                 services: services?,
             },
@@ -187,20 +189,6 @@ impl Config {
             bindings: Arc::new(bindings),
         })
     }
-}
-
-/// When our own network is in doubt, if ever.
-fn doubt(written: &written::Doubt, report: &mut Report) -> Option<doubt::Settings> {
-    let terms = Terms {
-        window: written.window.value,
-        limit: written.limit.value,
-    };
-    check_unique(written.anchors.value.iter(), "anchor", report);
-    let anchors = written.anchors.value.iter();
-    written.enabled.value.then(|| doubt::Settings {
-        terms,
-        anchors: anchors.map(|at| at.value).collect(),
-    })
 }
 
 impl Node {

@@ -109,15 +109,22 @@ fn moved(old: Option<&Arc<ServicePlan>>, plan: &ServicePlan) -> Vec<(Arc<str>, S
     let Some(old) = old.filter(|old| old.service.backends == plan.service.backends) else {
         return Vec::new();
     };
-    let standings = old.standing.iter().zip(&plan.standing);
-    let drains = old.drained.iter().zip(&plan.drained);
-    let backends = plan.service.backends.iter().zip(standings).zip(drains);
-    let changed = backends
-        .filter(|((_, (before, now)), (drained, drains))| before != now || drained != drains);
+    let is_presumed = |plan: &ServicePlan, place| plan.presumed.get(place) == Some(&true);
+    let of = |plan: &ServicePlan, place: usize| {
+        let standing = plan.standing.get(place).copied();
+        let drained = plan.drained.get(place).copied();
+        (standing, drained, is_presumed(plan, place))
+    };
+    let backends = plan.service.backends.iter().enumerate();
+    let changed = backends.filter(|(place, _)| of(old, *place) != of(plan, *place));
     changed
-        .map(|((backend, (_, now)), _)| {
-            let words = match (now.takes_flows(), now.keeps_flows()) {
+        .map(|(place, backend)| {
+            let takes = plan.standing.get(place).is_some_and(|s| s.takes_flows());
+            let words = match (takes, plan.keeps_flows(place)) {
                 (true, _) => "takes flows",
+                (false, true) if is_presumed(plan, place) => {
+                    "fails its checks, packets go there all the same"
+                }
                 (false, true) => "gets no new flows",
                 (false, false) => "serves nothing, its flows end",
             };
@@ -132,8 +139,9 @@ fn moved(old: Option<&Arc<ServicePlan>>, plan: &ServicePlan) -> Vec<(Arc<str>, S
 #[cfg(test)]
 mod tests {
     use vipd_control::{
-        decide::Decider,
+        decide::{Decider, HealthView},
         model::{Backend, Model, Service},
+        standing::Standing,
     };
 
     use super::*;
@@ -177,6 +185,31 @@ mod tests {
             Some("b2 takes flows; web: 1 of 2 backends healthy"),
         );
         check("nothing changes", &["b1"], &["b1"], None);
+    }
+
+    #[test]
+    fn nobody_says_that_flows_end_which_do_not() {
+        struct OneFell;
+        impl HealthView for OneFell {
+            fn standing(&self, _: &Service) -> Vec<Standing> {
+                vec![Standing::Dead; 2]
+            }
+
+            fn fallen(&self, _: &Service) -> Vec<bool> {
+                vec![true, false]
+            }
+        }
+        let before = desired(&["b1", "b2"], &Desired::default());
+        let model = Model {
+            services: vec![Arc::clone(&before.services[0].service)],
+        };
+        let now = Decider::new([0; 16]).decide(&model, &OneFell, &before);
+        let events: Vec<_> = decided(&before, &now, 3, Trail::default()).collect();
+        assert_eq!(
+            events[0].text,
+            "b1 fails its checks, packets go there all the same; b2 serves nothing, its flows end; \
+             web: 0 of 2 backends healthy, 1 wanted"
+        );
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::{
     future::ready,
+    io,
     net::{IpAddr, SocketAddr},
     panic::AssertUnwindSafe,
     pin::Pin,
@@ -154,6 +155,7 @@ pub async fn ask(
         duration: now - started,
         phases: progress.end(now),
         certificate_expiry: progress.certificate_expiry,
+        refused: outcome.refused,
         detail: clean(match progress.remark {
             None => outcome.detail,
             Some(remark) if outcome.detail.is_empty() => remark.to_owned(),
@@ -235,6 +237,8 @@ pub struct Outcome {
     pub code: CheckCode,
     /// Status in the protocol's own numbers.
     pub status: Option<u16>,
+    /// Whether the backend, or somebody on the way, has refused it.
+    pub refused: bool,
     /// More in plain words.
     pub detail: String,
 }
@@ -245,6 +249,7 @@ impl Outcome {
         Self {
             code,
             status: None,
+            refused: false,
             detail: String::new(),
         }
     }
@@ -253,8 +258,17 @@ impl Outcome {
     pub fn result(self, duration: Duration) -> CheckResult {
         CheckResult {
             status: self.status,
+            refused: self.refused,
             detail: clean(self.detail),
             ..CheckResult::new(self.code, duration)
+        }
+    }
+
+    /// Nobody takes it, as the kernel says.
+    pub fn unconnected(error: &io::Error) -> Self {
+        Self {
+            refused: error.kind() == io::ErrorKind::ConnectionRefused,
+            ..Self::with(CheckCode::L4Con, error.to_string())
         }
     }
 

@@ -7,7 +7,6 @@ use std::{
 
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{io::Interest, net::UdpSocket};
-use vipd_control::check::CheckCode;
 
 use super::{
     check::{Outcome, Target},
@@ -81,7 +80,7 @@ impl Datagrams {
                 Ok(Some(heard)) => return Ok(heard),
                 Ok(None) => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {}
-                Err(error) => return Err(Outcome::with(CheckCode::L4Con, error.to_string())),
+                Err(error) => return Err(Outcome::unconnected(&error)),
             }
         }
     }

@@ -121,9 +121,8 @@ async fn say<S: AsyncRead + AsyncWrite + Unpin + Send + 'static>(
 async fn judge(http: &Http, response: Response<Incoming>) -> Outcome {
     let code = response.status().as_u16();
     let told = |result, detail| Outcome {
-        code: result,
         status: Some(code),
-        detail,
+        ..Outcome::with(result, detail)
     };
     let status = format!("HTTP status {code}");
     if !http.status.iter().any(|range| range.contains(&code)) {

@@ -94,7 +94,7 @@ pub fn failed(error: &io::Error, source: Option<IpAddr>) -> Outcome {
         )
         // No word of the kernel's: it has not even been asked.
         | None => Outcome::with(CheckCode::SockErr, own_words(error, source)),
-        _ => Outcome::with(CheckCode::L4Con, error.to_string()),
+        _ => Outcome::unconnected(error),
     }
 }
 

@@ -318,7 +318,10 @@ impl Asked<'_> {
             _ => return Some(unable(&error)),
         };
         let detail = format!("{whom} {words} by {}", self.mode());
-        Some(Outcome::with(CheckCode::L4Con, detail))
+        Some(Outcome {
+            detail,
+            ..Outcome::unconnected(&error)
+        })
     }
 
     /// Why there is silence: what else is answered within this time tells. `None` if

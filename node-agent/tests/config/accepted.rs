@@ -188,6 +188,20 @@ fn doubts_are_warnings() {
             edited(&[("source = \"192.0.2.11\"", "upstream = true")]),
         ),
         (
+            "checks that take longer than the window of doubt",
+            edited(&[(
+                "path = \"/healthz\"",
+                "path = \"/healthz\"\ninterval = \"30s\"",
+            )]),
+        ),
+        (
+            "backends that fall at once and come back one after the other",
+            edited(&[(
+                "path = \"/healthz\"",
+                "path = \"/healthz\"\ndown_interval = \"20s\"",
+            )]),
+        ),
+        (
             "an aggregate that the world would take, but is not told of",
             with_tables(
                 "[[bgp.peer]]\nname = \"world\"\naddress = \"192.0.2.3\"\nas = 64502\n\

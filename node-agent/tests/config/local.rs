@@ -124,6 +124,10 @@ fn what_does_not_go_with_a_local_service_is_refused() {
             ),
         ),
         ("a ring", format!("{FILE}ring_size = 4096\n")),
+        (
+            "more healthy backends than the one it is",
+            format!("{FILE}min_healthy = 2\n"),
+        ),
         ("memory of flows", format!("{FILE}flow_idle = \"1m\"\n")),
         ("a tunnel", format!("{FILE}gue_port = 6080\n")),
         (

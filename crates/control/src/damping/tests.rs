@@ -137,6 +137,21 @@ fn an_improvement_waits_for_the_hold_down() {
 }
 
 #[test]
+fn doubt_takes_back_a_withdrawal_at_once_and_what_follows_waits() {
+    check(
+        "a service that needs two falls before the network is in doubt",
+        held(30),
+        &[
+            (0, Some(Up), Some(Up), 0.0),
+            (100, None, None, 1000.0),
+            (101, Some(State::Doubt), Some(State::Doubt), 999.0),
+            (110, Some(Up), Some(State::Doubt), 992.0),
+            (130, Some(Up), Some(Up), 1477.0),
+        ],
+    );
+}
+
+#[test]
 fn an_improvement_waits_for_the_budget() {
     check(
         "after two withdrawals there is no room for a third",
@@ -226,7 +241,9 @@ proptest! {
                 prop_assert_eq!(changed.contains_key(&vip), was != is);
                 let wait = damping.standings().get(&vip).and_then(|standing| standing.wait);
                 prop_assert_eq!(is < state, wait.is_some(), "it waits or is told");
-                if is > was {
+                let is_doubt = state == Some(State::Doubt);
+                prop_assert!(!is_doubt || is == state, "doubt waits for nothing");
+                if is > was && !is_doubt {
                     let hold = worsened[i].map(|at: Instant| at + terms.hold_down);
                     prop_assert!(hold.is_none_or(|until| until <= now), "held down");
                     let penalty = damping.standings()[&vip].penalty.value(now);

@@ -1,5 +1,7 @@
 //! The decision as tables and properties.
 
+mod stand_in;
+
 use std::{net::IpAddr, num::NonZeroU16};
 
 use ipnet::IpNet;
@@ -486,28 +488,6 @@ fn a_disabled_service_forwards_as_before() {
         only_vip(&after).reason(),
         "web: disabled, by order; 3 of 3 backends healthy"
     );
-}
-
-#[test]
-fn in_doubt_is_only_what_nobody_answers_for() {
-    struct Doubting(&'static str);
-    impl HealthView for Doubting {
-        fn standing(&self, service: &Service) -> Vec<Standing> {
-            Told(self.0, "").standing(service)
-        }
-
-        fn doubt(&self) -> Option<Arc<str>> {
-            Some("all are silent".into())
-        }
-    }
-    for (standing, state) in [
-        ("DDD", State::Doubt),
-        ("DFD", State::Down),
-        ("ADD", State::Up),
-    ] {
-        let desired = decider().decide(&model([web()]), &Doubting(standing), &Desired::default());
-        assert_eq!(only_vip(&desired).state, state, "{standing}: {desired:#?}");
-    }
 }
 
 #[test]

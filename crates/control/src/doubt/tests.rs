@@ -4,18 +4,23 @@ use proptest::prelude::*;
 
 use super::*;
 
-const TERMS: Terms = Terms {
-    window: Duration::from_secs(10),
-    limit: Duration::from_secs(60),
-};
+const TERMS: Terms = Terms::USUAL;
 
 fn address(last: u8) -> IpAddr {
     IpAddr::from([192, 0, 2, last])
 }
 
+/// One that answers as soon as it is asked.
+fn anchor_at(last: u8) -> Anchor {
+    Anchor {
+        address: address(last),
+        returned: false,
+    }
+}
+
 /// What is known of backends at a second: the second since when each is silent, or
-/// a letter, `h` for heard and `u` for unknown; whether an anchor answers; and the
-/// first words of the change.
+/// is not available and answers well (`r`), or when it last said no (`a`), or `u` for
+/// unknown or `up`; whether an anchor answers; and the words of the change.
 type Moment<'a> = (u64, &'a [&'a str], bool, &'a str);
 
 #[track_caller]
@@ -25,25 +30,28 @@ fn check(sentence: &str, terms: Option<&Terms>, moments: &[Moment<'_>]) {
     let mut doubt = Doubt::default();
     for (second, backends, anchor, expected) in moments {
         let evidence = (1..).zip(*backends).map(|(i, word)| {
-            let found = match *word {
-                "h" => Evidence::Heard,
-                "u" => Evidence::Unknown,
-                since => Evidence::Silent(at(since.parse().expect("a second"))),
+            let when = |word: &str| at(word.parse().expect("a second"));
+            let found = match (*word, &word[..1]) {
+                ("up", _) => Evidence::Available,
+                ("u", _) => Evidence::Unknown,
+                (word, "r") => Evidence::Reviving(when(&word[1..])),
+                (word, "a") => Evidence::Audible(when(&word[1..])),
+                (word, _) => Evidence::Silent(when(word)),
             };
             (address(i), found)
         });
-        let anchor = anchor.then(|| address(254));
+        let anchor = anchor.then(|| anchor_at(254));
         let change = doubt.update(evidence, anchor, terms, at(*second));
         let words = match &change {
             None => String::new(),
             Some(Change::Began(why)) => format!("began: {why}"),
-            Some(Change::Cleared) => "cleared".to_owned(),
+            Some(Change::Lifted) => "lifted".to_owned(),
             Some(Change::Settled(why)) => format!("settled: {why}"),
         };
         assert_eq!(words, *expected, "{sentence}, second {second}: {doubt:#?}");
         let began = words.starts_with("began");
-        assert!(!began || doubt.reason().is_some(), "{sentence}: {doubt:#?}");
-        assert_eq!(doubt.reason().is_some(), doubt.next().is_some());
+        assert!(!began || doubt.is_open(), "{sentence}: {doubt:#?}");
+        assert!(!doubt.is_open() || doubt.next().is_some());
     }
 }
 
@@ -54,8 +62,8 @@ fn all_that_fall_silent_together_put_us_in_doubt() {
         "within the window, and until somebody is heard",
         terms,
         &[
-            (100, &["100", "h", "h"], false, ""),
-            (103, &["100", "103", "h"], false, ""),
+            (100, &["100", "up", "up"], false, ""),
+            (103, &["100", "103", "up"], false, ""),
             (
                 104,
                 &["100", "103", "104"],
@@ -63,15 +71,15 @@ fn all_that_fall_silent_together_put_us_in_doubt() {
                 "began: 3 of 3 addresses fell silent within 10 s",
             ),
             (120, &["100", "103", "104"], false, ""),
-            (130, &["100", "h", "104"], false, "cleared"),
+            (130, &["100", "up", "104"], false, "lifted"),
         ],
     );
     check(
         "one after the other is a farm that dies",
         terms,
         &[
-            (100, &["100", "h", "h"], false, ""),
-            (120, &["100", "120", "h"], false, ""),
+            (100, &["100", "up", "up"], false, ""),
+            (120, &["100", "120", "up"], false, ""),
             (140, &["100", "120", "140"], false, ""),
         ],
     );
@@ -113,6 +121,65 @@ fn all_that_fall_silent_together_put_us_in_doubt() {
 }
 
 #[test]
+fn who_says_no_shows_that_the_network_works_if_it_did_so_since() {
+    let terms = Some(&TERMS);
+    let began = "began: 2 of 3 addresses fell silent within 10 s";
+    check(
+        "a refusal among the deaths",
+        terms,
+        &[(102, &["100", "a101", "102"], false, "")],
+    );
+    check(
+        "one that was heard long before, and is asked rarely",
+        terms,
+        &[
+            (101, &["100", "a75", "101"], false, began),
+            (105, &["100", "a105", "101"], false, "lifted"),
+        ],
+    );
+    check(
+        "it is silent, too, when it is asked: it died long before",
+        terms,
+        &[
+            (101, &["100", "a75", "101"], false, began),
+            (105, &["100", "5", "101"], false, ""),
+        ],
+    );
+    check(
+        "who answers well and is not up ends nothing, and begins nothing",
+        terms,
+        &[
+            (101, &["100", "r5", "101"], false, began),
+            (105, &["r100", "r5", "101"], false, ""),
+            (106, &["up", "r5", "101"], false, "lifted"),
+        ],
+    );
+}
+
+#[test]
+fn lifted_doubt_covers_for_a_window_who_fell_and_was_not_heard() {
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let mut doubt = Doubt::default();
+    let mut look = |second, first, covered: [bool; 2]| {
+        let evidence = [first, Evidence::Silent(at(101)), Evidence::Silent(at(5))];
+        let evidence = || (1..).map(address).zip(evidence);
+        doubt.update(evidence(), None, Some(&TERMS), at(second));
+        let mut reasons = evidence().map(|(_, found)| doubt.reason(found).is_some());
+        let found = [reasons.next(), reasons.next()].map(|found| found == Some(true));
+        assert_eq!(found, covered, "second {second}: {doubt:#?}");
+        assert_eq!(reasons.next(), Some(false), "it died long before");
+    };
+    look(101, Evidence::Silent(at(100)), [true, true]);
+    look(110, Evidence::Reviving(at(100)), [true, true]);
+    look(111, Evidence::Available, [false, true]);
+    look(112, Evidence::Silent(at(112)), [true, true]);
+    look(113, Evidence::Audible(at(113)), [false, true]);
+    look(122, Evidence::Available, [false, true]);
+    look(123, Evidence::Available, [false, false]);
+}
+
+#[test]
 fn doubt_ends_by_an_anchor_or_the_limit_and_does_not_come_back_by_itself() {
     let terms = Some(&TERMS);
     let dead: &[&str] = &["100", "101"];
@@ -134,19 +201,37 @@ fn doubt_ends_by_an_anchor_or_the_limit_and_does_not_come_back_by_itself() {
         &[(101, dead, false, began), (102, dead, true, settled)],
     );
     check(
-        "an anchor that answers all the time",
-        terms,
-        &[(101, dead, true, settled), (102, dead, false, "")],
-    );
-    check(
         "what was settled is open again when somebody was heard",
         terms,
         &[
-            (101, dead, true, settled),
-            (110, &["h", "101"], false, ""),
+            (101, dead, false, began),
+            (102, dead, true, settled),
+            (110, &["up", "101"], false, ""),
             (121, &["120", "121"], false, began),
         ],
     );
+}
+
+#[test]
+fn an_anchor_that_comes_back_leaves_the_backends_a_window_to_be_heard() {
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let mut doubt = Doubt::default();
+    let silent = Evidence::Silent(at(100));
+    let mut look = |second, anchor: Option<Anchor>| {
+        let evidence = (1..3).map(|i| (address(i), silent));
+        doubt.update(evidence, anchor, Some(&TERMS), at(second));
+        (doubt.reason(silent).is_some(), doubt.is_open())
+    };
+    let returned = Some(Anchor {
+        returned: true,
+        ..anchor_at(254)
+    });
+    assert_eq!(look(100, None), (true, true), "all are silent");
+    assert_eq!(look(120, returned), (true, false), "the anchor is back");
+    assert_eq!(look(129, None), (true, false), "they may yet answer");
+    assert_eq!(look(130, None), (false, false), "they have not");
+    assert_eq!(look(131, None), (false, false), "and that is all");
 }
 
 proptest! {
@@ -169,18 +254,27 @@ proptest! {
                 *since = silent.then(|| since.unwrap_or(now));
             }
             let evidence = || (1..).zip(&since).map(|(i, since)| {
-                (address(i), since.map_or(Evidence::Heard, Evidence::Silent))
+                (address(i), since.map_or(Evidence::Available, Evidence::Silent))
             });
-            let anchor = anchor.then(|| address(254));
+            let anchor = anchor.then(|| anchor_at(254));
             doubt.update(evidence(), anchor, Some(&TERMS), now);
-            let is_doubted = doubt.reason().is_some();
+            let is_doubted = doubt.is_open();
             prop_assert!(!is_doubted || since.iter().all(Option::is_some), "somebody is heard");
-            prop_assert!(!is_doubted || anchor.is_none(), "an anchor answers");
-            began = if is_doubted { began.or(Some(now)) } else { None };
+            let has_begun = is_doubted && began.is_none();
+            prop_assert!(!is_doubted || has_begun || anchor.is_none(), "an anchor answers");
+            began = if doubt.next().is_some() { began.or(Some(now)) } else { None };
             let limit = began.map(|at: Instant| at + TERMS.limit);
-            prop_assert!(limit.is_none_or(|limit| now < limit), "longer than the limit");
-            let again = doubt.update(evidence(), anchor, Some(&TERMS), now);
+            prop_assert!(
+                !is_doubted || limit.is_none_or(|limit| now < limit),
+                "longer than the limit"
+            );
+            let again = doubt.update(evidence(), None, Some(&TERMS), now);
             prop_assert_eq!(again, None, "the same again is no change");
+            // Only who fell and has not been heard is covered.
+            for found in evidence().map(|(_, found)| found) {
+                let silent = matches!(found, Evidence::Silent(_));
+                prop_assert!(doubt.reason(found).is_none() || silent);
+            }
         }
     }
 }

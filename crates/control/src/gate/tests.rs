@@ -60,6 +60,7 @@ fn plan(vip: &Shown) -> Arc<VipPlan> {
             standing: Vec::new(),
             drained: Vec::new(),
             available: vec![up, false, false],
+            presumed: Vec::new(),
             shares: vec![],
             base: Arc::new(RingBase::new(&web, Line::Active)),
             ring: None,

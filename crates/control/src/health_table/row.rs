@@ -1,10 +1,17 @@
 //! The health of the backends of one service.
 
-use std::{collections::HashMap, net::IpAddr, sync::Arc, time::Instant};
+use std::{
+    collections::HashMap,
+    mem::{Discriminant, discriminant, replace},
+    net::IpAddr,
+    sync::Arc,
+    time::Instant,
+};
 
 use super::Change;
 use crate::{
     check::CheckResult,
+    doubt::Evidence,
     health::{Health, Initial, Path, State, Transition},
     model::{Backend, CheckKind, Service, Tracked},
     slow_start::Share,
@@ -19,6 +26,8 @@ pub(super) struct Row {
     health: Vec<Health>,
     /// The same in a word each, since decisions read nothing else.
     standing: Vec<Standing>,
+    /// What was last known of the way to each, in a word.
+    evidence: Vec<Discriminant<Evidence>>,
     /// Less than the whole for whom starts slowly.
     shares: Vec<Share>,
     /// Of how many nothing is known.
@@ -53,6 +62,7 @@ impl Row {
             service: Arc::clone(service),
             places: addresses.zip(0..).collect(),
             standing: health.iter().map(Health::standing).collect(),
+            evidence: health.iter().map(word).collect(),
             shares: vec![Share::WHOLE; health.len()],
             unknown: health.iter().filter(|h| is_unknown(h)).count(),
             health,
@@ -73,6 +83,27 @@ impl Row {
 
     pub(super) fn shares(&self) -> &[Share] {
         &self.shares
+    }
+
+    /// What is known of the way to each address that can be known of.
+    pub(super) fn evidence(&self) -> impl Iterator<Item = (IpAddr, Evidence)> + Clone {
+        let tells_silence = self.service.check.kind.tells_silence();
+        let all = self.service.backends.iter().zip(&self.health);
+        let own = all.filter(|(backend, _)| backend.track.is_none());
+        own.filter_map(move |(backend, health)| {
+            let asked = self.service.check_address(backend).ip();
+            let by_bfd = match health.path() {
+                Path::Unknown => false,
+                Path::Up => health.is_available(),
+                Path::Down(_) => true,
+            };
+            let address = if tells_silence {
+                asked
+            } else {
+                backend.address
+            };
+            (tells_silence || by_bfd).then(|| (address, health.evidence()))
+        })
     }
 
     pub(super) fn unknown(&self) -> usize {
@@ -148,14 +179,17 @@ impl Row {
         transition: Option<Transition>,
     ) -> Option<Change> {
         let standing = self.health[place].standing();
-        let before = std::mem::replace(&mut self.standing[place], standing);
+        let before = replace(&mut self.standing[place], standing);
         let standing = (before != standing).then_some(standing);
+        let known = word(&self.health[place]);
+        let evidence = replace(&mut self.evidence[place], known) != known;
         let backend = &self.service.backends[place];
-        (transition.is_some() || standing.is_some()).then(|| Change {
+        (transition.is_some() || standing.is_some() || evidence).then(|| Change {
             backend: Tracked::of(&self.service, backend),
             name: Arc::clone(&backend.name),
             transition,
             standing,
+            evidence,
         })
     }
 
@@ -197,6 +231,10 @@ impl Row {
         slow.filter_map(|(health, share)| share.grows(health.returned()?, over))
             .min()
     }
+}
+
+fn word(health: &Health) -> Discriminant<Evidence> {
+    discriminant(&health.evidence())
 }
 
 fn is_unknown(health: &Health) -> bool {

@@ -6,7 +6,7 @@ use super::*;
 use crate::{
     check::{CheckCode, CheckResult},
     health::State,
-    model::{CheckKind, File, tests::service},
+    model::{CheckKind, Exchange, File, OnDown, tests::service},
     schedule::Pace,
     slow_start::Share,
     standing::Standing::{Available, Dead, Failing},
@@ -258,7 +258,7 @@ fn bfd_counts_where_it_is_configured_and_is_forgotten_where_it_is_not_any_more()
 }
 
 #[test]
-fn only_checks_over_the_network_are_evidence_of_it() {
+fn only_checks_that_can_tell_silence_are_evidence_of_the_network() {
     let backends = [
         ("a", 1, 1),
         ("b", 2, 1),
@@ -267,25 +267,152 @@ fn only_checks_over_the_network_are_evidence_of_it() {
         ("e", 5, 1),
     ];
     let mut web = service("web", &backends);
+    (web.check.timing.rise, web.check.timing.fall) = (2, 1);
     let mut table = table(&web);
-    observe(&mut table, 2, CheckCode::L4Timeout);
-    observe(&mut table, 3, CheckCode::L7Status);
-    observe(&mut table, 4, CheckCode::L4Ok);
-    observe(&mut table, 5, CheckCode::SockErr);
-    let since = table.backends("web")[1].since();
-    let evidence: Vec<_> = table.evidence().map(|(_, found)| found).collect();
-    let (unknown, silent, heard) = (Evidence::Unknown, Evidence::Silent(since), Evidence::Heard);
-    assert_eq!(evidence, [unknown, silent, heard, heard, unknown]);
-    let served_here = Service {
-        mode: Mode::Local,
-        ..web.clone()
+    let evidence = |table: &HealthTable| -> Vec<Evidence> {
+        table.evidence().map(|(_, found)| found).collect()
     };
-    apply(&mut table, &served_here);
-    assert_eq!(table.evidence().count(), 0, "{table:#?}");
-    web.check.kind = CheckKind::File(File {
+    for last_byte in [2, 3, 5] {
+        observe(&mut table, last_byte, CheckCode::L4Ok);
+    }
+    let (b, c) = (CheckCode::L4Timeout, CheckCode::L7Status);
+    assert_eq!(observe(&mut table, 2, b), Some(Dead));
+    assert_eq!(observe(&mut table, 3, c), Some(Failing));
+    // It was never available: no death.
+    observe(&mut table, 4, CheckCode::L4Timeout);
+    observe(&mut table, 5, CheckCode::SockErr);
+    let fell = |table: &HealthTable, place: usize| table.backends("web")[place].since();
+    let (second, third) = (fell(&table, 1), fell(&table, 2));
+    use Evidence::{Audible, Available, Reviving, Silent, Unknown};
+    let expected = [Unknown, Silent(second), Audible(third), Unknown, Available];
+    assert_eq!(evidence(&table), expected, "{table:#?}");
+    observe(&mut table, 2, CheckCode::L4Ok);
+    assert_eq!(evidence(&table)[1], Reviving(second), "{table:#?}");
+
+    let mut check = |sentence, edit: &dyn Fn(&mut Service), expected: &[Evidence]| {
+        let mut service = web.clone();
+        edit(&mut service);
+        apply(&mut table, &service);
+        assert_eq!(evidence(&table), expected, "{sentence}: {table:#?}");
+    };
+    check("served here", &|web| web.mode = Mode::Local, &[]);
+    let file = File {
         path: "/up".into(),
         up_while_present: true,
-    });
-    apply(&mut table, &web);
-    assert_eq!(table.evidence().count(), 0, "{table:#?}");
+    };
+    let file = CheckKind::File(file);
+    check("a file", &|web| web.check.kind = file.clone(), &[]);
+    let udp = CheckKind::Udp(Exchange::default());
+    check("silence is good", &|web| web.check.kind = udp.clone(), &[]);
+    let leader = Tracked {
+        service: "other".into(),
+        address: [192, 0, 2, 1].into(),
+    };
+    let follow = |web: &mut Service| {
+        for backend in &mut web.backends[1..] {
+            backend.track = Some(leader.clone());
+        }
+    };
+    check("who follows others", &follow, &[Unknown]);
+}
+
+#[test]
+fn whom_bfd_takes_down_is_silent_whatever_its_check_last_said() {
+    let mut web = service("web", &[("a", 1, 1)]);
+    web.bfd = true;
+    web.check.timing.on_down = OnDown::Keep;
+    let backend = Tracked::of(&web, &web.backends[0]);
+    for kind in [
+        CheckKind::Tcp(Exchange::default()),
+        CheckKind::Udp(Exchange::default()),
+    ] {
+        web.check.kind = kind;
+        let mut table = table(&web);
+        let now = Instant::now();
+        table.observe(found("web", 1, CheckCode::L4Ok), now);
+        let changes = table.hear(&backend, Path::Down("it is gone".into()), now);
+        assert!(changes[0].evidence, "{changes:?}");
+        let evidence: Vec<_> = table.evidence().collect();
+        assert_eq!(
+            evidence,
+            [(backend.address, Evidence::Silent(now))],
+            "{table:#?}"
+        );
+    }
+}
+
+#[test]
+fn other_evidence_is_decided_about_though_nothing_else_has_changed() {
+    let web = service("web", &[("a", 1, 1)]);
+    let mut table = table(&web);
+    let now = Instant::now();
+    let mut matters = |code, refused| {
+        let mut observation = found("web", 1, code);
+        observation.result.refused = refused;
+        let observed = table.observe(observation, now);
+        observed.changes.iter().any(Change::matters)
+    };
+    let (up, silent, refused) = (CheckCode::L4Ok, CheckCode::L4Timeout, CheckCode::L4Con);
+    for (code, is_refused, expected) in [
+        (up, false, true),
+        (silent, false, false),
+        (silent, false, true),
+        (silent, false, false),
+        (refused, true, true),
+        (refused, true, false),
+        (refused, false, true),
+    ] {
+        assert_eq!(matters(code, is_refused), expected, "{code} {is_refused}");
+    }
+}
+
+#[test]
+fn a_chain_of_followers_ends_with_whom_nobody_leads() {
+    let backends = [("a", 1, 1), ("b", 2, 1), ("c", 3, 1), ("d", 4, 1)];
+    let mut web = service("web", &backends);
+    for place in 0..3 {
+        tracks(
+            &mut web,
+            place,
+            "web",
+            u8::try_from(place).expect("few") + 2,
+        );
+    }
+    let mut table = table(&web);
+    table.observe(found("web", 4, CheckCode::L4Ok), Instant::now());
+    assert_eq!(table.standing(&web), [Available; 4], "{table:#?}");
+    assert!(table.is_known(), "{table:#?}");
+}
+
+#[test]
+fn who_fell_together_with_the_last_one_has_fallen() {
+    let mut web = service("web", &[("a", 1, 1), ("b", 2, 1), ("c", 3, 1), ("d", 4, 1)]);
+    (web.check.timing.rise, web.check.timing.fall) = (1, 1);
+    let mut table = table(&web);
+    let start = Instant::now();
+    let mut fallen = |second, last_byte, code| {
+        let now = start + Duration::from_secs(second);
+        table.observe(found("web", last_byte, code), now);
+        let fallen = table.fallen(&web, Duration::from_secs(10));
+        let names = web.backends.iter().zip(fallen);
+        names
+            .filter(|(_, fell)| *fell)
+            .map(|(b, _)| &*b.name)
+            .collect::<String>()
+    };
+    for last_byte in 1..4 {
+        fallen(0, last_byte, CheckCode::L4Ok);
+    }
+    let silent = CheckCode::L4Timeout;
+    for (second, last_byte, code, expected) in [
+        (1, 1, silent, "a"),
+        // It was never there.
+        (11, 4, silent, "a"),
+        (11, 2, silent, "ab"),
+        (12, 3, silent, "bc"),
+        (500, 3, silent, "bc"),
+        (501, 3, CheckCode::L4Ok, "ab"),
+    ] {
+        assert_eq!(fallen(second, last_byte, code), expected, "second {second}");
+    }
 }

@@ -143,17 +143,15 @@ pub struct File {
 }
 
 impl CheckKind {
-    /// Whether an answer, or none, says something of the network. Nobody knows what
-    /// a program does.
+    /// Whether it asks over the network, and tells when nobody answers. A datagram
+    /// without an expected reply does not, and nobody knows what a program does.
     #[must_use]
-    pub const fn asks_network(&self) -> bool {
+    pub const fn tells_silence(&self) -> bool {
         match self {
-            Self::Tcp(_)
-            | Self::Tls(..)
-            | Self::Http(..)
-            | Self::Dns(_)
-            | Self::Udp(_)
-            | Self::Icmp { .. } => true,
+            Self::Tcp(_) | Self::Tls(..) | Self::Http(..) | Self::Dns(_) | Self::Icmp { .. } => {
+                true
+            }
+            Self::Udp(exchange) => exchange.expect.is_some(),
             Self::None | Self::Program(_) | Self::File(_) => false,
         }
     }

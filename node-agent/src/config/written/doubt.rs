@@ -15,24 +15,28 @@ table! {
     /// they went, and addresses are announced in the state `"doubt"` (see
     /// `[[bgp.rule]]`) instead of being withdrawn. At least two addresses must
     /// fall, and more than half of all. A refused connection, or an answer that
-    /// says no, shows that the network works.
+    /// says no, shows that the network works. See
+    /// [decision.md](decision.md#doubt).
     ///
     /// ```toml
     /// [doubt]
-    /// enabled = true
     /// anchors = ["192.0.2.1"]
     /// ```
     Doubt = "[doubt]" {
         /// Whether there is any doubt; if not, they are down at once.
-        enabled: bool, default "false";
+        enabled: bool, default "true";
         /// They fall silent at once if it takes no longer than this. Longer than
-        /// the slowest check takes to find a backend down.
+        /// the slowest check takes to find a backend down, or up again: when
+        /// somebody answers, the others have so long to answer, too.
         window: Duration, default "\"10s\"";
         /// After so long without an answer they are down.
         limit: Duration, default "\"60s\"";
         /// Addresses that answer if our own network works, by taking or refusing a
-        /// TCP connection to port 179, such as the routers of BGP: when one of
-        /// them does, the backends are down.
+        /// TCP connection to port 179: when one of them does at once, the backends
+        /// are down.
+        /// Best something beyond the switch of the backends, such as another
+        /// server's or a router's address; no virtual address and none of this host,
+        /// which would always answer.
         anchors: Vec<At<IpAddr>>, default "[]";
     }
 }

@@ -56,7 +56,7 @@ table! {
     /// backends are healthy; in both it is withdrawn, unless a rule
     /// that names this state announces it (fail open: routers come back to it
     /// when nothing better is left, and packets are sent to the backends that
-    /// were healthy last).
+    /// fell last, all that fell within `window` of `[doubt]`).
     ///
     /// ```toml
     /// [[bgp.rule]]

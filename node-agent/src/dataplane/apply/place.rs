@@ -7,7 +7,6 @@ use vipd_control::{
     decide::{Desired, ServicePlan},
     model::{Mode, Service},
     phases::{Fate, Unsettled},
-    standing::Standing,
 };
 
 use super::{
@@ -137,8 +136,8 @@ impl Applier {
         now: Instant,
     ) -> Result<(), PlaceError> {
         let reach = self.reach.clone();
-        let states = plan.standing.iter().zip(&plan.drained);
-        for (backend, (standing, drained)) in plan.service.backends.iter().zip(states) {
+        let backends = plan.service.backends.iter().zip(&plan.drained);
+        for (place, (backend, drained)) in backends.enumerate() {
             let drained = if *drained { BackendRecord::DRAINED } else { 0 };
             placed.recall(backend.address);
             let on_link = plan.service.mode == Mode::L2Dsr;
@@ -146,9 +145,10 @@ impl Applier {
             let hop = hop.ok_or(PlaceError::Full("next hops", self.indices.hops.used()))?;
             let old = placed.backends.get(&backend.address).copied();
             let dead = match old {
+                _ if plan.keeps_flows(place) => false,
                 // Its flows end only when somebody can take them.
                 Some(old) if !plan.has_takers() => is_dead(&old.record),
-                _ => !standing.keeps_flows(),
+                _ => true,
             };
             let state = drained | if dead { BackendRecord::DEAD } else { 0 };
             let wanted = match (reach.look(backend.address, on_link), old) {
@@ -255,9 +255,9 @@ impl Applier {
             .collect();
         for address in gone {
             let was_down = placed.plan.as_ref().is_some_and(|plan| {
-                let backends = plan.service.backends.iter().zip(&plan.standing);
-                let mut found = backends.filter(|(backend, _)| backend.address == address);
-                found.any(|(_, standing)| *standing == Standing::Dead)
+                let mut backends = plan.service.backends.iter();
+                let place = backends.position(|backend| backend.address == address);
+                place.is_some_and(|place| !plan.keeps_flows(place))
             });
             let Some(backend) = placed.backends.remove(&address) else {
                 continue;

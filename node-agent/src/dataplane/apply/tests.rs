@@ -42,6 +42,12 @@ impl HealthView for View<'_> {
             .map(|b| standing(b).unwrap_or(Standing::Available))
             .collect()
     }
+
+    /// They all fell together.
+    fn fallen(&self, service: &Service) -> Vec<bool> {
+        let standing = self.standing(service);
+        standing.iter().map(|s| *s == Standing::Dead).collect()
+    }
 }
 
 fn vip(number: u8) -> IpAddr {
@@ -237,6 +243,29 @@ fn the_dead_leave_the_ring_in_force_while_a_larger_one_waits_for_the_table() {
         assert_eq!(entry.ring_mask, size - 1, "{sentence}: now in force");
         assert_eq!(slots.iter().filter(is_dead).count(), 0, "{sentence}");
     }
+}
+
+#[test]
+fn when_the_last_one_falls_all_that_fell_with_it_live_again() {
+    let mut world = World::new(1, 64);
+    world.pass();
+    let owners = |world: &World| -> BTreeMap<IpAddr, usize> {
+        let (_, slots) = world.meets().remove(0);
+        let mut owners = BTreeMap::new();
+        for (record, _) in slots {
+            assert_eq!(record.state & BackendRecord::DEAD, 0, "{record:?}");
+            *owners.entry(unmapped(record.destination)).or_default() += 1;
+        }
+        owners
+    };
+    let before = owners(&world);
+    assert_eq!(before.len(), 3);
+    for (dead, left) in backends(0).zip([2, 1, 3]) {
+        world.standing.insert(dead, Standing::Dead);
+        world.pass();
+        assert_eq!(owners(&world).len(), left, "{dead} is dead");
+    }
+    assert_eq!(owners(&world), before, "packets go where they went");
 }
 
 #[test]

@@ -541,3 +541,29 @@ async fn a_backend_has_all_its_time_though_certificates_were_read_for_long() {
     feed.await.unwrap();
     let _ = fs::remove_file(&path);
 }
+
+#[tokio::test]
+async fn a_refusal_is_told_from_any_other_silence() {
+    let unreached = |errno| Outcome::unconnected(&io::Error::from_raw_os_error(errno));
+    for (errno, expected) in [
+        (libc::ECONNREFUSED, true),
+        (libc::EHOSTUNREACH, false),
+        (libc::ENETUNREACH, false),
+    ] {
+        let outcome = unreached(errno);
+        assert_eq!(
+            (outcome.code, outcome.refused),
+            (L4Con, expected),
+            "{}",
+            outcome.detail
+        );
+    }
+    for (kind, server, expected) in [
+        (tcp("", None), Server::Closed, true),
+        (tcp("", None), Server::SaysNothing, false),
+        (tcp("", Some(text("x"))), Server::SaysNothing, false),
+    ] {
+        let result = ask(kind, server).await;
+        assert_eq!(result.refused, expected, "{result}");
+    }
+}

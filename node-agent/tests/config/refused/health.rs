@@ -60,6 +60,13 @@ pub const HEALTH: &[Case] = &[
         )],
     ),
     (
+        "anchors that answer always",
+        &[(
+            "[bgp]\n",
+            "[doubt]\nanchors = [\"198.51.100.10\", \"192.0.2.11\"]\n[bgp]\n",
+        )],
+    ),
+    (
         "one address with two kinds of BFD",
         &[
             (SERVICE, "bfd = { multihop = false }"),
