@@ -9,6 +9,7 @@ mod bgp;
 mod checks;
 mod checks_other;
 mod doctor;
+mod doubt;
 mod draining;
 mod examples;
 mod flooding;
