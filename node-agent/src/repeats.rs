@@ -9,8 +9,8 @@ use std::{
 /// Trouble that goes on is told again after this time.
 const AGAIN: Duration = Duration::from_secs(5 * 60);
 
-/// Kinds of trouble that are remembered at once.
-const KINDS: usize = 8;
+/// Kinds of trouble that are told in that time; one that comes on top is not.
+const KINDS: usize = 32;
 
 /// Which words have been told, and how often they came since.
 #[derive(Debug, Default)]
@@ -36,7 +36,8 @@ impl Repeats {
             return Some(std::mem::take(&mut told.since));
         }
         if self.0.len() == KINDS {
-            self.0.pop_front();
+            let is_past = |told: &Told| now.duration_since(told.at) >= AGAIN;
+            self.0.remove(self.0.iter().position(is_past)?);
         }
         self.0.push_back(Told {
             words: words.to_owned(),
@@ -76,13 +77,16 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded() {
+    fn what_is_remembered_is_bounded_and_so_is_what_is_told() {
         let mut repeats = Repeats::default();
         let now = Instant::now();
-        for number in 0..1000 {
-            assert_eq!(repeats.note(&number.to_string(), now), Some(0));
+        let later = now + AGAIN;
+        for (now, expected) in [(now, KINDS), (now, 0), (later, KINDS), (later, 0)] {
+            let words = (0..1000).map(|number| format!("{now:?} {number}"));
+            let told = words.filter(|words| repeats.note(words, now) == Some(0));
+            assert_eq!((told.count(), repeats.0.len()), (expected, KINDS));
         }
-        assert_eq!(repeats.0.len(), KINDS);
-        assert_eq!(repeats.note("999", now), None);
+        assert_eq!(repeats.note("new", later), None);
+        assert_eq!(repeats.note("new", later + AGAIN), Some(0));
     }
 }
