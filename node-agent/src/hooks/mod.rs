@@ -238,7 +238,7 @@ impl Running {
                     return;
                 }
                 Ending::Exited(_) | Ending::Signalled(_) => (&mut tally.failed, ran.to_string()),
-                Ending::TimedOut => (&mut tally.timed_out, ran.to_string()),
+                Ending::TimedOut | Ending::Stuck => (&mut tally.timed_out, ran.to_string()),
             },
             Err(error) => (&mut tally.not_run, error.to_string()),
         };

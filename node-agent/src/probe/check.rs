@@ -26,10 +26,10 @@ use super::{
     tls, udp,
     words::clean,
 };
-use crate::run::Runner;
+use crate::{looker::Looker, run::Runner};
 
-/// Programs that run at once for checks. Others wait for room, for no longer than
-/// their time-out.
+/// Programs that run at once for checks. Others wait for room, which takes of their own
+/// time.
 const MOST_PROGRAMS: usize = 64;
 
 /// What all checks share.
@@ -37,6 +37,7 @@ const MOST_PROGRAMS: usize = 64;
 pub struct Shared {
     pinger: Pinger,
     programs: Runner,
+    files: Looker,
     /// The ways of traffic.
     pub tunnels: Tunnels,
 }
@@ -47,8 +48,14 @@ impl Shared {
         Self {
             pinger: Pinger::default(),
             programs: Runner::new(MOST_PROGRAMS),
+            files: Looker::default(),
             tunnels,
         }
+    }
+
+    /// There is a new configuration: who users are is asked anew.
+    pub fn forget_users(&self) {
+        self.programs.forget_users();
     }
 }
 
@@ -211,7 +218,7 @@ fn probe<'a>(
         }
         CheckKind::File(file) => {
             progress.begin(Stage::Program);
-            Box::pin(file::look(file, limit))
+            Box::pin(file::look(&shared.files, file, limit))
         }
     }
 }

@@ -1,21 +1,15 @@
 //! A file that says by being there, or by not being there, that a backend is up.
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
-use tokio::{task::spawn_blocking, time::timeout};
 use vipd_control::{check::CheckCode, model::File};
 
 use super::check::Outcome;
+use crate::looker::Looker;
 
 /// Looks whether it is there.
-pub async fn look(file: &File, within: Duration) -> Outcome {
-    let path = file.path.clone();
-    // A file system in the network may take its time.
-    let looked = timeout(within, spawn_blocking(move || path.try_exists())).await;
-    let found = looked.map_or_else(
-        |_| Err(io::Error::other("its file system does not answer")),
-        |looked| looked.unwrap_or_else(|error| Err(io::Error::other(error))),
-    );
+pub async fn look(looker: &Looker, file: &File, within: Duration) -> Outcome {
+    let found = looker.is_there(&file.path, within).await;
     let path = file.path.display();
     match found {
         Ok(present) => {
@@ -30,6 +24,31 @@ pub async fn look(file: &File, within: Duration) -> Outcome {
         Err(error) => {
             let words = format!("cannot tell whether {path} is there: {error}");
             Outcome::with(CheckCode::SockErr, words)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::timeout;
+
+    use super::*;
+    use crate::questions::tests::{Hung, PATIENCE};
+
+    #[tokio::test]
+    async fn a_file_system_that_does_not_answer_says_nothing_of_the_backend() {
+        let looker = Looker::by(|path| std::fs::File::open(path).map(|_| true).or(Ok(false)));
+        let hung = Hung::new("check");
+        let file = File {
+            path: hung.path().to_owned(),
+            up_while_present: true,
+        };
+        for _ in 0..3 {
+            let look = look(&looker, &file, Duration::from_millis(20));
+            let outcome = timeout(PATIENCE, look).await.expect("it is waited for");
+            assert_eq!(outcome.code, CheckCode::SockErr, "{outcome:?}");
+            let words = "is there: its file system does not answer";
+            assert!(outcome.detail.ends_with(words), "{outcome:?}");
         }
     }
 }

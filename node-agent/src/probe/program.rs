@@ -43,6 +43,6 @@ fn judge(ran: &Ran) -> Outcome {
             )
         },
         Ending::Signalled(_) => Outcome::with(CheckCode::ProcErr, ran.to_string()),
-        Ending::TimedOut => Outcome::with(CheckCode::ProcTimeout, ran.to_string()),
+        Ending::TimedOut | Ending::Stuck => Outcome::with(CheckCode::ProcTimeout, ran.to_string()),
     }
 }

@@ -1,17 +1,23 @@
 //! Programs of the operator's: run without a shell, as another user, with no rights
 //! of ours, in a process group of their own, and within bounds: so many at once,
 //! so long each, so much of what they say.
+//!
+//! The time of a program begins when it is to be run: whatever this host takes to make
+//! room, to look up the user, to start it and to end it is part of it.
 
+pub mod fitness;
 mod identity;
 #[cfg(test)]
-mod tests;
+pub mod tests;
+mod users;
 
 use std::{
     fmt,
     io::{self, pipe},
     os::{fd::OwnedFd, unix::process::ExitStatusExt as _},
     process::{self, Stdio},
-    time::Duration,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
@@ -19,13 +25,16 @@ use tokio::{
     io::{AsyncReadExt as _, unix::AsyncFd},
     net::unix::pipe::Receiver,
     process::{Child, Command},
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::spawn_blocking,
-    time::timeout,
+    time::{timeout, timeout_at},
 };
 use vipd_control::model::Program;
 
-use self::identity::Identity;
+use self::{
+    identity::Identity,
+    users::{LookUp, Users},
+};
 
 /// Octets that are kept of what a program says; the rest is read and forgotten.
 const OUTPUT_MAX: usize = 256;
@@ -33,12 +42,20 @@ const OUTPUT_MAX: usize = 256;
 /// Where a program that is named without a path is looked for by those that we run.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
+/// What is killed ends in this time, unless it hangs in the kernel.
+const END: Duration = Duration::from_millis(500);
+
 /// Runs programs, so many at once.
 #[derive(Debug)]
 pub struct Runner {
     most: usize,
-    room: Semaphore,
+    room: Arc<Semaphore>,
+    users: Users,
+    start: Start,
 }
+
+/// Starts a program as somebody.
+type Start = fn(process::Command, Identity) -> Result<Running, NotRun>;
 
 /// What became of a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,6 +75,8 @@ pub enum Ending {
     Signalled(i32),
     /// Its time was over, and it was killed.
     TimedOut,
+    /// The same, and it has not ended by that.
+    Stuck,
 }
 
 /// Why a program was not run.
@@ -73,42 +92,75 @@ impl Runner {
     /// One that runs at most so many programs at once.
     #[must_use]
     pub fn new(most: usize) -> Self {
+        Self::with(most, Identity::of, start)
+    }
+
+    fn with(most: usize, look_up: LookUp, start: Start) -> Self {
         Self {
             most,
-            room: Semaphore::new(most),
+            room: Arc::new(Semaphore::new(most)),
+            users: Users::new(look_up),
+            start,
         }
     }
 
+    /// Forgets who users are: they are looked up anew.
+    pub fn forget_users(&self) {
+        self.users.forget();
+    }
+
     /// Runs a program to its end, at most for the time given, and kills what is left
-    /// of its process group then. It waits for room at most as long again. When this
-    /// is dropped, the program is killed.
+    /// of its process group then. When this is dropped, the program is killed.
     ///
     /// The environment is that of the program's configuration, `environment` and
     /// `PATH`, each with precedence over the next.
     ///
     /// # Errors
     ///
-    /// When it was not run.
+    /// When it was not run, or not for as long as it should have been, by this host's
+    /// fault.
     pub async fn run(
         &self,
         program: &Program,
         environment: &[(&str, String)],
         within: Duration,
     ) -> Result<Ran, NotRun> {
-        let Ok(Ok(_room)) = timeout(within, self.room.acquire()).await else {
+        let asked = Instant::now();
+        let deadline = asked + within;
+        let room = Arc::clone(&self.room).acquire_owned();
+        let Ok(Ok(room)) = timeout_at(deadline.into(), room).await else {
             let most = self.most;
             let words = format!("{most} programs run already, and none of them came to its end");
             return Err(NotRun::Unable(words));
         };
-        let mut command = command(program, environment);
-        let user = program.user.clone();
-        // A fork of this process, and a look-up of a user, may take milliseconds.
-        let started = spawn_blocking(move || start(&mut command, &user));
-        let started = started.await.map_err(|error| unable(&error))?;
-        started?
-            .finish(within)
-            .await
-            .map_err(|error| unable(&error))
+        let identity = self.users.identity(&program.user, deadline).await;
+        let identity = identity.map_err(NotRun::Unable)?;
+        let command = command(program, environment);
+        let path = command.get_program().display().to_string();
+        let start = self.start;
+        // A fork of this process may take milliseconds, and what is on a file system that
+        // does not answer for ever. If it starts after all it is killed, and the room
+        // that it takes is free only then.
+        let started = spawn_blocking(move || Ok((start(command, identity)?, room)));
+        let (running, room) = match timeout_at(deadline.into(), started).await {
+            Ok(started) => started.map_err(|error| unable(&error))??,
+            Err(_) => {
+                let words = format!("cannot start {path} in time: its file system does not answer");
+                return Err(NotRun::Unable(words));
+            }
+        };
+        let waited = asked.elapsed();
+        let ran = running.finish(deadline, room).await;
+        let ran = ran.map_err(|error| unable(&error))?;
+        match ran.ending {
+            Ending::TimedOut | Ending::Stuck if waited > within / 2 => {
+                Err(NotRun::Unable(format!(
+                    "{ran}; of its time {:.1} s had passed before it could be started",
+                    waited.as_secs_f64()
+                )))
+            }
+            _ => Ok(ran),
+        }
     }
 }
 
@@ -141,10 +193,9 @@ struct Running {
 /// is nobody else's. It is killed when dropped.
 struct Group(Option<Pid>);
 
-fn start(command: &mut process::Command, user: &str) -> Result<Running, NotRun> {
+fn start(mut command: process::Command, identity: Identity) -> Result<Running, NotRun> {
     use std::os::unix::process::CommandExt as _;
 
-    let identity = Identity::of(user).map_err(NotRun::Unable)?;
     let (output, said) = pipe().map_err(|error| unable(&error))?;
     let errors = said.try_clone().map_err(|error| unable(&error))?;
     command.stdout(said).stderr(errors).process_group(0);
@@ -152,7 +203,6 @@ fn start(command: &mut process::Command, user: &str) -> Result<Running, NotRun> 
     // identity, which was made before the fork.
     unsafe { command.pre_exec(move || identity.assume()) };
     let path = command.get_program().display().to_string();
-    let command = std::mem::replace(command, process::Command::new(""));
     // Our ends of the pipe go with the command, or its end would never be seen.
     let child = Command::from(command).spawn();
     let child = child.map_err(|error| match error.raw_os_error() {
@@ -168,10 +218,10 @@ fn start(command: &mut process::Command, user: &str) -> Result<Running, NotRun> 
 }
 
 impl Running {
-    async fn finish(mut self, within: Duration) -> io::Result<Ran> {
+    async fn finish(mut self, deadline: Instant, room: OwnedSemaphorePermit) -> io::Result<Ran> {
         let mut said = Vec::with_capacity(OUTPUT_MAX);
         let mut output = Receiver::from_owned_fd(self.output)?;
-        let in_time = timeout(within, async {
+        let in_time = timeout_at(deadline.into(), async {
             tokio::select! {
                 ended = self.group.ended() => ended,
                 never = listen(&mut output, &mut said) => match never {},
@@ -180,9 +230,21 @@ impl Running {
         .await;
         // Whoever it has left behind, while its number cannot be another's.
         self.group.kill();
-        let status = self.child.wait().await?;
+        let mut child = self.child;
+        let ended = timeout(END, child.wait()).await;
         while said.len() < OUTPUT_MAX && matches!(output.try_read_buf(&mut said), Ok(1..)) {}
         said.truncate(OUTPUT_MAX);
+        let output = one_line(&said);
+        let Ok(status) = ended else {
+            // It takes its room until it ends.
+            tokio::spawn(async move {
+                let _ended = child.wait().await;
+                drop(room);
+            });
+            let ending = Ending::Stuck;
+            return Ok(Ran { ending, output });
+        };
+        let status = status?;
         let ending = match (in_time, status.code(), status.signal()) {
             (Err(_), ..) => Ending::TimedOut,
             (Ok(ended), code, signal) => {
@@ -191,10 +253,7 @@ impl Running {
                 code.unwrap_or(Ending::Signalled(signal.unwrap_or_default()))
             }
         };
-        Ok(Ran {
-            ending,
-            output: one_line(&said),
-        })
+        Ok(Ran { ending, output })
     }
 }
 
@@ -253,6 +312,7 @@ impl fmt::Display for Ran {
             Ending::Exited(code) => write!(f, "exit code {code}")?,
             Ending::Signalled(signal) => write!(f, "killed by signal {signal}")?,
             Ending::TimedOut => f.write_str("not finished in time, killed")?,
+            Ending::Stuck => f.write_str("not finished in time, killed, and still not ended")?,
         }
         if !self.output.is_empty() {
             write!(f, ": {}", self.output)?;

@@ -1,21 +1,40 @@
 //! What programs do, may and may not, with those of any host.
 
-use std::{fs, path::Path, time::Instant};
+use std::{
+    fs,
+    path::Path,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use nix::unistd::{Uid, User};
 use tokio::time::sleep;
 
 use super::*;
+use crate::questions::tests::{Hung, PATIENCE};
 
-/// Long enough for what ends by itself.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// The name of who runs the tests.
+pub fn own_name() -> String {
+    let own = User::from_uid(Uid::effective()).ok().flatten();
+    own.expect("who runs the tests has a name").name
+}
+
+/// Users that the runner of [`counting`] has looked up.
+pub static LOOKED_UP: AtomicUsize = AtomicUsize::new(0);
+
+/// A runner that counts how often it looks up a user.
+pub fn counting() -> Runner {
+    let look_up = |name: &str| {
+        LOOKED_UP.fetch_add(1, Ordering::Relaxed);
+        Identity::of(name)
+    };
+    Runner::with(1, look_up, start)
+}
 
 fn program(command: &[&str]) -> Program {
-    let own = User::from_uid(Uid::effective()).ok().flatten();
     Program {
         command: command.iter().map(ToString::to_string).collect(),
         environment: Vec::new(),
-        user: own.expect("who runs the tests has a name").name,
+        user: own_name(),
     }
 }
 
@@ -167,4 +186,69 @@ async fn who_finds_no_room_has_not_been_run() {
         Ending::Exited(0),
         "there is room again"
     );
+}
+
+/// Room comes late, and by then there is little time left.
+#[tokio::test]
+async fn who_waits_for_room_has_no_more_time_for_it_and_is_not_to_blame() {
+    let runner = Runner::new(1);
+    let within = Duration::from_millis(800);
+    let asleep = script("sleep 600");
+    let first = runner.run(&asleep, &[], within * 3 / 4);
+    let started = Instant::now();
+    let second = async {
+        // The first one has the room by now.
+        sleep(within / 8).await;
+        runner.run(&asleep, &[], within).await
+    };
+    let (first, second) = tokio::join!(first, second);
+    let took = started.elapsed();
+    assert_eq!(first.unwrap().ending, Ending::TimedOut);
+    let Err(NotRun::Unable(words)) = second else {
+        panic!("{second:?} says something of the program");
+    };
+    let beginning = "not finished in time, killed; of its time 0.";
+    assert!(words.starts_with(beginning), "{words}");
+    assert!(took < within * 5 / 4, "{took:?}");
+}
+
+#[tokio::test]
+async fn a_program_that_does_not_start_is_waited_for_no_longer_than_there_is_time() {
+    // As from a file system that does not answer.
+    let runner = Runner::with(1, Identity::of, |command, identity| {
+        let _opened = fs::File::open(command.get_program());
+        start(command, identity)
+    });
+    let hung = Hung::new("start");
+    let path = hung.path().display().to_string();
+    let within = Duration::from_millis(50);
+    let silent = program(&[&path]);
+    let found = timeout(PATIENCE, runner.run(&silent, &[], within)).await;
+    let found = found.expect("it is waited for");
+    let words = format!("cannot start {path} in time: its file system does not answer");
+    assert_eq!(found, Err(NotRun::Unable(words)));
+    let exit = script("exit 0");
+    let crowded = runner.run(&exit, &[], within).await;
+    let words = "1 programs run already, and none of them came to its end".to_owned();
+    assert_eq!(crowded, Err(NotRun::Unable(words)), "it keeps its room");
+    drop(hung);
+    let after = runner.run(&exit, &[], PATIENCE).await;
+    assert_eq!(after.unwrap().ending, Ending::Exited(0));
+}
+
+#[tokio::test]
+async fn a_program_that_no_kill_ends_is_not_waited_for() {
+    let room = Arc::new(Semaphore::new(1));
+    let permit = Arc::clone(&room).try_acquire_owned().expect("room");
+    let identity = Identity::of(&own_name()).expect("it is us");
+    let asleep = command(&script("echo stuck; exec sleep 600"), &[]);
+    let mut running = spawn_blocking(|| start(asleep, identity)).await.unwrap();
+    let group = running.as_mut().expect("it runs").group.0.take();
+    let ran = running.unwrap().finish(Instant::now(), permit);
+    let ran = timeout(PATIENCE, ran).await.expect("it is waited for");
+    assert_eq!(ran.unwrap().ending, Ending::Stuck);
+    assert_eq!(room.available_permits(), 0, "it keeps its room");
+    Group(group).kill();
+    let room = timeout(PATIENCE, room.acquire()).await;
+    assert!(room.is_ok(), "it has ended");
 }
