@@ -133,8 +133,9 @@ pub async fn run(mut inputs: Inputs, netlink: Netlink) {
         let at_rest = held.len() == wanted.len() && standings.are_applied();
         let trail = inputs.recorder.trail();
         admitted.origin = account.origin(trail, &turn, &changes, at_rest);
-        publish(&inputs.announced, admitted);
+        // First: who has seen what is announced finds why.
         publish(&inputs.standings, standings);
+        publish(&inputs.announced, admitted);
         let waits = |prefix| wanted.contains(&prefix) && !held.contains(&prefix);
         let told = news.take(changes, waits);
         told.iter().for_each(log);

@@ -23,6 +23,7 @@ use vipd_control::{
     model::Mode,
 };
 
+pub use self::announcements::Sight;
 use crate::{
     announce::{Announced, Standings},
     bfd::client::States,
@@ -164,7 +165,7 @@ impl Views {
             dataplane: self.dataplane.as_ref().map(DataplaneViews::status),
             checks: checks(self.lateness.counted()),
             vips: announcements::vips(&decision, &standings, &announced, &local, now),
-            aggregates: announcements::aggregates(&standings, &announced, now),
+            aggregates: announcements::aggregates(&decision, &standings, &announced, now),
             services: services(Services {
                 views: self,
                 decision,

@@ -48,7 +48,7 @@ use crate::{
     departure,
     disable_files::DisableFiles,
     engine::Plan,
-    hooks::{self, Tallies},
+    hooks,
     local::{self, Local},
     memory,
     netlink::Netlink,
@@ -116,7 +116,7 @@ struct Agent {
     /// The data plane's ends of channels when there is none.
     _idle: Option<Idle>,
     probes: Probes,
-    hooks: watch::Receiver<Tallies>,
+    hooks: mpsc::Sender<hooks::Settle>,
     speaker: Speaker,
     findings: watch::Sender<Arc<[String]>>,
     reloads: mpsc::Receiver<Reload>,
@@ -225,7 +225,7 @@ impl Agent {
                 })
                 .await;
         }
-        hooks::settled(self.hooks.clone()).await;
+        hooks::settled(&self.hooks).await;
         self.tasks.abort_all();
         if keep_local {
             info!("addresses of this host stay bound: stop.local = \"keep\"");

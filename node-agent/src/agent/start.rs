@@ -287,6 +287,7 @@ impl Agent {
 
         let (config_in, config_out) = watch::channel(config);
         let (tallies_in, tallies) = watch::channel(Default::default());
+        let (settling, settling_out) = mpsc::channel(1);
         let sources = hooks::Sources::new(
             decision.clone(),
             Arc::clone(&health),
@@ -296,7 +297,7 @@ impl Agent {
         spawn(
             &mut tasks,
             "hooks",
-            hooks::run(config_out.clone(), sources, tallies_in),
+            hooks::run(config_out.clone(), sources, tallies_in, settling_out),
         );
         let views = Views {
             started: Start::now(),
@@ -363,7 +364,7 @@ impl Agent {
             elsewhere: true,
             _idle: idle,
             probes,
-            hooks: tallies,
+            hooks: settling,
             speaker,
             findings,
             reloads,

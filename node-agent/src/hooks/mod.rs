@@ -6,23 +6,28 @@
 
 mod queue;
 mod seen;
+mod sources;
 pub mod subject;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
+    panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant, UNIX_EPOCH},
 };
 
+use futures_util::FutureExt as _;
 use tokio::{
-    sync::watch,
+    sync::{mpsc, oneshot, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
 use tracing::{debug, warn};
 use vipd_control::model::Program;
 
-pub use self::seen::Sources;
+pub use self::sources::Sources;
 use self::{
     queue::{Change, Queue},
     seen::Seen,
@@ -31,6 +36,7 @@ use self::{
 use crate::{
     config::Config,
     repeats::Repeats,
+    request,
     run::{Ending, NotRun, Ran, Runner},
 };
 
@@ -81,18 +87,35 @@ pub struct Tally {
 /// All hooks by their names.
 pub type Tallies = Arc<BTreeMap<Arc<str>, Tally>>;
 
+/// Somebody waits for all that has changed by now to be told.
+pub type Settle = request::Request<(), ()>;
+
 /// A hook and what it is yet to be run for.
 struct Running {
     hook: Hook,
+    /// Tells it from others that had its name: their runs are not its own.
+    number: u64,
     runner: Arc<Runner>,
     queue: Queue,
     tally: Tally,
     failures: Repeats,
 }
 
+/// All hooks, and their programs that run.
+#[derive(Default)]
+struct Hooks {
+    all: BTreeMap<Arc<str>, Running>,
+    /// How many there have been.
+    count: u64,
+    runs: JoinSet<Done>,
+    /// For which subjects hooks run, by their names.
+    under_way: HashSet<(Arc<str>, Subject)>,
+}
+
 /// A run that has come to its end.
 struct Done {
     hook: Arc<str>,
+    number: u64,
     subject: Subject,
     ran: Result<Ran, NotRun>,
 }
@@ -102,34 +125,43 @@ pub async fn run(
     mut config: watch::Receiver<Arc<Config>>,
     mut sources: Sources,
     tallies: watch::Sender<Tallies>,
+    mut settle: mpsc::Receiver<Settle>,
 ) {
-    let mut hooks = BTreeMap::new();
+    let mut hooks = Hooks::default();
     let mut seen = Seen::default();
-    let mut runs = JoinSet::new();
+    let mut waiting: Vec<oneshot::Sender<()>> = Vec::new();
     loop {
         let new = Arc::clone(&config.borrow_and_update());
-        if configure(&mut hooks, &new.hooks) {
+        if hooks.configure(&new.hooks) {
             // A new one hears of everything, the others know it.
             seen = Seen::default();
         }
-        let kinds = kinds(&hooks);
-        for change in seen.look(&mut sources, &kinds) {
-            for running in hooks.values_mut() {
-                running.queue.note(change.clone(), &running.hook.on);
+        for change in seen.look(&mut sources, &hooks.kinds()) {
+            hooks.note(&change);
+        }
+        hooks.start(&new.node.name());
+        publish(&tallies, &hooks.all);
+        if hooks.are_idle() {
+            for answer in waiting.drain(..) {
+                // Whoever has asked may have gone.
+                let _ = answer.send(());
             }
         }
-        let node = new.node.name();
-        for running in hooks.values_mut() {
-            running.start(&node, &mut runs);
-        }
-        publish(&tallies, &hooks);
         let go_on = tokio::select! {
-            changed = config.changed() => changed.is_ok(),
-            go_on = sources.changed(), if !hooks.is_empty() => go_on,
-            Some(done) = runs.join_next() => {
+            changed = config.changed() => {
+                hooks.forget_users();
+                changed.is_ok()
+            }
+            go_on = sources.changed(), if !hooks.all.is_empty() => go_on,
+            Some(done) = hooks.runs.join_next() => {
+                // A run that fails itself is caught.
                 if let Ok(done) = done {
-                    take_in(&mut hooks, done);
+                    hooks.take_in(done);
                 }
+                true
+            }
+            Some(((), answer)) = request::next(&mut settle) => {
+                waiting.push(answer);
                 true
             }
             () = sleep(LOOK), if seen.is_waiting() => true,
@@ -140,43 +172,102 @@ pub async fn run(
     }
 }
 
-/// Waits until no hook runs or is to be run, but not for long.
-pub async fn settled(mut tallies: watch::Receiver<Tallies>) {
-    let is_idle = |tally: &Tally| tally.waiting == 0 && tally.running == 0;
-    let idle = tallies.wait_for(|tallies| tallies.values().all(is_idle));
-    if timeout(LAST_RUNS, idle).await.is_err() {
+/// Has all that has changed by now told, and waits for it, but not for long.
+pub async fn settled(hooks: &mpsc::Sender<Settle>) {
+    if timeout(LAST_RUNS, request::ask(hooks, ())).await.is_err() {
         warn!("hooks that have not ended are killed");
     }
 }
 
-/// Follows a configuration: a hook that stays as it is keeps what it knows. Gives back
-/// whether there are others now.
-fn configure(running: &mut BTreeMap<Arc<str>, Running>, hooks: &[Hook]) -> bool {
-    let mut before = std::mem::take(running);
-    let mut changed = false;
-    for hook in hooks {
-        let old = before.remove(&hook.name);
-        let kept = old.filter(|old| old.hook == *hook);
-        changed |= kept.is_none();
-        let now = kept.unwrap_or_else(|| Running::new(hook.clone()));
-        running.insert(Arc::clone(&hook.name), now);
+impl Hooks {
+    /// Follows a configuration: a hook that stays as it is keeps what it knows. Gives
+    /// back whether there are others now.
+    fn configure(&mut self, hooks: &[Hook]) -> bool {
+        let mut before = std::mem::take(&mut self.all);
+        let mut changed = false;
+        for hook in hooks {
+            let old = before.remove(&hook.name);
+            let kept = old.filter(|old| old.hook == *hook);
+            changed |= kept.is_none();
+            let now = kept.unwrap_or_else(|| self.make(hook));
+            self.all.insert(Arc::clone(&hook.name), now);
+        }
+        changed
     }
-    changed
-}
 
-/// What any of them is for.
-fn kinds(hooks: &BTreeMap<Arc<str>, Running>) -> Vec<Kind> {
-    let triggers = || hooks.values().flat_map(|running| &running.hook.on);
-    let mut kinds = Kind::ALL.to_vec();
-    kinds.retain(|kind| triggers().any(|trigger| trigger.kind == *kind));
-    kinds
-}
+    /// A new hook. What runs under its name already was another's, and no second one is
+    /// run for the same subject meanwhile.
+    fn make(&mut self, hook: &Hook) -> Running {
+        self.count += 1;
+        let runs = self.under_way.iter();
+        let runs = runs.filter(|(name, _)| *name == hook.name);
+        let subjects = runs.map(|(_, subject)| subject.clone());
+        Running {
+            hook: hook.clone(),
+            number: self.count,
+            runner: Arc::new(Runner::new(MOST_AT_ONCE)),
+            queue: Queue::beside(subjects.collect()),
+            tally: Tally::default(),
+            failures: Repeats::default(),
+        }
+    }
 
-fn take_in(hooks: &mut BTreeMap<Arc<str>, Running>, done: Done) {
-    // It may have been taken out of the configuration meanwhile.
-    if let Some(running) = hooks.get_mut(&done.hook) {
-        running.queue.done(&done.subject);
-        running.count(&done.subject, done.ran);
+    /// What any of them is for.
+    fn kinds(&self) -> Vec<Kind> {
+        let triggers = || self.all.values().flat_map(|running| &running.hook.on);
+        let mut kinds = Kind::ALL.to_vec();
+        kinds.retain(|kind| triggers().any(|trigger| trigger.kind == *kind));
+        kinds
+    }
+
+    fn note(&mut self, change: &Change) {
+        for running in self.all.values_mut() {
+            running.queue.note(change.clone(), &running.hook.on);
+        }
+    }
+
+    /// Starts as many runs as may be.
+    fn start(&mut self, node: &Arc<str>) {
+        for running in self.all.values_mut() {
+            while let Some((change, previous)) = running.next() {
+                let name = &running.hook.name;
+                debug!("hook {name}: {} is {}", change.subject, change.state);
+                let subject = change.subject.clone();
+                self.under_way.insert((Arc::clone(name), subject));
+                let run = running.run(Arc::clone(node), change, previous);
+                self.runs.spawn(run);
+            }
+        }
+    }
+
+    /// Takes in a run that has come to its end, maybe of a hook that is not there any
+    /// more, or of one that had the name of another.
+    fn take_in(&mut self, done: Done) {
+        let Done {
+            hook,
+            number,
+            subject,
+            ran,
+        } = done;
+        if let Some(running) = self.all.get_mut(&hook) {
+            running.queue.done(&subject);
+            if running.number == number {
+                running.count(&subject, ran);
+            }
+        }
+        self.under_way.remove(&(hook, subject));
+    }
+
+    fn are_idle(&self) -> bool {
+        let mut hooks = self.all.values();
+        self.runs.is_empty() && hooks.all(|running| running.queue.waiting() == 0)
+    }
+
+    /// There is a new configuration: who users are is asked anew.
+    fn forget_users(&self) {
+        for running in self.all.values() {
+            running.runner.forget_users();
+        }
     }
 }
 
@@ -195,36 +286,34 @@ fn publish(tallies: &watch::Sender<Tallies>, hooks: &BTreeMap<Arc<str>, Running>
 }
 
 impl Running {
-    fn new(hook: Hook) -> Self {
-        Self {
-            hook,
-            runner: Arc::new(Runner::new(MOST_AT_ONCE)),
-            queue: Queue::default(),
-            tally: Tally::default(),
-            failures: Repeats::default(),
-        }
+    /// What it is to be run for now, and what the subject was when it was told of it last.
+    fn next(&mut self) -> Option<(Change, &'static str)> {
+        let has_room = self.queue.running() < MOST_AT_ONCE;
+        has_room.then(|| self.queue.start())?
     }
 
-    /// Starts as many runs as may be.
-    fn start(&mut self, node: &Arc<str>, runs: &mut JoinSet<Done>) {
-        while self.queue.running() < MOST_AT_ONCE
-            && let Some((change, previous)) = self.queue.start()
-        {
-            debug!(
-                "hook {}: {} is {}",
-                self.hook.name, change.subject, change.state
-            );
-            let (hook, runner) = (self.hook.clone(), Arc::clone(&self.runner));
-            let node = Arc::clone(node);
-            runs.spawn(async move {
-                let environment = environment(&hook, &node, &change, previous);
-                let ran = runner.run(&hook.program, &environment, hook.timeout).await;
-                Done {
-                    hook: hook.name,
-                    subject: change.subject,
-                    ran,
-                }
-            });
+    /// Runs it once.
+    fn run(
+        &self,
+        node: Arc<str>,
+        change: Change,
+        previous: &'static str,
+    ) -> impl Future<Output = Done> + Send + use<> {
+        let (hook, number) = (self.hook.clone(), self.number);
+        let runner = Arc::clone(&self.runner);
+        async move {
+            let environment = environment(&hook, &node, &change, previous);
+            let run = runner.run(&hook.program, &environment, hook.timeout);
+            let ran = AssertUnwindSafe(run).catch_unwind().await;
+            Done {
+                hook: hook.name,
+                number,
+                subject: change.subject,
+                ran: ran.unwrap_or_else(|_| {
+                    let words = "the run itself has failed, a defect of vipd";
+                    Err(NotRun::Unable(words.to_owned()))
+                }),
+            }
         }
     }
 

@@ -38,6 +38,16 @@ pub struct Queue {
 }
 
 impl Queue {
+    /// One for a hook that is new, while runs for these subjects are under way that were
+    /// another's. [`Queue::done`] must follow for each.
+    #[must_use]
+    pub fn beside(running: HashSet<Subject>) -> Self {
+        Self {
+            running,
+            ..Self::default()
+        }
+    }
+
     /// Takes in a change that `triggers` may be for.
     pub fn note(&mut self, change: Change, triggers: &[Trigger]) {
         let subject = &change.subject;

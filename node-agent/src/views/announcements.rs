@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use vipd_control::{announcement::State, damping::Standing, gate::Admission, model::Vip};
+use vipd_control::{aggregate, announcement::State, damping::Standing, model::Vip};
 
 use crate::{
     announce::{Announced, Standings, wait_words},
@@ -10,6 +10,81 @@ use crate::{
     local::{Bound, Local},
     status::{self, WITHDRAWN},
 };
+
+/// What is known of announcements at one moment.
+pub struct Sight<'a> {
+    decision: &'a Decision,
+    standings: &'a Standings,
+    /// The aggregates that stand for what is inside them.
+    suppressing: Vec<Vip>,
+    now: Instant,
+}
+
+impl<'a> Sight<'a> {
+    /// By a decision, and how everything stands.
+    #[must_use]
+    pub fn new(decision: &'a Decision, standings: &'a Standings, now: Instant) -> Self {
+        let aggregates = decision.bgp.iter().flat_map(|bgp| &bgp.aggregates);
+        let suppressing = aggregates.filter(|aggregate| aggregate.suppress);
+        Self {
+            decision,
+            standings,
+            suppressing: suppressing.map(|aggregate| aggregate.prefix).collect(),
+            now,
+        }
+    }
+
+    /// The state in which routers hear of an address, if they do.
+    #[must_use]
+    pub fn heard(&self, vip: Vip) -> Option<State> {
+        let heard = self.damped(vip).and_then(|damped| damped.announced);
+        match self.instead(vip) {
+            // What can be heard of it is the aggregate.
+            Some(_) => self.standings.vips.get(&vip)?.state().and(heard),
+            None => heard,
+        }
+    }
+
+    /// Why that is so.
+    #[must_use]
+    pub fn reason(&self, vip: Vip) -> String {
+        let admission = self.standings.vips.get(&vip);
+        let plan = self.decision.desired.vips.get(&vip);
+        let reason = match admission.zip(plan) {
+            Some((admission, plan)) => admission.reason(plan),
+            None if self.decision.leaving.contains(&vip) => {
+                "taken out of the configuration; forwarded a little longer".to_owned()
+            }
+            None => "not judged yet".to_owned(),
+        };
+        reason + &waiting(self.damped(vip), self.now)
+    }
+
+    /// The state in which routers hear of an aggregate, if they do.
+    #[must_use]
+    pub fn heard_of_aggregate(&self, aggregate: &aggregate::Standing) -> Option<State> {
+        self.standings.damping.get(&aggregate.prefix)?.announced
+    }
+
+    /// Why that is so.
+    #[must_use]
+    pub fn reason_of_aggregate(&self, aggregate: &aggregate::Standing) -> String {
+        let damped = self.standings.damping.get(&aggregate.prefix);
+        aggregate.reason() + &waiting(damped, self.now)
+    }
+
+    /// What is counted of an address, or of what stands for it.
+    fn damped(&self, vip: Vip) -> Option<&Standing> {
+        let heard_of = self.instead(vip).unwrap_or(vip);
+        self.standings.damping.get(&heard_of)
+    }
+
+    /// The aggregate that stands for an address.
+    fn instead(&self, vip: Vip) -> Option<Vip> {
+        let mut around = self.suppressing.iter().copied();
+        around.find(|prefix| prefix.contains(vip))
+    }
+}
 
 /// How each virtual address stands.
 pub fn vips(
@@ -19,29 +94,11 @@ pub fn vips(
     local: &Local,
     now: Instant,
 ) -> Vec<status::Vip> {
-    let aggregates = decision.bgp.iter().flat_map(|bgp| &bgp.aggregates);
-    let suppressing: Vec<_> = aggregates.filter(|aggregate| aggregate.suppress).collect();
-    let vips = decision.desired.vips.iter();
-    vips.map(|(address, plan)| {
-        let admission = standings.vips.get(address);
-        let mut around = suppressing.iter().map(|aggregate| aggregate.prefix);
-        let instead = around.find(|prefix| prefix.contains(*address));
-        let own = admission.and_then(Admission::state);
-        let damped = standings.damping.get(&instead.unwrap_or(*address));
-        let heard = damped.and_then(|damped| damped.announced);
-        let state = match instead {
-            // What can be heard of it is the aggregate.
-            Some(_) => own.and(heard),
-            None => heard,
-        };
-        let mut reason = match admission {
-            Some(admission) => admission.reason(plan),
-            None if decision.leaving.contains(address) => {
-                "taken out of the configuration; forwarded a little longer".to_owned()
-            }
-            None => "not judged yet".to_owned(),
-        };
-        reason += &waiting(damped, now);
+    let sight = Sight::new(decision, standings, now);
+    let vips = decision.desired.vips.keys();
+    vips.map(|address| {
+        let (state, mut reason) = (sight.heard(*address), sight.reason(*address));
+        let instead = sight.instead(*address);
         if is_untold(announced, instead.unwrap_or(*address)) {
             reason += UNTOLD;
         }
@@ -70,22 +127,24 @@ fn bound(standing: &Result<Bound, String>) -> status::Bound {
 
 /// How each aggregate stands.
 pub fn aggregates(
+    decision: &Decision,
     standings: &Standings,
     announced: &Announced,
     now: Instant,
 ) -> Vec<status::Aggregate> {
+    let sight = Sight::new(decision, standings, now);
     let aggregates = standings.aggregates.iter();
     aggregates
         .map(|aggregate| {
-            let damped = standings.damping.get(&aggregate.prefix);
-            let mut reason = aggregate.reason() + &waiting(damped, now);
+            let state = sight.heard_of_aggregate(aggregate);
+            let mut reason = sight.reason_of_aggregate(aggregate);
             if is_untold(announced, aggregate.prefix) {
                 reason += UNTOLD;
             }
             status::Aggregate {
                 prefix: aggregate.prefix.to_string(),
-                state: label(damped.and_then(|damped| damped.announced)).to_owned(),
-                damping: damping(damped, now),
+                state: label(state).to_owned(),
+                damping: damping(standings.damping.get(&aggregate.prefix), now),
                 alive: aggregate.alive,
                 wanted: aggregate.wanted,
                 reason,
@@ -132,9 +191,9 @@ mod tests {
     use std::{net::IpAddr, sync::Arc};
 
     use vipd_control::{
-        aggregate,
         damping::{Damping, Heard, Terms},
         decide::{Decider, Desired},
+        gate::Admission,
         model::{Backend, Service},
     };
 
@@ -254,7 +313,7 @@ mod tests {
         };
         let vips = super::vips(&decision, &standings, &announced, &Local::default(), now);
         let vips = vips.into_iter().map(|vip| vip.reason);
-        let aggregates = aggregates(&standings, &announced, now);
+        let aggregates = aggregates(&decision, &standings, &announced, now);
         let aggregates = aggregates.into_iter().map(|aggregate| aggregate.reason);
         let reasons: Vec<_> = vips.chain(aggregates).collect();
         assert_eq!(
