@@ -151,8 +151,9 @@ impl Agent {
         let (ways_in, ways) = watch::channel(Default::default());
         let (settings_in, settings_out) = watch::channel(Settings::default());
         let tunnels = Tunnels::new(ways.clone(), settings_out.clone());
-        let mut probes = Probes::new(engine.health(), changes, tunnels);
+        let (probes, rounds) = Probes::new(engine.health(), changes, tunnels);
         probes.configure(&config.model);
+        spawn(&mut tasks, "checks", rounds);
 
         let (wanted, wanted_out) = watch::channel(backends(&config));
         let (problems_in, problems) = watch::channel(Default::default());
@@ -281,7 +282,7 @@ impl Agent {
             config.bfd_socket.clone(),
             recorder.clone(),
         );
-        probes.hear(speaker.bfd());
+        spawn(&mut tasks, "BFD of backends", probes.hear(speaker.bfd()));
         speaker.follow_bfd(config.has_bfd());
         speaker.configure(config.bgp.as_ref()).await;
 

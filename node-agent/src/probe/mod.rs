@@ -23,10 +23,7 @@ mod words;
 use std::sync::Arc;
 
 use futures_util::{StreamExt as _, stream::iter};
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinHandle,
-};
+use tokio::sync::{mpsc, watch};
 use vipd_control::{
     check::CheckResult,
     health_table::Change,
@@ -43,21 +40,24 @@ use crate::{bfd::client::States, engine::SharedHealth};
 /// Checks that are made at once when all are to be made once.
 const ONCE_AT_ONCE: usize = 256;
 
-/// All running probes. They end when it is dropped.
+/// Has backends checked, by two tasks that whoever made it runs: without them every
+/// state stays as it is.
 pub struct Probes {
     services: watch::Sender<Vec<Arc<Service>>>,
     lateness: Arc<Lateness>,
     health: SharedHealth,
     changes: mpsc::Sender<Change>,
     hastened: mpsc::Sender<Tracked>,
-    tasks: Vec<JoinHandle<()>>,
 }
 
 impl Probes {
     /// No probes yet; results will go to `health`, and what they change to
-    /// `changes`.
-    #[must_use]
-    pub fn new(health: SharedHealth, changes: mpsc::Sender<Change>, tunnels: Tunnels) -> Self {
+    /// `changes`. The task makes the checks, as long as this lives.
+    pub fn new(
+        health: SharedHealth,
+        changes: mpsc::Sender<Change>,
+        tunnels: Tunnels,
+    ) -> (Self, impl Future<Output = ()> + Send + use<>) {
         let (services, configured) = watch::channel(Vec::new());
         let (hastened, urgent) = mpsc::channel(1024);
         let lateness = Arc::<Lateness>::default();
@@ -69,14 +69,14 @@ impl Probes {
             Arc::clone(&lateness),
             Arc::new(Shared::new(tunnels)),
         );
-        Self {
+        let probes = Self {
             services,
             lateness,
             health,
             changes,
             hastened,
-            tasks: vec![tokio::spawn(rounds)],
-        }
+        };
+        (probes, rounds)
     }
 
     /// How many checks have been started, and how many of them late.
@@ -85,31 +85,21 @@ impl Probes {
         Arc::clone(&self.lateness)
     }
 
-    /// Takes in what BFD says, too.
-    pub fn hear(&mut self, states: watch::Receiver<States>) {
-        let services = self.services.subscribe();
-        let hear = bfd::run(
+    /// The task that takes in what BFD says, too, as long as this lives.
+    pub fn hear(&self, states: watch::Receiver<States>) -> impl Future<Output = ()> + Send + use<> {
+        bfd::run(
             states,
-            services,
+            self.services.subscribe(),
             Arc::clone(&self.health),
             self.changes.clone(),
             self.hastened.clone(),
-        );
-        self.tasks.push(tokio::spawn(hear));
+        )
     }
 
     /// Follows a new configuration. A backend whose check has not changed
     /// keeps its rhythm.
-    pub fn configure(&mut self, model: &Model) {
+    pub fn configure(&self, model: &Model) {
         self.services.send_replace(model.services.clone());
-    }
-}
-
-impl Drop for Probes {
-    fn drop(&mut self) {
-        for task in &self.tasks {
-            task.abort();
-        }
     }
 }
 

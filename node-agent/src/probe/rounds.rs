@@ -5,17 +5,18 @@
 //! there how soon the next one is due. Only what has changed goes on to the
 //! engine, so checks that find what they found before cost it nothing.
 
+mod under_way;
+
 use std::{
     cmp::Reverse,
     collections::BinaryHeap,
     pin::Pin,
     sync::{Arc, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use tokio::{
     sync::{mpsc, watch},
-    task::JoinSet,
     time::{Sleep, sleep_until},
 };
 use tracing::{error, warn};
@@ -26,12 +27,13 @@ use vipd_control::{
     schedule::{Pace, first_check, next_check},
 };
 
+use self::under_way::{Ended, UnderWay};
 use super::{
     check::{Shared, check, guarded},
     lateness::Lateness,
     targets::{Target, Targets},
 };
-use crate::engine::SharedHealth;
+use crate::{engine::SharedHealth, repeats::Repeats};
 
 /// Checks under way together. Backends that answer take none of it for long; so
 /// many that do not answer can be asked once per time-out.
@@ -39,9 +41,6 @@ const MOST_AT_ONCE: usize = 8_192;
 
 /// So many that are to be checked at once are taken in together.
 const BATCH: usize = 1024;
-
-/// Between two lines about checks that are not possible.
-const TOLD_AGAIN: Duration = Duration::from_secs(60);
 
 /// Asks the backends of these services, until nobody wants to know any more.
 pub async fn run(
@@ -53,7 +52,7 @@ pub async fn run(
     shared: Arc<Shared>,
 ) {
     let mut rounds = Rounds::new(Instant::now(), lateness);
-    let mut checks = JoinSet::new();
+    let mut checks = UnderWay::default();
     let mut urgent = Vec::new();
     let mut alarm: Pin<Box<Sleep>> = Box::pin(sleep_until(Instant::now().into()));
     loop {
@@ -61,12 +60,9 @@ pub async fn run(
         while checks.len() < MOST_AT_ONCE
             && let Some(due) = rounds.due(now)
         {
-            checks.spawn(ask(
-                due,
-                Arc::clone(&shared),
-                Arc::clone(&health),
-                changes.clone(),
-            ));
+            let (target, shared) = (Arc::clone(&due.target), Arc::clone(&shared));
+            let ask = ask(due, shared, Arc::clone(&health), changes.clone());
+            checks.start(target, ask);
         }
         // Whoever is due but finds no room waits until a check ends.
         let next = rounds.next().filter(|_| checks.len() < MOST_AT_ONCE);
@@ -77,6 +73,7 @@ pub async fn run(
             changed = services.changed() => match changed {
                 Ok(()) => {
                     let services = services.borrow_and_update().clone();
+                    shared.forget_users();
                     rounds.configure(&services, Instant::now());
                 }
                 Err(_) => return,
@@ -85,10 +82,13 @@ pub async fn run(
                 rounds.hasten(&urgent, Instant::now());
                 urgent.clear();
             }
-            Some(asked) = checks.join_next(), if !checks.is_empty() => match asked {
-                Ok(Some(asked)) => rounds.asked(asked),
-                Ok(None) => return,
-                Err(error) => error!("a check is lost: {error}"),
+            Some(ended) = checks.ended() => match ended {
+                Ended::Asked(asked) => rounds.asked(asked),
+                Ended::Lost(target, error) => {
+                    error!("a check of {} is lost, a defect of vipd: {error}", target.backend);
+                    rounds.lost(target, Instant::now());
+                }
+                Ended::Unheard => return,
             },
             () = &mut alarm, if next.is_some() => {}
         }
@@ -236,6 +236,13 @@ impl Rounds {
         self.waiting = waiting.into();
     }
 
+    /// Has a backend whose check was lost asked again: nobody knows what was found.
+    fn lost(&mut self, target: Arc<Target>, now: Instant) {
+        if target.is_wanted() {
+            self.wait(now + target.check.timing.interval, target);
+        }
+    }
+
     fn wait(&mut self, at: Instant, target: Arc<Target>) {
         self.waiting.push(Reverse(Due { at, target }));
     }
@@ -284,32 +291,30 @@ impl Rounds {
     }
 }
 
-/// Tells of checks that are not possible, our own fault, without a flood.
+/// Tells of checks that are not possible, our own fault, each cause without a flood.
 #[derive(Default)]
-struct Unable {
-    told: Option<Instant>,
-    /// Since then.
-    others: u64,
-}
+struct Unable(Repeats);
 
 impl Unable {
     fn tell(&mut self, target: &Target, detail: &str, now: Instant) {
-        if self.told.is_some_and(|told| now - told < TOLD_AGAIN) {
-            self.others += 1;
-            return;
+        if let Some(line) = self.line(target, detail, now) {
+            warn!("{line}");
         }
-        let others = match std::mem::take(&mut self.others) {
+    }
+
+    /// What there is to be told of it, if anything.
+    fn line(&mut self, target: &Target, detail: &str, now: Instant) -> Option<String> {
+        let others = match self.0.note(detail, now)? {
             0 => String::new(),
             others => format!(" ({others} more checks since the last such line)"),
         };
         let subjects = target.subjects();
         let services: Vec<_> = subjects.iter().map(|subject| &*subject.service).collect();
-        warn!(
+        Some(format!(
             "no check of {} in {} is possible: {detail}; it stays in the state it is in{others}",
             target.backend,
             services.join(", ")
-        );
-        self.told = Some(now);
+        ))
     }
 }
 

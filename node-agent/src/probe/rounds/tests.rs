@@ -1,7 +1,12 @@
 //! Who is asked when, and who hears of it.
 
-use std::{slice, sync::Mutex};
+use std::{
+    slice,
+    sync::{Mutex, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
+use tokio::time::{sleep, timeout};
 use vipd_control::{
     health::{Initial, State},
     health_table::HealthTable,
@@ -9,7 +14,11 @@ use vipd_control::{
 };
 
 use super::*;
-use crate::config::Config;
+use crate::{
+    config::Config,
+    questions::tests::PATIENCE,
+    run::tests::{LOOKED_UP, counting, own_name},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -301,17 +310,107 @@ async fn a_result_of_who_has_left_is_handed_to_nobody() {
 }
 
 #[test]
-fn checks_that_are_not_possible_are_told_once_a_minute_and_counted() {
+fn why_checks_are_not_possible_is_told_once_for_each_cause_and_counted() {
     let web = services(&[("web", 80, &[1])]);
     let target = Targets::default()
         .configure(slice::from_ref(&web[0]))
         .remove(0);
     let now = Instant::now();
     let mut unable = Unable::default();
-    for _ in 0..5 {
-        unable.tell(&target, "too many open files", now);
+    let mut tell = |detail: &str, now| unable.line(&target, detail, now);
+    let line = |detail: &str, others: &str| {
+        Some(format!(
+            "no check of 192.0.2.1 in web is possible: {detail}; it stays in the state it is \
+             in{others}"
+        ))
+    };
+    let (files, user) = ("too many open files", "there is no user pager");
+    assert_eq!(tell(files, now), line(files, ""));
+    for _ in 0..4 {
+        assert_eq!(tell(files, now), None);
     }
-    assert_eq!((unable.told, unable.others), (Some(now), 4));
-    unable.tell(&target, "too many open files", now + TOLD_AGAIN);
-    assert_eq!((unable.told, unable.others), (Some(now + TOLD_AGAIN), 0));
+    assert_eq!(tell(user, now), line(user, ""), "another cause");
+    let later = now + 300 * SECOND;
+    let others = " (4 more checks since the last such line)";
+    assert_eq!(tell(files, later), line(files, others));
+}
+
+#[tokio::test]
+async fn a_check_that_is_lost_is_made_again() {
+    let now = Instant::now();
+    let mut rounds = rounds_at(now);
+    rounds.configure(&services(&[("web", 80, &[1])]), now);
+    let due = rounds.due(now).expect("it is due");
+    let mut checks = UnderWay::default();
+    checks.start(due.target, async { panic!("a defect") });
+    match checks.ended().await {
+        Some(Ended::Lost(target, _)) => rounds.lost(target, now),
+        _ => panic!("it is lost"),
+    }
+    assert_eq!(checks.targets.len(), 0);
+    assert_eq!(rounds.next(), Some(now + SECOND));
+    assert_eq!(ask_all(&mut rounds, now + SECOND), ["web/192.0.2.1"]);
+}
+
+/// He may have been given other groups, or another number.
+#[tokio::test]
+async fn after_a_reload_the_user_of_a_program_is_looked_up_anew() {
+    let text = format!(
+        r#"
+        [dataplane]
+        interfaces = ["eth0"]
+        [[service]]
+        name = "web"
+        vips = ["198.51.100.1"]
+        protocol = "tcp"
+        port = 80
+        mode = "ipip"
+        [service.check]
+        type = "program"
+        command = ["/bin/true"]
+        user = "{}"
+        interval = "100ms"
+        timeout = "90ms"
+        [[service.backend]]
+        name = "b1"
+        address = "192.0.2.1"
+        "#,
+        own_name()
+    );
+    let (config, _) = Config::parse(&text, "vipd.toml").expect("a good configuration");
+    let services = config.model.services;
+    let (services_in, services_out) = watch::channel(Vec::new());
+    let (_hastened_in, hastened) = mpsc::channel(1);
+    let (changes, mut changes_out) = mpsc::channel(16);
+    let lateness = Arc::<Lateness>::default();
+    let shared = Arc::new(Shared::new(counting()));
+    let rounds = run(
+        services_out,
+        hastened,
+        table(&services),
+        changes,
+        Arc::clone(&lateness),
+        shared,
+    );
+    let reload = async {
+        services_in.send_replace(services);
+        while lateness.counted().ended < 3 {
+            sleep(SECOND / 100).await;
+        }
+        assert_eq!(LOOKED_UP.load(Relaxed), 1, "once for many checks");
+        services_in.send_modify(|_| {});
+        while LOOKED_UP.load(Relaxed) < 2 {
+            sleep(SECOND / 100).await;
+        }
+    };
+    let hear = async { while changes_out.recv().await.is_some() {} };
+    let reloaded = async {
+        tokio::select! {
+            () = reload => {}
+            () = rounds => panic!("nobody checks any more"),
+            () = hear => panic!("nobody tells any more"),
+        }
+    };
+    let reloaded = timeout(PATIENCE, reloaded).await;
+    assert!(reloaded.is_ok(), "{} looked up", LOOKED_UP.load(Relaxed));
 }
