@@ -18,6 +18,7 @@ mod http;
 mod local;
 mod map;
 mod needs;
+mod outside;
 mod program;
 mod reach;
 mod reference;

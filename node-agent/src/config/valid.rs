@@ -21,6 +21,7 @@ use super::{
     doubt::doubt,
     hook::hooks,
     local::{Bindings, bindings},
+    outside,
     report::Report,
     secret::SecretFile,
     service::services,
@@ -271,6 +272,7 @@ impl File {
         for service in &self.service.value {
             service.value.check.value.check_files(directory, report);
         }
+        outside::check(self, directory, report);
     }
 }
 

@@ -8,6 +8,7 @@
 pub mod facts;
 mod firewall;
 pub mod judge;
+mod programs;
 pub mod reach;
 
 use std::process::ExitCode;
@@ -33,6 +34,7 @@ pub async fn examine(config: &Config) -> Result<Vec<Finding>, Error> {
     let facts = Facts::gather(config, &netlink, &plain).await?;
     let mut findings = preflight::judge::judge(&plain);
     findings.extend(judge::judge(&facts));
+    findings.extend(programs::look(config));
     findings.sort_by_key(|finding| finding.severity);
     Ok(findings)
 }

@@ -5,6 +5,7 @@ mod accepted;
 mod bfd;
 mod command;
 mod local;
+mod outside;
 mod reference;
 mod refused;
 mod rules;
