@@ -1,192 +1,189 @@
 //! Checks over TCP against real servers: up, refused, silent, slow, wrong
 //! answer and wrong certificate. `docs/checks.md` has the same table.
 
+pub mod case;
 mod servers;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use vipd_tests::{AgentConfig, Machine, Rack, Vipd, wait_until};
 
-use self::servers::{Authority, EXPIRY, Servers};
+use self::{
+    case::{Case, judge},
+    servers::{Authority, EXPIRY, Servers},
+};
 use crate::support::{PATIENCE, SMALL, VIP, in_lab, start_agent};
 
-/// What the operator reads about checks.
-const DOCUMENT: &str = include_str!("../../../docs/checks.md");
-
-/// A situation, the lines of the check, and what it finds: its word, and the
-/// reason.
-type Case = (&'static str, &'static str, &'static str, &'static str);
-
 const CASES: &[Case] = &[
-    (
+    Case::of_b1(
         "TCP: connection accepted",
         "type = 'tcp'\nport = 80",
         "L4OK",
         "",
     ),
-    (
+    Case::of_b1(
         "any check: port closed",
         "type = 'tcp'\nport = 9998",
         "L4CON",
         "Connection refused (os error 111)",
     ),
-    (
+    Case::of_b1(
         "any check: packets dropped",
         "type = 'tcp'\nport = 9999",
         "L4TOUT",
         "no answer to the connection",
     ),
-    (
+    Case::of_b1(
         "TCP: the expected answer",
         "type = 'tcp'\nport = 80\nsend = \"GET / HTTP/1.0\\r\\n\\r\\n\"\nexpect = 'b1'",
         "L7OK",
         "",
     ),
-    (
+    Case::of_b1(
         "TCP: another answer, then closed",
         "type = 'tcp'\nport = 80\nsend = \"GET /\\r\\n\"\nexpect = 'b2'",
         "L7RSP",
         "closed with no \"b2\" in \"b1\\n\"",
     ),
-    (
+    Case::of_b1(
         "TCP: accepted, and no answer in time",
         "type = 'tcp'\nport = 8082\nsend = 'x'\nexpect = 'y'",
         "L7TOUT",
         "no complete answer",
     ),
-    (
+    Case::of_b1(
         "HTTP: the expected answer",
         "type = 'http'\nport = 80\npath = '/healthz'\nexpect_body = 'ok'",
         "L7OK 200",
         "HTTP status 200",
     ),
-    (
+    Case::of_b1(
         "HTTP: another status",
         "type = 'http'\nport = 8080",
         "L7STS 503",
         "HTTP status 503",
     ),
-    (
+    Case::of_b1(
         "HTTP: another body",
         "type = 'http'\nport = 80\nexpect_body = 'b2'",
         "L7STS 200",
         "no \"b2\" in the body \"b1\\n\"",
     ),
-    (
+    Case::of_b1(
         "HTTP: another header",
         "type = 'http'\nport = 80\nexpect_headers = { Content-Type = 'json' }",
         "L7STS 200",
         "no \"json\" in the header Content-Type: \"text/plain\"",
     ),
-    (
+    Case::of_b1(
         "HTTP: a header is missing",
         "type = 'http'\nport = 80\nexpect_headers = { X-Node = 'b1' }",
         "L7STS 200",
         "no header X-Node",
     ),
-    (
+    Case::of_b1(
         "HTTP: accepted, and no answer in time",
         "type = 'http'\nport = 8081",
         "L7TOUT",
         "no complete answer",
     ),
-    (
+    Case::of_b1(
         "HTTP: the server speaks TLS",
         "type = 'http'\nport = 8443",
         "L7STS 400",
         "HTTP status 400",
     ),
-    (
+    Case::of_b1(
         "TLS: a valid certificate",
         "type = 'tls'\nport = 8443\nserver_name = 'www.example.com'\nCA",
         "L6OK",
         "",
     ),
-    (
+    Case::of_b1(
         "TLS: a valid certificate for the address",
         "type = 'tls'\nport = 8443\nCA",
         "L6OK",
         "",
     ),
-    (
+    Case::of_b1(
         "TLS: the expected protocol",
         "type = 'tls'\nport = 8443\nCA\nalpn = ['http/1.1']",
         "L6OK",
         "",
     ),
-    (
+    Case::of_b1(
         "TLS: no protocol in common",
         "type = 'tls'\nport = 8443\nCA\nalpn = ['imap']",
         "L6RSP",
         "the backend speaks none of the protocols in alpn",
     ),
-    (
+    Case::of_b1(
         "TLS: the expected answer",
         "type = 'tls'\nport = 8443\nCA\nsend = \"GET / HTTP/1.0\\r\\n\\r\\n\"\nexpect = 'secure'",
         "L7OK",
         "",
     ),
-    (
+    Case::of_b1(
         "TLS: nothing verified",
         "type = 'tls'\nport = 8444\nverify = false",
         "L6OK",
         "certificate not verified",
     ),
-    (
+    Case::of_b1(
         "TLS: accepted, and no answer in time",
         "type = 'tls'\nport = 8082\nCA",
         "L6TOUT",
         "no answer to the TLS handshake",
     ),
-    (
+    Case::of_b1(
         "TLS: the server does not speak it",
         "type = 'tls'\nport = 80\nCA",
         "L6RSP",
         "what answers does not speak TLS",
     ),
-    (
+    Case::of_b1(
         "TLS: the server does not know the name",
         "type = 'tls'\nport = 8450\nserver_name = 'other.example.com'\nCA",
         "L6RSP",
         "the backend does not know the name in server_name",
     ),
-    (
+    Case::of_b1(
         "HTTPS: the expected answer",
         "type = 'https'\nport = 8443\nhost = 'www.example.com'\nCA\nexpect_body = 'secure'",
         "L7OK 200",
         "HTTP status 200",
     ),
-    (
+    Case::of_b1(
         "HTTPS: another status",
         "type = 'https'\nport = 8443\nhost = 'www.example.com'\nCA\npath = '/missing'",
         "L7STS 404",
         "HTTP status 404",
     ),
-    (
+    Case::of_b1(
         "certificate expired",
         "type = 'https'\nport = 8444\nhost = 'www.example.com'\nCA",
         "L6RSP",
         "the certificate expired on 2024-01-01T00:00:00Z, N days ago",
     ),
-    (
+    Case::of_b1(
         "certificate not valid yet",
         "type = 'https'\nport = 8445\nhost = 'www.example.com'\nCA",
         "L6RSP",
         "the certificate is valid only from 2100-01-01T00:00:00Z",
     ),
-    (
+    Case::of_b1(
         "certificate for another name",
         "type = 'https'\nport = 8446\nhost = 'www.example.com'\nCA",
         "L6RSP",
         "the certificate is for shop.example.com, 192.0.2.99, not for www.example.com",
     ),
-    (
+    Case::of_b1(
         "certificate signed by itself",
         "type = 'https'\nport = 8447\nhost = 'www.example.com'\nCA",
         "L6RSP",
         "unknown issuer: the certificate is signed by itself (CN=www.example.com)",
     ),
-    (
+    Case::of_b1(
         "certificate of an unknown issuer",
         "type = 'https'\nport = 8448\nhost = 'www.example.com'\nCA",
         "L6RSP",
@@ -211,7 +208,8 @@ fn every_check_over_tcp_finds_what_is_documented() {
         wait_until("every check finds what is documented", PATIENCE, || {
             let found = checks(&agent)?;
             let cases = CASES.iter().zip(&found);
-            let wrong: Vec<_> = cases.flat_map(|(case, found)| judge(case, found)).collect();
+            let judged = cases.map(|(case, (state, check))| judge(case, state, check));
+            let wrong: Vec<_> = judged.flatten().collect();
             ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
             Ok(())
         })?;
@@ -222,8 +220,8 @@ fn every_check_over_tcp_finds_what_is_documented() {
 /// A service on a port of its own for each case.
 fn services(backend: &Machine, ca_file: &str) -> String {
     let cases = CASES.iter().enumerate();
-    let services = cases.map(|(i, (_, lines, ..))| {
-        let lines = lines.replace("\nCA", &format!("\n{ca_file}"));
+    let services = cases.map(|(i, case)| {
+        let lines = case.check.replace("\nCA", &format!("\n{ca_file}"));
         format!(
             "[[service]]\nname = 'case-{i:02}'\nvips = ['{VIP}']\nprotocol = 'tcp'\n\
              port = {port}\nmode = 'ipip'\n[service.check]\n{lines}\n\
@@ -245,50 +243,11 @@ fn checks(agent: &Vipd) -> Result<Vec<(Value, Value)>> {
     Ok(checks.collect())
 }
 
-/// What is wrong with what was found, and with what is documented.
-fn judge((situation, _, word, reason): &Case, (state, check): &(Value, Value)) -> Vec<String> {
-    let is_up = word.starts_with("L4OK") || word.starts_with("L6OK") || word.starts_with("L7OK");
-    let expected_state = if is_up { "up" } else { "down" };
-    let code = check["code"].as_str().unwrap_or_default();
-    let found = match check["status"].as_u64() {
-        Some(status) => format!("{code} {status}"),
-        None => code.to_owned(),
-    };
-    let detail = check["detail"].as_str().unwrap_or_default();
-    let mut wrong = Vec::new();
-    if found != *word || without_days(detail) != *reason || *state != expected_state {
-        wrong.push(format!("{situation}: {state}, {check}"));
-    }
-    let (_, title) = situation.split_once(": ").unwrap_or(("", situation));
-    let shown = match *reason {
-        "" => String::new(),
-        reason => format!("`{reason}` "),
-    };
-    let row = format!("| {title} | {expected_state} | `{word}` | {shown}|");
-    if !DOCUMENT.lines().any(|line| line == row) {
-        wrong.push(format!("docs/checks.md has no line {row}"));
-    }
-    wrong
-}
-
-/// How long ago something was is different each day.
-fn without_days(reason: &str) -> String {
-    let is_number = |word: &str| !word.is_empty() && word.chars().all(|c| c.is_ascii_digit());
-    match reason.rsplit_once(", ") {
-        Some((before, ago)) if ago.ends_with(" days ago") => {
-            let number = ago.split(' ').next().unwrap_or_default();
-            let shown = if is_number(number) { "N" } else { number };
-            format!("{before}, {shown} days ago")
-        }
-        _ => reason.to_owned(),
-    }
-}
-
 /// How long the parts of a check took, and when the certificate expires, where
 /// machines read them.
 fn ensure_phases_and_expiry(agent: &Vipd) -> Result<()> {
     let of = |situation: &str| -> Result<(String, Value)> {
-        let at = CASES.iter().position(|case| case.0 == situation);
+        let at = CASES.iter().position(|case| case.situation == situation);
         let at = at.with_context(|| format!("no case {situation}"))?;
         Ok((format!("case-{at:02}"), checks(agent)?[at].1.clone()))
     };
