@@ -45,9 +45,14 @@ pub struct Shared {
 impl Shared {
     /// For checks that go by these ways when they go as traffic does.
     pub fn new(tunnels: Tunnels) -> Self {
+        Self::with(Runner::new(MOST_PROGRAMS), tunnels)
+    }
+
+    /// The same, and programs are run by this.
+    pub fn with(programs: Runner, tunnels: Tunnels) -> Self {
         Self {
             pinger: Pinger::default(),
-            programs: Runner::new(MOST_PROGRAMS),
+            programs,
             files: Looker::default(),
             tunnels,
         }

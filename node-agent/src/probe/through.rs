@@ -120,6 +120,14 @@ impl Tunnels {
         }
     }
 
+    /// Without any way.
+    #[cfg(test)]
+    pub fn none() -> Self {
+        let (_, ways) = watch::channel(Default::default());
+        let (_, settings) = watch::channel(Default::default());
+        Self::new(ways, settings)
+    }
+
     fn endpoint(&self) -> io::Result<Arc<Endpoint>> {
         let mut opened = self.endpoint.lock().unwrap_or_else(PoisonError::into_inner);
         match &*opened {

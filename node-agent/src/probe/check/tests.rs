@@ -5,7 +5,6 @@ use std::{fs, num::NonZeroU16, path::PathBuf, process::Command, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpListener,
-    sync::watch,
 };
 use vipd_control::{
     check::CheckCode::{L4Con, L4Ok, L6Response, L7Ok, L7Response, L7Status, L7Timeout, SockErr},
@@ -16,9 +15,7 @@ use super::*;
 
 /// Without any way of traffic.
 fn shared() -> Shared {
-    let (_, ways) = watch::channel(Default::default());
-    let (_, settings) = watch::channel(Default::default());
-    Shared::new(Tunnels::new(ways, settings))
+    Shared::new(Tunnels::none())
 }
 
 /// One check of the backend at this address.

@@ -16,6 +16,7 @@ use vipd_control::{
 use super::*;
 use crate::{
     config::Config,
+    probe::Tunnels,
     questions::tests::PATIENCE,
     run::tests::{LOOKED_UP, counting, own_name},
 };
@@ -383,7 +384,7 @@ async fn after_a_reload_the_user_of_a_program_is_looked_up_anew() {
     let (_hastened_in, hastened) = mpsc::channel(1);
     let (changes, mut changes_out) = mpsc::channel(16);
     let lateness = Arc::<Lateness>::default();
-    let shared = Arc::new(Shared::new(counting()));
+    let shared = Arc::new(Shared::with(counting(), Tunnels::none()));
     let rounds = run(
         services_out,
         hastened,
