@@ -54,6 +54,9 @@ use crate::{
     views::{DataplaneViews, Start, Views},
 };
 
+/// How often it is said that what is remembered is true to this day.
+const REMEMBER: Duration = Duration::from_secs(5);
+
 impl Agent {
     /// Starts everything for a configuration that has been checked.
     ///
@@ -116,7 +119,10 @@ impl Agent {
             );
         }
 
-        let remembered = Remembered::read(&config.state_directory);
+        // Longer no router keeps what it was told.
+        let restart_time = config.bgp.as_ref().map(|bgp| bgp.restart_time);
+        let fresh = restart_time.unwrap_or(Duration::MAX);
+        let remembered = Remembered::read(&config.state_directory, fresh);
         if remembered.has_served() {
             info!("an agent before has served addresses of this host: they are taken over");
         }
@@ -235,6 +241,7 @@ impl Agent {
         let memory = Keeper {
             decision: decision.clone(),
             local: local.clone(),
+            every: REMEMBER,
         };
         let directory = config.state_directory.as_path().into();
         spawn(&mut tasks, "memory", memory.run(directory, remembered));

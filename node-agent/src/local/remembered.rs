@@ -8,12 +8,12 @@ use std::{
     net::IpAddr,
     path::Path,
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use serde::{Deserialize, Serialize};
 use tokio::{sync::watch, task::spawn_blocking, time::sleep};
-use tracing::warn;
+use tracing::{debug, warn};
 use vipd_control::{
     decide::ServicePlan,
     health::Initial,
@@ -53,20 +53,30 @@ struct Place {
 
 impl Remembered {
     /// What an agent before has left in the directory, if this host has not been
-    /// started anew since. What cannot be read is told, and nothing.
+    /// started anew since. How the servers were is believed if that was true not
+    /// longer ago than `fresh`. What cannot be read is told, and nothing.
     #[must_use]
-    pub fn read(directory: &Path) -> Self {
-        let written = file(directory).read::<Written>();
+    pub fn read(directory: &Path, fresh: Duration) -> Self {
+        let file = file(directory);
+        let written = file.read::<Written>();
         let written = written.unwrap_or_else(|error| {
             warn!("{error}; started without what an agent before knew of local services");
             None
         });
         let written = written.filter(|written| written.boot == boot());
+        let age = fs::metadata(file.path()).and_then(|metadata| metadata.modified());
+        // One of the future is of a clock that was wrong.
+        let age = age.map(|at| at.elapsed().unwrap_or_default());
+        let is_fresh = age.is_ok_and(|age| age <= fresh);
         written.map_or_else(Self::default, |written| Self {
             bound: (written.bound.into_iter())
                 .map(|place| (place.address, place.interface.into()))
                 .collect(),
-            up: written.services,
+            up: if is_fresh {
+                written.services
+            } else {
+                BTreeMap::new()
+            },
         })
     }
 
@@ -102,6 +112,9 @@ pub struct Keeper {
     pub decision: watch::Receiver<Decision>,
     /// What is bound.
     pub local: watch::Receiver<Arc<Local>>,
+    /// How often the file is marked as true to this day, and what could not be
+    /// written is tried again.
+    pub every: Duration,
 }
 
 impl Keeper {
@@ -121,25 +134,46 @@ impl Keeper {
             let is_empty = new.bound.is_empty() && new.services.is_empty();
             // Before anything is known the file says more.
             let is_news = known && last.as_ref() != Some(&new) && !(last.is_none() && is_empty);
-            if is_news {
-                last = Some(new.clone());
+            let has_file = known && last.is_some();
+            if is_news || has_file {
                 let file = file.clone();
-                let written = spawn_blocking(move || file.write(&new)).await;
-                match written {
+                let attempt = new.clone();
+                let written = spawn_blocking(move || match is_news {
+                    true => file.write(&attempt),
+                    false => {
+                        touch(&file);
+                        Ok(())
+                    }
+                });
+                match written.await {
                     Ok(Err(error)) if !told => {
                         told = true;
                         warn!("{error}; an agent that is started again will know nothing of it");
                     }
                     Ok(Err(_)) | Err(_) => {}
-                    Ok(Ok(())) => told = false,
+                    Ok(Ok(())) if is_news => {
+                        told = false;
+                        last = Some(new);
+                    }
+                    Ok(Ok(())) => {}
                 }
             }
             tokio::select! {
                 changed = self.decision.changed() => if changed.is_err() { return },
                 changed = self.local.changed() => if changed.is_err() { return },
+                () = sleep(self.every), if has_file || is_news => {}
             }
             sleep(SETTLE).await;
         }
+    }
+}
+
+/// Says that what the file has is true to this day. If that fails it is believed for
+/// a shorter time.
+fn touch(file: &StateFile) {
+    let opened = fs::File::options().append(true).open(file.path());
+    if let Err(error) = opened.and_then(|file| file.set_modified(SystemTime::now())) {
+        debug!("{}: {error}", file.path().display());
     }
 }
 
@@ -198,32 +232,112 @@ mod tests {
         }
     }
 
+    /// A directory of a test's own, that goes with it.
+    struct Folder(std::path::PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let name = format!("vipd-local-{name}-{}", std::process::id());
+            Self(std::env::temp_dir().join(name))
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
     #[test]
-    fn what_an_agent_before_knew_holds_until_the_host_is_started_anew() {
-        let directory = std::env::temp_dir().join(format!("vipd-local-{}", std::process::id()));
+    fn what_an_agent_before_knew_holds_for_a_while_and_for_this_run_of_the_host() {
+        const FRESH: Duration = Duration::from_secs(120);
+        let folder = Folder::new("knew");
         let address = IpAddr::from([198, 51, 100, 10]);
         let service = Service::new("web", vec![address.into()], Vec::new());
         let backend = Backend::new("local", address, 1);
-        for (sentence, boot, served, initial) in [
-            (
-                "the same run of the kernel",
-                boot(),
-                true,
-                Some(Initial::Up),
-            ),
-            ("another", "another".to_owned(), false, None),
+        for (sentence, boot, age, bound, initial) in [
+            ("a moment ago", boot(), 1, true, Some(Initial::Up)),
+            ("still to come", boot(), -3600, true, Some(Initial::Up)),
+            ("too long ago for the servers", boot(), 130, true, None),
+            ("another run", "another".to_owned(), 1, false, None),
         ] {
-            file(&directory).write(&written(&boot)).expect("written");
-            let read = Remembered::read(&directory);
-            assert_eq!(read.has_served(), served, "{sentence}: {read:#?}");
-            assert_eq!(read.bound.is_empty(), !served, "{sentence}: {read:#?}");
+            file(&folder.0).write(&written(&boot)).expect("written");
+            let now = SystemTime::now();
+            let distance = Duration::from_secs(i64::unsigned_abs(age));
+            let at = if age < 0 {
+                now + distance
+            } else {
+                now - distance
+            };
+            let path = file(&folder.0).path().to_owned();
+            let opened = fs::File::options().append(true).open(path);
+            let opened = opened.expect("it is there");
+            opened.set_modified(at).expect("it is ours");
+            let read = Remembered::read(&folder.0, FRESH);
+            assert_eq!(
+                read.has_served(),
+                initial.is_some(),
+                "{sentence}: {read:#?}"
+            );
+            assert_eq!(!read.bound.is_empty(), bound, "{sentence}: {read:#?}");
             assert_eq!(read.initial(&service, &backend), initial, "{sentence}");
         }
-        fs::remove_dir_all(&directory).expect("its directory goes");
+        let none = Folder::new("none");
         assert_eq!(
-            Remembered::read(&directory),
+            Remembered::read(&none.0, FRESH),
             Remembered::default(),
             "no file"
         );
+    }
+
+    /// The file as it was left, if there is one.
+    fn read(folder: &Folder) -> Option<Written> {
+        file(&folder.0).read().expect("nothing or all of it")
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_written_is_written_later_and_kept_fresh() {
+        let folder = Folder::new("later");
+        // In the place of the directory stands a file.
+        fs::write(&folder.0, "").expect("a file");
+        let address = IpAddr::from([198, 51, 100, 10]);
+        let (_decision, decision) = watch::channel(Decision {
+            known: true,
+            ..Decision::default()
+        });
+        let (_local, local) = watch::channel(Arc::new(Local {
+            bound: BTreeSet::from([(address, "lo".into())]),
+            ..Local::default()
+        }));
+        let every = Duration::from_millis(10);
+        let keeper = Keeper {
+            decision,
+            local,
+            every,
+        };
+        let directory: Arc<Path> = folder.0.as_path().into();
+        let task = tokio::spawn(keeper.run(directory, Remembered::default()));
+        sleep(SETTLE * 2).await;
+        fs::remove_file(&folder.0).expect("it is still a file");
+        let mut waited = 0;
+        while !folder.0.join("local.json").exists() && waited < 100 {
+            sleep(SETTLE).await;
+            waited += 1;
+        }
+        let found = read(&folder).expect("it was written");
+        assert_eq!(found.bound[0].address, address);
+        let path = folder.0.join("local.json");
+        let modified = || fs::metadata(&path).and_then(|data| data.modified());
+        let old = SystemTime::now() - Duration::from_secs(3600);
+        let opened = fs::File::options().append(true).open(&path);
+        let opened = opened.expect("it is there");
+        opened.set_modified(old).expect("it is ours");
+        let mut waited = 0;
+        while modified().expect("a time") <= old + SETTLE && waited < 100 {
+            sleep(SETTLE).await;
+            waited += 1;
+        }
+        assert!(modified().expect("a time") > old + SETTLE, "touched");
+        task.abort();
     }
 }
