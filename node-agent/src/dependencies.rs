@@ -1,5 +1,8 @@
 //! What services depend on besides their backends: interfaces and routes of this
-//! host.
+//! host, and that its data plane does not drop too much.
+//!
+//! The kernel tells when something of it may have changed. What it does not say
+//! stays as it was, and lacks what was never seen.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,115 +12,251 @@ use std::{
 };
 
 use tokio::{
-    sync::watch,
-    time::{MissedTickBehavior, interval},
+    sync::{Mutex, watch},
+    time::sleep,
 };
-use vipd_control::model::{Depends, Model};
+use tracing::warn;
+use vipd_control::model::{Depends, Model, Service};
 
-use crate::{engine::Plan, netlink::Netlink};
+use crate::netlink::{Error, Netlink, host::HostEvents, link::Link};
 
-/// Between two looks.
-const LOOK: Duration = Duration::from_millis(500);
+/// What is read anew now and then, so that what came without a message heals.
+const REREAD: Duration = Duration::from_secs(30);
+/// Between two looks, however much is told.
+const GAP: Duration = Duration::from_millis(20);
+/// Between two looks while the kernel tells nothing.
+const POLL: Duration = Duration::from_millis(500);
 
 /// What this host lacks, by the names of the services that depend on it.
 pub type Lacks = BTreeMap<Arc<str>, String>;
 
-/// Looks again and again, and at once when the configuration has changed.
-pub async fn run(
+/// Looks at what services depend on. Clones share what was seen.
+#[derive(Clone)]
+pub struct Dependencies {
     netlink: Netlink,
-    mut plans: watch::Receiver<Plan>,
+    models: watch::Sender<Arc<Model>>,
+    /// One look at a time.
+    host: Arc<Mutex<Host>>,
+    /// Why the data plane is not to be relied on, if so.
+    plane: watch::Receiver<Option<String>>,
     lacks: watch::Sender<Arc<Lacks>>,
-) {
-    let mut ticks = interval(LOOK);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            _ = ticks.tick() => {}
-            changed = plans.changed() => if changed.is_err() {
-                return;
-            },
+}
+
+impl Dependencies {
+    /// With the word on the data plane; nothing is depended on yet.
+    #[must_use]
+    pub fn new(netlink: Netlink, plane: watch::Receiver<Option<String>>) -> Self {
+        Self {
+            netlink,
+            models: watch::Sender::default(),
+            host: Arc::default(),
+            plane,
+            lacks: watch::Sender::default(),
         }
-        let model = Arc::clone(&plans.borrow_and_update().model);
-        let found = look(&model, &netlink).await;
-        lacks.send_if_modified(|lacks| {
-            let changed = **lacks != found;
-            if changed {
-                *lacks = Arc::new(found);
+    }
+
+    /// What is lacking.
+    #[must_use]
+    pub fn lacks(&self) -> watch::Receiver<Arc<Lacks>> {
+        self.lacks.subscribe()
+    }
+
+    /// Looks for these services from now on. Ends when all they depend on has been
+    /// looked at, so that nothing new is judged before. What others lack, which may
+    /// still be in force, is known until the next look.
+    pub async fn follow(&self, model: &Model) {
+        let before = Arc::clone(&self.lacks.borrow());
+        let mut host = self.host.lock().await;
+        host.look(model, &self.netlink).await;
+        let mut found = host.lacking(model, self.plane.borrow().as_deref());
+        for (name, words) in before.iter() {
+            let is_known = model.services.iter().any(|service| service.name == *name);
+            if !is_known {
+                found.insert(Arc::clone(name), words.clone());
             }
-            changed
-        });
+        }
+        publish(&self.lacks, found);
+        self.models.send_replace(Arc::new(model.clone()));
     }
-}
 
-/// What is lacking now.
-pub async fn look(model: &Model, netlink: &Netlink) -> Lacks {
-    let all = || model.services.iter().map(|service| &service.depends);
-    let interfaces: BTreeSet<_> = all().flat_map(|depends| &depends.interfaces).collect();
-    let routes: BTreeSet<_> = all().flat_map(|depends| &depends.routes).collect();
-    let mut host = Host::default();
-    for name in interfaces {
-        // What the kernel does not say is no reason to withdraw anything.
-        if let Ok(link) = netlink.link(name).await {
-            let state = match link {
-                None => Some("is not there"),
-                Some(link) if !link.up => Some("is down"),
-                Some(link) if !link.carrier => Some("has no carrier"),
-                Some(_) => None,
+    /// Looks whenever something may have changed.
+    pub async fn run(mut self) {
+        let mut models = self.models.subscribe();
+        let mut events: Option<HostEvents> = None;
+        loop {
+            let model = Arc::clone(&models.borrow_and_update());
+            let mut services = model.services.iter();
+            let is_asked = services.any(|service| service.depends != Depends::default());
+            if is_asked && events.is_none() {
+                // Before the look, which so misses nothing.
+                events = Netlink::way_events()
+                    .inspect_err(|error| warn!("cannot follow links and routes: {error}"))
+                    .ok();
+            }
+            let reasons = self.plane.borrow_and_update().clone();
+            {
+                let mut host = self.host.lock().await;
+                host.look(&model, &self.netlink).await;
+                publish(&self.lacks, host.lacking(&model, reasons.as_deref()));
+            }
+            let again = match (&events, is_asked) {
+                (None, true) => POLL,
+                _ => REREAD,
             };
-            host.interfaces
-                .extend(state.map(|state| (Arc::clone(name), state)));
+            tokio::select! {
+                changed = models.changed() => if changed.is_err() { return },
+                changed = self.plane.changed() => if changed.is_err() { return },
+                told = next(&mut events) => if let Err(error) = told {
+                    warn!("cannot follow links and routes: {error}");
+                    events = None;
+                },
+                () = sleep(again) => {}
+            }
+            sleep(GAP).await;
         }
     }
-    for address in routes {
-        if let Ok(None) = netlink.prefix_length(*address).await {
-            host.unreachable.insert(*address);
-        }
-    }
-    let services = model.services.iter();
-    services
-        .filter_map(|service| Some((Arc::clone(&service.name), host.lacks(&service.depends)?)))
-        .collect()
 }
 
-/// What is wrong with this host.
+async fn next(events: &mut Option<HostEvents>) -> Result<(), Error> {
+    match events {
+        Some(events) => events.next().await.map(drop),
+        None => std::future::pending().await,
+    }
+}
+
+fn publish(sender: &watch::Sender<Arc<Lacks>>, found: Lacks) {
+    sender.send_if_modified(|lacks| {
+        let changed = **lacks != found;
+        if changed {
+            *lacks = Arc::new(found);
+        }
+        changed
+    });
+}
+
+/// This host as it was seen last.
 #[derive(Default)]
 struct Host {
-    /// Interfaces that cannot send, and why.
-    interfaces: BTreeMap<Arc<str>, &'static str>,
-    /// Addresses that no route leads to.
-    unreachable: BTreeSet<IpAddr>,
+    /// Interfaces, and why each cannot send, if so.
+    interfaces: BTreeMap<Arc<str>, Option<&'static str>>,
+    /// Addresses, and whether a route leads there.
+    routes: BTreeMap<IpAddr, bool>,
 }
 
 impl Host {
+    /// Looks at all that these services depend on, and forgets the rest.
+    async fn look(&mut self, model: &Model, netlink: &Netlink) {
+        let all = || model.services.iter().map(|service| &service.depends);
+        let interfaces: BTreeSet<_> = all().flat_map(|depends| &depends.interfaces).collect();
+        let routes: BTreeSet<_> = all().flat_map(|depends| &depends.routes).collect();
+        self.interfaces.retain(|name, _| interfaces.contains(name));
+        self.routes.retain(|address, _| routes.contains(address));
+        for name in interfaces {
+            let found = netlink.link(name).await.map(hindrance);
+            learn(&mut self.interfaces, name, found);
+        }
+        for address in routes {
+            let found = netlink.prefix_length(*address).await;
+            learn(
+                &mut self.routes,
+                address,
+                found.map(|prefix| prefix.is_some()),
+            );
+        }
+    }
+
+    /// What services lack, by their names.
+    fn lacking(&self, model: &Model, plane: Option<&str>) -> Lacks {
+        let words = |service: &Service| {
+            let plane = plane.filter(|_| service.mode.forwards());
+            plane
+                .map(ToOwned::to_owned)
+                .or_else(|| self.lacks(&service.depends))
+        };
+        let services = model.services.iter();
+        services
+            .filter_map(|service| Some((Arc::clone(&service.name), words(service)?)))
+            .collect()
+    }
+
     /// What of this it lacks, in plain words.
     fn lacks(&self, depends: &Depends) -> Option<String> {
-        let interfaces = depends.interfaces.iter().filter_map(|name| {
-            let state = self.interfaces.get(name)?;
-            Some(format!("it depends on {name}, which {state}"))
-        });
-        let routes = depends.routes.iter();
-        let routes = routes.filter(|address| self.unreachable.contains(address));
-        let routes = routes.map(|address| format!("it depends on a route to {address}"));
+        let interfaces =
+            depends
+                .interfaces
+                .iter()
+                .filter_map(|name| match self.interfaces.get(name) {
+                    Some(None) => None,
+                    Some(Some(state)) => Some(format!("it depends on {name}, which {state}")),
+                    None => Some(format!(
+                        "it depends on {name}, of which the kernel says nothing"
+                    )),
+                });
+        let routes = depends
+            .routes
+            .iter()
+            .filter_map(|address| match self.routes.get(address) {
+                Some(true) => None,
+                Some(false) => Some(format!("it depends on a route to {address}")),
+                None => Some(format!(
+                    "it depends on a route to {address}, of which the kernel says nothing"
+                )),
+            });
         interfaces.chain(routes).next()
+    }
+}
+
+/// Takes in what was found. What could not be asked stays as it was: that is
+/// neither a reason to withdraw nor one to announce.
+fn learn<K: Clone + Ord, V>(known: &mut BTreeMap<K, V>, key: &K, found: Result<V, Error>) {
+    if let Ok(found) = found {
+        known.insert(key.clone(), found);
+    }
+}
+
+/// Why nothing can be sent by an interface.
+fn hindrance(link: Option<Link>) -> Option<&'static str> {
+    match link {
+        None => Some("is not there"),
+        Some(link) if !link.up => Some("is down"),
+        Some(link) if !link.carrier => Some("has no carrier"),
+        Some(_) => None,
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use vipd_control::model::Mode;
+
     use super::*;
+
+    fn host() -> Host {
+        Host {
+            interfaces: [
+                ("eth0".into(), None),
+                ("eth1".into(), Some("has no carrier")),
+            ]
+            .into(),
+            routes: [
+                ([192, 0, 2, 1].into(), true),
+                ([203, 0, 113, 1].into(), false),
+            ]
+            .into(),
+        }
+    }
+
+    fn depends(interfaces: &[&str], routes: &[[u8; 4]]) -> Depends {
+        Depends {
+            interfaces: interfaces.iter().map(|name| Arc::from(*name)).collect(),
+            routes: routes.iter().map(|octets| (*octets).into()).collect(),
+        }
+    }
 
     #[test]
     fn what_is_lacking_is_told_of_what_is_depended_on() {
-        let host = Host {
-            interfaces: [("eth1".into(), "has no carrier")].into(),
-            unreachable: [[203, 0, 113, 1].into()].into(),
-        };
         let check = |interfaces: &[&str], routes: &[[u8; 4]], expected: Option<&str>| {
-            let depends = Depends {
-                interfaces: interfaces.iter().map(|name| Arc::from(*name)).collect(),
-                routes: routes.iter().map(|octets| (*octets).into()).collect(),
-            };
-            assert_eq!(host.lacks(&depends).as_deref(), expected, "{depends:?}");
+            let depends = depends(interfaces, routes);
+            assert_eq!(host().lacks(&depends).as_deref(), expected, "{depends:?}");
         };
         check(&[], &[], None);
         check(&["eth0"], &[[192, 0, 2, 1]], None);
@@ -131,5 +270,49 @@ mod tests {
             &[[203, 0, 113, 1]],
             Some("it depends on a route to 203.0.113.1"),
         );
+        check(
+            &["eth2"],
+            &[],
+            Some("it depends on eth2, of which the kernel says nothing"),
+        );
+        check(
+            &[],
+            &[[203, 0, 113, 2]],
+            Some("it depends on a route to 203.0.113.2, of which the kernel says nothing"),
+        );
+    }
+
+    #[test]
+    fn what_the_kernel_does_not_say_stays_as_it_was() {
+        let mut host = host();
+        let silent = || Err(Error::Silent { step: "answer" });
+        learn(&mut host.interfaces, &"eth0".into(), silent());
+        learn(&mut host.interfaces, &"eth1".into(), silent());
+        learn(
+            &mut host.routes,
+            &[203, 0, 113, 1].into(),
+            Err(Error::Closed),
+        );
+        assert_eq!(host.lacks(&depends(&["eth0"], &[])), None);
+        assert!(host.lacks(&depends(&["eth1"], &[])).is_some());
+        assert!(host.lacks(&depends(&[], &[[203, 0, 113, 1]])).is_some());
+        learn(&mut host.interfaces, &"eth1".into(), Ok(None));
+        assert_eq!(host.lacks(&depends(&["eth1"], &[])), None);
+    }
+
+    #[test]
+    fn a_bad_data_plane_is_lacking_where_packets_are_forwarded() {
+        let vip = || vec![IpAddr::from([198, 51, 100, 10]).into()];
+        let local = Service {
+            mode: Mode::Local,
+            ..Service::new("local", vip(), Vec::new())
+        };
+        let far = Service::new("far", vip(), Vec::new());
+        let model = Model {
+            services: vec![Arc::new(far), Arc::new(local)],
+        };
+        assert_eq!(host().lacking(&model, None), Lacks::new());
+        let found = host().lacking(&model, Some("it drops"));
+        assert_eq!(found, Lacks::from([("far".into(), "it drops".to_owned())]));
     }
 }

@@ -1,7 +1,13 @@
 //! The data plane's edge: loads it, attaches it where the configuration says,
 //! and keeps an eye on whether it is still there.
 
-use std::{path::PathBuf, time::Duration};
+pub mod drops;
+pub mod steady;
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, bail};
 use aya_log::EbpfLogger;
@@ -13,6 +19,7 @@ use tokio::{
 use tracing::{info, warn};
 use vipd_abi::{MACS, mac_bits};
 
+use self::steady::Steady;
 use crate::{
     announce,
     config::{Dataplane, XdpMode},
@@ -24,6 +31,7 @@ use crate::{
     },
     netlink::{
         Error, Netlink,
+        host::HostEvents,
         link::{Link, Xdp},
     },
     status,
@@ -33,6 +41,8 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(500);
 /// Looks in vain after which the data plane counts as lost.
 const SILENT_LOOKS: u32 = 6;
+/// How long a fault still counts after its end, at least and at most.
+const PAUSE: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(60)];
 
 /// Loads the program, or takes over what a previous agent left, and attaches
 /// it to the interfaces of the configuration; it stays on others too. What this
@@ -188,13 +198,22 @@ pub struct Guard {
 
 impl Guard {
     /// Looks again and again whether the program is still attached as
-    /// configured, and publishes a fault while it is not; follows the
-    /// interfaces' own MAC addresses. Ends when nobody listens.
+    /// configured, and when the kernel tells of an interface; publishes a fault
+    /// while it is not, and for a while after; follows the interfaces' own MAC
+    /// addresses. Ends when nobody listens.
     pub async fn run(mut self) {
         let mut look = interval(LOOK);
+        // Of a program that is taken off the kernel may tell nothing.
+        let mut events = Netlink::host_events().ok();
+        let mut steady = Steady::new(PAUSE[0], PAUSE[1]);
         let mut silent = 0;
         while !self.fault.is_closed() {
-            look.tick().await;
+            tokio::select! {
+                _ = look.tick() => {}
+                told = next(&mut events) => if told.is_err() {
+                    events = None;
+                },
+            }
             let Some(config) = self.config.borrow_and_update().clone() else {
                 continue;
             };
@@ -222,7 +241,7 @@ impl Guard {
                     Some(format!("the kernel does not show the interfaces: {error}"))
                 }
             };
-            self.publish(found);
+            self.publish(steady.judge(found, Instant::now()));
         }
     }
 
@@ -246,6 +265,13 @@ impl Guard {
             }
             changed
         });
+    }
+}
+
+async fn next(events: &mut Option<HostEvents>) -> Result<(), Error> {
+    match events {
+        Some(events) => events.next().await.map(drop),
+        None => std::future::pending().await,
     }
 }
 
@@ -377,6 +403,7 @@ mod tests {
             pin_path: "/sys/fs/bpf/vipd".into(),
             tunnel_source_ipv4: None,
             tunnel_source_ipv6: None,
+            max_drop_rate: None,
         };
         let ours = || Some(link(Xdp::Native(7), true));
         let dark = || Some(link(Xdp::Native(7), false));

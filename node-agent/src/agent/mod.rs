@@ -46,6 +46,7 @@ use crate::{
         kernel::Kernel,
     },
     departure,
+    dependencies::Dependencies,
     disable_files::DisableFiles,
     engine::Plan,
     hooks,
@@ -100,6 +101,7 @@ struct Agent {
     config: watch::Sender<Arc<Config>>,
     plans: watch::Sender<Plan>,
     disable_files: DisableFiles,
+    dependencies: Dependencies,
     settings: watch::Sender<Settings>,
     guarded: watch::Sender<Option<Dataplane>>,
     linger: watch::Sender<Duration>,
@@ -127,7 +129,11 @@ struct Agent {
 }
 
 /// Ends of the data plane's channels that nobody writes to.
-type Idle = (watch::Sender<Arc<Applied>>, watch::Sender<Option<String>>);
+type Idle = (
+    watch::Sender<Arc<Applied>>,
+    watch::Sender<Option<String>>,
+    watch::Sender<Option<String>>,
+);
 
 /// The loaded data plane and the thread that writes it.
 struct Plane {

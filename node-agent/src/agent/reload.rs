@@ -85,6 +85,7 @@ impl Agent {
         self.settings.send_replace(settings(&new, secret, macs));
         self.wanted.send_replace(backends(&new));
         self.disable_files.follow(&new.model).await;
+        self.dependencies.follow(&new.model).await;
         self.bindings.send_replace(Arc::clone(&new.bindings));
         self.plans.send_replace(plan(&new, secret));
         self.probes.configure(&new.model);

@@ -38,7 +38,7 @@ use crate::{
         driver,
         pins::Pins,
     },
-    dependencies,
+    dependencies::Dependencies,
     disable_files::DisableFiles,
     engine::Engine,
     events::Recorder,
@@ -48,7 +48,7 @@ use crate::{
     metrics,
     netlink::{Netlink, watch::watch_ways},
     overrides::{self, Overrides},
-    plane,
+    plane::{self, drops},
     probe::{Probes, Tunnels},
     speaker::Speaker,
     views::{DataplaneViews, Start, Views},
@@ -167,6 +167,7 @@ impl Agent {
         let (applied_in, applied) = watch::channel(Default::default());
         let (fault_in, fault) = watch::channel(None);
         let (interfaces_in, interfaces) = watch::channel(Vec::new());
+        let (drops_in, drops) = watch::channel(None);
         let mut dataplane_views = None;
         let mut running = None;
         let mut captures = None;
@@ -183,6 +184,13 @@ impl Agent {
                 counters: Arc::clone(&applier.tables().counters),
                 interfaces,
             });
+            let counters = Arc::clone(&applier.tables().counters);
+            let watched = guarded_out.clone();
+            spawn(
+                &mut tasks,
+                "drops",
+                drops::watch(counters, watched, drops_in),
+            );
             let program = kernel.program_id()?;
             let capturing = Captures::new(Pins::new(&dataplane.pin_path), applied.clone());
             let (stop, stop_out) = watch::channel(false);
@@ -220,7 +228,7 @@ impl Agent {
             captures = Some((capturing, applied.clone()));
         } else {
             // Nothing to apply, and never a fault.
-            idle = Some((applied_in, fault_in));
+            idle = Some((applied_in, fault_in, drops_in));
         }
         let (orders, orders_out) = mpsc::channel(1);
         spawn(
@@ -248,13 +256,9 @@ impl Agent {
 
         let (announced_in, announced) = watch::channel(Default::default());
         let (standings_in, standings) = watch::channel(Default::default());
-        let found = dependencies::look(&config.model, &netlink).await;
-        let (lacks, lacks_out) = watch::channel(Arc::new(found));
-        spawn(
-            &mut tasks,
-            "dependencies",
-            dependencies::run(netlink.clone(), plans.subscribe(), lacks),
-        );
+        let dependencies = Dependencies::new(netlink.clone(), drops);
+        dependencies.follow(&config.model).await;
+        spawn(&mut tasks, "dependencies", dependencies.clone().run());
         let (closing, closing_out) = watch::channel(false);
         let pins = config.dataplane.as_ref().map(|d| Pins::new(&d.pin_path));
         let in_maintenance = pins.is_some_and(|pins| pins.maintenance());
@@ -267,7 +271,7 @@ impl Agent {
             decision: decision.clone(),
             applied,
             fault,
-            lacks: lacks_out,
+            lacks: dependencies.lacks(),
             local: local.clone(),
             closing: closing_out,
             maintenance: maintenance_out.clone(),
@@ -358,6 +362,7 @@ impl Agent {
             config: config_in,
             plans,
             disable_files,
+            dependencies,
             settings: settings_in,
             guarded,
             linger,

@@ -92,6 +92,8 @@ pub struct Dataplane {
     pub tunnel_source_ipv4: Option<Ipv4Net>,
     /// Outer source of IPv6 tunnels; `None`: as the kernel's route says.
     pub tunnel_source_ipv6: Option<Ipv6Net>,
+    /// The most packets per second that may be dropped for reasons of this host.
+    pub max_drop_rate: Option<u32>,
 }
 
 /// The longest cluster secret that is accepted.
@@ -238,6 +240,7 @@ impl Dataplane {
             pin_path: table.pin_path.value.clone(),
             tunnel_source_ipv4: table.tunnel_source_ipv4.as_ref().map(|at| at.value),
             tunnel_source_ipv6: table.tunnel_source_ipv6.as_ref().map(|at| at.value),
+            max_drop_rate: table.max_drop_rate.as_ref().map(|at| at.value.0),
         })
     }
 }

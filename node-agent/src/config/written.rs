@@ -120,6 +120,13 @@ table! {
         tunnel_source_ipv4: Ipv4Net, optional "the source address of the kernel's route to the backend";
         /// The same for IPv6 backends; at most the last 32 bits are filled.
         tunnel_source_ipv6: Ipv6Net, optional "the source address of the kernel's route to the backend";
+        /// So many packets per second may be dropped for reasons of this host
+        /// (the [verdicts](verdicts.md) `no_next_hop`, `no_headroom` and
+        /// `inconsistent`), taken over 10 seconds. With more, forwarded addresses
+        /// are withdrawn, until it has been less than half for 30 seconds; longer
+        /// each time it comes back soon, at most 10 minutes. Only where another
+        /// node takes over: what all nodes suffer from would take all away.
+        max_drop_rate: Int<u32, 1, 1_000_000_000>, optional "no bound";
     }
 }
 

@@ -1,4 +1,4 @@
-//! Tells when an interface of this host or an address on one changes.
+//! Tells when an interface of this host or an address on one changes, or a route.
 
 use std::collections::BTreeSet;
 
@@ -11,11 +11,18 @@ use rtnetlink::{
 
 use super::{Error, Netlink, link::Link};
 
-const GROUPS: [MulticastGroup; 3] = [
+/// Links and addresses first, and then what routes depend on besides.
+const GROUPS: [MulticastGroup; 7] = [
     MulticastGroup::Link,
     MulticastGroup::Ipv4Ifaddr,
     MulticastGroup::Ipv6Ifaddr,
+    MulticastGroup::Ipv4Route,
+    MulticastGroup::Ipv6Route,
+    MulticastGroup::Ipv4Rule,
+    MulticastGroup::Ipv6Rule,
 ];
+/// How many of them are of links and addresses.
+const OF_HOST: usize = 3;
 
 /// Changes of links and addresses, from when it was made.
 pub struct HostEvents {
@@ -31,17 +38,29 @@ impl Netlink {
     /// # Errors
     /// [`Error::Open`].
     pub fn host_events() -> Result<HostEvents, Error> {
-        let (connection, handle, events) =
-            rtnetlink::new_multicast_connection(&GROUPS).map_err(Error::Open)?;
-        tokio::spawn(connection);
-        Ok(HostEvents {
-            events: events.map(|(message, _)| message).boxed(),
-            _handle: handle,
-        })
+        HostEvents::of(&GROUPS[..OF_HOST])
+    }
+
+    /// The same, and routes and rules too.
+    ///
+    /// # Errors
+    /// [`Error::Open`].
+    pub fn way_events() -> Result<HostEvents, Error> {
+        HostEvents::of(&GROUPS)
     }
 }
 
 impl HostEvents {
+    fn of(groups: &[MulticastGroup]) -> Result<Self, Error> {
+        let (connection, handle, events) =
+            rtnetlink::new_multicast_connection(groups).map_err(Error::Open)?;
+        tokio::spawn(connection);
+        Ok(Self {
+            events: events.map(|(message, _)| message).boxed(),
+            _handle: handle,
+        })
+    }
+
     /// Waits for changes, takes in all that have come, and says which interfaces
     /// were down or gone meanwhile, for however short a time. Dropping the future
     /// loses nothing.

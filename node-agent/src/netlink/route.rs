@@ -81,7 +81,7 @@ impl Netlink {
     /// `None` when nothing does.
     ///
     /// # Errors
-    /// When the kernel cannot be asked.
+    /// When the kernel does not say.
     pub async fn prefix_length(&self, address: IpAddr) -> Result<Option<u8>, Error> {
         let mut question = question(address);
         question.header.flags |= RouteFlags::FibMatch;
@@ -90,11 +90,16 @@ impl Netlink {
             Ok(found) => Ok(found
                 .filter(leads)
                 .map(|found| found.header.destination_prefix_length)),
-            // What refuses, or is missing.
-            Err(Error::Refused { .. }) => Ok(None),
+            Err(Error::Refused { source, .. }) if is_answer(&source) => Ok(None),
             Err(error) => Err(error),
         }
     }
+}
+
+/// Whether an error says what becomes of packets; others, as for want of memory, say
+/// nothing about them.
+fn is_answer(error: &std::io::Error) -> bool {
+    !matches!(refusal(error), Route::Strange(_))
 }
 
 fn leads(route: &RouteMessage) -> bool {
@@ -251,6 +256,9 @@ mod tests {
         for (errno, expected) in errors {
             let error = std::io::Error::from_raw_os_error(errno);
             assert_eq!(refusal(&error), expected, "{error}");
+            assert!(is_answer(&error), "{error}");
         }
+        let busy = std::io::Error::from_raw_os_error(libc::ENOMEM);
+        assert!(!is_answer(&busy), "{busy}");
     }
 }

@@ -17,6 +17,7 @@ mod flows;
 mod forwarding;
 mod holding;
 mod hooks;
+mod host_health;
 mod interfaces;
 mod interop;
 mod leaving;

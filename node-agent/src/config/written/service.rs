@@ -114,8 +114,8 @@ table! {
 
 table! {
     /// What this host must have for the addresses of the service to be announced;
-    /// while it lacks some of it they are withdrawn, whatever rules say. Looked at
-    /// twice a second.
+    /// while it lacks some of it they are withdrawn, whatever rules say. The kernel
+    /// tells when it changes.
     ///
     /// ```toml
     /// [service.depends]
