@@ -429,6 +429,9 @@ fn check(files: &[PathBuf]) -> anyhow::Result<ExitCode> {
                 warn(&warnings);
                 let summary = config.summary();
                 terminal::line(format_args!("{}: OK, {summary}", file.display()))?;
+                for taken in config.taking.iter().flat_map(|taking| &taking.services) {
+                    terminal::line(format_args!("  now {taken}"))?;
+                }
             }
             Err(error) => {
                 warn(&error.findings);

@@ -104,6 +104,7 @@ mod tests {
                 up,
                 carrier,
                 xdp: Xdp::Native(7),
+                ours: false,
             };
             assert_eq!(hindrance(fault, &link).as_deref(), expected, "{sentence}");
         };

@@ -391,6 +391,7 @@ mod tests {
             up: true,
             carrier,
             xdp,
+            ours: false,
         }
     }
 

@@ -39,7 +39,8 @@ pub struct Model {
 pub struct Service {
     /// Unique among services.
     pub name: Arc<str>,
-    /// Virtual addresses, at least one, sorted, without repetition.
+    /// Virtual addresses, sorted, without repetition. None at times, where they are
+    /// taken from an interface.
     pub vips: Vec<Vip>,
     /// Layer-4 protocol.
     pub protocol: Protocol,

@@ -40,7 +40,7 @@ use crate::{
     announce,
     api::{self, Reload},
     capture::Captures,
-    config::{Bindings, Config, Dataplane, OnStop},
+    config::{Config, Dataplane, Found, OnStop},
     dataplane::{
         apply::{Applied, Settings},
         kernel::Kernel,
@@ -109,7 +109,8 @@ struct Agent {
     maintenance: watch::Sender<bool>,
     departures: mpsc::Receiver<departure::Request>,
     wanted: watch::Sender<BTreeSet<IpAddr>>,
-    bindings: watch::Sender<Arc<Bindings>>,
+    orders: watch::Sender<local::Orders>,
+    found: watch::Receiver<Arc<[Found]>>,
     local: watch::Receiver<Arc<Local>>,
     netlink: Netlink,
     plane: Option<Plane>,
@@ -177,6 +178,7 @@ impl Agent {
                 _ = self.hangup.recv() => {
                     self.reload().await;
                 }
+                Ok(()) = self.found.changed() => self.take_found().await,
                 Some(((), reloaded)) = request::next(&mut self.reloads) => {
                     let answer = self.reload().await;
                     // Whoever asked may have gone.

@@ -8,7 +8,7 @@ use tracing::{error, info};
 use super::{
     Agent,
     findings::{self, Findings},
-    settings::{backends, plan, secret, settings},
+    settings::{backends, local_orders, plan, secret, settings},
 };
 use crate::{
     api::ReloadAnswer,
@@ -47,7 +47,7 @@ impl Agent {
     }
 
     async fn try_reload(&mut self) -> Result<Vec<String>, Vec<String>> {
-        let (mut new, warnings) = Config::load(&self.path).map_err(|error| {
+        let (new, warnings) = Config::load(&self.path).map_err(|error| {
             let findings = error.findings.iter();
             findings.map(ToString::to_string).collect::<Vec<_>>()
         })?;
@@ -61,8 +61,53 @@ impl Agent {
         if secret != self.plans.borrow().secret {
             return Err(vec![REKEYED.to_owned()]);
         }
-        new.share_with(&old);
         let mut messages: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+        let reloads = self.orders.borrow().reloads + 1;
+        let is_new = new != *old;
+        messages.extend(self.put_in_force(new, secret, reloads).await?);
+        messages.push(if is_new {
+            format!("in force: {}", self.config.borrow().summary())
+        } else {
+            "the file has not changed; passwords were read anew".to_owned()
+        });
+        Ok(messages)
+    }
+
+    /// Takes what others have bound, or lets go of what they have taken away: the
+    /// configuration in force, as it would be loaded now.
+    pub(super) async fn take_found(&mut self) {
+        let found = Arc::clone(&self.found.borrow_and_update());
+        let old = Arc::clone(&self.config.borrow());
+        let new = match old.with_found(&found) {
+            None => return,
+            Some(Ok(new)) => new,
+            Some(Err(error)) => {
+                error!("addresses of this host cannot be taken, it stays as it was: {error}");
+                return;
+            }
+        };
+        for taken in new.taking.iter().flat_map(|taking| &taking.services) {
+            info!("the addresses of this host have changed: {taken}");
+        }
+        let secret = self.plans.borrow().secret;
+        let reloads = self.orders.borrow().reloads;
+        match self.put_in_force(new, secret, reloads).await {
+            Ok(messages) => messages.iter().for_each(|message| info!("{message}")),
+            Err(messages) => messages.iter().for_each(|message| error!("{message}")),
+        }
+        memory::give_back();
+    }
+
+    /// Carries a configuration to each room. Gives back what there is to tell.
+    async fn put_in_force(
+        &mut self,
+        mut new: Config,
+        secret: [u8; 16],
+        reloads: u64,
+    ) -> Result<Vec<String>, Vec<String>> {
+        let old = Arc::clone(&self.config.borrow());
+        new.share_with(&old);
+        let mut messages = Vec::new();
         let Findings { errors, warnings } = findings::look(&new, &self.netlink).await;
         let moved = interfaces(&old) != interfaces(&new);
         if moved && !errors.is_empty() {
@@ -86,7 +131,7 @@ impl Agent {
         self.wanted.send_replace(backends(&new));
         self.disable_files.follow(&new.model).await;
         self.dependencies.follow(&new.model).await;
-        self.bindings.send_replace(Arc::clone(&new.bindings));
+        self.orders.send_replace(local_orders(&new, reloads));
         self.plans.send_replace(plan(&new, secret));
         self.probes.configure(&new.model);
         self.speaker.follow_bfd(new.has_bfd());
@@ -96,11 +141,6 @@ impl Agent {
         let found: Arc<[String]> = errors.into_iter().chain(warnings).collect();
         let known = self.findings.send_replace(Arc::clone(&found));
         messages.extend(found.iter().filter(|f| !known.contains(f)).cloned());
-        messages.push(if new == old {
-            "the file has not changed; passwords were read anew".to_owned()
-        } else {
-            format!("in force: {}", new.summary())
-        });
         self.config.send_replace(new);
         Ok(messages)
     }

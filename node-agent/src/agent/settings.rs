@@ -9,6 +9,7 @@ use crate::{
     config::Config,
     dataplane::{apply::Settings, record::TunnelSources},
     engine::Plan,
+    local,
 };
 
 /// What the engine works by.
@@ -19,6 +20,15 @@ pub(super) fn plan(config: &Config, secret: [u8; 16]) -> Plan {
         linger: config.linger,
         bgp: config.bgp.clone().map(Arc::new),
         doubt: config.doubt.clone(),
+    }
+}
+
+/// What it says of addresses of this host, with the number of reloads before.
+pub(super) fn local_orders(config: &Config, reloads: u64) -> local::Orders {
+    local::Orders {
+        bindings: Arc::clone(&config.bindings),
+        takes: config.taking.is_some(),
+        reloads,
     }
 }
 

@@ -26,7 +26,7 @@ use vipd_control::{
 use super::{
     Agent, Plane,
     findings::{self, Findings},
-    settings::{backends, plan, secret, settings},
+    settings::{self, backends, plan, secret, settings},
 };
 use crate::{
     announce, api,
@@ -237,12 +237,14 @@ impl Agent {
             engine.run(changed, plans_out, orders_out),
         );
 
-        let (bindings, bindings_out) = watch::channel(Arc::clone(&config.bindings));
+        let (local_orders, local_orders_out) = watch::channel(settings::local_orders(&config, 0));
+        let (found_in, found_out) = watch::channel(Arc::default());
         let (local_in, local) = watch::channel(Arc::default());
         let inputs = local::Inputs {
             decision: decision.clone(),
-            bindings: bindings_out,
+            orders: local_orders_out,
             local: local_in,
+            found: found_in,
         };
         let served = remembered.has_served();
         spawn(&mut tasks, "local", local::run(inputs, remembered.clone()));
@@ -370,7 +372,8 @@ impl Agent {
             maintenance,
             departures,
             wanted,
-            bindings,
+            orders: local_orders,
+            found: found_out,
             local,
             netlink,
             plane: running,

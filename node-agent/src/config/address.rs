@@ -2,6 +2,7 @@
 //! address is never taken for an address of a host.
 
 use std::{
+    cell::RefCell,
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::Arc,
@@ -13,6 +14,7 @@ use vipd_control::model::Vip;
 use super::{
     report::{Report, Span},
     table::At,
+    wish::takes,
     written::{Family, File},
 };
 
@@ -24,6 +26,10 @@ pub struct Vips {
     lengths: BTreeSet<u8>,
     /// By the names of services.
     services: BTreeMap<Arc<str>, BTreeSet<Vip>>,
+    /// Whether more may come while the agent runs.
+    grows: bool,
+    /// What was found to be no virtual address, and what it is instead.
+    hosts: RefCell<Vec<(IpNet, String)>>,
 }
 
 impl Vips {
@@ -32,9 +38,10 @@ impl Vips {
         let mut vips = BTreeMap::new();
         let mut services = BTreeMap::<_, BTreeSet<_>>::new();
         for service in &file.service.value {
-            if let (Some(name), Some(vips)) = (&service.value.name, &service.value.vips) {
+            if let Some(name) = &service.value.name {
+                let vips = service.value.vips.iter().flat_map(|vips| &vips.value);
                 let of_service = services.entry(Arc::clone(&name.value.0)).or_default();
-                of_service.extend(vips.value.iter().map(|vip| vip.value));
+                of_service.extend(vips.map(|vip| vip.value));
             }
             for vip in service.value.vips.iter().flat_map(|vips| &vips.value) {
                 vips.entry(vip.value).or_insert_with(|| vip.span.clone());
@@ -45,7 +52,30 @@ impl Vips {
             vips,
             lengths,
             services,
+            grows: takes(file),
+            hosts: RefCell::default(),
         }
+    }
+
+    /// Whether more may come while the agent runs, so that what fits none of these
+    /// may be right.
+    pub const fn grows(&self) -> bool {
+        self.grows
+    }
+
+    /// Why an address that was found on this host cannot become a virtual one
+    /// besides these, by all that was [checked](Self::check_host) before.
+    pub fn other_use(&self, address: IpAddr) -> Option<String> {
+        let hosts = self.hosts.borrow();
+        let host = hosts.iter().find(|(host, _)| host.contains(&address));
+        let role = host.map(|(_, role)| format!("which is {role}"));
+        let of_file = || {
+            Some(format!(
+                "which stands in `vips` as {}",
+                self.meeting(address.into())?.0
+            ))
+        };
+        role.or_else(of_file)
     }
 
     /// All of them, each where it stands first.
@@ -84,6 +114,7 @@ impl Vips {
     /// The same for all addresses of a prefix.
     pub fn check_hosts(&self, hosts: IpNet, span: &Span, role: &str, report: &mut Report) {
         check_unicast(hosts, span, report);
+        self.hosts.borrow_mut().push((hosts, role.to_owned()));
         if let Some((vip, vip_span)) = self.meeting(hosts) {
             let hosts = Vip::from(hosts);
             let title = match vip.prefix().prefix_len() {
@@ -170,10 +201,15 @@ const fn v6([a, b, c, d, e, f, g, h]: [u16; 8], length: u8) -> IpNet {
     ))
 }
 
+/// The first of [`UNREACHED`] that has something of `prefix`.
+pub fn unreached(prefix: IpNet) -> Option<&'static (IpNet, &'static str)> {
+    let meets = |(other, _): &&(IpNet, &str)| other.contains(&prefix) || prefix.contains(other);
+    UNREACHED.iter().find(meets)
+}
+
 /// Checks that packets can be sent to all of `prefix` from another host.
 pub fn check_unicast(prefix: IpNet, span: &Span, report: &mut Report) {
-    let meets = |(other, _): &&(IpNet, &str)| other.contains(&prefix) || prefix.contains(other);
-    let Some((other, fault)) = UNREACHED.iter().find(meets) else {
+    let Some((other, fault)) = unreached(prefix) else {
         return;
     };
     let shown = Vip::from(prefix);

@@ -44,7 +44,9 @@ fn aggregate(written: &written::Aggregate, vips: &Vips, report: &mut Report) -> 
     }
     let inside = vips.iter().filter(|(vip, _)| prefix.contains(**vip));
     let (inside, wanted) = (inside.count(), written.min_alive.value.0);
-    if inside == 0 {
+    if vips.grows() {
+        // What is inside may come and go.
+    } else if inside == 0 {
         report
             .warning(span, never(*prefix, "no virtual address is inside it"))
             .help("put a service on an address inside it, or remove it");

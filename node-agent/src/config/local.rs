@@ -1,7 +1,7 @@
 //! Services that this host serves itself, as validated: how their addresses
 //! come to be on it, and that nothing of them is forwarded.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{collections::BTreeMap, fmt, net::Ipv4Addr, sync::Arc};
 
 use toml::de::DeValue;
 use vipd_control::model::{Backend, Check, Vip};
@@ -12,6 +12,7 @@ use super::{
     table::{At, Value},
     text::InterfaceName,
     value::read_text,
+    wish::Wish,
     written::{self, ModeName},
 };
 
@@ -20,6 +21,8 @@ use super::{
 pub enum Binding {
     /// Others, on any interface.
     ByOthers,
+    /// Others, who have put it where the service takes its addresses from.
+    Taken(Arc<Wish>),
     /// We, here.
     At(Place),
 }
@@ -83,10 +86,16 @@ impl Value for Label {
 }
 
 /// The backend of a service without any: this host, which is asked at the
-/// service's first address. It is asked from there, too, so that no other host
-/// that has the address can answer for this one.
+/// first of the service's own addresses. It is asked from there, too, so that no
+/// other host that has the address can answer for this one. Addresses that come and
+/// go are not asked.
 pub fn implicit_backend(service: &written::Service, check: &mut Check) -> Option<Backend> {
-    let first = service.vips.as_ref()?.value.first()?.value.address();
+    let mut own = service.vips.iter().flat_map(|vips| &vips.value);
+    let own = own.find(|vip| !service.has_taken(vip));
+    let Some(first) = own.map(|vip| vip.value.address()) else {
+        let here = service.vips_from.as_ref().map(|_| Ipv4Addr::LOCALHOST)?;
+        return Some(Backend::new(SELF, here.into(), 1));
+    };
     if check.address.is_none() && check.source.is_none() {
         check.source = Some(first);
     }
@@ -103,12 +112,16 @@ pub fn bindings(written: &[At<written::Service>], report: &mut Report) -> Bindin
         };
         if mode.value != ModeName::Local {
             refuse(&service.bind, "bind", "local", mode, report);
+            refuse(&service.vips_from, "vips_from", "local", mode, report);
             continue;
         }
         refuse(&service.ring_size, "ring_size", "forwarded", mode, report);
         refuse(&service.flow_idle, "flow_idle", "forwarded", mode, report);
-        let binding = binding(service, report);
+        let own = binding(service, report);
+        let taken = taken(service);
         for vip in &vips.value {
+            let taken = taken.as_ref().filter(|_| service.has_taken(vip));
+            let binding = taken.unwrap_or(&own);
             if !vip.value.is_single() {
                 report
                     .error(&vip.span, "a prefix cannot be served by this host itself")
@@ -120,7 +133,11 @@ pub fn bindings(written: &[At<written::Service>], report: &mut Report) -> Bindin
             let (first, span) = places
                 .entry(vip.value)
                 .or_insert_with(|| (binding.clone(), &vip.span));
-            if *first != binding {
+            let is_same = match (&*first, binding) {
+                (Binding::Taken(_), Binding::Taken(_)) => true,
+                (first, binding) => first == binding,
+            };
+            if !is_same {
                 report
                     .error(&vip.span, format!("{} is bound in two ways", vip.value))
                     .related(span, "in another way here")
@@ -131,6 +148,11 @@ pub fn bindings(written: &[At<written::Service>], report: &mut Report) -> Bindin
     check_forwarded(written, &places, report);
     let places = places.into_iter();
     places.map(|(vip, (binding, _))| (vip, binding)).collect()
+}
+
+fn taken(service: &written::Service) -> Option<Binding> {
+    let wish = Wish::of(service.vips_from.as_ref()?)?;
+    Some(Binding::Taken(Arc::new(wish)))
 }
 
 fn binding(service: &written::Service, report: &mut Report) -> Binding {
@@ -203,6 +225,12 @@ impl written::Service {
     /// The servers that are written.
     pub fn backends(&self) -> &[At<written::Backend>] {
         self.backend.as_ref().map_or(&[], |list| &list.value)
+    }
+
+    /// Whether one of its addresses was taken from an interface.
+    pub fn has_taken(&self, vip: &At<Vip>) -> bool {
+        let from = self.vips_from.as_ref();
+        from.is_some_and(|from| from.span == vip.span)
     }
 
     /// Whether its packets are forwarded, as far as it says.

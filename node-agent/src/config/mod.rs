@@ -36,12 +36,14 @@ mod track;
 mod upstream;
 mod valid;
 mod value;
+mod wish;
 mod written;
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::Arc};
 
 use toml::de::{DeTable, DeValue};
 
+use self::{address::Vips, report::Report, table::Value, written::File};
 pub use self::{
     attributes::{Attributes, Case},
     bfd::{BackendBfd, BfdKey, BfdSession, PeerBfd},
@@ -58,13 +60,14 @@ pub use self::{
     text::InterfaceName,
     valid::{Config, Dataplane, Node},
     value::parse_duration,
+    wish::{Found, MOST_TAKEN, Pattern, Taken, Taking, Wish},
     written::{LogLevel, OnStop, XdpMode},
 };
-use self::{report::Report, table::Value, written::File};
 
 impl Config {
     /// Reads and checks the file at `path`, and that the secrets and certificates
-    /// it names can be read. Relative paths in it start from its directory.
+    /// it names can be read. Relative paths in it start from its directory. Where
+    /// services take addresses from interfaces of this host, these are looked at.
     ///
     /// # Errors
     /// Everything that is wrong with it, not only the first.
@@ -76,7 +79,12 @@ impl Config {
                 let config = read(&text, &mut report).and_then(|file| {
                     file.check_secrets(directory(path), &mut report);
                     file.check_files(directory(path), &mut report);
-                    Self::validate(&file, directory(path), &mut report)
+                    let found = || {
+                        crate::local::found_now().map_err(|error| {
+                            format!("cannot look at the addresses of this host: {error}")
+                        })
+                    };
+                    Self::of(file, (&name, &text), found, &mut report)
                 });
                 report.finish(config)
             }
@@ -89,15 +97,65 @@ impl Config {
     }
 
     /// Checks `text`, called `name` in what is found, without looking at any
-    /// file. Relative paths in it start from the directory of `name`.
+    /// file or interface. Relative paths in it start from the directory of `name`.
     ///
     /// # Errors
     /// Everything that is wrong with it, not only the first.
     pub fn parse(text: &str, name: &str) -> Result<(Self, Vec<Finding>), ConfigError> {
+        Self::parse_found(text, name, &[])
+    }
+
+    /// The same, with these addresses found on the interfaces of this host.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, not only the first.
+    pub fn parse_found(
+        text: &str,
+        name: &str,
+        found: &[Found],
+    ) -> Result<(Self, Vec<Finding>), ConfigError> {
         let mut report = Report::new(name, text);
         let config = read(text, &mut report)
-            .and_then(|file| Self::validate(&file, directory(Path::new(name)), &mut report));
+            .and_then(|file| Self::of(file, (name, text), || Ok(found.to_vec()), &mut report));
         report.finish(config)
+    }
+
+    /// The same file with what is found on the interfaces now; `None` when that
+    /// changes nothing for it.
+    ///
+    /// # Errors
+    /// When it cannot be used with that.
+    #[must_use]
+    pub fn with_found(&self, found: &[Found]) -> Option<Result<Self, ConfigError>> {
+        let taking = self.taking.as_ref()?;
+        (taking.of_interest(found) != taking.found).then(|| {
+            let parsed = Self::parse_found(&taking.text, &taking.name, found);
+            parsed.map(|(config, _)| config)
+        })
+    }
+
+    /// What is left of the tables, with what services take of what is found.
+    fn of(
+        mut file: File,
+        (name, text): (&str, &str),
+        found: impl FnOnce() -> Result<Vec<Found>, String>,
+        report: &mut Report,
+    ) -> Option<Self> {
+        let directory = directory(Path::new(name));
+        if !wish::takes(&file) {
+            return Self::validate(&file, directory, report);
+        }
+        let found = found().unwrap_or_else(|error| {
+            report.file_error(error);
+            Vec::new()
+        });
+        // Says which addresses are something else; what is wrong is said later.
+        let vips = Vips::of(&file);
+        Self::validate_with(&file, &vips, directory, &mut Report::new(name, text));
+        let services = wish::take(&mut file, &vips, &found, report);
+        let mut config = Self::validate(&file, directory, report)?;
+        config.taking = Some(Arc::new(Taking::new((name, text), services, &found)));
+        Some(config)
     }
 }
 

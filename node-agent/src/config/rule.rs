@@ -193,12 +193,14 @@ impl World<'_> {
         if rule.prefixes.is_none() && rule.services.is_none() && rule.aggregate.is_none() {
             return None;
         }
-        let mut errors = false;
+        // Addresses that come later may be what it is for.
+        let mut errors = self.vips.grows();
         let vips = self.vips.iter().map(|(vip, _)| *vip);
         let mut chosen: BTreeSet<Vip> = vips.chain(self.aggregates.iter().copied()).collect();
         if let Some(list) = &rule.prefixes {
             for at in &list.value {
-                if !chosen.iter().any(|vip| at.value.contains(*vip)) {
+                let is_inside = |vip| at.value.contains(vip);
+                if !chosen.iter().any(|vip| is_inside(*vip)) && !self.vips.grows() {
                     errors = true;
                     report
                         .warning(
@@ -268,6 +270,9 @@ impl World<'_> {
         if let Some(start) = start
             && first >= order.len()
         {
+            if self.vips.grows() {
+                return BTreeMap::new();
+            }
             report
                 .error(&start.span, format!("there is no place {first}"))
                 .help(format!("{} prefixes have places from 0", order.len()));

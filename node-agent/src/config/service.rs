@@ -21,6 +21,7 @@ use super::{
     through, track,
     valid::check_unique,
     value::show_duration,
+    wish,
     written::{self, Family, ModeName},
 };
 use crate::dataplane::vip_table::MOST_ENTRIES;
@@ -123,6 +124,7 @@ fn service(
 ) -> Option<Service> {
     let service = &written.value;
     check_vips(service, report);
+    wish::check(service, report);
     check_backends(written, around.0, report);
     let ring_size = ring_size(service, report);
     let protocol = service.protocol.as_ref().map(|protocol| protocol.value);
@@ -133,13 +135,8 @@ fn service(
     let needs = needs(service, report);
     let track = tracked(service, around.0, report);
 
-    let mut vips: Vec<_> = service
-        .vips
-        .as_ref()?
-        .value
-        .iter()
-        .map(|at| at.value)
-        .collect();
+    let written_vips = service.vips.as_ref().map_or(&[][..], |vips| &vips.value);
+    let mut vips: Vec<_> = written_vips.iter().map(|at| at.value).collect();
     vips.sort_unstable();
     let backends: Vec<_> = service.backends().iter().map(backend).collect();
     let mut backends: Vec<_> = backends.into_iter().collect::<Option<_>>()?;
@@ -185,7 +182,7 @@ fn backend(written: &At<written::Backend>) -> Option<Backend> {
 
 fn check_vips(service: &written::Service, report: &mut Report) {
     let Some(vips) = &service.vips else { return };
-    if vips.value.is_empty() {
+    if vips.value.is_empty() && service.vips_from.is_none() {
         report
             .error(&vips.span, "a service without a virtual address")
             .help("for example vips = [\"198.51.100.10\"]");

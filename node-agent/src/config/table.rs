@@ -91,7 +91,7 @@ pub struct Reader<'a, 'de> {
 }
 
 /// Declares a table: a struct with one field per key, how it is read, and its
-/// part of the reference. A key is `required`, has a `default` (as TOML), is
+/// part of the reference. A key is `required`, also only `unless` another is there, has a `default` (as TOML), is
 /// `optional` (with words on what happens without it), or is a word that is
 /// `chosen` by a `choice!`.
 macro_rules! table {
@@ -150,6 +150,9 @@ macro_rules! table {
     (@field $optional:ident $type:ty) => { Option<At<$type>> };
     (@need required) => { Need::Required };
     (@need chosen) => { Need::Required };
+    (@need unless $other:literal) => {
+        Need::Optional(concat!("required, unless there is `", $other, "`"))
+    };
     (@need default $value:literal) => { Need::Default($value) };
     (@need optional $words:literal) => { Need::Optional($words) };
     (@name $key:ident) => { stringify!($key).trim_start_matches("r#") };
@@ -192,6 +195,15 @@ impl<'a, 'de> Reader<'a, 'de> {
             self.missing.push((key, help));
         }
         self.read(key)
+    }
+
+    /// Reads a key that may be missing if another one is there.
+    pub fn unless<T: Value>(&mut self, key: &'static str, other: &str) -> Option<At<T>> {
+        if self.table.contains_key(other) {
+            self.read(key)
+        } else {
+            self.required(key)
+        }
     }
 
     /// Reads a key that may be missing.

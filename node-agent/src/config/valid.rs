@@ -27,6 +27,7 @@ use super::{
     service::services,
     table::At,
     text::InterfaceName,
+    wish::Taking,
     written::{self, Family, File, LogLevel, OnStop, XdpMode},
 };
 use crate::{doubt, hooks::Hook};
@@ -66,6 +67,8 @@ pub struct Config {
     pub hooks: Vec<Hook>,
     /// How the addresses that this host serves itself come to be on it.
     pub bindings: Arc<Bindings>,
+    /// What services take from interfaces of this host, if any does.
+    pub taking: Option<Arc<Taking>>,
 }
 
 /// Who this node is.
@@ -141,7 +144,16 @@ impl Config {
     /// in the report; a configuration is returned even then where possible, so
     /// the report has the last word.
     pub(super) fn validate(file: &File, directory: &Path, report: &mut Report) -> Option<Self> {
-        let vips = Vips::of(file);
+        Self::validate_with(file, &Vips::of(file), directory, report)
+    }
+
+    /// The same, with the virtual addresses of the file.
+    pub(super) fn validate_with(
+        file: &File,
+        vips: &Vips,
+        directory: &Path,
+        report: &mut Report,
+    ) -> Option<Self> {
         let node = &file.node.value;
         let metrics = &file.metrics.value;
         if file.service.value.is_empty() {
@@ -158,17 +170,18 @@ impl Config {
         let dataplane = file
             .dataplane
             .as_ref()
-            .map(|dataplane| Dataplane::validate(dataplane, &vips, report));
+            .map(|dataplane| Dataplane::validate(dataplane, vips, report));
         let bgp = file
             .bgp
             .as_ref()
-            .map(|bgp| Bgp::validate(bgp, &vips, directory, report));
-        warn_unannounced(&vips, bgp.as_ref().map(Option::as_ref), report);
-        let services = services(&file.service.value, (&vips, directory), report);
+            .map(|bgp| Bgp::validate(bgp, vips, directory, report));
+        warn_unannounced(vips, bgp.as_ref().map(Option::as_ref), report);
+        let services = services(&file.service.value, (vips, directory), report);
         let backend_bfd = bfd::backends(&file.service.value, directory, report);
         let hooks = hooks(&file.hook.value, report);
         let bindings = bindings(&file.service.value, report);
         let doubt = doubt(file, services.as_deref().unwrap_or_default(), &vips, report);
+        warn_unkept(file, &bindings, report);
         Some(Self {
             node: Node {
                 name: node.name.as_ref().map(|name| Arc::clone(&name.value.0)),
@@ -190,7 +203,24 @@ impl Config {
             },
             hooks: hooks?,
             bindings: Arc::new(bindings),
+            taking: None,
         })
+    }
+}
+
+/// Says so when a restart would withdraw all routes for the sake of some addresses.
+fn warn_unkept(file: &File, bindings: &Bindings, report: &mut Report) {
+    let on_stop = file.dataplane.as_ref().map(|at| &at.value.on_stop);
+    let stays = on_stop.filter(|at| at.value == OnStop::Keep);
+    if let Some(stays) = stays
+        && !bindings.is_empty()
+        && file.stop.value.local.value == OnStop::Remove
+    {
+        let title = "forwarding stays when the agent stops, and addresses of this host do not: a \
+                     restart withdraws all routes";
+        report
+            .warning(&stays.span, title)
+            .help("add [stop] local = \"keep\", with which a restart withdraws nothing");
     }
 }
 

@@ -9,6 +9,7 @@ mod local;
 mod policy;
 mod service;
 mod state;
+mod vips_from;
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -29,6 +30,7 @@ pub use self::{
     policy::{Aggregate, Rule},
     service::{Backend, Depends, ModeName, Service},
     state::State,
+    vips_from::VipsFrom,
 };
 use super::{
     bfd::{Bfd, BgpPeerBfd, Switch},
@@ -183,6 +185,7 @@ table! {
     /// ```toml
     /// [stop]
     /// linger = "5s"
+    /// local = "keep"
     /// ```
     Stop = "[stop]" {
         /// How long packets are still forwarded after the routes are withdrawn.

@@ -22,7 +22,7 @@ use vipd_control::model::Vip;
 
 use self::sight::{Sight, Target};
 use crate::{
-    config::{Binding, Place},
+    config::{Binding, Found, Place, Wish},
     netlink::{address::Address, link::Link},
 };
 
@@ -82,6 +82,8 @@ pub struct Bound {
     pub interface: Arc<str>,
     /// Whether vipd has bound it.
     pub ours: bool,
+    /// What the service takes it from, if it does.
+    pub taken_from: Option<Arc<Wish>>,
 }
 
 /// The addresses that are to be bound, and how far each is.
@@ -194,6 +196,25 @@ impl Binder {
         self.without_own = true;
     }
 
+    /// What others have bound for good, as services may take it.
+    #[must_use]
+    pub fn found(&self, snapshot: &Snapshot) -> Vec<Found> {
+        let theirs = snapshot.addresses.iter().filter(|found| found.permanent);
+        let mut theirs: Vec<_> = theirs
+            .filter_map(|found| {
+                let link = snapshot.links.get(&found.ifindex)?;
+                let interface = Arc::from(&*link.name);
+                (!self.is_ours(found, &interface)).then(|| Found {
+                    interface,
+                    address: found.address,
+                    label: found.label.as_deref().map(Arc::from),
+                })
+            })
+            .collect();
+        theirs.sort_unstable();
+        theirs
+    }
+
     /// What vipd has bound, for an agent that is started again.
     #[must_use]
     pub const fn remembered(&self) -> &BTreeSet<(IpAddr, Arc<str>)> {
@@ -246,7 +267,14 @@ impl Binder {
         let mut jobs: Vec<_> = ours
             .map(|(address, site)| Job::Unbind(address, site))
             .collect();
-        jobs.extend(own(snapshot).map(|link| Job::Remove(link.ifindex)));
+        let theirs = |found: &Address, link: &Link| {
+            found.keeps(link) && !self.is_ours(found, &link.name.as_str().into())
+        };
+        let made = made(snapshot).filter(|link| {
+            let mut addresses = snapshot.addresses.iter();
+            !addresses.any(|found| theirs(found, link))
+        });
+        jobs.extend(made.map(|link| Job::Remove(link.ifindex)));
         jobs
     }
 
@@ -299,7 +327,7 @@ impl Binder {
             let mut entries = vips.values();
             entries.any(|entry| entry.binding == Binding::At(Place::default()))
         };
-        if let Some(link) = own(snapshot)
+        if let Some(link) = made(snapshot)
             && !on_own(&self.entries)
             && !snapshot.addresses.iter().any(|found| found.keeps(link))
         {
@@ -312,6 +340,7 @@ impl Binder {
     fn see<'a>(&self, address: IpAddr, entry: &Entry, snapshot: &'a Snapshot) -> Sight<'a> {
         let target = match &entry.binding {
             Binding::ByOthers => Target::Anywhere,
+            Binding::Taken(wish) => Target::Taken(Arc::clone(wish)),
             Binding::At(place) => self.target(place, snapshot),
         };
         let found = snapshot
@@ -320,13 +349,18 @@ impl Binder {
             .filter(|found| found.address == address);
         let found = found.filter_map(|found| {
             let link = snapshot.links.get(&found.ifindex)?;
+            // Elsewhere it is another one.
+            if matches!(&target, Target::Taken(wish) if wish.interface.as_str() != link.name) {
+                return None;
+            }
             let ours = self.is_ours(found, &Arc::from(&*link.name));
             Some((found, link, ours))
         });
+        let found = found.collect();
         Sight {
             address,
             target,
-            found: found.collect(),
+            found,
         }
     }
 
@@ -351,9 +385,14 @@ impl Binder {
     }
 }
 
-/// The interface of vipd's own.
+/// The interface of vipd's own, whoever has made it.
 fn own(snapshot: &Snapshot) -> Option<&Link> {
     snapshot.links.values().find(|link| link.name == OWN)
+}
+
+/// The same, if vipd has made it.
+fn made(snapshot: &Snapshot) -> Option<&Link> {
+    own(snapshot).filter(|link| link.ours)
 }
 
 impl fmt::Display for Job {

@@ -7,6 +7,7 @@
 //! withdrawn at once.
 
 mod binder;
+mod found;
 mod remembered;
 
 use std::{
@@ -25,10 +26,11 @@ use vipd_control::model::Vip;
 use self::binder::{Binder, Job, RETRY, Snapshot, Standing};
 pub use self::{
     binder::Bound,
+    found::found_now,
     remembered::{Keeper, Remembered, forget},
 };
 use crate::{
-    config::Bindings,
+    config::{Bindings, Found},
     engine::Decision,
     netlink::{Error, Netlink, host::HostEvents},
 };
@@ -47,10 +49,24 @@ pub struct Local {
 pub struct Inputs {
     /// Which addresses there are, those on their way out among them.
     pub decision: watch::Receiver<Decision>,
-    /// How they are bound. Each that is sent has bound what was taken away.
-    pub bindings: watch::Receiver<Arc<Bindings>>,
+    /// How they are bound.
+    pub orders: watch::Receiver<Orders>,
     /// How they stand.
     pub local: watch::Sender<Arc<Local>>,
+    /// What others have bound, while services take of it.
+    pub found: watch::Sender<Arc<[Found]>>,
+}
+
+/// What the configuration says of addresses.
+#[derive(Clone, Debug, Default)]
+pub struct Orders {
+    /// How those are bound that this host serves itself.
+    pub bindings: Arc<Bindings>,
+    /// Whether services take what others bind.
+    pub takes: bool,
+    /// How often the operator has asked for what is configured: another number
+    /// binds what was taken away.
+    pub reloads: u64,
 }
 
 /// What the kernel has taken and does not show is not asked for more often in a
@@ -74,19 +90,29 @@ async fn follow(binder: &mut Binder, inputs: &mut Inputs) -> Result<(), Error> {
     let mut events: Option<HostEvents> = None;
     let mut downed = BTreeSet::new();
     let mut rounds = 0;
+    let mut reloads = inputs.orders.borrow().reloads;
     loop {
-        let bindings = Arc::clone(&inputs.bindings.borrow_and_update());
+        let orders = inputs.orders.borrow_and_update().clone();
+        // By number, so that it counts whatever else has happened meanwhile.
+        if std::mem::replace(&mut reloads, orders.reloads) != orders.reloads {
+            binder.anew();
+        }
         let decision = inputs.decision.borrow_and_update().desired.clone();
         let vips = decision.vips.iter().filter(|(_, plan)| plan.is_local());
         let vips: Vec<_> = vips.map(|(vip, _)| *vip).collect();
-        if vips.is_empty() && events.is_none() && binder.remembered().is_empty() {
+        let has_none = vips.is_empty() && !orders.takes;
+        if has_none && events.is_none() && binder.remembered().is_empty() {
             // Most hosts have none, and nothing to follow.
-            if inputs.decision.changed().await.is_err() {
+            let changed = tokio::select! {
+                changed = inputs.decision.changed() => changed,
+                changed = inputs.orders.changed() => changed,
+            };
+            if changed.is_err() {
                 return Ok(());
             }
             continue;
         }
-        binder.want(vips.iter().map(|vip| (*vip, bindings.get(vip))));
+        binder.want(vips.iter().map(|vip| (*vip, orders.bindings.get(vip))));
         // Before the first look, so that it misses nothing.
         let events = match &mut events {
             Some(events) => events,
@@ -94,6 +120,9 @@ async fn follow(binder: &mut Binder, inputs: &mut Inputs) -> Result<(), Error> {
         };
         let snapshot = read(netlink, std::mem::take(&mut downed)).await?;
         let (jobs, standings) = binder.look(&snapshot, Instant::now());
+        if orders.takes {
+            publish_found(&inputs.found, binder.found(&snapshot));
+        }
         for job in &jobs {
             carry_out(netlink, binder, job).await?;
         }
@@ -113,10 +142,7 @@ async fn follow(binder: &mut Binder, inputs: &mut Inputs) -> Result<(), Error> {
         let again = binder.next().map_or(again, |next| next.min(again));
         tokio::select! {
             changed = inputs.decision.changed() => if changed.is_err() { return Ok(()) },
-            changed = inputs.bindings.changed() => match changed {
-                Ok(()) => binder.anew(),
-                Err(_) => return Ok(()),
-            },
+            changed = inputs.orders.changed() => if changed.is_err() { return Ok(()) },
             found = events.next() => downed = found?,
             () = sleep_until(again.into()) => {}
         }
@@ -179,6 +205,16 @@ pub async fn release_all(netlink: &Netlink, local: &Local) {
         }
         Err(error) => warn!("what vipd has bound stays behind: {error}"),
     }
+}
+
+fn publish_found(sender: &watch::Sender<Arc<[Found]>>, new: Vec<Found>) {
+    sender.send_if_modified(|current| {
+        let changed = **current != *new;
+        if changed {
+            *current = new.into();
+        }
+        changed
+    });
 }
 
 fn publish(sender: &watch::Sender<Arc<Local>>, new: Local) {

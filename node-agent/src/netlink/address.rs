@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use futures_util::TryStreamExt;
 use rtnetlink::{
-    LinkDummy,
+    LinkDummy, LinkUnspec,
     packet_route::{
         AddressFamily,
         address::{
@@ -15,7 +15,7 @@ use rtnetlink::{
     },
 };
 
-use super::{Error, Netlink, answer, hold::PROTOCOL};
+use super::{Error, Netlink, answer, hold::PROTOCOL, link::ALIAS};
 
 /// An address on an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +28,8 @@ pub struct Address {
     pub label: Option<String>,
     /// Whether packets for it are taken.
     pub usability: Usability,
+    /// Whether it stays until somebody takes it away; others end by themselves.
+    pub permanent: bool,
     /// Whether it has our mark, which kernels before 5.18 do not keep.
     pub marked: bool,
 }
@@ -97,8 +99,8 @@ impl Netlink {
         }
     }
 
-    /// Makes an interface of type dummy, up. `false`: the kernel has no such
-    /// type.
+    /// Makes an interface of type dummy, up and with our mark. `false`: the kernel
+    /// has no such type.
     ///
     /// # Errors
     /// When the kernel refuses for another reason. One of that name is an error.
@@ -106,7 +108,13 @@ impl Netlink {
         let message = LinkDummy::new(name).up().build();
         let request = self.handle.link().add(message).execute();
         match answer("make an interface", request).await {
-            Ok(()) => Ok(true),
+            Ok(()) => {
+                // Not taken in with the rest.
+                let mark = LinkUnspec::new_with_name(name).alias(ALIAS).build();
+                let request = self.handle.link().set(mark).execute();
+                answer("mark an interface", request).await?;
+                Ok(true)
+            }
             Err(error) if error.errno() == Some(libc::EOPNOTSUPP) => Ok(false),
             Err(error) => Err(error),
         }
@@ -185,6 +193,7 @@ impl Address {
             } else {
                 Usability::Usable
             },
+            permanent: flags.contains(AddressFlags::Permanent),
             marked,
         })
     }
@@ -213,6 +222,7 @@ mod tests {
             ifindex: 7,
             label: None,
             usability: Usability::Usable,
+            permanent: false,
             marked: false,
         };
         let usability = |usability| Address {
@@ -249,6 +259,14 @@ mod tests {
                 "not checked yet",
                 flags(AddressFlags::Tentative),
                 usability(Usability::Tentative),
+            ),
+            (
+                "that stays",
+                flags(AddressFlags::Permanent),
+                Address {
+                    permanent: true,
+                    ..plain.clone()
+                },
             ),
             (
                 "used before it is checked",

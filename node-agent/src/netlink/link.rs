@@ -29,7 +29,12 @@ pub struct Link {
     pub carrier: bool,
     /// The XDP program attached to it.
     pub xdp: Xdp,
+    /// Whether it has our mark: vipd has made it.
+    pub ours: bool,
 }
+
+/// Our mark, the alias of interfaces that vipd makes: `ip link show` has it.
+pub const ALIAS: &str = "made by vipd";
 
 /// The XDP program an interface runs first, by the kernel's id of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +97,7 @@ impl Link {
             up: header.flags.contains(LinkFlags::Up),
             carrier: header.flags.contains(LinkFlags::LowerUp),
             xdp: Xdp::None,
+            ours: false,
         };
         for attribute in &message.attributes {
             match attribute {
@@ -103,6 +109,7 @@ impl Link {
                     link.mac = address.as_slice().try_into().ok();
                 }
                 LinkAttribute::Xdp(xdp) => link.xdp = Xdp::read(xdp),
+                LinkAttribute::IfAlias(alias) => link.ours = alias == ALIAS,
                 _ => {}
             }
         }
@@ -158,6 +165,7 @@ mod tests {
             up: true,
             carrier: true,
             xdp: Xdp::None,
+            ours: false,
         }
     }
 
@@ -181,6 +189,20 @@ mod tests {
         let with = |xdp| Link { xdp, ..eth0() };
 
         check("an Ethernet interface", |_| {}, Some(&eth0()));
+        let alias = |text: &str| LinkAttribute::IfAlias(text.to_owned());
+        check(
+            "one with our mark",
+            |message| message.attributes.push(alias(ALIAS)),
+            Some(&Link {
+                ours: true,
+                ..eth0()
+            }),
+        );
+        check(
+            "one with another's",
+            |message| message.attributes.push(alias("uplink to r1")),
+            Some(&eth0()),
+        );
         check(
             "an interface set up without a signal",
             |message| message.header.flags = LinkFlags::Up,

@@ -278,6 +278,7 @@ mod tests {
             up: true,
             carrier: true,
             xdp: Xdp::None,
+            ours: false,
         }
     }
 

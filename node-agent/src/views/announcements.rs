@@ -99,6 +99,7 @@ pub fn vips(
     vips.map(|address| {
         let (state, mut reason) = (sight.heard(*address), sight.reason(*address));
         let instead = sight.instead(*address);
+        reason += &taken_from(local.standings.get(address));
         if is_untold(announced, instead.unwrap_or(*address)) {
             reason += UNTOLD;
         }
@@ -123,6 +124,13 @@ fn bound(standing: &Result<Bound, String>) -> status::Bound {
         by_vipd: bound.is_some_and(|bound| bound.ours),
         fault: standing.as_ref().err().cloned(),
     }
+}
+
+/// Which interface it was taken from, if it was.
+fn taken_from(standing: Option<&Result<Bound, String>>) -> String {
+    let bound = standing.and_then(|standing| standing.as_ref().ok());
+    let wish = bound.and_then(|bound| bound.taken_from.as_ref());
+    wish.map_or_else(String::new, |wish| format!("; taken from {wish}"))
 }
 
 /// How each aggregate stands.

@@ -98,6 +98,7 @@ fn addresses_are_bound_as_the_file_says() {
         for binding in config.bindings.values() {
             let found = match binding {
                 Binding::ByOthers => "ByOthers".to_owned(),
+                Binding::Taken(wish) => format!("Taken {wish}"),
                 Binding::At(place) => {
                     let interface = place.interface.as_ref().map_or("None", |i| i.as_str());
                     let label = place.label.as_ref().map_or("None", |l| l.as_str());

@@ -10,6 +10,7 @@ mod reference;
 mod refused;
 mod rules;
 mod secrets;
+mod vips_from;
 
 use vipd::config::{Config, Finding};
 

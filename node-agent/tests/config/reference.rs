@@ -52,7 +52,7 @@ fn the_examples_in_the_reference_make_one_file_and_its_variants() {
     for variant in [None].into_iter().chain(variants.into_iter().map(Some)) {
         let file = file(variant);
         let (config, warnings) = accept(&file);
-        assert_eq!(config.model.services.len(), 2, "{file}");
+        assert_eq!(config.model.services.len(), 3, "{file}");
         assert_eq!(warnings, []);
     }
 }

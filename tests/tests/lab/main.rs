@@ -22,6 +22,7 @@ mod interfaces;
 mod interop;
 mod leaving;
 mod loading;
+mod local_addresses;
 mod looking;
 mod million;
 mod old_kernel;

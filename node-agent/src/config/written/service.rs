@@ -15,7 +15,7 @@ use super::{
         track::TrackName,
         value::{Int, read_word, words},
     },
-    Bind, Check, Port,
+    Bind, Check, Port, VipsFrom,
 };
 
 table! {
@@ -44,7 +44,7 @@ table! {
         /// packet is compared with the port ranges of its address and of all
         /// prefixes around it, 32 at most: services on a prefix and services with
         /// port ranges count, those on one port of one address do not.
-        vips: Vec<At<Vip>>, required;
+        vips: Vec<At<Vip>>, unless "vips_from";
         /// Layer-4 protocol.
         protocol: Protocol, required;
         /// Layer-4 port, a range of them like `"8000-8999"`, or `"any"`;
@@ -106,9 +106,12 @@ table! {
         slow_start: Duration, default "\"0s\"";
         /// The servers. In mode `local` the programs on this host that the
         /// addresses depend on, at whatever address they listen.
-        backend: Vec<At<Backend>>, optional "in mode `local` one called `local`, which is asked at the first of `vips`; other modes need at least one";
+        backend: Vec<At<Backend>>, optional "in mode `local` one called `local`, which is asked at the first of `vips`, or with `vips_from` alone at `127.0.0.1`; other modes need at least one";
         /// Who binds the addresses on this host, and where; `local` only.
         bind: Switch<Bind>, optional "vipd binds them, on an interface of its own";
+        /// Addresses besides `vips` that others bind on an interface of this host;
+        /// `local` only.
+        vips_from: VipsFrom, optional "none";
     }
 }
 

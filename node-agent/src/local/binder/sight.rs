@@ -3,16 +3,21 @@
 
 use std::{net::IpAddr, sync::Arc, time::Instant};
 
-use super::{Bound, Entry, Job, Progress, RETRY, Site, Snapshot, Standing};
-use crate::netlink::{
-    address::{Address, Usability},
-    link::Link,
+use super::{Bound, Entry, Job, OWN, Progress, RETRY, Site, Snapshot, Standing};
+use crate::{
+    config::Wish,
+    netlink::{
+        address::{Address, Usability},
+        link::Link,
+    },
 };
 
 /// Where an address is to be.
 pub(super) enum Target<'a> {
     /// Wherever others bind it.
     Anywhere,
+    /// Where others have put it, for the service to take.
+    Taken(Arc<Wish>),
     /// On this interface, with this label.
     On(&'a Link, Option<Arc<str>>),
     /// On an interface that is not there.
@@ -50,6 +55,10 @@ impl Sight<'_> {
             return Some(Ok(Bound {
                 interface: link.name.as_str().into(),
                 ours: *ours,
+                taken_from: match &self.target {
+                    Target::Taken(wish) => Some(Arc::clone(wish)),
+                    _ => None,
+                },
             }));
         }
         if let Some((found, link, _)) = self.found.first() {
@@ -75,11 +84,13 @@ impl Sight<'_> {
         jobs: &mut Vec<Job>,
     ) -> Option<Standing> {
         if let Progress::Found(ifindex) = entry.progress {
-            let link = snapshot.links.get(&ifindex);
-            let link = link.filter(|link| link.up && !snapshot.downed.contains(&ifindex));
-            entry.progress = match link {
-                Some(link) => Progress::Taken(link.name.as_str().into()),
-                None => Progress::Open,
+            let there = snapshot.links.get(&ifindex);
+            let link = there.filter(|link| link.up && !snapshot.downed.contains(&ifindex));
+            entry.progress = match (link, &self.target) {
+                (Some(link), _) => Progress::Taken(link.name.as_str().into()),
+                // Nobody else has it made: gone is taken away, too.
+                (None, Target::ToBeMade) if there.is_none() => Progress::Taken(OWN.into()),
+                (None, _) => Progress::Open,
             };
         }
         let (link, label) = match &self.target {
@@ -89,6 +100,13 @@ impl Sight<'_> {
                      (`bind = false`)"
                         .to_owned(),
                 ));
+            }
+            Target::Taken(wish) => {
+                return Some(Err(format!(
+                    "{} does not have the address any more, from which it was taken \
+                     (`vips_from`)",
+                    wish.interface
+                )));
             }
             Target::Missing(name) => {
                 return Some(Err(format!(

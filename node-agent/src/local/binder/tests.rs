@@ -24,11 +24,16 @@ enum Step {
     Want(&'static [&'static str], Option<&'static str>),
     /// These are wanted, and others bind them.
     Watch(&'static [&'static str]),
+    /// They were taken from this interface.
+    Follow(&'static [&'static str], &'static str),
     /// They are about to leave.
     Leave(&'static [&'static str]),
     /// An interface goes up or down.
     Up(&'static str),
     Down(&'static str),
+    /// Somebody makes the interface of vipd's name, or takes one away.
+    Make,
+    Delete(&'static str),
     /// Down and up again, before anybody looks.
     Flap(&'static str),
     /// Somebody adds an address, or takes it away.
@@ -43,7 +48,10 @@ enum Step {
     /// So many seconds pass.
     Wait(u64),
 }
-use Step::{Add, Anew, Down, Duplicate, Flap, Leave, Refuse, Take, Up, Wait, Want, Watch};
+use Step::{
+    Add, Anew, Delete, Down, Duplicate, Flap, Follow, Leave, Make, Refuse, Take, Up, Wait, Want,
+    Watch,
+};
 
 fn ip(text: &str) -> IpAddr {
     text.parse().expect("an address")
@@ -58,6 +66,7 @@ fn link(ifindex: u32, name: &str) -> Link {
         up: true,
         carrier: true,
         xdp: Xdp::None,
+        ours: false,
     }
 }
 
@@ -92,6 +101,7 @@ impl World {
             ifindex,
             label: None,
             usability: Usability::Usable,
+            permanent: true,
             marked,
         });
     }
@@ -124,6 +134,25 @@ impl World {
                 let wanted = vips(list).into_iter();
                 self.binder
                     .want(wanted.map(|vip| (vip, Some(&Binding::ByOthers))));
+            }
+            Follow(list, interface) => {
+                let wish = Wish {
+                    interface: interface.parse().expect("a name"),
+                    label: None,
+                    within: Vec::new(),
+                };
+                let binding = Binding::Taken(wish.into());
+                let wanted = vips(list).into_iter();
+                self.binder.want(wanted.map(|vip| (vip, Some(&binding))));
+            }
+            Make => {
+                self.kernel.links.insert(9, link(9, OWN));
+            }
+            Delete(name) => {
+                let ifindex = self.index(name);
+                self.kernel.downed.insert(ifindex);
+                self.kernel.links.remove(&ifindex);
+                self.kernel.addresses.retain(|a| a.ifindex != ifindex);
             }
             Leave(list) => self
                 .binder
@@ -164,7 +193,11 @@ impl World {
                 return;
             }
             Job::Make => {
-                self.kernel.links.insert(9, link(9, OWN));
+                let made = Link {
+                    ours: true,
+                    ..link(9, OWN)
+                };
+                self.kernel.links.insert(9, made);
                 self.done.push(format!("+{OWN}"));
             }
             Job::Bind(address, site) => {
@@ -193,7 +226,9 @@ impl World {
             if jobs.is_empty() {
                 let done = std::mem::take(&mut self.done).into_iter();
                 let standings = standings.into_iter().map(|(vip, standing)| match standing {
-                    Ok(Bound { interface, ours }) => {
+                    Ok(Bound {
+                        interface, ours, ..
+                    }) => {
                         format!(
                             "{vip} on {interface}{}",
                             if ours { "" } else { " by others" }
@@ -381,6 +416,90 @@ fn what_others_bind_is_only_watched() {
             (Want(&[], None), ""),
         ],
     );
+}
+
+#[test]
+fn the_interface_of_vipds_name_is_another_s_if_he_has_made_it() {
+    check(
+        "it stays when it is empty",
+        true,
+        &[
+            (Make, ""),
+            (
+                Want(&[VIP4], None),
+                "+198.51.100.10@vipd0; 198.51.100.10 on vipd0",
+            ),
+            (Want(&[], None), "-198.51.100.10@vipd0"),
+        ],
+    );
+    let released = |steps: &[Step]| {
+        let mut world = World::new(true);
+        for step in steps {
+            world.step(*step);
+            world.settle();
+        }
+        world.binder.release(&world.kernel)
+    };
+    let removes = |jobs: &[Job]| jobs.iter().any(|job| matches!(job, Job::Remove(_)));
+    assert!(!removes(&released(&[Make])), "at the end, too");
+    assert!(
+        removes(&released(&[Want(&[VIP4], None)])),
+        "vipd's own goes"
+    );
+    let shared = [Want(&[VIP4], None), Add("192.0.2.7", OWN)];
+    assert!(!removes(&released(&shared)), "not with another's address");
+}
+
+#[test]
+fn whoever_takes_the_interface_of_vipds_own_away_is_not_contradicted() {
+    const GONE: &str = "198.51.100.10: somebody has taken the address from vipd0: it is announced \
+                        when it is back, and `vipd reload` binds it anew";
+    let anew = "+vipd0; +198.51.100.10@vipd0; 198.51.100.10 on vipd0";
+    check(
+        "until somebody asks for it",
+        true,
+        &[
+            (Want(&[VIP4], None), anew),
+            (Delete(OWN), GONE),
+            (Wait(3600), GONE),
+            (Anew, anew),
+        ],
+    );
+}
+
+#[test]
+fn what_is_taken_from_an_interface_counts_only_there() {
+    const GONE: &str = "198.51.100.10: lo does not have the address any more, from which it was \
+                        taken (`vips_from`)";
+    check(
+        "another interface does not do",
+        true,
+        &[
+            (Add(VIP4, "lo"), ""),
+            (Follow(&[VIP4], "lo"), "198.51.100.10 on lo by others"),
+            (Add(VIP4, "eth0"), "198.51.100.10 on lo by others"),
+            (Take(VIP4, "lo"), GONE),
+            (Anew, GONE),
+            (Add(VIP4, "lo"), "198.51.100.10 on lo by others"),
+            (Follow(&[], "lo"), ""),
+        ],
+    );
+}
+
+#[test]
+fn services_may_take_what_others_have_bound_for_good() {
+    let mut world = World::new(true);
+    world.step(Add("192.0.2.7", "lo"));
+    world.step(Add("192.0.2.8", "eth0"));
+    world.kernel.addresses[1].permanent = false;
+    world.step(Want(&[VIP4], Some("lo")));
+    world.settle();
+    let found = world.binder.found(&world.kernel);
+    let found: Vec<_> = found
+        .iter()
+        .map(|f| format!("{}@{}", f.address, f.interface))
+        .collect();
+    assert_eq!(found, ["192.0.2.7@lo"], "neither a lease nor vipd's own");
 }
 
 #[test]

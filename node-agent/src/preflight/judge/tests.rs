@@ -32,6 +32,7 @@ fn interface(name: &str) -> Interface {
             up: true,
             carrier: true,
             xdp: Xdp::None,
+            ours: false,
         }),
         driver: Some("ixgbe".to_owned()),
         rx_vlan: Feature::default(),
