@@ -116,6 +116,7 @@ impl Engine {
             decision: watch::Sender::default(),
             recorder,
         };
+        engine.overrides.configure(&engine.plan.model);
         engine.overrides.expire(unix(SystemTime::now()));
         engine.publish_overrides();
         engine.record(
@@ -258,7 +259,7 @@ impl Engine {
             .configure(&before, &plan.model, now + plan.linger);
         let initial = |service: &Service, _: &Backend| service.check.timing.initial;
         self.table().apply(&plan.model, &initial, now);
-        self.overrides.configure(&self.plan.model, &plan.model);
+        self.overrides.configure(&plan.model);
         self.publish_overrides();
         self.decider = Decider::new(plan.secret);
         self.plan = plan;

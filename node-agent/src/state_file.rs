@@ -50,6 +50,14 @@ pub enum Error {
         /// Ours.
         known: u32,
     },
+    /// It cannot be used, and is set aside, so that nobody overwrites it.
+    #[error("{why}; it is kept as {aside}")]
+    SetAside {
+        /// Why.
+        why: Box<Self>,
+        /// Where it is now.
+        aside: PathBuf,
+    },
     /// It cannot be written.
     #[error("cannot write {path}: {source}")]
     Write {
@@ -92,8 +100,21 @@ impl StateFile {
     ///
     /// # Errors
     /// When it cannot be read, or is not of this format: whoever asks goes on as
-    /// if there were none, and says so.
+    /// if there were none, and says so. The file gets another name then: what comes
+    /// in its place is not to overwrite what somebody may still mend, or what a
+    /// newer program has written.
     pub fn read<T: DeserializeOwned>(&self) -> Result<Option<T>, Error> {
+        self.load().map_err(|why| match self.set_aside() {
+            Ok(aside) => Error::SetAside {
+                why: Box::new(why),
+                aside,
+            },
+            // Then nobody can replace it either.
+            Err(_) => why,
+        })
+    }
+
+    fn load<T: DeserializeOwned>(&self) -> Result<Option<T>, Error> {
         let failed = |source| Error::Read {
             path: self.path.clone(),
             source,
@@ -134,6 +155,34 @@ impl StateFile {
             path: self.path.clone(),
             source,
         })
+    }
+
+    /// Gives it the first free name behind its own. Nobody else does so meanwhile.
+    fn set_aside(&self) -> io::Result<PathBuf> {
+        for number in 1_u32.. {
+            let mut aside = self.path.clone().into_os_string();
+            aside.push(format!(".unusable-{number}"));
+            let aside = PathBuf::from(aside);
+            if !aside.try_exists()? {
+                fs::rename(&self.path, &aside)?;
+                return Ok(aside);
+            }
+        }
+        Err(io::ErrorKind::AlreadyExists.into())
+    }
+
+    /// Takes the file away. One that is not there is fine. Blocks.
+    ///
+    /// # Errors
+    /// When the file system refuses.
+    pub fn remove(&self) -> Result<(), Error> {
+        match fs::remove_file(&self.path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(Error::Write {
+                path: self.path.clone(),
+                source,
+            }),
+            _ => Ok(()),
+        }
     }
 
     fn replace<T: Serialize>(&self, state: &T) -> io::Result<()> {
@@ -217,6 +266,26 @@ mod tests {
         fs::write(file.path(), b"\xff").unwrap();
         let told = file.read::<State>().unwrap_err().to_string();
         assert!(told.starts_with("cannot read"), "{told}");
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_never_overwritten() {
+        let scratch = Scratch::new("aside");
+        let file = StateFile::new(&scratch.0, "a.json", 2);
+        file.write(&State::new()).unwrap();
+        let foreign = ["damaged", "{\"version\": 3, \"state\": {}}"];
+        for (text, number) in foreign.into_iter().zip(1..) {
+            fs::write(file.path(), text).unwrap();
+            let told = file.read::<State>().unwrap_err().to_string();
+            let name = format!("a.json.unusable-{number}");
+            assert!(told.ends_with(&name), "{told}");
+            file.write(&State::new()).unwrap();
+            assert_eq!(fs::read_to_string(scratch.0.join(name)).unwrap(), text);
+            assert_eq!(file.read().unwrap(), Some(State::new()), "{text}");
+        }
+        file.remove().unwrap();
+        file.remove().expect("twice is fine");
+        assert_eq!(file.read::<State>().unwrap(), None);
     }
 
     #[test]

@@ -413,9 +413,17 @@ fn ordered(config: &Config, adopted: &Adopted) -> (Overrides, Overrides) {
     };
     match overrides::Keeper::read(&config.state_directory) {
         Ok(Some(overrides)) => (overrides.clone(), overrides),
-        Ok(None) => (Overrides::default(), by_maps()),
+        Ok(None) => {
+            let drained = by_maps();
+            let names: Vec<_> = drained.iter().map(|(name, _)| name.to_string()).collect();
+            if !names.is_empty() {
+                let names = names.join(", ");
+                warn!("no file of what was ordered is there; drained by the maps: {names}");
+            }
+            (Overrides::default(), drained)
+        }
         Err(error) => {
-            warn!("what the operator has ordered is taken from the maps alone: {error}");
+            warn!("what was ordered is taken from the maps alone, drains and no more: {error}");
             (Overrides::default(), by_maps())
         }
     }

@@ -5,6 +5,7 @@
 //! a restart and an upgrade; whoever applies them goes by what the decision makes
 //! of them.
 
+mod anchor;
 mod keep;
 mod order;
 mod target;
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use vipd_control::model::{Backend, Model, Service};
 
 pub use self::{
+    anchor::Anchor,
     keep::Keeper,
     order::{Act, Answer, Order, Request},
     target::Target,
@@ -37,6 +39,9 @@ pub struct Override {
     /// Why, in the operator's words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// By what it is known again under another name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub known_by: Option<Anchor>,
 }
 
 /// What an override does.
@@ -95,8 +100,9 @@ impl Overrides {
             let targets = drained.map(|backend| Target::backend(&service.name, &backend.name));
             targets.collect::<Vec<_>>()
         };
-        let found = |target| {
+        let found = |target: Target| {
             let over = Override {
+                known_by: Anchor::of(&target, model),
                 will: Will::Drain {
                     deadline: None,
                     over: false,
@@ -111,18 +117,20 @@ impl Overrides {
         Self(targets.map(found).collect())
     }
 
-    /// Follows a new configuration: what has got another name there is followed by
-    /// its address. Whoever is gone is remembered by its name.
-    pub fn configure(&mut self, before: &Model, model: &Model) {
+    /// Follows a configuration, new or that of another start: what has got another
+    /// name there is followed by its address, or by what it serves. Whoever is gone
+    /// is remembered by its name alone: its address may be given to somebody else.
+    pub fn configure(&mut self, model: &Model) {
         let all = std::mem::take(&mut self.0).into_iter();
-        let renamed = |(target, over): (Target, Override)| {
-            let target = match target.is_in(model) {
-                true => target,
-                false => target.renamed(before, model).unwrap_or(target),
+        let followed = all.map(|(target, mut over)| {
+            let target = match (target.is_in(model), &over.known_by) {
+                (false, Some(anchor)) => anchor.find(&target, model).unwrap_or(target),
+                _ => target,
             };
+            over.known_by = Anchor::of(&target, model);
             (target, over)
-        };
-        self.0 = all.map(renamed).collect();
+        });
+        self.0 = followed.collect();
     }
 
     /// Whom the operator has drained, one flag per backend in the service's order.

@@ -8,7 +8,7 @@ use vipd_control::{
     standing::Standing,
 };
 
-use super::{Override, Overrides, Target, Will};
+use super::{Anchor, Override, Overrides, Target, Will};
 use crate::request;
 
 /// What the operator wants.
@@ -162,6 +162,7 @@ impl Overrides {
             by: order.by.clone(),
             at: now,
             reason: order.reason.clone(),
+            known_by: Anchor::of(target, model),
         };
         self.0.insert(target.clone(), over);
         let answers = place.map_or("", |place| answers(plan, place));

@@ -61,24 +61,10 @@ impl Target {
             None => true,
         })
     }
-
-    /// What it is called in another configuration that has it under other names:
-    /// a backend by its address, a service by what it serves.
-    pub(super) fn renamed(&self, before: &Model, model: &Model) -> Option<Self> {
-        let old = find(before, &self.service)?;
-        let same = |service: &&Arc<Service>| service.meets(old);
-        let new = find(model, &self.service).or_else(|| model.services.iter().find(same))?;
-        let Some(name) = &self.backend else {
-            return Some(Self::service(&new.name));
-        };
-        let old = old.backends.iter().find(|backend| backend.name == *name)?;
-        let mut backends = new.backends.iter();
-        let found = backends.find(|backend| backend.address == old.address)?;
-        Some(Self::backend(&new.name, &found.name))
-    }
 }
 
-fn find<'a>(model: &'a Model, name: &str) -> Option<&'a Arc<Service>> {
+/// The service of that name.
+pub(super) fn find<'a>(model: &'a Model, name: &str) -> Option<&'a Arc<Service>> {
     model.services.iter().find(|service| *service.name == *name)
 }
 

@@ -360,7 +360,7 @@ fn a_reload_keeps_what_was_ordered_by_name_or_address() {
     let check = |sentence, after: Service, expected: &[bool]| {
         let mut overrides = drains(&before, |_, backend| &*backend.name == "b");
         let after = model(after);
-        overrides.configure(&before, &after);
+        overrides.configure(&after);
         assert_eq!(
             overrides.drained(&after.services[0]),
             expected,
@@ -402,7 +402,7 @@ fn what_is_not_configured_is_kept_and_comes_back_with_its_name() {
     let before = model(service("web", 1, &[("a", 1), ("b", 2)], 1));
     let gone = model(service("web", 1, &[("a", 1)], 1));
     let mut overrides = drains(&before, |_, backend| &*backend.name == "b");
-    overrides.configure(&before, &gone);
+    overrides.configure(&gone);
     assert_eq!(overrides.drained(&gone.services[0]), [false]);
     let kept: Vec<_> = overrides
         .iter()
@@ -417,8 +417,67 @@ fn what_is_not_configured_is_kept_and_comes_back_with_its_name() {
         undone.as_deref(),
         Ok("web/b is not drained any more, and not configured")
     );
-    overrides.configure(&gone, &before);
+    let reused = model(service("web", 1, &[("a", 1), ("z", 2)], 1));
+    overrides.configure(&reused);
+    assert_eq!(
+        overrides.drained(&reused.services[0]),
+        [false, false],
+        "its address is somebody else's by now"
+    );
+    overrides.configure(&before);
     assert_eq!(overrides.drained(&before.services[0]), [false, true]);
+}
+
+#[test]
+fn a_file_is_followed_by_name_or_address_into_another_configuration() {
+    let before = model(service("web", 1, &[("a", 1), ("b", 2)], 1));
+    let mut overrides = Overrides::default();
+    for text in ["force web/b", "disable web"] {
+        let outcome = overrides.carry_out(&order(text), &before, &Desired::default(), 1000);
+        assert!(outcome.is_ok(), "{outcome:?}");
+    }
+    let text = serde_json::to_string(&overrides).expect("it can be written");
+    let mut plain: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    for over in plain.as_object_mut().expect("an object").values_mut() {
+        let over = over.as_object_mut().expect("an object");
+        assert!(over.remove("known_by").is_some(), "{text}");
+    }
+    let by_name_alone = plain.to_string();
+    for (sentence, file, after, expected) in [
+        (
+            "as it was",
+            &text,
+            service("web", 1, &[("a", 1), ("b", 2)], 1),
+            (true, [false, true]),
+        ),
+        (
+            "all have other names",
+            &text,
+            service("shop", 1, &[("x", 1), ("y", 2)], 1),
+            (true, [false, true]),
+        ),
+        (
+            "all have other names, and an older vipd has kept names only",
+            &by_name_alone,
+            service("shop", 1, &[("x", 1), ("y", 2)], 1),
+            (false, [false, false]),
+        ),
+        (
+            "names are the same, and an older vipd has kept names only",
+            &by_name_alone,
+            service("web", 1, &[("a", 3), ("b", 4)], 1),
+            (true, [false, true]),
+        ),
+    ] {
+        let mut read: Overrides = serde_json::from_str(file).expect("it can be read");
+        read.configure(&model(after.clone()));
+        let found = (read.disabled(&after).is_some(), read.drained(&after));
+        assert_eq!(
+            found,
+            (expected.0, expected.1.to_vec()),
+            "{sentence}: {read:?}"
+        );
+    }
 }
 
 #[test]
