@@ -42,6 +42,7 @@ use self::{
 use crate::{
     config::Bgp,
     dataplane::apply::Applied,
+    departure::Ordered,
     dependencies::Lacks,
     engine::Decision,
     events::{Origin, Recorder},
@@ -90,10 +91,10 @@ pub struct Inputs {
     pub lacks: watch::Receiver<Arc<Lacks>>,
     /// Whether what this host serves itself is bound.
     pub local: watch::Receiver<Arc<Local>>,
-    /// Turns true when the agent is to withdraw everything.
-    pub closing: watch::Receiver<bool>,
-    /// Whether the host is about to leave: true makes announcements worse.
-    pub maintenance: watch::Receiver<bool>,
+    /// Whether the agent is to withdraw everything.
+    pub closing: watch::Receiver<Ordered>,
+    /// Whether the host is about to leave, which makes announcements worse.
+    pub maintenance: watch::Receiver<Ordered>,
     /// When what is not known yet is not waited for any longer.
     pub known_by: Instant,
     /// How long to hold an address after its withdrawal.

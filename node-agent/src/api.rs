@@ -371,9 +371,9 @@ impl Client {
     /// # Errors
     ///
     /// When the agent cannot be reached or does not answer.
-    pub async fn depart(&self, order: departure::Order) -> anyhow::Result<departure::Answer> {
+    pub async fn depart(&self, order: &departure::Order) -> anyhow::Result<departure::Answer> {
         let path = "/v1/maintenance";
-        self.call(Method::POST, path, &order, RELOAD_TIMEOUT).await
+        self.call(Method::POST, path, order, RELOAD_TIMEOUT).await
     }
 
     /// Waits until the agent has gone in good order.

@@ -23,7 +23,7 @@ use crate::{
     check_once::{self, Verdict},
     config::{Config, Dataplane, Finding, InterfaceName, LogLevel},
     decap,
-    departure::{self, Stayed},
+    departure::Stayed,
     doctor, events,
     explain::{Explanation, Question},
     memory,
@@ -180,14 +180,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             force,
             end,
             socket,
-        } => in_runtime(async {
-            let client = socket.client();
-            if end {
-                let answer = client.depart(departure::Order::End).await?;
-                return Ok(terminal::line(answer.message)?);
-            }
-            departure::leave(&client, Duration::from_secs(timeout), force).await
-        }),
+        } => in_runtime(async { orders::maintain(&socket.client(), end, timeout, force).await }),
         Command::Load {
             config,
             iface,

@@ -3,9 +3,11 @@
 //! Routers are told to prefer other ways (RFC 8326), and followed until they do;
 //! only then are the routes withdrawn, and the agent stops. Whoever asks waits
 //! and counts: if that is interrupted, the node goes on serving, only worse
-//! announced. A word beside the pinned maps remembers that, so an agent that
-//! dies meanwhile is followed by one that announces no better.
+//! announced. A [file](Mark) remembers that, so an agent that dies meanwhile is
+//! followed by one that announces no better.
 
+pub mod arrivals;
+mod mark;
 mod watch;
 
 use std::{
@@ -17,14 +19,24 @@ use anyhow::{Context as _, ensure};
 use serde::{Deserialize, Serialize};
 use tokio::time::sleep;
 
-pub use self::watch::Stayed;
 use self::watch::{Seen, Watch};
-use crate::{api::Client, dataplane::pins::Pins, request, terminal};
+pub use self::{mark::Mark, watch::Stayed};
+use crate::{api::Client, dataplane::pins::Pins, events::Trail, request, terminal};
+
+/// What the operator wants.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Order {
+    /// What.
+    pub act: Act,
+    /// Who says so.
+    #[serde(default)]
+    pub by: String,
+}
 
 /// What the agent is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Order {
+pub enum Act {
     /// Announce worse, so that routers prefer other ways.
     Begin,
     /// Announce as before.
@@ -45,22 +57,36 @@ pub struct Answer {
 /// An order on its way to the agent's main loop.
 pub type Request = request::Request<Order, Answer>;
 
+/// Whether something holds that can be ordered, and by which order it does or does
+/// not.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ordered {
+    /// Whether it holds.
+    pub on: bool,
+    /// The order.
+    pub trail: Trail,
+}
+
 /// Between two looks at the counters.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// How long the agent may take to go beyond its linger.
 const GOING: Duration = Duration::from_secs(60);
 
-/// Takes the node out of service.
+/// Takes the node out of service, as `by` says.
 ///
 /// # Errors
 ///
 /// [`Stayed`], when the agent cannot be reached or leaves something behind, or
 /// nothing can be printed.
-pub async fn leave(client: &Client, limit: Duration, force: bool) -> anyhow::Result<()> {
-    terminal::line(client.depart(Order::Begin).await?.message)?;
+pub async fn leave(client: &Client, by: &str, limit: Duration, force: bool) -> anyhow::Result<()> {
+    let order = |act| Order {
+        act,
+        by: by.to_owned(),
+    };
+    terminal::line(client.depart(&order(Act::Begin)).await?.message)?;
     let pin_path = wait(client, Watch::new(limit, force, Instant::now())).await?;
-    let answer = client.depart(Order::Leave).await;
+    let answer = client.depart(&order(Act::Leave)).await;
     let answer = answer.context("the node is in maintenance, and was not told to leave")?;
     terminal::line(answer.message)?;
     let linger = Duration::from_secs(answer.linger_seconds);

@@ -365,7 +365,7 @@ impl Engine {
 }
 
 /// Who has given an order, in front of what came of it.
-fn said_by(by: &str) -> String {
+pub(crate) fn said_by(by: &str) -> String {
     match by {
         "" => String::new(),
         by => format!("by {by}: "),

@@ -43,6 +43,10 @@ pub struct Status<S = Vec<Service>> {
     /// Whether the node is in maintenance: announced worse, and about to leave.
     #[serde(default)]
     pub maintenance: bool,
+    /// What comes to addresses that this host serves itself; counted in maintenance
+    /// only.
+    #[serde(default)]
+    pub arrivals: Option<Arrivals>,
     /// What the operator has ordered and is not configured.
     #[serde(default)]
     pub overrides: Vec<Override>,
@@ -74,6 +78,16 @@ pub struct Status<S = Vec<Service>> {
     /// Programs that are run when something changes its state.
     #[serde(default)]
     pub hooks: Vec<Hook>,
+}
+
+/// Packets that have come from elsewhere to addresses that this host serves itself,
+/// since maintenance began. Such as the kernel has merged are one (GRO).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Arrivals {
+    /// So many were counted.
+    pub packets: u64,
+    /// Why they are not counted at present, if so.
+    pub fault: Option<String>,
 }
 
 /// How punctual checks are, since the start of the agent.

@@ -32,6 +32,7 @@ use crate::{
         apply::{Applied, PhaseCount},
         tables::Counters,
     },
+    departure::Ordered,
     engine::{Decision, SharedHealth},
     events::Latencies,
     hooks::{Tallies, Tally},
@@ -73,7 +74,9 @@ pub struct Views {
     /// What was found at the start or the last reload.
     pub findings: watch::Receiver<Arc<[String]>>,
     /// Whether the host is in maintenance.
-    pub maintenance: watch::Receiver<bool>,
+    pub maintenance: watch::Receiver<Ordered>,
+    /// What comes to addresses of this host itself meanwhile.
+    pub arrivals: watch::Receiver<Option<status::Arrivals>>,
     /// How punctual the checks are.
     pub lateness: Arc<Lateness>,
     /// How hooks are doing.
@@ -159,7 +162,8 @@ impl Views {
             uptime_seconds: seconds(self.started.instant, now),
             start_time_seconds: self.started.unix,
             config: self.path.clone(),
-            maintenance: *self.maintenance.borrow(),
+            maintenance: self.maintenance.borrow().on,
+            arrivals: self.arrivals.borrow().clone(),
             overrides: self.overrides_shown(&config.model),
             decision_to_update: self.latencies.read(),
             dataplane: self.dataplane.as_ref().map(DataplaneViews::status),
@@ -427,7 +431,8 @@ mod tests {
             bfd: watch::channel(States::default()).1,
             dataplane: None,
             findings: watch::channel(Arc::from([])).1,
-            maintenance: watch::channel(false).1,
+            maintenance: watch::channel(Ordered::default()).1,
+            arrivals: watch::channel(None).1,
             lateness: Arc::default(),
             hooks: watch::channel(Tallies::default()).1,
             local: watch::channel(Arc::default()).1,

@@ -376,6 +376,7 @@ fn status() -> Status {
         start_time_seconds: 1_800_000_000.25,
         config: "/etc/vipd/vipd.toml".into(),
         maintenance: true,
+        arrivals: None,
         checks: Checks::default(),
         overrides: Vec::new(),
         decision_to_update: vec![Latency {

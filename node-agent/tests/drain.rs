@@ -109,7 +109,8 @@ impl Node {
             bfd: watch::channel(Default::default()).1,
             dataplane: None,
             findings: watch::channel(Arc::from([])).1,
-            maintenance: watch::channel(false).1,
+            maintenance: watch::channel(Default::default()).1,
+            arrivals: watch::channel(None).1,
             lateness: Arc::default(),
             hooks: watch::channel(Default::default()).1,
             local: watch::channel(Arc::default()).1,
@@ -206,7 +207,11 @@ impl Drop for Node {
 async fn who_waits_for_no_answer_any_more_has_given_up_the_order() {
     const PATIENCE: Duration = Duration::from_secs(20);
     let mut node = Node::start("given-up", "");
-    let order = node.client.depart(departure::Order::Begin);
+    let order = departure::Order {
+        act: departure::Act::Begin,
+        by: String::new(),
+    };
+    let order = node.client.depart(&order);
     let given_up = timeout(Duration::from_millis(500), order).await;
     assert!(given_up.is_err(), "{given_up:?}");
     let order = timeout(PATIENCE, node.departures.recv()).await;

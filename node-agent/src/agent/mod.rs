@@ -30,8 +30,8 @@ use anyhow::{Context as _, bail};
 use tokio::{
     signal::unix::Signal,
     sync::{mpsc, watch},
-    task::{JoinError, JoinSet},
-    time::sleep,
+    task::{JoinError, JoinSet, spawn_blocking},
+    time::{sleep, timeout},
 };
 use tracing::{error, info, warn};
 
@@ -45,10 +45,11 @@ use crate::{
         apply::{Applied, Settings},
         kernel::Kernel,
     },
-    departure,
+    departure::{self, Act, Ordered},
     dependencies::Dependencies,
     disable_files::DisableFiles,
-    engine::Plan,
+    engine::{Plan, said_by},
+    events::{Event, Recorder, Step, Subject},
     hooks,
     local::{self, Local},
     memory,
@@ -105,8 +106,9 @@ struct Agent {
     settings: watch::Sender<Settings>,
     guarded: watch::Sender<Option<Dataplane>>,
     linger: watch::Sender<Duration>,
-    closing: watch::Sender<bool>,
-    maintenance: watch::Sender<bool>,
+    closing: watch::Sender<Ordered>,
+    maintenance: watch::Sender<Ordered>,
+    recorder: Recorder,
     departures: mpsc::Receiver<departure::Request>,
     wanted: watch::Sender<BTreeSet<IpAddr>>,
     orders: watch::Sender<local::Orders>,
@@ -157,8 +159,8 @@ impl Agent {
                 _ = self.interrupt.recv() => return Ok(End::Signal),
                 Some((order, answer)) = request::next(&mut self.departures) => {
                     // Whoever asked may have gone.
-                    let _ = answer.send(self.depart(order));
-                    if order == departure::Order::Leave {
+                    let _ = answer.send(self.depart(&order).await);
+                    if order.act == Act::Leave {
                         return Ok(End::Departure);
                     }
                 }
@@ -188,26 +190,41 @@ impl Agent {
         }
     }
 
-    fn depart(&self, order: departure::Order) -> departure::Answer {
-        let (in_maintenance, message) = match order {
-            departure::Order::Begin => (
+    async fn depart(&self, order: &departure::Order) -> departure::Answer {
+        let (on, message) = match order.act {
+            Act::Begin => (
                 true,
                 "in maintenance: routers are told to prefer other ways",
             ),
-            departure::Order::End => (false, "out of maintenance: announced as before"),
-            departure::Order::Leave => (true, "leaving: all routes are withdrawn"),
+            Act::End => (false, "out of maintenance: announced as before"),
+            Act::Leave => (true, "leaving: all routes are withdrawn"),
         };
+        let trail = self.recorder.trail();
+        self.maintenance.send_replace(Ordered { on, trail });
+        let said = format!("{}{message}", said_by(&order.by));
+        info!("{said}");
+        let event = Event::new(trail, Subject::Node, Step::Order, said);
+        self.recorder.record([event]);
         let mut message = message.to_owned();
-        self.maintenance.send_replace(in_maintenance);
-        let pins = self.plane.as_ref().map(|plane| plane.captures.pins());
-        if let Some(Err(error)) = pins.map(|pins| pins.set_maintenance(in_maintenance)) {
+        if let Err(error) = self.remember(on, &order.by).await {
             message += &format!("; an agent that is started again will not know: {error}");
         }
-        info!("{message}");
         departure::Answer {
             message,
             linger_seconds: self.config.borrow().linger.as_secs(),
         }
+    }
+
+    /// Has the next agent know whether the node is in maintenance.
+    async fn remember(&self, on: bool, by: &str) -> anyhow::Result<()> {
+        let mark = departure::Mark::new(&self.config.borrow().state_directory);
+        let by = by.to_owned();
+        let written = spawn_blocking(move || match on {
+            true => mark.set(&by),
+            false => mark.clear(),
+        });
+        // The disk may hang, and nobody else is served meanwhile.
+        Ok(timeout(FLUSH, written).await???)
     }
 
     /// The ordered stop: withdraw, linger while still forwarding, Cease, and
@@ -225,7 +242,7 @@ impl Agent {
             info!("stopping: routers keep our routes for the next agent (graceful restart)");
             self.speaker.restart("vipd restarts").await;
         } else {
-            self.withdraw(config.linger).await;
+            self.withdraw(end, config.linger).await;
             self.speaker
                 .stop(match end {
                     End::Signal => "vipd stops",
@@ -242,6 +259,12 @@ impl Agent {
             local::release_all(&self.netlink, &local).await;
             local::forget(&config.state_directory);
         }
+        if !keep && !keep_local && self.maintenance.borrow().on {
+            // Whoever starts it again wants it to serve.
+            if let Err(error) = self.remember(false, "").await {
+                warn!("the node will be in maintenance when it is started again: {error}");
+            }
+        }
         if !restarts {
             // While the pins are locked: later these routes may be another agent's.
             announce::release_all(&self.netlink).await;
@@ -249,7 +272,7 @@ impl Agent {
         if let Some(plane) = self.plane {
             let _none = plane.captures.stop().await;
             plane.stop.send_replace(true);
-            let _ = tokio::task::spawn_blocking(|| plane.thread.join()).await;
+            let _ = spawn_blocking(|| plane.thread.join()).await;
             if keep {
                 info!("the data plane stays and forwards on: on_stop = \"keep\"");
             } else {
@@ -269,12 +292,23 @@ impl Agent {
     }
 
     /// Withdraws all routes, and goes on forwarding until routers have followed.
-    async fn withdraw(&mut self, linger: Duration) {
-        info!("stopping: withdrawing all routes");
-        self.closing.send_replace(true);
+    async fn withdraw(&mut self, end: End, linger: Duration) {
+        let words = "stopping: withdrawing all routes";
+        info!("{words}");
+        let closing = match end {
+            // That was recorded as an order.
+            End::Departure => *self.maintenance.borrow(),
+            End::Signal => {
+                let trail = self.recorder.trail();
+                let event = Event::new(trail, Subject::Node, Step::Order, words);
+                self.recorder.record([event]);
+                Ordered { on: true, trail }
+            }
+        };
+        self.closing.send_replace(closing);
         let mut announced = self.speaker.announced();
         let withdrawn = announced.wait_for(|announced| announced.states.is_empty());
-        let _ = tokio::time::timeout(FLUSH, withdrawn).await;
+        let _ = timeout(FLUSH, withdrawn).await;
         for peer in self.speaker.flushed(FLUSH).await {
             warn!("{peer} has not taken the withdrawal");
         }

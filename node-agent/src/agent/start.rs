@@ -38,10 +38,11 @@ use crate::{
         driver,
         pins::Pins,
     },
+    departure::{self, Ordered, arrivals},
     dependencies::Dependencies,
     disable_files::DisableFiles,
     engine::Engine,
-    events::Recorder,
+    events::{Event, Recorder, Step, Subject},
     hooks,
     inquiry::Inquiry,
     local::{self, Keeper, Remembered},
@@ -261,13 +262,19 @@ impl Agent {
         let dependencies = Dependencies::new(netlink.clone(), drops);
         dependencies.follow(&config.model).await;
         spawn(&mut tasks, "dependencies", dependencies.clone().run());
-        let (closing, closing_out) = watch::channel(false);
-        let pins = config.dataplane.as_ref().map(|d| Pins::new(&d.pin_path));
-        let in_maintenance = pins.is_some_and(|pins| pins.maintenance());
-        if in_maintenance {
-            warn!("still in maintenance: `vipd maint --end` goes back");
+        let (closing, closing_out) = watch::channel(Ordered::default());
+        let still = Ordered {
+            on: departure::Mark::new(&config.state_directory).is_set(),
+            trail: recorder.trail(),
+        };
+        if still.on {
+            let words = "still in maintenance: `vipd maint --end` goes back";
+            warn!("{words}");
+            let event = Event::new(still.trail, Subject::Node, Step::Order, words);
+            recorder.record([event]);
         }
-        let (maintenance, maintenance_out) = watch::channel(in_maintenance);
+        let (maintenance, maintenance_out) = watch::channel(still);
+        let (arrivals_in, arrivals_out) = watch::channel(None);
         let (linger, linger_out) = watch::channel(config.linger);
         let inputs = announce::Inputs {
             decision: decision.clone(),
@@ -300,6 +307,11 @@ impl Agent {
         speaker.configure(config.bgp.as_ref()).await;
 
         let (config_in, config_out) = watch::channel(config);
+        spawn(
+            &mut tasks,
+            "arrivals",
+            arrivals::run(maintenance_out.clone(), config_out.clone(), arrivals_in),
+        );
         let (tallies_in, tallies) = watch::channel(Default::default());
         let (settling, settling_out) = mpsc::channel(1);
         let sources = hooks::Sources::new(
@@ -328,6 +340,7 @@ impl Agent {
             dataplane: dataplane_views,
             findings: findings_out,
             maintenance: maintenance_out,
+            arrivals: arrivals_out,
             lateness: probes.lateness(),
             hooks: tallies.clone(),
             local: local.clone(),
@@ -370,6 +383,7 @@ impl Agent {
             linger,
             closing,
             maintenance,
+            recorder,
             departures,
             wanted,
             orders: local_orders,

@@ -20,6 +20,9 @@ pub struct Turn {
     pub decided: Trail,
     /// The number of what the data plane has published last.
     pub applied: u64,
+    /// The number of the last order about the node as a whole: maintenance, or to
+    /// stop.
+    pub ordered: u64,
 }
 
 /// What was known by the turn before, so that a change is put down to what is new.
@@ -42,7 +45,8 @@ impl Account {
         changes: &[GateChange],
         at_rest: bool,
     ) -> Origin {
-        if turn.decided.number != self.last.decided.number {
+        let is_new = turn.decided.number != self.last.decided.number;
+        if is_new {
             self.following = Some(turn.decided);
         }
         let following = self.following;
@@ -53,10 +57,14 @@ impl Account {
             use GateChangeKind::{Withdrawn, Worsened};
             matches!(change.kind, Withdrawn | Worsened)
         };
+        let worse = changes.iter().any(is_worse);
+        // What gets worse by a decision does so at once; later it came of something
+        // else, though another address may still wait. So did what was ordered.
+        let is_by_others = !is_new && (worse || turn.ordered != self.last.ordered);
         Origin {
             trail,
-            decided: following.map(|trail| trail.at),
-            worse: changes.iter().any(is_worse),
+            decided: following.filter(|_| !is_by_others).map(|trail| trail.at),
+            worse,
         }
     }
 
@@ -107,11 +115,20 @@ impl Account {
             after: since.unwrap_or(last),
             upto,
         };
+        let mut causes = Vec::new();
+        if turn.ordered != self.last.ordered {
+            causes.push(Cause {
+                subject: Subject::Node,
+                step: Step::Order,
+                after: self.last.ordered,
+                upto: turn.ordered,
+            });
+        }
         let (last, now) = (self.last.decided.number, turn.decided.number);
         let Some(plan) = turn.desired.vips.get(vip) else {
-            return vec![cause(Subject::Node, Step::Configuration, last, now)];
+            causes.push(cause(Subject::Node, Step::Configuration, last, now));
+            return causes;
         };
-        let mut causes = Vec::new();
         for plan in &plan.services {
             let service = Subject::Service(Arc::clone(&plan.service.name));
             // What gets worse waits for nothing.
@@ -175,6 +192,7 @@ mod tests {
             desired: Arc::new(desired),
             decided: trail(decided),
             applied,
+            ordered: 0,
         }
     }
 
@@ -227,6 +245,36 @@ mod tests {
     }
 
     #[test]
+    fn what_the_operator_has_ordered_of_the_node_is_a_cause_once() {
+        use GateChangeKind::{Improved, Withdrawn, Worsened};
+        let mut account = Account::default();
+        // The last order, what is told, and of which orders it came.
+        let turns = [
+            (0, Withdrawn, None),
+            (3, Worsened, Some((0, 3))),
+            (3, Withdrawn, None),
+            (7, Improved, Some((3, 7))),
+        ];
+        for (number, (ordered, kind, expected)) in (10..).zip(turns) {
+            let turn = Turn {
+                ordered,
+                ..turn(1, 0)
+            };
+            let told = change(kind);
+            let events: Vec<_> = account.events(trail(number), &turn, &told).collect();
+            let mut causes = events.iter().flat_map(|event| &event.causes);
+            let order = causes.find(|cause| cause.step == Step::Order);
+            let found = order.map(|cause| (cause.after, cause.upto));
+            assert_eq!(found, expected, "{number}: {events:?}");
+            assert!(
+                order.is_none_or(|cause| cause.subject == Subject::Node),
+                "{events:?}"
+            );
+            account.close(trail(number), turn, &told);
+        }
+    }
+
+    #[test]
     fn an_aggregate_changes_by_the_addresses_inside() {
         let account = Account::default();
         let around: ipnet::IpNet = "198.51.100.0/24".parse().expect("a prefix");
@@ -247,15 +295,28 @@ mod tests {
     #[test]
     fn only_what_follows_a_decision_is_measured_from_it() {
         let mut account = Account::default();
-        let mut decided = |number, decided: u64, at_rest| {
-            let turn = turn(decided, 0);
-            let origin = account.origin(trail(number), &turn, &[], at_rest);
-            account.close(trail(number), turn, &[]);
+        let mut decided = |number, decided: u64, ordered, told: &[GateChange], at_rest| {
+            let turn = Turn {
+                ordered,
+                ..turn(decided, 0)
+            };
+            let origin = account.origin(trail(number), &turn, told, at_rest);
+            account.close(trail(number), turn, told);
             origin.decided.is_some()
         };
-        assert!(decided(2, 1, false), "a decision");
-        assert!(decided(3, 1, true), "it waited for the maps until now");
-        assert!(!decided(4, 1, true), "something else, long after");
-        assert!(decided(6, 5, true), "the next decision");
+        use GateChangeKind::{Entered, Withdrawn};
+        let worse = change(Withdrawn);
+        assert!(decided(2, 1, 0, &worse, false), "a decision");
+        assert!(
+            !decided(3, 1, 0, &worse, false),
+            "another address, by itself"
+        );
+        assert!(!decided(4, 1, 4, &[], false), "maintenance");
+        assert!(
+            decided(5, 1, 4, &change(Entered), true),
+            "it has waited for the maps"
+        );
+        assert!(!decided(6, 1, 4, &[], true), "something else, long after");
+        assert!(decided(8, 7, 4, &[], true), "the next decision");
     }
 }

@@ -36,14 +36,16 @@ impl Judge {
     ) -> (Announced, Standings, Vec<GateChange>) {
         let decision = inputs.decision.borrow_and_update().clone();
         let applied = Arc::clone(&inputs.applied.borrow_and_update());
+        let closing = *inputs.closing.borrow_and_update();
+        let maintenance = *inputs.maintenance.borrow_and_update();
         self.turn = Turn {
             desired: Arc::clone(&decision.desired),
             decided: decision.trail,
             applied: applied.trail.number,
+            ordered: closing.trail.number.max(maintenance.trail.number),
         };
         let fault = inputs.fault.borrow_and_update().clone();
         let lacks = Arc::clone(&inputs.lacks.borrow_and_update());
-        let closing = *inputs.closing.borrow_and_update();
         let bgp = decision.bgp;
         let aggregates = bgp.as_ref().map_or(&[][..], |bgp| &bgp.aggregates);
         let prefixes = aggregates.iter().map(|aggregate| aggregate.prefix);
@@ -54,7 +56,7 @@ impl Judge {
             .filter(|(prefix, state)| told(*prefix, *state))
             .collect();
         let terms = Terms {
-            maintenance: *inputs.maintenance.borrow_and_update(),
+            maintenance: maintenance.on,
             // Or an aggregate would have nothing inside it; its rules still keep
             // the address itself from peers.
             fails_open: |vip, state| {
@@ -64,7 +66,7 @@ impl Judge {
             },
         };
         let mut desired = Desired::default();
-        if !closing {
+        if !closing.on {
             desired.vips.clone_from(&decision.desired.vips);
             desired
                 .vips
@@ -116,7 +118,7 @@ impl Judge {
             damping: self.damping.standings().clone(),
             known: decision.known,
         };
-        if closing {
+        if closing.on {
             for change in &mut changes {
                 "the agent stops".clone_into(&mut change.reason);
             }

@@ -63,6 +63,13 @@ fn with(rules: &str) -> String {
     FILE.replace("\n[[service]]\nname = \"web\"", rules)
 }
 
+fn ordered(on: bool) -> Ordered {
+    Ordered {
+        on,
+        ..Ordered::default()
+    }
+}
+
 /// The task's inputs, and what turns them.
 struct World {
     judge: Judge,
@@ -74,8 +81,8 @@ struct World {
     applied: watch::Sender<Arc<Applied>>,
     fault: watch::Sender<Option<String>>,
     lacks: watch::Sender<Arc<Lacks>>,
-    closing: watch::Sender<bool>,
-    maintenance: watch::Sender<bool>,
+    closing: watch::Sender<Ordered>,
+    maintenance: watch::Sender<Ordered>,
     _linger: watch::Sender<Duration>,
     _local: watch::Sender<Arc<Local>>,
 }
@@ -87,8 +94,8 @@ impl World {
         let (fault, fault_out) = watch::channel(None);
         let (lacks, lacks_out) = watch::channel(Arc::default());
         let (local, local_out) = watch::channel(Arc::default());
-        let (closing, closing_out) = watch::channel(false);
-        let (maintenance, maintenance_out) = watch::channel(false);
+        let (closing, closing_out) = watch::channel(Ordered::default());
+        let (maintenance, maintenance_out) = watch::channel(Ordered::default());
         let (linger, linger_out) = watch::channel(Duration::ZERO);
         Self {
             judge: Judge::default(),
@@ -183,9 +190,9 @@ fn what_is_announced_follows_what_is_decided_applied_and_ordered() {
     world.check("nothing is applied", &[]);
     world.apply();
     world.check("both", &all(State::Up));
-    world.maintenance.send_replace(true);
+    world.maintenance.send_replace(ordered(true));
     world.check("maintenance", &all(State::Maintenance));
-    world.maintenance.send_replace(false);
+    world.maintenance.send_replace(ordered(false));
     world.fault.send_replace(Some("detached".to_owned()));
     world.check("a fault", &[]);
     world.fault.send_replace(None);
@@ -203,7 +210,7 @@ fn what_is_announced_follows_what_is_decided_applied_and_ordered() {
         "one is leaving, and the aggregate with it",
         &[(ELSEWHERE, State::Up)],
     );
-    world.closing.send_replace(true);
+    world.closing.send_replace(ordered(true));
     world.check("the agent stops", &[]);
 }
 

@@ -36,7 +36,8 @@ Exit codes:
   0  the node is out of service, or with --end: back
   1  the agent cannot be reached, the maintenance was ended meanwhile, or the
      agent has left something behind
-  3  packets still arrive; the node stays announced, worse than others
+  3  packets still arrive, or nobody can tell; the node stays announced, worse
+     than others
   4  the agent has not answered for a minute; the node stays in maintenance";
 
 const DOCTOR_EXIT_CODES: &str = "\

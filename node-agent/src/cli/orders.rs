@@ -7,6 +7,7 @@ use rustix::process::getuid;
 
 use crate::{
     api::Client,
+    departure,
     overrides::{self, Act, Order, Target},
     terminal,
 };
@@ -39,6 +40,23 @@ pub(super) async fn wait(
 ) -> anyhow::Result<()> {
     let limit = seconds.map(Duration::from_secs);
     overrides::wait(client, target, limit).await
+}
+
+/// Takes the whole node out of service, waiting for so many seconds at most; or
+/// ends that.
+pub(super) async fn maintain(
+    client: &Client,
+    end: bool,
+    seconds: u64,
+    force: bool,
+) -> anyhow::Result<()> {
+    let by = who();
+    if end {
+        let act = departure::Act::End;
+        let answer = client.depart(&departure::Order { act, by }).await?;
+        return Ok(terminal::line(answer.message)?);
+    }
+    departure::leave(client, &by, Duration::from_secs(seconds), force).await
 }
 
 /// Who gives the order, as colleagues know them: whoever has become root by sudo is

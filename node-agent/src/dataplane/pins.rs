@@ -3,7 +3,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, symlink},
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
 };
 
@@ -141,35 +141,6 @@ impl Pins {
                     .is_some_and(|name| name.to_string_lossy().starts_with("link-"))
             })
             .collect()
-    }
-
-    /// Whether the host was left in maintenance.
-    #[must_use]
-    pub fn maintenance(&self) -> bool {
-        self.maintenance_mark().is_symlink()
-    }
-
-    /// Remembers that the host is in maintenance, or that it is not, for as long as
-    /// the pins are there.
-    ///
-    /// # Errors
-    ///
-    /// What the system says.
-    pub fn set_maintenance(&self, on: bool) -> io::Result<()> {
-        let mark = self.maintenance_mark();
-        let (result, so_already) = match on {
-            true => (symlink("on", mark), io::ErrorKind::AlreadyExists),
-            false => (fs::remove_file(mark), io::ErrorKind::NotFound),
-        };
-        match result {
-            Err(error) if error.kind() == so_already => Ok(()),
-            result => result,
-        }
-    }
-
-    /// A symbolic link that leads nowhere: a BPF file system has no files.
-    fn maintenance_mark(&self) -> PathBuf {
-        self.directory().join("maintenance")
     }
 
     fn files(&self) -> Vec<PathBuf> {
@@ -466,25 +437,5 @@ impl std::fmt::Display for Found {
             f,
             "({kind}, key {key}, value {value}, {entries} entries, flags {flags:#x})"
         )
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn maintenance_is_remembered_as_long_as_there_are_pins() {
-        let root = std::env::temp_dir().join(format!("vipd-pins-{}", std::process::id()));
-        let pins = Pins::new(&root);
-        fs::create_dir_all(pins.directory()).unwrap();
-        assert!(!pins.maintenance());
-        for on in [true, true, false, false, true] {
-            pins.set_maintenance(on).expect("twice is fine");
-            assert_eq!(pins.maintenance(), on);
-        }
-        pins.remove().expect("it is removed");
-        assert!(!pins.maintenance());
-        assert!(!root.exists());
     }
 }

@@ -8,13 +8,16 @@ use std::{
 use thiserror::Error;
 use vipd_abi::Verdict;
 
-use crate::status::Status;
+use crate::status::{Arrivals, Status};
 
 /// The rate is that of so many looks.
 const LOOKS: usize = 3;
 
 /// Fewer packets per second than this are stragglers.
 const QUIET: f64 = 5.0;
+
+/// How long the agent may take to begin to count.
+const OPENING: Duration = Duration::from_secs(3);
 
 /// How long the agent may be silent: it may be starting, or at a reload.
 const SILENCE: Duration = Duration::from_secs(60);
@@ -32,6 +35,18 @@ pub enum Stayed {
     Unfollowed {
         /// Packets per second.
         rate: f64,
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// Nobody knows whether they do.
+    #[error(
+        "whether packets still arrive could not be told for {seconds} s: {why}. The node stays in \
+         maintenance, announced and serving. `vipd maint --force` withdraws all the same, `vipd \
+         maint --end` goes back"
+    )]
+    Uncounted {
+        /// Why they are not counted.
+        why: String,
         /// How long was waited.
         seconds: u64,
     },
@@ -57,19 +72,20 @@ impl Stayed {
     pub const fn exit_code(&self) -> u8 {
         match self {
             Self::Ended => 1,
-            Self::Unfollowed { .. } => 3,
+            Self::Unfollowed { .. } | Self::Uncounted { .. } => 3,
             Self::Lost { .. } => 4,
         }
     }
 }
 
 /// What the agent's status says.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Seen {
     /// Whether the node is in maintenance.
     pub maintenance: bool,
-    /// Packets that were forwarded.
-    pub packets: u64,
+    /// Packets that were forwarded, and those that came to this host itself; or why
+    /// that is not known.
+    pub packets: Result<u64, String>,
 }
 
 impl Seen {
@@ -80,9 +96,17 @@ impl Seen {
         let forwarded = [Verdict::Forwarded, Verdict::Redirected].map(Verdict::label);
         let verdicts = status.dataplane.iter().flat_map(|plane| &plane.verdicts);
         let counts = verdicts.filter(|(verdict, _)| forwarded.contains(&verdict.as_str()));
+        let forwarded: u64 = counts.map(|(_, packets)| packets).sum();
+        let arrived = match &status.arrivals {
+            None => Err("the agent has not begun to count them".to_owned()),
+            Some(Arrivals {
+                fault: Some(fault), ..
+            }) => Err(fault.clone()),
+            Some(Arrivals { packets, .. }) => Ok(packets),
+        };
         Self {
             maintenance: status.maintenance,
-            packets: counts.map(|(_, packets)| packets).sum(),
+            packets: arrived.map(|arrived| arrived + forwarded),
         }
     }
 }
@@ -94,6 +118,8 @@ pub struct Watch {
     begun: Instant,
     /// When the agent answered last.
     heard: Instant,
+    /// When it knew a count last.
+    counted: Instant,
     rate: Rate,
     told: String,
 }
@@ -111,6 +137,7 @@ impl Watch {
             force,
             begun: now,
             heard: now,
+            counted: now,
             rate: Rate::default(),
             told: String::new(),
         }
@@ -135,10 +162,15 @@ impl Watch {
         if !seen.maintenance {
             return (None, Some(Err(Stayed::Ended)));
         }
-        let Some(rate) = self.rate.look(seen.packets, now) else {
+        let over = now.saturating_duration_since(self.begun) >= self.limit;
+        let packets = match seen.packets {
+            Ok(packets) => packets,
+            Err(why) => return self.uncounted(why, over, now),
+        };
+        self.counted = now;
+        let Some(rate) = self.rate.look(packets, now) else {
             return (None, None);
         };
-        let over = now.saturating_duration_since(self.begun) >= self.limit;
         match (rate < QUIET, over, self.force) {
             (true, _, _) => (self.news(in_words(rate)), Some(Ok(()))),
             (false, false, _) => (self.news(in_words(rate)), None),
@@ -149,6 +181,24 @@ impl Watch {
             (false, true, false) => {
                 let seconds = self.limit.as_secs();
                 (None, Some(Err(Stayed::Unfollowed { rate, seconds })))
+            }
+        }
+    }
+
+    /// Nobody knows whether packets still arrive. At first that is no news: the
+    /// agent opens its counters.
+    fn uncounted(&mut self, why: String, over: bool, now: Instant) -> Step {
+        self.rate = Rate::default();
+        if now.saturating_duration_since(self.counted) < OPENING {
+            return (None, None);
+        }
+        let words = format!("whether packets still arrive cannot be told: {why}");
+        match (over, self.force) {
+            (false, _) => (self.news(words), None),
+            (true, true) => (Some(format!("{words}; going on")), Some(Ok(()))),
+            (true, false) => {
+                let seconds = self.limit.as_secs();
+                (None, Some(Err(Stayed::Uncounted { why, seconds })))
             }
         }
     }

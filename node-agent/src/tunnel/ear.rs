@@ -45,12 +45,8 @@ impl Ear {
     }
 
     fn open(protocol: i32, filter: &[SockFilter]) -> io::Result<Self> {
-        // Of no protocol until it has its filter: it hears nothing else.
-        let socket = Socket::new(Domain::PACKET, Type::DGRAM.nonblocking(), None)?;
-        socket.attach_filter(filter)?;
+        let socket = tap(protocol, filter)?;
         enlarge_receiving(&socket)?;
-        let protocol = (protocol as u16).to_be();
-        bind(&socket, protocol)?;
         Ok(Self { socket })
     }
 
@@ -73,6 +69,19 @@ impl AsRawFd for Ear {
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
+}
+
+/// A socket that gets a copy of what comes in by a protocol (`ETH_P_*`), by any
+/// interface, and passes the filter.
+///
+/// # Errors
+/// Without CAP_NET_RAW.
+pub fn tap(protocol: i32, filter: &[SockFilter]) -> io::Result<Socket> {
+    // Of no protocol until it has its filter: it hears nothing else.
+    let socket = Socket::new(Domain::PACKET, Type::DGRAM.nonblocking(), None)?;
+    socket.attach_filter(filter)?;
+    bind(&socket, (protocol as u16).to_be())?;
+    Ok(socket)
 }
 
 /// Has a packet socket hear this protocol on all interfaces.

@@ -1,5 +1,7 @@
 //! What ends the wait, and how, at each second.
 
+use serde_json::json;
+
 use super::*;
 
 #[test]
@@ -26,7 +28,7 @@ fn the_rate_is_that_of_the_last_looks() {
 
 #[test]
 fn what_is_forwarded_is_counted_whatever_becomes_of_services() {
-    let status = serde_json::json!({
+    let status = json!({
         "node": "lb1", "version": "0", "uptime_seconds": 1.0, "config": "vipd.toml",
         "maintenance": true,
         "dataplane": {
@@ -35,19 +37,46 @@ fn what_is_forwarded_is_counted_whatever_becomes_of_services() {
         },
         "vips": [], "services": [], "peers": [], "findings": [],
     });
-    let status = serde_json::from_value(status).expect("a status");
-    let seen = Seen::of(&status);
-    assert_eq!((seen.packets, seen.maintenance), (42, true));
+    for (sentence, arrivals, expected) in [
+        (
+            "nothing is served here itself",
+            json!({ "packets": 0, "fault": null }),
+            Ok(42),
+        ),
+        (
+            "what came to this host itself comes on top",
+            json!({ "packets": 500, "fault": null }),
+            Ok(542),
+        ),
+        (
+            "what came to this host itself is not known",
+            json!({ "packets": 500, "fault": "not permitted" }),
+            Err("not permitted"),
+        ),
+        (
+            "nobody counts it yet",
+            json!(null),
+            Err("the agent has not begun to count them"),
+        ),
+    ] {
+        let mut status = status.clone();
+        status["arrivals"] = arrivals;
+        let status = serde_json::from_value(status).expect("a status");
+        let seen = Seen::of(&status);
+        let packets = seen.packets.as_ref().copied().map_err(String::as_str);
+        assert_eq!((packets, seen.maintenance), (expected, true), "{sentence}");
+    }
 }
 
 /// What the agent says at one second.
 #[derive(Clone, Copy)]
 enum Says {
     Packets(u64),
+    Uncounted,
     Ended,
     Nothing,
 }
-use Says::{Ended, Nothing, Packets};
+use Says::{Ended, Nothing, Packets, Uncounted};
 
 /// Shows a watch with a limit of 10 s what the agent says at each second, up to
 /// the end of its wait.
@@ -67,8 +96,9 @@ fn check(
             packets,
         };
         let seen = match says {
-            Packets(packets) => Ok(seen(true, packets)),
-            Ended => Ok(seen(false, 0)),
+            Packets(packets) => Ok(seen(true, Ok(packets))),
+            Uncounted => Ok(seen(true, Err("not permitted".to_owned()))),
+            Ended => Ok(seen(false, Ok(0))),
             Nothing => Err("no answer".to_owned()),
         };
         let (words, end) = watch.look(seen, start + Duration::from_secs(second));
@@ -142,5 +172,40 @@ fn an_agent_that_is_silent_for_a_while_is_asked_again() {
         true,
         (0..100).map(|second| (second, Nothing)),
         &["0: no answer; asking again", "60: Err(4)"],
+    );
+}
+
+#[test]
+fn what_is_not_counted_is_never_taken_for_nothing() {
+    let uncounted = |seconds: std::ops::Range<u64>| seconds.map(|second| (second, Uncounted));
+    let steady = |seconds: std::ops::Range<u64>| seconds.map(|second| (second, Packets(0)));
+    let told = "3: whether packets still arrive cannot be told: not permitted";
+    check(
+        "nobody can count",
+        false,
+        uncounted(0..20),
+        &[told, "10: Err(3)"],
+    );
+    check(
+        "nobody can count, and it is forced",
+        true,
+        uncounted(0..20),
+        &[
+            told,
+            "10: whether packets still arrive cannot be told: not permitted; going on",
+            "10: Ok(())",
+        ],
+    );
+    check(
+        "counters are being opened",
+        false,
+        uncounted(0..2).chain(steady(2..20)),
+        &["5: 0 packets/s", "5: Ok(())"],
+    );
+    check(
+        "they are lost on the way",
+        false,
+        steady(0..3).chain(uncounted(3..4)).chain(steady(4..20)),
+        &["7: 0 packets/s", "7: Ok(())"],
     );
 }
