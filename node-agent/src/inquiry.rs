@@ -102,6 +102,7 @@ mod tests {
                 mac: Some([2, 0, 0, 0, 0, 1]),
                 mtu: 1500,
                 up,
+                arp: true,
                 carrier,
                 xdp: Xdp::Native(7),
                 ours: false,

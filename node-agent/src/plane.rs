@@ -389,6 +389,7 @@ mod tests {
             mac: Some([2, 0, 0, 0, 0, 1]),
             mtu: 1500,
             up: true,
+            arp: true,
             carrier,
             xdp,
             ours: false,

@@ -1,7 +1,7 @@
 //! What there is to judge beyond what is looked at when the agent starts.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream},
     num::NonZero,
@@ -14,6 +14,7 @@ use rtnetlink::packet_route::AddressFamily;
 use rustix::{fs::statfs, net::sockopt::socket_peercred};
 use socket2::{Domain, Socket, Type};
 use tokio::task::spawn_blocking;
+use vipd_bfd::sessions::Hops;
 
 use super::{
     firewall::{self, Blocked, Port},
@@ -21,8 +22,8 @@ use super::{
 };
 use crate::{
     bfd,
-    config::{Bgp, Config},
-    netlink::{Error, Netlink, address::Address},
+    config::{Bgp, Binding, Config},
+    netlink::{Error, Netlink, address::Address, link::Link},
     preflight::{
         self,
         facts::{in_force, read_number},
@@ -35,15 +36,8 @@ const BPF_FS_MAGIC: u32 = 0xcafe_4a11;
 /// Where a BPF file system usually is.
 const BPF_FS: &str = "/sys/fs/bpf";
 /// Ports of BFD over one hop and over several (RFC 5881, RFC 5883).
-const BFD: Port = udp(3784);
-const BFD_MULTIHOP: Port = udp(4784);
-
-const fn udp(number: u16) -> Port {
-    Port {
-        protocol: "udp",
-        number,
-    }
-}
+const BFD: u16 = 3784;
+const BFD_MULTIHOP: u16 = 4784;
 
 /// This host, and who answers from it.
 #[derive(Clone, Debug, Default)]
@@ -63,15 +57,17 @@ pub struct Facts {
     pub by_addresses: Vec<&'static str>,
     /// Why there are no TCP MD5 signatures, where a peer wants them.
     pub no_md5: Option<String>,
-    /// Ports that routers need, and whose packets are dropped.
+    /// Ports that routers and backends send to, and whose packets are dropped.
     pub blocked: Vec<Blocked>,
+    /// Why that is not known, or not all of it.
+    pub filter_unread: Vec<String>,
     /// A port that another program than the agent listens at.
     pub taken: Option<u16>,
     /// The agent that runs.
     pub agent: Option<Agent>,
     /// Sockets that checks may need together.
     pub sockets: u64,
-    /// Why the BFD process cannot be reached, where a peer wants BFD.
+    /// Why the BFD process cannot be reached, where a peer or a backend has BFD.
     pub no_bfd: Option<String>,
     /// Who answers at the end of the ways.
     pub reached: Vec<Reached>,
@@ -86,12 +82,23 @@ pub struct Facts {
 pub struct Bound {
     /// The address.
     pub vip: IpAddr,
-    /// An interface that has another address than this one, or none.
+    /// An interface by which neighbours ask for addresses.
     pub interface: String,
+    /// Whether the address is on that interface itself, and if so, by whose will.
+    pub on_it: Option<Placed>,
     /// Which requests are answered there (ip-sysctl, `arp_ignore`).
     pub arp_ignore: u8,
     /// Which addresses are told there (ip-sysctl, `arp_announce`).
     pub arp_announce: u8,
+}
+
+/// By whose will an address is where it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placed {
+    /// The configuration names the interface.
+    Configured,
+    /// Somebody has put it there.
+    ByOthers,
 }
 
 /// A running agent.
@@ -126,7 +133,7 @@ impl Facts {
         };
         let listen = config.bgp.as_ref().and_then(|bgp| bgp.listen);
         let listen = listen.map(NonZero::get);
-        let interfaces: Vec<_> = plain.interfaces.iter().map(|it| it.name.clone()).collect();
+        let (blocked, filter_unread) = filter(&ports(config)).await;
         Ok(Self {
             kernel: kernel(),
             interpreted: read_number("/proc/sys/net/core/bpf_jit_enable") == Some(0),
@@ -135,10 +142,11 @@ impl Facts {
                 .as_ref()
                 .and_then(|dataplane| no_bpf_fs(&dataplane.pin_path)),
             forwarding: forwarding(),
-            bound: bound(config, &addresses, &interfaces),
+            bound: bound(config, &addresses, &links),
             by_addresses: by_addresses(netlink).await?,
             no_md5: config.bgp.as_ref().and_then(no_md5),
-            blocked: config.bgp.as_ref().map_or_else(Vec::new, blocked),
+            blocked,
+            filter_unread,
             taken: listen.filter(|port| agent.is_none() && is_taken(*port)),
             agent,
             sockets: sockets(config),
@@ -186,21 +194,31 @@ fn forwarding() -> Vec<&'static str> {
     settings.into_iter().filter(|name| is_on(name)).collect()
 }
 
-/// Virtual addresses here, where requests for them come by an interface that does
-/// not have them.
-fn bound(config: &Config, addresses: &[Address], interfaces: &[String]) -> Vec<Bound> {
+/// Virtual addresses here, each with the interfaces by which neighbours may ask for
+/// it.
+fn bound(config: &Config, addresses: &[Address], links: &BTreeMap<u32, Link>) -> Vec<Bound> {
     let services = config.model.services.iter();
     let vips: Vec<_> = services.flat_map(|service| &service.vips).collect();
     let here: BTreeSet<_> = addresses.iter().map(|found| found.address).collect();
     let is_vip = |address: &IpAddr| vips.iter().any(|vip| vip.contains((*address).into()));
     let mut bound = Vec::new();
     for vip in here.into_iter().filter(is_vip) {
-        for interface in interfaces {
+        for link in links.values().filter(|link| link.arp && link.up) {
+            let found = |it: &Address| (it.address, it.ifindex) == (vip, link.ifindex);
+            let place = match config.bindings.get(&vip.into()) {
+                Some(Binding::At(place)) => place.interface.as_ref(),
+                _ => None,
+            };
+            let placed = match place {
+                Some(name) if name.as_str() == link.name => Placed::Configured,
+                _ => Placed::ByOthers,
+            };
             bound.push(Bound {
                 vip,
-                interface: interface.clone(),
-                arp_ignore: in_force(interface, "arp_ignore"),
-                arp_announce: in_force(interface, "arp_announce"),
+                interface: link.name.clone(),
+                on_it: addresses.iter().any(found).then_some(placed),
+                arp_ignore: in_force(&link.name, "arp_ignore"),
+                arp_announce: in_force(&link.name, "arp_announce"),
             });
         }
     }
@@ -237,20 +255,54 @@ fn no_md5(bgp: &Bgp) -> Option<String> {
     set.err().map(|error| error.to_string())
 }
 
-fn blocked(bgp: &Bgp) -> Vec<Blocked> {
-    let mut ports = Vec::new();
-    ports.extend(bgp.listen.map(|port| Port {
-        protocol: "tcp",
-        number: port.get(),
-    }));
-    let peers = || bgp.peers.iter().filter(|peer| peer.bfd.is_some());
-    if peers().any(|peer| peer.reach.hops() == 1) {
-        ports.push(BFD);
+/// Ports that others send to, and who.
+fn ports(config: &Config) -> Vec<Port> {
+    let peers = || config.bgp.iter().flat_map(|bgp| &bgp.peers);
+    let sessions =
+        peers().filter_map(|peer| Some((peer.address.ip(), &peer.bfd.as_ref()?.session)));
+    let backends = config.backend_bfd.iter();
+    let sessions = sessions.chain(backends.map(|(address, bfd)| (*address, &bfd.session)));
+    let sessions: Vec<_> = sessions.collect();
+    let over = |hops| {
+        let all = sessions
+            .iter()
+            .filter(move |(_, session)| session.hops == hops);
+        all.map(|(address, _)| *address).collect()
+    };
+    let listen = config.bgp.as_ref().and_then(|bgp| bgp.listen);
+    let bgp = listen.map(|port| ("tcp", port.get(), peers().map(|p| p.address.ip()).collect()));
+    let bfd = [
+        ("udp", BFD, over(Hops::Single)),
+        ("udp", BFD_MULTIHOP, over(Hops::Multi)),
+    ];
+    let ports = bgp
+        .into_iter()
+        .chain(bfd)
+        .map(|(protocol, number, senders)| Port {
+            protocol,
+            number,
+            senders,
+        });
+    ports.filter(|port| !port.senders.is_empty()).collect()
+}
+
+/// What the packet filter does to what comes to these ports, and what of that is
+/// not known.
+async fn filter(ports: &[Port]) -> (Vec<Blocked>, Vec<String>) {
+    let mut unread = Vec::new();
+    if ports.is_empty() {
+        return (Vec::new(), unread);
     }
-    if peers().any(|peer| peer.reach.hops() > 1) {
-        ports.push(BFD_MULTIHOP);
+    if firewall::has_legacy() {
+        unread.push("there are rules of `iptables-legacy`, which `nft` does not show".to_owned());
     }
-    firewall::blocked(&firewall::ruleset(), &ports)
+    match firewall::ruleset().await {
+        Ok(ruleset) => (firewall::blocked(&ruleset, ports), unread),
+        Err(error) => {
+            unread.push(error);
+            (Vec::new(), unread)
+        }
+    }
 }
 
 /// A packet filter may leave us without an answer.
@@ -292,8 +344,7 @@ fn sockets(config: &Config) -> u64 {
 }
 
 fn no_bfd(config: &Config) -> Option<String> {
-    let mut peers = config.bgp.iter().flat_map(|bgp| &bgp.peers);
-    if !peers.any(|peer| peer.bfd.is_some()) {
+    if !config.has_bfd() {
         return None;
     }
     let asked = bfd::show::ask(&config.bfd_socket);
@@ -306,4 +357,155 @@ fn is_on(setting: &str) -> bool {
 
 fn setting_of(name: &str) -> Option<u8> {
     read_number(&format!("/proc/sys/{}", name.replace('.', "/")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        Placed::{ByOthers, Configured},
+        *,
+    };
+    use crate::netlink::{address::Usability, link::Xdp};
+
+    const LOCAL: &str = r#"
+[[service]]
+name = "web"
+vips = ["198.51.100.10"]
+protocol = "tcp"
+port = 80
+mode = "local"
+[service.bind]
+interface = "eth0"
+"#;
+
+    fn config(text: &str) -> Config {
+        let parsed = Config::parse(text, "vipd.toml");
+        parsed.expect("a good file").0
+    }
+
+    #[test]
+    fn ports_are_those_of_peers_and_of_backends_with_who_sends_to_them() {
+        let backend = r#"
+[dataplane]
+interfaces = ["eth0"]
+[[service]]
+name = "web"
+vips = ["198.51.100.10"]
+protocol = "tcp"
+port = 80
+mode = "ipip"
+bfd = true
+[[service.backend]]
+name = "b1"
+address = "192.0.2.21"
+"#;
+        let bgp = r#"
+[bgp]
+local_as = 64500
+router_id = "192.0.2.11"
+[[bgp.peer]]
+name = "tor1"
+address = "192.0.2.1"
+as = 64501
+"#;
+        let peer_with_bfd = format!("{bgp}bfd = true\n");
+        for (sentence, text, expected) in [
+            ("neither", LOCAL.to_owned(), &[][..]),
+            ("BGP", bgp.to_owned(), &["tcp 179 of 192.0.2.1"]),
+            (
+                "BFD to a peer",
+                peer_with_bfd.clone(),
+                &["tcp 179 of 192.0.2.1", "udp 3784 of 192.0.2.1"],
+            ),
+            (
+                "BFD to a backend alone",
+                backend.to_owned(),
+                &["udp 4784 of 192.0.2.21"],
+            ),
+            (
+                "BFD to both",
+                peer_with_bfd + backend,
+                &[
+                    "tcp 179 of 192.0.2.1",
+                    "udp 3784 of 192.0.2.1",
+                    "udp 4784 of 192.0.2.21",
+                ],
+            ),
+        ] {
+            let ports = ports(&config(&text)).into_iter().map(|port| {
+                let senders: Vec<_> = port.senders.iter().map(IpAddr::to_string).collect();
+                format!(
+                    "{} {} of {}",
+                    port.protocol,
+                    port.number,
+                    senders.join(", ")
+                )
+            });
+            assert_eq!(ports.collect::<Vec<_>>(), expected, "{sentence}");
+        }
+    }
+
+    #[test]
+    fn neighbours_ask_for_an_address_by_all_interfaces_that_speak_arp() {
+        let link = |ifindex, name: &str, arp, up| Link {
+            ifindex,
+            name: name.to_owned(),
+            mac: None,
+            mtu: 1500,
+            up,
+            arp,
+            carrier: up,
+            xdp: Xdp::None,
+        };
+        let links = [
+            link(1, "lo", false, true),
+            link(2, "eth0", true, true),
+            link(3, "eth1", true, true),
+            link(4, "eth2", true, false),
+            link(5, "vipd0", false, true),
+        ];
+        let links = links.into_iter().map(|link| (link.ifindex, link)).collect();
+        let address = |last, ifindex| Address {
+            address: [198, 51, 100, last].into(),
+            ifindex,
+            label: None,
+            usability: Usability::Usable,
+            marked: false,
+        };
+        let configured = config(LOCAL);
+        let elsewhere = config(&LOCAL.replace("\"eth0\"", "\"eth1\""));
+        let watched =
+            config(&LOCAL.replace("[service.bind]\ninterface = \"eth0\"", "bind = false"));
+        for (sentence, config, addresses, expected) in [
+            ("it is not here", &configured, vec![address(11, 2)], vec![]),
+            (
+                "it is where nobody asks",
+                &configured,
+                vec![address(10, 5)],
+                vec![("eth0", None), ("eth1", None)],
+            ),
+            (
+                "it is where it is configured",
+                &configured,
+                vec![address(10, 2)],
+                vec![("eth0", Some(Configured)), ("eth1", None)],
+            ),
+            (
+                "it is elsewhere too",
+                &elsewhere,
+                vec![address(10, 2), address(10, 3)],
+                vec![("eth0", Some(ByOthers)), ("eth1", Some(Configured))],
+            ),
+            (
+                "others have bound it",
+                &watched,
+                vec![address(10, 2)],
+                vec![("eth0", Some(ByOthers)), ("eth1", None)],
+            ),
+        ] {
+            let bound = bound(config, &addresses, &links);
+            let found: Vec<_> = bound.iter().map(|it| (&*it.interface, it.on_it)).collect();
+            assert_eq!(found, expected, "{sentence}");
+        }
+    }
 }

@@ -1,23 +1,29 @@
 //! What the packet filter of this host does to packets that come to a port, as far
 //! as its rules tell: `nft -j list ruleset` (libnftables-json(5)).
 
-use std::process::Command;
+use std::{collections::BTreeSet, fs, net::IpAddr, time::Duration};
 
 use serde_json::Value;
+use tokio::{process::Command, time::timeout};
 
-/// A port that routers send to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How long `nft` may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A port that others send to.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Port {
     /// `tcp` or `udp`.
     pub protocol: &'static str,
     /// Its number.
     pub number: u16,
+    /// Who sends to it.
+    pub senders: BTreeSet<IpAddr>,
 }
 
 /// A rule or a policy that drops what comes to a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Blocked {
-    /// The port.
+    /// The port, with those of its senders that the chain sees.
     pub port: Port,
     /// Family, table and chain, as `nft` takes them.
     pub chain: String,
@@ -25,11 +31,65 @@ pub struct Blocked {
     pub handle: Option<u64>,
 }
 
-/// The rules of this host; nothing where `nft` is not installed or not allowed.
-pub fn ruleset() -> Value {
-    let output = Command::new("nft").args(["-j", "list", "ruleset"]).output();
-    let text = output.map(|output| output.stdout).unwrap_or_default();
-    serde_json::from_slice(&text).unwrap_or_default()
+impl Blocked {
+    /// The command that lets in those who send to the port, and nobody else: in
+    /// front of the rule, or behind all of them.
+    pub fn fix(&self) -> String {
+        let Self {
+            port,
+            chain,
+            handle,
+        } = self;
+        let place = match handle {
+            Some(handle) => format!("insert rule {chain} handle {handle}"),
+            None => format!("add rule {chain}"),
+        };
+        let (ipv4, ipv6): (Vec<_>, Vec<_>) = port.senders.iter().partition(|it| it.is_ipv4());
+        let families = [("ip", ipv4), ("ip6", ipv6)].into_iter();
+        let commands = families.filter(|(_, senders)| !senders.is_empty());
+        let commands = commands.map(|(family, senders)| {
+            let senders: Vec<_> = senders.into_iter().map(IpAddr::to_string).collect();
+            let senders = match senders.as_slice() {
+                [one] => one.clone(),
+                some => format!("{{ {} }}", some.join(", ")),
+            };
+            let Port {
+                protocol, number, ..
+            } = port;
+            format!("nft {place} {family} saddr {senders} {protocol} dport {number} accept")
+        });
+        commands.collect::<Vec<_>>().join(" && ")
+    }
+}
+
+/// The rules of this host.
+///
+/// # Errors
+/// Why they are not known, in words.
+pub async fn ruleset() -> Result<Value, String> {
+    let mut nft = Command::new("nft");
+    nft.args(["-j", "list", "ruleset"]).kill_on_drop(true);
+    let output = match timeout(PATIENCE, nft.output()).await {
+        Ok(Ok(output)) => output,
+        Ok(Err(error)) => return Err(format!("`nft` cannot be run: {error}")),
+        Err(_) => return Err(format!("`nft` has not answered within {PATIENCE:?}")),
+    };
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said = said.lines().next().unwrap_or_default();
+        return Err(format!("`nft -j list ruleset` has failed: {said}"));
+    }
+    let rules = serde_json::from_slice(&output.stdout);
+    rules.map_err(|error| format!("`nft -j list ruleset` is not understood: {error}"))
+}
+
+/// Whether there are rules that `nft` does not show: those of the older
+/// `iptables-legacy`.
+pub fn has_legacy() -> bool {
+    let tables = ["ip_tables_names", "ip6_tables_names"];
+    let tables = tables.map(|name| fs::read_to_string(format!("/proc/net/{name}")));
+    let mut tables = tables.into_iter().flatten();
+    tables.any(|names| !names.trim().is_empty())
 }
 
 /// What the rules block of these ports, whoever sends.
@@ -52,10 +112,23 @@ pub fn blocked(ruleset: &Value, ports: &[Port]) -> Vec<Blocked> {
             })
             .collect();
         let words = ["family", "table", "name"].map(|key| chain[key].as_str().unwrap_or("?"));
+        let is_seen = |sender: &IpAddr| match words[0] {
+            "ip" => sender.is_ipv4(),
+            "ip6" => sender.is_ipv6(),
+            _ => true,
+        };
         for port in ports {
-            if let Some(handle) = fate(&rules, &chain["policy"], *port) {
+            let senders = port.senders.iter().copied().filter(is_seen);
+            let port = Port {
+                senders: senders.collect(),
+                ..port.clone()
+            };
+            if port.senders.is_empty() {
+                continue;
+            }
+            if let Some(handle) = fate(&rules, &chain["policy"], &port) {
                 found.push(Blocked {
-                    port: *port,
+                    port,
                     chain: words.join(" "),
                     handle,
                 });
@@ -67,37 +140,66 @@ pub fn blocked(ruleset: &Value, ports: &[Port]) -> Vec<Blocked> {
 
 /// What drops every packet to the port: a rule or the policy. `None` if nothing
 /// does, or nobody can tell.
-fn fate(rules: &[&Value], policy: &Value, port: Port) -> Option<Option<u64>> {
+fn fate(rules: &[&Value], policy: &Value, port: &Port) -> Option<Option<u64>> {
     for rule in rules {
-        let empty = Vec::new();
-        let parts = rule["expr"].as_array().unwrap_or(&empty);
-        let has = |verdict: &str| parts.iter().any(|part| part.get(verdict).is_some());
-        let matches: Vec<_> = parts
-            .iter()
-            .map(|part| &part["match"])
+        let parts = rule["expr"].as_array().map(Vec::as_slice);
+        let parts = parts.unwrap_or_default();
+        let matches = parts.iter().map(|part| &part["match"]);
+        let concerns: Vec<_> = matches
             .filter(|part| !part.is_null())
             .map(|part| concerns(part, port))
             .collect();
-        if matches.contains(&Concern::Others) {
+        if concerns.contains(&Concern::Others) {
             continue;
         }
-        if has("accept") || has("jump") || has("goto") || has("vmap") {
-            return None;
-        }
-        let is_bound = parts.iter().any(is_condition) || matches.contains(&Concern::Some);
-        if (has("drop") || has("reject")) && !is_bound {
-            return Some(rule["handle"].as_u64());
+        let end = parts.iter().map(end).max().unwrap_or(End::None);
+        let for_all = !concerns.contains(&Concern::Some) && !parts.iter().any(is_condition);
+        match (end, for_all) {
+            (End::Drop, true) => return Some(rule["handle"].as_u64()),
+            // Others may get through.
+            (End::Drop, false) | (End::None, _) => {}
+            (End::Unknown, _) => return None,
         }
     }
     (policy == "drop").then_some(None)
 }
 
-/// Whether a part of a rule lets it hold for some packets only, by something else
-/// than a match: a limit, a counted set, an extension of iptables.
+/// What a part of a rule does with a packet that it holds for. The greatest of all
+/// parts holds for the rule: beside a verdict, what is not known is a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum End {
+    /// It goes on to the next part, or the next rule.
+    None,
+    /// It may be let in, or another chain or nobody that we know decides.
+    Unknown,
+    /// It is dropped.
+    Drop,
+}
+
+fn end(part: &Value) -> End {
+    /// Statements that decide nothing (libnftables-json(5)).
+    const HARMLESS: [&str; 11] = [
+        "match", "counter", "log", "comment", "limit", "quota", "ct count", "mangle", "set",
+        "notrack", "meter",
+    ];
+    match kind(part) {
+        "drop" | "reject" => End::Drop,
+        kind if HARMLESS.contains(&kind) => End::None,
+        _ => End::Unknown,
+    }
+}
+
+/// Whether a part lets its rule hold for some packets only, by something else than
+/// a match: a limit, a counted set.
 fn is_condition(part: &Value) -> bool {
     const NONE: [&str; 6] = ["match", "counter", "log", "comment", "drop", "reject"];
-    let mut kinds = part.as_object().into_iter().flat_map(|part| part.keys());
-    kinds.any(|kind| !NONE.contains(&kind.as_str()))
+    !NONE.contains(&kind(part))
+}
+
+/// Its only key.
+fn kind(part: &Value) -> &str {
+    let keys = part.as_object().and_then(|part| part.keys().next());
+    keys.map_or("", String::as_str)
 }
 
 /// Which packets to a port a condition holds for.
@@ -111,7 +213,7 @@ enum Concern {
     Some,
 }
 
-fn concerns(part: &Value, port: Port) -> Concern {
+fn concerns(part: &Value, port: &Port) -> Concern {
     let (left, right) = (&part["left"], &part["right"]);
     let equal = part["op"] == "==";
     let (protocol, field) = (&left["payload"]["protocol"], &left["payload"]["field"]);
@@ -161,10 +263,19 @@ mod tests {
 
     use super::*;
 
-    const BGP: Port = Port {
-        protocol: "tcp",
-        number: 179,
-    };
+    /// That of BGP, with a peer of each family.
+    fn bgp() -> Port {
+        port(&["192.0.2.1", "2001:db8::1"])
+    }
+
+    fn port(senders: &[&str]) -> Port {
+        let senders = senders.iter().map(|text| text.parse().expect("an address"));
+        Port {
+            protocol: "tcp",
+            number: 179,
+            senders: senders.collect(),
+        }
+    }
 
     /// Rules of an input chain, each with its handle, and what they do to BGP.
     fn check(sentence: &str, policy: &str, rules: &[Value], expected: Option<Option<u64>>) {
@@ -175,10 +286,10 @@ mod tests {
                 "handle": handle, "expr": expr}})
         });
         let all: Vec<_> = std::iter::once(chain).chain(rules).collect();
-        let found = blocked(&json!({ "nftables": all }), &[BGP]);
+        let found = blocked(&json!({ "nftables": all }), &[bgp()]);
         let expected: Vec<_> = expected
             .map(|handle| Blocked {
-                port: BGP,
+                port: bgp(),
                 chain: "inet filter in".to_owned(),
                 handle,
             })
@@ -257,5 +368,74 @@ mod tests {
         c("its port is let in", "drop", &counted, None);
         let elsewhere = [rule(&[&json!({"jump": {"target": "other"}})])];
         c("another chain decides", "drop", &elsewhere, None);
+        // As `iptables -m conntrack --ctstate INVALID -j DROP` is shown.
+        let odd = [rule(&[
+            &json!({"xt": null}),
+            &json!({"counter": {}}),
+            &drop,
+        ])];
+        c(
+            "by a condition that nft does not show",
+            "accept",
+            &odd,
+            None,
+        );
+        c("the policy behind such a rule", "drop", &odd, Some(None));
+        let hidden = [rule(&[&json!({"xt": null}), &json!({"counter": {}})])];
+        c("by a verdict that nft does not show", "drop", &hidden, None);
+        for other in ["return", "queue", "dnat"] {
+            let other = [rule(&[&port, &json!({other: null})]), rule(&[&drop])];
+            c("it goes another way before", "accept", &other, None);
+        }
+        let logged = [
+            rule(&[&json!({"limit": {"rate": 1}}), &json!({"log": {}})]),
+            rule(&[&drop]),
+        ];
+        c("some are logged before", "accept", &logged, Some(Some(5)));
+    }
+
+    #[test]
+    fn a_chain_of_one_family_blocks_only_senders_of_that_family() {
+        for (family, senders) in [
+            ("ip", &["192.0.2.1"][..]),
+            ("ip6", &["2001:db8::1"]),
+            ("inet", &["192.0.2.1", "2001:db8::1"]),
+        ] {
+            let chain = json!({"chain": {"family": family, "table": "filter", "name": "in",
+                "hook": "input", "policy": "drop"}});
+            let rules = json!({ "nftables": [chain] });
+            let found = blocked(&rules, &[bgp()]);
+            let found: Vec<_> = found.iter().map(|blocked| &blocked.port).collect();
+            assert_eq!(found, [&port(senders)], "{family}");
+            let others = match family {
+                "ip" => port(&["2001:db8::1"]),
+                _ => port(&["192.0.2.1"]),
+            };
+            let count = blocked(&rules, &[others]).len();
+            assert_eq!(count, usize::from(family == "inet"), "{family}");
+        }
+    }
+
+    #[test]
+    fn the_command_lets_in_those_who_send_and_nobody_else() {
+        let fix = |senders: &[&str], handle| {
+            let chain = "inet filter in".to_owned();
+            let port = port(senders);
+            Blocked {
+                port,
+                chain,
+                handle,
+            }
+            .fix()
+        };
+        assert_eq!(
+            fix(&["192.0.2.1"], Some(5)),
+            "nft insert rule inet filter in handle 5 ip saddr 192.0.2.1 tcp dport 179 accept"
+        );
+        assert_eq!(
+            fix(&["192.0.2.1", "192.0.2.2", "2001:db8::1"], None),
+            "nft add rule inet filter in ip saddr { 192.0.2.1, 192.0.2.2 } tcp dport 179 accept \
+             && nft add rule inet filter in ip6 saddr 2001:db8::1 tcp dport 179 accept"
+        );
     }
 }

@@ -5,7 +5,7 @@ mod reached;
 use crate::preflight::{Finding, Severity};
 
 use super::{
-    facts::{Bound, Facts},
+    facts::{Bound, Facts, Placed},
     firewall::Blocked,
 };
 
@@ -20,16 +20,37 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
     findings.extend(interpreted(facts));
     findings.extend(bpf_fs(facts));
     findings.extend(forwarding(facts));
-    findings.extend(facts.bound.iter().flat_map(arp));
+    findings.extend(folded(facts.bound.iter().filter_map(arp)));
     findings.extend(multipath(facts));
     findings.extend(md5(facts));
     findings.extend(facts.blocked.iter().map(blocked));
+    findings.extend(facts.filter_unread.iter().map(unread));
     findings.extend(taken(facts));
     findings.extend(no_agent(facts));
     findings.extend(files(facts));
     findings.extend(bfd(facts));
     findings.extend(reached::judge(facts));
     findings
+}
+
+/// One finding for all that the same command mends.
+fn folded(findings: impl Iterator<Item = Finding>) -> impl Iterator<Item = Finding> {
+    let mut all: Vec<(Finding, usize)> = Vec::new();
+    for found in findings {
+        let same = |known: &Finding| {
+            (known.name, &known.fix, known.at) == (found.name, &found.fix, found.at)
+        };
+        match all.iter_mut().find(|(known, _)| same(known)) {
+            Some((_, more)) => *more += 1,
+            None => all.push((found, 0)),
+        }
+    }
+    all.into_iter().map(|(mut finding, more)| {
+        if more > 0 {
+            finding.message += &format!(" (the same {more} times more)");
+        }
+        finding
+    })
 }
 
 fn finding(
@@ -110,25 +131,44 @@ fn forwarding(facts: &Facts) -> Option<Finding> {
     ))
 }
 
-/// In the table of ip-sysctl: 0 answers for an address by any interface.
+/// In the table of ip-sysctl: 0 answers for an address by any interface, 1 by that
+/// which has it.
 fn arp(bound: &Bound) -> Option<Finding> {
-    let wrong = bound.vip.is_ipv4() && (bound.arp_ignore == 0 || bound.arp_announce < 2);
-    wrong.then(|| {
-        let Bound { vip, interface, .. } = bound;
-        finding(
-            "arp",
-            Severity::Warning,
-            format!("virtual address {vip}"),
-            format!(
-                "it is an address of this host, which tells so by ARP on {interface}: neighbours \
-                 may send its packets here and nowhere else, past the routers"
-            ),
+    let Bound { vip, interface, .. } = bound;
+    let quiet = bound.arp_ignore > 0 && bound.arp_announce >= 2;
+    if !vip.is_ipv4() || (quiet && bound.on_it.is_none()) {
+        return None;
+    }
+    let told = "neighbours may send its packets here and nowhere else, past the routers";
+    let (message, fix) = match bound.on_it {
+        None => (
+            format!("it is an address of this host, which tells so by ARP on {interface}: {told}"),
             Some(format!(
                 "sysctl -w net.ipv4.conf.{interface}.arp_ignore=1 \
                  net.ipv4.conf.{interface}.arp_announce=2"
             )),
-        )
-    })
+        ),
+        Some(Placed::ByOthers) => (
+            format!("it is on {interface}, which tells so by ARP whatever is set: {told}"),
+            Some(format!(
+                "ip address add {vip}/32 dev lo && ip address flush dev {interface} to {vip}/32"
+            )),
+        ),
+        Some(Placed::Configured) => (
+            format!(
+                "it is bound on {interface}, which tells so by ARP whatever is set: {told}; \
+                 without `interface` in [service.bind] it is bound where nobody asks for it"
+            ),
+            None,
+        ),
+    };
+    Some(finding(
+        "arp",
+        Severity::Warning,
+        format!("virtual address {vip}"),
+        message,
+        fix,
+    ))
 }
 
 fn multipath(facts: &Facts) -> Option<Finding> {
@@ -170,27 +210,30 @@ fn blocked(blocked: &Blocked) -> Finding {
         chain,
         handle,
     } = blocked;
-    let (protocol, number) = (port.protocol, port.number);
-    let lost = match protocol {
+    let lost = match port.protocol {
         "tcp" => "routers cannot connect to this host by BGP",
         _ => "BFD sessions do not come up, or go down",
     };
-    let (by, fix) = match handle {
-        Some(handle) => (
-            format!("rule {handle} of the chain {chain}"),
-            format!("nft delete rule {chain} handle {handle}"),
-        ),
-        None => (
-            format!("the policy of the chain {chain}"),
-            format!("nft add rule {chain} {protocol} dport {number} accept"),
-        ),
+    let by = match handle {
+        Some(handle) => format!("rule {handle} of the chain {chain}"),
+        None => format!("the policy of the chain {chain}"),
     };
     finding(
         "port-blocked",
         Severity::Error,
-        format!("{protocol} port {number}"),
+        format!("{} port {}", port.protocol, port.number),
         format!("what comes to it is dropped by {by}: {lost}"),
-        Some(fix),
+        Some(blocked.fix()),
+    )
+}
+
+fn unread(why: &String) -> Finding {
+    finding(
+        "filter-unread",
+        Severity::Info,
+        "packet filter",
+        format!("{why}: whether it drops what routers and backends send is not known"),
+        None,
     )
 }
 
@@ -242,7 +285,10 @@ fn bfd(facts: &Facts) -> Option<Finding> {
         "bfd-process",
         Severity::Error,
         "BFD",
-        format!("{error}; routers with BFD do not come up, or find a dead host late"),
+        format!(
+            "{error}; routers with BFD do not come up or find a dead host late, and backends with \
+             BFD are found dead by their checks alone"
+        ),
         Some("systemctl enable --now vipd-bfd".to_owned()),
     ))
 }

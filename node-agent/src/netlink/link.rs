@@ -25,6 +25,8 @@ pub struct Link {
     pub mtu: u32,
     /// Whether it has been set up.
     pub up: bool,
+    /// Whether neighbours ask for addresses by it, with ARP.
+    pub arp: bool,
     /// Whether there is a signal.
     pub carrier: bool,
     /// The XDP program attached to it.
@@ -95,6 +97,8 @@ impl Link {
             mac: None,
             mtu: 0,
             up: header.flags.contains(LinkFlags::Up),
+            arp: header.flags.contains(LinkFlags::Broadcast)
+                && !header.flags.contains(LinkFlags::Noarp),
             carrier: header.flags.contains(LinkFlags::LowerUp),
             xdp: Xdp::None,
             ours: false,
@@ -163,6 +167,7 @@ mod tests {
             mac: Some([2, 0, 0, 0, 0, 7]),
             mtu: 1500,
             up: true,
+            arp: false,
             carrier: true,
             xdp: Xdp::None,
             ours: false,
@@ -201,6 +206,19 @@ mod tests {
         check(
             "one with another's",
             |message| message.attributes.push(alias("uplink to r1")),
+            Some(&eth0()),
+        );
+        check(
+            "one by which neighbours ask for addresses",
+            |message| message.header.flags |= LinkFlags::Broadcast,
+            Some(&Link {
+                arp: true,
+                ..eth0()
+            }),
+        );
+        check(
+            "one of type dummy",
+            |message| message.header.flags |= LinkFlags::Broadcast | LinkFlags::Noarp,
             Some(&eth0()),
         );
         check(

@@ -276,6 +276,7 @@ mod tests {
             mac: Some(OWN),
             mtu: 1500,
             up: true,
+            arp: true,
             carrier: true,
             xdp: Xdp::None,
             ours: false,

@@ -4,13 +4,13 @@ use std::net::IpAddr;
 
 use vipd_control::model::Mode;
 
-use super::{Facts, Finding, Severity, finding};
+use super::{Facts, Finding, Severity, finding, folded};
 use crate::doctor::reach::{Inquiry, Reached};
 
 /// How much smaller a packet is tried next where the MTU is not known.
 const STEP: u32 = 100;
 
-/// One finding for all that the same command mends.
+/// All that is worth saying of them.
 pub fn judge(facts: &Facts) -> Vec<Finding> {
     let not_asked = facts.not_asked.as_ref().map(|error| {
         finding(
@@ -24,27 +24,9 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
             None,
         )
     });
-    let mut findings: Vec<(Finding, usize)> = Vec::new();
-    for found in facts
-        .reached
-        .iter()
-        .filter_map(|reached| one(facts, reached))
-    {
-        let same = |known: &Finding| {
-            (known.name, &known.fix, known.at) == (found.name, &found.fix, found.at)
-        };
-        match findings.iter_mut().find(|(known, _)| same(known)) {
-            Some((_, more)) => *more += 1,
-            None => findings.push((found, 0)),
-        }
-    }
-    let findings = findings.into_iter().map(|(mut finding, more)| {
-        if more > 0 {
-            finding.message += &format!(" (the same {more} times more)");
-        }
-        finding
-    });
-    not_asked.into_iter().chain(findings).collect()
+    let reached = facts.reached.iter();
+    let findings = reached.filter_map(|reached| one(facts, reached));
+    not_asked.into_iter().chain(folded(findings)).collect()
 }
 
 fn one(facts: &Facts, reached: &Reached) -> Option<Finding> {

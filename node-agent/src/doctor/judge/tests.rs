@@ -149,26 +149,48 @@ fn a_host_is_fit() {
 
 #[test]
 fn a_virtual_address_here_is_not_told_of_by_arp() {
-    let bound = |vip: &str, arp_ignore, arp_announce| {
+    let bound = |vip: &str, on_it, arp_ignore, arp_announce| {
         let vip = vip.parse().unwrap();
         move |facts: &mut Facts| {
             facts.bound = vec![Bound {
                 vip,
                 interface: "eth0".to_owned(),
+                on_it,
                 arp_ignore,
                 arp_announce,
             }];
         }
     };
+    let vip = "198.51.100.10";
     let told = [(
         "arp",
         Warning,
         "net.ipv4.conf.eth0.arp_ignore=1 net.ipv4.conf.eth0.arp_announce=2",
     )];
-    check("kept quiet", bound("198.51.100.10", 1, 2), &[]);
-    check("answered for", bound("198.51.100.10", 0, 2), &told);
-    check("told of", bound("198.51.100.10", 1, 1), &told);
-    check("IPv6 knows no ARP", bound("2001:db8::10", 0, 0), &[]);
+    check("kept quiet", bound(vip, None, 1, 2), &[]);
+    check("answered for", bound(vip, None, 0, 2), &told);
+    check("told of", bound(vip, None, 1, 1), &told);
+    check("IPv6 knows no ARP", bound("2001:db8::10", None, 0, 0), &[]);
+    let moved = "`ip address add 198.51.100.10/32 dev lo && ip address flush dev eth0 to \
+                 198.51.100.10/32`";
+    check(
+        "on the interface itself, where no setting helps",
+        bound(vip, Some(Placed::ByOthers), 1, 2),
+        &[("arp", Warning, moved)],
+    );
+    check(
+        "there by the configuration",
+        bound(vip, Some(Placed::Configured), 1, 2),
+        &[("arp", Warning, "without `interface` in [service.bind]")],
+    );
+    check(
+        "many by one interface",
+        |facts| {
+            bound(vip, None, 0, 2)(facts);
+            facts.bound = vec![facts.bound[0].clone(); 3];
+        },
+        &[("arp", Warning, "(the same 2 times more)")],
+    );
 }
 
 #[test]
@@ -176,7 +198,11 @@ fn a_blocked_port_is_told_with_the_rule_that_blocks_it() {
     let blocked = |protocol, number, handle| {
         move |facts: &mut Facts| {
             facts.blocked = vec![Blocked {
-                port: Port { protocol, number },
+                port: Port {
+                    protocol,
+                    number,
+                    senders: [[192, 0, 2, 1].into()].into(),
+                },
                 chain: "inet filter in".to_owned(),
                 handle,
             }];
@@ -188,7 +214,7 @@ fn a_blocked_port_is_told_with_the_rule_that_blocks_it() {
         &[(
             "port-blocked",
             Error,
-            "`nft delete rule inet filter in handle 5`",
+            "dropped by rule 5 of the chain inet filter in: routers cannot connect",
         )],
     );
     check(
@@ -197,7 +223,16 @@ fn a_blocked_port_is_told_with_the_rule_that_blocks_it() {
         &[(
             "port-blocked",
             Error,
-            "`nft add rule inet filter in udp dport 3784 accept`",
+            "`nft add rule inet filter in ip saddr 192.0.2.1 udp dport 3784 accept`",
+        )],
+    );
+    check(
+        "nobody knows",
+        |facts| facts.filter_unread = vec!["`nft` cannot be run".to_owned()],
+        &[(
+            "filter-unread",
+            Info,
+            "`nft` cannot be run: whether it drops",
         )],
     );
 }

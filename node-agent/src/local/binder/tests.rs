@@ -64,6 +64,7 @@ fn link(ifindex: u32, name: &str) -> Link {
         mac: None,
         mtu: 1500,
         up: true,
+        arp: false,
         carrier: true,
         xdp: Xdp::None,
         ours: false,

@@ -30,6 +30,7 @@ fn interface(name: &str) -> Interface {
             mac: Some([2, 0, 0, 0, 0, 1]),
             mtu: 1600,
             up: true,
+            arp: true,
             carrier: true,
             xdp: Xdp::None,
             ours: false,
