@@ -1,13 +1,16 @@
 //! `vipd why`: why something is as it is, in a sentence, and by what has happened.
 //! Pure.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, net::IpAddr};
 
 use anyhow::bail;
+use ipnet::IpNet;
+use vipd_control::model::Vip;
 
 use super::timeline;
 use crate::{
     events::{EventView, Step},
+    overrides::Will,
     status::{self, Backend, Peer, Service, Status, ago},
 };
 
@@ -56,13 +59,15 @@ enum Subject<'a> {
 
 impl<'a> Subject<'a> {
     fn find(status: &'a Status, text: &str) -> Option<Self> {
-        if let Some(vip) = status.vips.iter().find(|vip| vip.address == text) {
+        let written = prefix(text);
+        let is_meant = |shown: &str| shown == written;
+        if let Some(vip) = status.vips.iter().find(|vip| is_meant(&vip.address)) {
             let services = status.services.iter();
-            let on_it = services.filter(|service| service.vips.iter().any(|vip| vip == text));
+            let on_it = services.filter(|service| service.vips.iter().any(|vip| is_meant(vip)));
             return Some(Self::Vip(vip, on_it.collect()));
         }
         let mut aggregates = status.aggregates.iter();
-        if let Some(aggregate) = aggregates.find(|aggregate| aggregate.prefix == text) {
+        if let Some(aggregate) = aggregates.find(|aggregate| is_meant(&aggregate.prefix)) {
             return Some(Self::Aggregate(aggregate));
         }
         let service = |name: &str| status.services.iter().find(|service| service.name == name);
@@ -79,7 +84,7 @@ impl<'a> Subject<'a> {
         let is_meant = |peer: &&Peer| {
             let address = peer.address.rsplit_once(':').map(|(address, _)| address);
             let address = address.map(|address| address.trim_matches(['[', ']']));
-            peer.name == text || peer.address == text || address == Some(text)
+            peer.name == text || peer.address == text || address == Some(&*written)
         };
         status.peers.iter().find(is_meant).map(Self::Peer)
     }
@@ -111,8 +116,8 @@ impl<'a> Subject<'a> {
             }
             Self::Service(service) => {
                 let (name, alive) = (&service.name, if service.alive { "alive" } else { "dead" });
-                let (healthy, of) = (service.healthy, service.configured);
-                let mut out = format!("{name} is {alive}: {healthy} of {of} backends healthy\n");
+                let (why, remedy) = (own_words(service), remedy(service, status));
+                let mut out = format!("{name} is {alive}: {why}{remedy}\n");
                 for words in missing(service) {
                     let _ = writeln!(out, "  {words}");
                 }
@@ -122,6 +127,15 @@ impl<'a> Subject<'a> {
             Self::Peer(peer) => of_peer(peer),
         }
     }
+}
+
+/// An address or prefix as it is shown, however it is written; anything else as
+/// it is.
+fn prefix(text: &str) -> String {
+    let address = || text.parse::<IpAddr>().map(Vip::from);
+    let prefix = text.parse::<IpNet>().map(Vip::from);
+    let vip = prefix.or_else(|_| address());
+    vip.map_or_else(|_| text.to_owned(), |vip| vip.to_string())
 }
 
 /// What stands after "is".
@@ -152,10 +166,9 @@ fn of_vip(vip: &status::Vip, services: &[&Service], status: &Status) -> String {
     let is_alive = services.iter().any(|service| service.alive);
     for service in services.iter().filter(|_| !is_alive) {
         let name = &service.name;
-        let own = format!("{name}: ");
-        let why = service.reason.strip_prefix(&own);
-        let why = why.unwrap_or(&service.reason);
-        needs.push(format!("{name} must be alive: {why}"));
+        let why = own_words(service);
+        let remedy = remedy(service, status);
+        needs.push(format!("{name} must be alive: {why}{remedy}"));
         needs.extend(missing(service).map(|words| format!("  {words}")));
     }
     let waits = |service: &&&Service| service.alive && !service.in_force;
@@ -175,6 +188,15 @@ fn of_vip(vip: &status::Vip, services: &[&Service], status: &Status) -> String {
             "the data plane must apply {name}{}",
             faults.concat()
         ));
+    }
+    if vip.damping.wait_seconds > 0.0 {
+        let seconds = vip.damping.wait_seconds.ceil();
+        needs.push(format!(
+            "{seconds} s must pass: then it is announced better by itself"
+        ));
+    }
+    if !vip.announced && needs.is_empty() {
+        needs.push(format!("this must end: {}", vip.reason));
     }
     let is_up = |peer: &&Peer| peer.uptime_seconds.is_some();
     let up = status.peers.iter().filter(is_up).count();
@@ -198,6 +220,26 @@ fn of_vip(vip: &status::Vip, services: &[&Service], status: &Status) -> String {
         let _ = writeln!(out, "  {need}");
     }
     out
+}
+
+/// Why a service is in its state, without its name in front.
+fn own_words(service: &Service) -> &str {
+    let words = service.reason.strip_prefix(&*service.name);
+    let words = words.and_then(|words| words.strip_prefix(": "));
+    words.unwrap_or(&service.reason)
+}
+
+/// What ends it that a service is disabled, if it is.
+fn remedy(service: &Service, status: &Status) -> String {
+    let mut overrides = status.overrides.iter();
+    let name = &service.name;
+    if overrides.any(|over| over.target == *name && over.will == Will::Disable.label()) {
+        return format!("; `vipd enable {name}`");
+    }
+    match service.state.as_str() {
+        "disabled" => "; remove that file".to_owned(),
+        _ => String::new(),
+    }
 }
 
 /// Each backend of a service that takes no new flows, and what would mend it.

@@ -198,6 +198,128 @@ fn an_address_that_is_not_announced_is_told_with_what_would_bring_it_back() {
     ");
 }
 
+/// Changes a node that all is well with, and expects these needs of its address.
+#[track_caller]
+fn check(sentence: &str, change: impl FnOnce(&mut Status), expected: &[&str]) {
+    let backends = ["b1", "b2"].map(|name| backend(name, &json!({})));
+    let mut status = status(&backends, &json!({}), true);
+    change(&mut status);
+    let told = tell(&status, &[], "198.51.100.10", 5).expect("there is one");
+    let lines = told.lines().filter_map(|line| line.strip_prefix("  "));
+    let found: Vec<_> = lines.collect();
+    assert_eq!(found, expected, "{sentence}: {told}");
+}
+
+fn disabled(status: &mut Status, why: &str) {
+    let service = &mut status.services[0];
+    (service.alive, service.state) = (false, "disabled".to_owned());
+    service.reason = format!("web: disabled, {why}; 2 of 2 backends healthy");
+    withhold(status, &status.services[0].reason.clone());
+}
+
+fn withhold(status: &mut Status, why: &str) {
+    let vip = &mut status.vips[0];
+    (vip.announced, vip.state) = (false, status::WITHDRAWN.to_owned());
+    why.clone_into(&mut vip.reason);
+}
+
+#[test]
+fn what_would_have_to_happen_is_what_really_keeps_an_address() {
+    check("all is well", |_| {}, &[]);
+    check(
+        "the operator has disabled the service",
+        |status| {
+            disabled(status, "by the operator: new release");
+            let over = json!({
+                "target": "web", "will": "disabled", "by": "anna", "at_seconds": 1,
+                "configured": true,
+            });
+            status.overrides = vec![serde_json::from_value(over).expect("an override")];
+        },
+        &[
+            "web must be alive: disabled, by the operator: new release; 2 of 2 backends healthy; \
+           `vipd enable web`",
+        ],
+    );
+    check(
+        "a file has",
+        |status| disabled(status, "the file /run/off is there"),
+        &[
+            "web must be alive: disabled, the file /run/off is there; 2 of 2 backends healthy; \
+           remove that file",
+        ],
+    );
+    check(
+        "it follows another",
+        |status| {
+            status.services[0].alive = false;
+            let why = "web: 2 of 2 backends healthy, and it follows dns, which is not alive";
+            why.clone_into(&mut status.services[0].reason);
+            withhold(status, why);
+        },
+        &["web must be alive: 2 of 2 backends healthy, and it follows dns, which is not alive"],
+    );
+    check(
+        "the host lacks something",
+        |status| withhold(status, "it depends on eth1, which has no carrier"),
+        &["this must end: it depends on eth1, which has no carrier"],
+    );
+    check(
+        "it was up and down too often",
+        |status| {
+            withhold(
+                status,
+                "web: 2 of 2 backends healthy; better only in 25 s: ...",
+            );
+            status.vips[0].damping.wait_seconds = 24.2;
+        },
+        &["25 s must pass: then it is announced better by itself"],
+    );
+    check(
+        "the host is about to leave",
+        |status| status.maintenance = true,
+        &["`vipd maint --end` ends the maintenance"],
+    );
+}
+
+#[test]
+fn an_address_is_found_however_it_is_written() {
+    let mut status = dead();
+    status.services[0].vips = ["198.51.100.10", "2001:db8::1"].map(str::to_owned).into();
+    let mut ipv6 = status.vips[0].clone();
+    "2001:db8::1".clone_into(&mut ipv6.address);
+    status.vips.push(ipv6);
+    for (written, shown) in [
+        ("198.51.100.10/32", "198.51.100.10"),
+        ("2001:DB8:0::1", "2001:db8::1"),
+        ("2001:db8::1/128", "2001:db8::1"),
+    ] {
+        let told = tell(&status, &[], written, 5).expect(written);
+        assert!(
+            told.starts_with(&format!("{shown} is not announced")),
+            "{told}"
+        );
+        assert!(told.contains("web must be alive"), "its service: {told}");
+    }
+}
+
+#[test]
+fn maintenance_is_told_as_what_an_address_is_announced_worse_for() {
+    use Step::{Announcement, Order};
+    let mut order = event(1, 0, Order, "web", "by anna: in maintenance", &[]);
+    order.about = About::default();
+    let worse = "announced worse: the host is in maintenance";
+    let events = [
+        order,
+        event(2, 120, Announcement, "198.51.100.10", worse, &[1]),
+    ];
+    let told = tell(&dead(), &events, "198.51.100.10", 5).expect("there is one");
+    let order = told.find("order").expect(&told);
+    let worse = told.find("announce 198.51.100.10").expect(&told);
+    assert!(order < worse, "{told}");
+    assert!(told.contains("by anna: in maintenance"), "{told}");
+}
+
 #[test]
 fn a_backend_is_told_with_what_it_has_brought_about() {
     insta::assert_snapshot!(told(&dead(), "web/b1", 5), @r"
@@ -228,7 +350,7 @@ fn a_backend_is_told_with_what_it_has_brought_about() {
 #[test]
 fn a_service_is_told_with_its_last_change_alone_if_that_is_wanted() {
     insta::assert_snapshot!(told(&dead(), "web", 1), @r"
-    web is dead: 0 of 2 backends healthy
+    web is dead: 0 of 2 backends healthy, 1 wanted
       web/b1 is down: L4CON in 0.3 ms: connection refused
       web/b2 is up and drained: L7OK 200 in 1.2 ms; `vipd undrain web/b2`
 
