@@ -108,7 +108,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             let client = socket.client();
             let act = Act::Drain {
                 target: target.clone(),
-                deadline_seconds: deadline.map(|deadline| deadline.as_secs()),
+                deadline_seconds: deadline.map(whole_seconds),
             };
             orders::give(&client, act, force, reason).await?;
             match wait {
@@ -372,10 +372,16 @@ fn tell_removed(paths: &[PathBuf]) -> Result<(), PrintError> {
     paths.try_for_each(|path| terminal::line(format_args!("removed {}", path.display())))
 }
 
+/// A part of a second counts as one: it is not to become nothing.
+fn whole_seconds(duration: Duration) -> u64 {
+    let part = u64::from(duration.subsec_nanos() > 0);
+    duration.as_secs().saturating_add(part)
+}
+
 /// Which events are wanted.
 fn question(since: Option<Duration>, follow: bool) -> events::Question {
     events::Question {
-        since_seconds: since.map(|since| since.as_secs()),
+        since_seconds: since.map(whole_seconds),
         follow,
     }
 }
@@ -440,5 +446,51 @@ fn warn(findings: &[Finding]) {
     let colour = io::stderr().is_terminal() && !no_colour;
     for finding in findings {
         terminal::tell(format_args!("{}\n", finding.render(colour)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_part_of_a_second_is_never_none() {
+        for (millis, seconds) in [(0, 0), (1, 1), (500, 1), (1000, 1), (1500, 2), (60_000, 60)] {
+            let found = whole_seconds(Duration::from_millis(millis));
+            assert_eq!(found, seconds, "{millis} ms");
+        }
+    }
+
+    /// What a command line asks for, or why it is refused.
+    fn command(line: &str) -> Result<Command, String> {
+        let arguments = Arguments::try_parse_from(line.split_whitespace());
+        let arguments = arguments.map_err(|error| error.to_string());
+        Ok(arguments?.command)
+    }
+
+    #[test]
+    fn a_deadline_of_nothing_is_refused_and_says_what_does_that() {
+        let deadline = |text| match command(&format!("vipd drain web/b1 --deadline {text}"))? {
+            Command::Drain { deadline, .. } => Ok(deadline),
+            _ => Err("another command".to_owned()),
+        };
+        let half = Duration::from_millis(500);
+        assert_eq!(deadline("500ms"), Ok(Some(half)));
+        let refused = deadline("0s").expect_err("it ends all flows at once");
+        assert!(refused.contains("vipd disable"), "{refused}");
+    }
+
+    #[test]
+    fn balancers_are_given_as_addresses_or_prefixes() {
+        let line = "vipd decap attach --iface eth0 --from 192.0.2.11 --from 2001:db8::11 \
+                    --from 192.0.2.64/26";
+        let Ok(Command::Decap(Decap::Attach { from, .. })) = command(line) else {
+            panic!("not understood: {:?}", command(line).err());
+        };
+        let from: Vec<_> = from.iter().map(ToString::to_string).collect();
+        assert_eq!(from, ["192.0.2.11/32", "2001:db8::11/128", "192.0.2.64/26"]);
+        let refused = command("vipd decap attach --iface eth0 --from b1");
+        let refused = refused.err().expect("a name");
+        assert!(refused.contains("address or prefix"), "{refused}");
     }
 }

@@ -1,6 +1,10 @@
 //! What can be written on the command line.
 
-use std::{net::SocketAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use clap::{Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
@@ -167,7 +171,7 @@ pub(super) enum Command {
         #[arg(value_name = "SERVICE/BACKEND", value_parser = Target::parse_backend)]
         target: Target,
         /// After so long it leaves, although flows remain; for example 10m.
-        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        #[arg(long, value_name = "DURATION", value_parser = deadline)]
         deadline: Option<Duration>,
         /// Waits until it has no flow left, and tells how many it has.
         #[arg(long)]
@@ -327,6 +331,22 @@ fn duration(text: &str) -> Result<Duration, &'static str> {
         .ok_or("a duration is a whole number with ms, s, m or h, such as 10m")
 }
 
+/// A duration that leaves time.
+fn deadline(text: &str) -> Result<Duration, &'static str> {
+    let duration = duration(text)?;
+    match duration.is_zero() {
+        true => Err("that is no time at all: `vipd disable` takes a backend out at once"),
+        false => Ok(duration),
+    }
+}
+
+/// A prefix, or an address for itself.
+fn network(text: &str) -> Result<IpNet, &'static str> {
+    let address = || text.parse::<IpAddr>().map(IpNet::from);
+    let network = text.parse().or_else(|_| address());
+    network.map_err(|_| "an address or prefix, such as 192.0.2.11 or 192.0.2.0/26")
+}
+
 #[derive(clap::Args)]
 pub(super) struct Socket {
     /// The agent's control socket.
@@ -347,8 +367,8 @@ pub(super) enum Decap {
         /// The interface packets arrive by.
         #[arg(long)]
         iface: String,
-        /// Addresses of the balancers; packets from elsewhere are dropped.
-        #[arg(long, required = true)]
+        /// Addresses or prefixes of the balancers; packets from elsewhere are dropped.
+        #[arg(long, required = true, value_name = "ADDRESS|PREFIX", value_parser = network)]
         from: Vec<IpNet>,
         /// UDP port that GUE comes to.
         #[arg(long, default_value_t = vipd_abi::GUE_PORT)]
