@@ -7,7 +7,10 @@ use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use vipd_tests::{AgentConfig, Host, Lab, Nginx, Rack, Size, Vipd, start_servers};
 
-use crate::support::{VIP, in_lab};
+use crate::{
+    orders,
+    support::{VIP, in_lab},
+};
 
 /// Its packets are not tunnelled.
 const ON_LINK: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 11);
@@ -80,6 +83,43 @@ fn the_doctor_names_each_fault_and_its_command_mends_it() {
     });
 }
 
+/// The same on a host that serves its address itself, without a data plane.
+const FAULTS_OF_A_SERVER: [(&str, &str); 3] = [
+    (
+        "arp",
+        "sysctl -w net.ipv4.conf.all.arp_ignore=0 net.ipv4.conf.eth0.arp_ignore=0",
+    ),
+    (
+        "arp",
+        "ip address flush dev lo to 198.51.100.10/32 && ip address add 198.51.100.10/32 dev eth0",
+    ),
+    (
+        "port-blocked",
+        "nft 'add table inet filter; \
+         add chain inet filter input { type filter hook input priority 0; policy drop; }; \
+         add rule inet filter input ct state established accept'",
+    ),
+];
+
+#[test]
+fn a_host_that_serves_its_address_itself_is_looked_at_too() {
+    in_lab(|lab| {
+        let ward = Ward::of_a_server(lab)?;
+        ensure!(ward.findings()? == [""; 0], "{:?}", ward.report()?);
+        let report = ward.report_after("PATH=${PATH%%:*}")?;
+        ensure!(names(&report) == ["filter-unread"], "without nft: {report}");
+        ensure!(
+            find(&report, "filter-unread")?["severity"] == "info",
+            "{report}"
+        );
+        for (name, plant) in FAULTS_OF_A_SERVER {
+            ward.treat(name, Balancer, plant)
+                .with_context(|| format!("{name}, by {plant}"))?;
+        }
+        Ok(())
+    });
+}
+
 #[test]
 fn a_link_on_the_way_with_a_smaller_mtu_is_found() {
     in_lab(|lab| {
@@ -138,6 +178,25 @@ impl Ward {
         })
     }
 
+    /// One without a data plane, which has the address on its loopback interface.
+    fn of_a_server(lab: &Lab) -> Result<Self> {
+        let size = Size {
+            balancers: 1,
+            backends: 0,
+        };
+        let rack = Rack::build(lab, size)?;
+        let server = &rack.balancers[0];
+        server.host.ip(&format!("addr add {VIP}/32 dev lo\n"))?;
+        let text = orders::config(server, "");
+        let path = server.host.write("vipd.toml", &text)?;
+        Ok(Self {
+            config: path.display().to_string(),
+            bpf: Mounted::new(&server.host.dir().join("bpf"))?,
+            rack,
+            _servers: Vec::new(),
+        })
+    }
+
     /// Plants a fault, has it named and mended.
     fn treat(&self, name: &str, place: Place, plant: &str) -> Result<()> {
         let machine = match place {
@@ -173,9 +232,14 @@ impl Ward {
 
     /// `vipd doctor --json`, whose exit code is that of the worst.
     fn report(&self) -> Result<Value> {
+        self.report_after(":")
+    }
+
+    /// The same, after what the shell is to do before.
+    fn report_after(&self, command: &str) -> Result<Value> {
         let host = &self.rack.balancers[0].host;
         let doctor = format!(
-            "vipd doctor --json --config {}; code=$?; echo; echo $code",
+            "{command}; vipd doctor --json --config {}; code=$?; echo; echo $code",
             self.config
         );
         let text = self.shell(host, &doctor)?;

@@ -26,6 +26,7 @@ mod local_addresses;
 mod looking;
 mod million;
 mod old_kernel;
+mod orders;
 mod packaged;
 mod parity_exabgp;
 mod policy;
