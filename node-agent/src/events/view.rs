@@ -139,15 +139,29 @@ mod tests {
     #[test]
     fn subjects_are_named_as_an_operator_does() {
         let vip = std::net::IpAddr::from([198, 51, 100, 10]).into();
-        for (subject, name) in [
-            (Subject::Node, "node"),
-            (Subject::Service("web".into()), "web"),
-            (Subject::Backend("web".into(), "b1".into()), "web/b1"),
-            (Subject::Prefix(vip), "198.51.100.10"),
-            (Subject::Peer("tor1".into()), "tor1"),
-            (Subject::Route("tor1".into(), vip), "tor1 198.51.100.10"),
+        // Its name, and by which keys programs find it.
+        for (subject, name, keys) in [
+            (Subject::Node, "node", &[][..]),
+            (Subject::Service("web".into()), "web", &["service"]),
+            (
+                Subject::Backend("web".into(), "b1".into()),
+                "web/b1",
+                &["backend", "service"],
+            ),
+            (Subject::Prefix(vip), "198.51.100.10", &["prefix"]),
+            (Subject::Peer("tor1".into()), "tor1", &["peer"]),
+            (
+                Subject::Route("tor1".into(), vip),
+                "tor1 198.51.100.10",
+                &["peer", "prefix"],
+            ),
         ] {
-            assert_eq!(About::from(&subject).to_string(), name);
+            let about = About::from(&subject);
+            assert_eq!(about.to_string(), name);
+            let json = serde_json::to_value(&about).expect("JSON");
+            let json = json.as_object().expect("an object");
+            let found: std::collections::BTreeSet<_> = json.keys().map(String::as_str).collect();
+            assert!(found.iter().eq(keys), "{name}: {found:?}");
         }
     }
 }

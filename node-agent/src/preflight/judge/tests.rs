@@ -296,6 +296,11 @@ fn there_are_no_more_processors_than_are_counted() {
         &[(Warning, "processors", "the first 256 only")],
     );
     check(
+        "as many as are counted",
+        |facts| facts.processors = 256,
+        &[],
+    );
+    check(
         "a kernel that does not tell",
         |facts| facts.processors = 0,
         &[],
