@@ -455,6 +455,7 @@ as = 64501
             up,
             arp,
             carrier: up,
+            ours: false,
             xdp: Xdp::None,
         };
         let links = [
@@ -470,6 +471,7 @@ as = 64501
             ifindex,
             label: None,
             usability: Usability::Usable,
+            permanent: true,
             marked: false,
         };
         let configured = config(LOCAL);
