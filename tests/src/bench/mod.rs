@@ -1,5 +1,5 @@
-//! What the benchmarks share: services, the machine they ran on, and where
-//! their results go.
+//! What the benchmarks share: how they begin and end, services, the machine they
+//! ran on, and where their results go.
 
 mod service;
 mod spread;
@@ -11,9 +11,40 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use clap::Parser;
 use serde_json::{Value, json};
 
 pub use self::{service::service, spread::Spread};
+use crate::Lab;
+
+/// Options of a benchmark that has goals.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Common {
+    /// Fail when a goal is missed
+    #[arg(long)]
+    pub check: bool,
+    /// Put the tables into docs/performance.md
+    #[arg(long)]
+    pub write_docs: bool,
+}
+
+/// A benchmark's `main`: takes its options from the command line and runs it.
+pub fn main<O: Parser>(run: impl FnOnce(&O) -> Result<ExitCode>) -> ExitCode {
+    run(&O::parse()).unwrap_or_else(|error| {
+        eprintln!("\nerror: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+/// Does it in a lab of its own, and tells the lab's logs when it fails.
+///
+/// # Errors
+///
+/// Those of the action, or when there can be no lab.
+pub fn in_lab<T>(action: impl FnOnce(&Lab) -> Result<T>) -> Result<T> {
+    let lab = Lab::new()?;
+    action(&lab).inspect_err(|_| eprintln!("{}", lab.logs()))
+}
 
 /// The machine and the day, for whoever reads the results.
 #[derive(Clone, Debug)]
@@ -63,12 +94,24 @@ impl Machine {
     }
 }
 
-/// Writes `target/bench/<name>.json` and returns its path.
+/// Tells results to machines, in `target/bench/<name>.json`, and if `write` says so
+/// to readers of docs/performance.md: `text` replaces what stands there between the
+/// markers `<!-- bench <name> -->` and `<!-- /bench <name> -->`. Says where they are.
 ///
 /// # Errors
 ///
-/// When it cannot be written.
-pub fn write_json(name: &str, value: &Value) -> Result<PathBuf> {
+/// When one of them cannot be written, or the markers are missing.
+pub fn publish(name: &str, json: &Value, text: &str, write: bool) -> Result<()> {
+    let path = write_json(name, json)?;
+    println!("\nThe same for machines: {}", path.display());
+    if write {
+        let path = write_docs(&format!("bench {name}"), text)?;
+        println!("Written into {}", path.display());
+    }
+    Ok(())
+}
+
+fn write_json(name: &str, value: &Value) -> Result<PathBuf> {
     let directory = root().join("target/bench");
     let path = directory.join(format!("{name}.json"));
     fs::create_dir_all(&directory)
@@ -77,13 +120,7 @@ pub fn write_json(name: &str, value: &Value) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Replaces what stands between the markers `<!-- <name> -->` and
-/// `<!-- /<name> -->` of docs/performance.md.
-///
-/// # Errors
-///
-/// When the file or its markers are missing.
-pub fn write_docs(name: &str, text: &str) -> Result<PathBuf> {
+fn write_docs(name: &str, text: &str) -> Result<PathBuf> {
     let path = root().join("docs/performance.md");
     let place = || path.display().to_string();
     let old = fs::read_to_string(&path).with_context(place)?;

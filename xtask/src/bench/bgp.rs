@@ -2,7 +2,8 @@
 
 use anyhow::Result;
 
-use crate::{build, setup::Scope};
+use super::{Words, hand_over_agent};
+use crate::setup::Scope;
 
 /// Its arguments, handed on as they are.
 #[derive(clap::Args)]
@@ -17,13 +18,8 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: &Args) -> Result<()> {
-    let rounds = args.rounds.map(|rounds| rounds.to_string());
-    let mut words = Vec::new();
-    words.extend(args.write_docs.then_some("--write-docs"));
-    if let Some(rounds) = &rounds {
-        words.extend(["--rounds", rounds]);
-    }
-    super::hand_over("bench_bgp", &words, Scope::Bench, |_| {
-        build::agent().map(drop)
-    })
+    let words = Words::default()
+        .flag("--write-docs", args.write_docs)
+        .values("--rounds", args.rounds);
+    hand_over_agent("bench_bgp", &words, Scope::Bench)
 }

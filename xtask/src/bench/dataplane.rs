@@ -2,17 +2,14 @@
 
 use anyhow::Result;
 
+use super::{Common, Words, hand_over};
 use crate::{build, setup::Scope};
 
 /// Its arguments, handed on as they are.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Fail when a goal is missed
-    #[arg(long)]
-    check: bool,
-    /// Put the table into docs/performance.md
-    #[arg(long)]
-    write_docs: bool,
+    #[command(flatten)]
+    common: Common,
     /// Only cases whose name contains this; no goals then
     #[arg(long)]
     only: Option<String>,
@@ -23,17 +20,11 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: &Args) -> Result<()> {
-    let rounds = args.rounds.map(|rounds| rounds.to_string());
-    let mut words = Vec::new();
-    words.extend(args.check.then_some("--check"));
-    words.extend(args.write_docs.then_some("--write-docs"));
-    if let Some(only) = &args.only {
-        words.extend(["--only", only]);
-    }
-    if let Some(rounds) = &rounds {
-        words.extend(["--rounds", rounds]);
-    }
-    super::hand_over(
+    let words = Words::default()
+        .common(&args.common)
+        .values("--only", &args.only)
+        .values("--rounds", args.rounds);
+    hand_over(
         "bench_dataplane",
         &words,
         Scope::Load,

@@ -2,17 +2,14 @@
 
 use anyhow::Result;
 
-use crate::{build, setup::Scope};
+use super::{Common, Words, hand_over_agent};
+use crate::setup::Scope;
 
 /// Its arguments, handed on as they are.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Fail when a goal is missed
-    #[arg(long)]
-    check: bool,
-    /// Put the tables into docs/performance.md
-    #[arg(long)]
-    write_docs: bool,
+    #[command(flatten)]
+    common: Common,
     /// Only one part: balancers, backends (checks notice), backends-bfd (BFD does)
     #[arg(long, value_name = "PART")]
     only: Vec<String>,
@@ -29,22 +26,11 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: &Args) -> Result<()> {
-    let numbers = [
-        ("--tries", args.tries),
-        ("--deaths", args.deaths),
-        ("--punctuality", args.punctuality),
-    ]
-    .map(|(name, value)| (name, value.map(|value| value.to_string())));
-    let mut words = Vec::new();
-    words.extend(args.check.then_some("--check"));
-    words.extend(args.write_docs.then_some("--write-docs"));
-    words.extend(args.only.iter().flat_map(|part| ["--only", part]));
-    for (name, value) in &numbers {
-        if let Some(value) = value {
-            words.extend([*name, value]);
-        }
-    }
-    super::hand_over("bench_failover", &words, Scope::Bench, |_| {
-        build::agent().map(drop)
-    })
+    let words = Words::default()
+        .common(&args.common)
+        .values("--only", &args.only)
+        .values("--tries", args.tries)
+        .values("--deaths", args.deaths)
+        .values("--punctuality", args.punctuality);
+    hand_over_agent("bench_failover", &words, Scope::Bench)
 }

@@ -8,7 +8,7 @@ mod failover;
 mod path;
 mod updates;
 
-use std::os::unix::process::CommandExt as _;
+use std::{fmt::Display, os::unix::process::CommandExt as _};
 
 use anyhow::{Context as _, Result};
 use clap::Subcommand;
@@ -48,11 +48,46 @@ pub fn run(bench: &Bench) -> Result<()> {
     }
 }
 
+/// Options that benchmarks with goals have.
+#[derive(clap::Args)]
+struct Common {
+    /// Fail when a goal is missed
+    #[arg(long)]
+    check: bool,
+    /// Put the tables into docs/performance.md
+    #[arg(long)]
+    write_docs: bool,
+}
+
+/// Options as they are handed on.
+#[derive(Default)]
+struct Words(Vec<String>);
+
+impl Words {
+    fn common(self, common: &Common) -> Self {
+        self.flag("--check", common.check)
+            .flag("--write-docs", common.write_docs)
+    }
+
+    fn flag(mut self, name: &str, is_given: bool) -> Self {
+        self.0.extend(is_given.then(|| name.to_owned()));
+        self
+    }
+
+    /// Each value after the name.
+    fn values<T: Display>(mut self, name: &str, values: impl IntoIterator<Item = T>) -> Self {
+        for value in values {
+            self.0.extend([name.to_owned(), value.to_string()]);
+        }
+        self
+    }
+}
+
 /// Builds the balancer and what else is said, and becomes a program of the
 /// `tests` crate.
 fn hand_over(
     program: &str,
-    words: &[&str],
+    words: &Words,
     scope: Scope,
     build_others: impl FnOnce(&Toolchain) -> Result<()>,
 ) -> Result<()> {
@@ -75,6 +110,11 @@ fn hand_over(
     })?;
     let path = shell::root().join("target/release").join(program);
     let mut command = shell::command(&path);
-    command.args(words);
+    command.args(&words.0);
     Err(command.exec()).with_context(|| format!("could not start {}", path.display()))
+}
+
+/// The same, with an agent that carries the balancer.
+fn hand_over_agent(program: &str, words: &Words, scope: Scope) -> Result<()> {
+    hand_over(program, words, scope, |_| build::agent().map(drop))
 }

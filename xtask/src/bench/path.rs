@@ -2,17 +2,14 @@
 
 use anyhow::Result;
 
-use crate::{build, setup::Scope};
+use super::{Common, Words, hand_over_agent};
+use crate::setup::Scope;
 
 /// Its arguments, handed on as they are.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Fail when a goal is missed
-    #[arg(long)]
-    check: bool,
-    /// Put the table into docs/performance.md
-    #[arg(long)]
-    write_docs: bool,
+    #[command(flatten)]
+    common: Common,
     /// How often every way is measured, 5 times or more
     #[arg(long)]
     rounds: Option<u32>,
@@ -23,17 +20,9 @@ pub struct Args {
 
 /// Runs it.
 pub fn run(args: &Args) -> Result<()> {
-    let numbers = [("--rounds", args.rounds), ("--seconds", args.seconds)]
-        .map(|(name, value)| (name, value.map(|value| value.to_string())));
-    let mut words = Vec::new();
-    words.extend(args.check.then_some("--check"));
-    words.extend(args.write_docs.then_some("--write-docs"));
-    for (name, value) in &numbers {
-        if let Some(value) = value {
-            words.extend([*name, value]);
-        }
-    }
-    super::hand_over("bench_path", &words, Scope::Bench, |_| {
-        build::agent().map(drop)
-    })
+    let words = Words::default()
+        .common(&args.common)
+        .values("--rounds", args.rounds)
+        .values("--seconds", args.seconds);
+    hand_over_agent("bench_path", &words, Scope::Bench)
 }

@@ -2,25 +2,18 @@
 
 use anyhow::Result;
 
-use crate::{build, setup::Scope};
+use super::{Common, Words, hand_over_agent};
+use crate::setup::Scope;
 
 /// Its arguments, handed on as they are.
 #[derive(clap::Args)]
 pub struct Args {
-    /// Fail when a goal is missed
-    #[arg(long)]
-    check: bool,
-    /// Put the table into docs/performance.md
-    #[arg(long)]
-    write_docs: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 /// Runs it.
 pub fn run(args: &Args) -> Result<()> {
-    let mut words = Vec::new();
-    words.extend(args.check.then_some("--check"));
-    words.extend(args.write_docs.then_some("--write-docs"));
-    super::hand_over("bench_updates", &words, Scope::Lab, |_| {
-        build::agent().map(drop)
-    })
+    let words = Words::default().common(&args.common);
+    hand_over_agent("bench_updates", &words, Scope::Lab)
 }

@@ -8,12 +8,12 @@ mod results;
 mod speakers;
 mod stage;
 
-use std::{env, process::ExitCode, thread::sleep, time::Duration};
+use std::{process::ExitCode, thread::sleep, time::Duration};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::Result;
 use vipd_tests::{
     Lab,
-    bench::{write_docs, write_json},
+    bench::{self, in_lab, publish},
 };
 
 use crate::{
@@ -21,57 +21,31 @@ use crate::{
     stage::Stage,
 };
 
-/// Rounds, unless told otherwise.
-const ROUNDS: u32 = 9;
 /// Between two measurements: what is still being done is done then.
 const PAUSE: Duration = Duration::from_millis(300);
 
-const USAGE: &str = "Usage: bench_bgp [--rounds N] [--write-docs]";
-
-fn main() -> ExitCode {
-    match run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("\nerror: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+/// How soon a router knows of many routes.
+#[derive(clap::Parser)]
+struct Options {
+    /// How often everybody announces and withdraws
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Put the table into docs/performance.md
+    #[arg(long)]
+    write_docs: bool,
 }
 
-fn run() -> Result<()> {
-    let (mut rounds, mut to_docs) = (ROUNDS, false);
-    let mut words = env::args().skip(1);
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "--rounds" => {
-                let number = words.next().context("--rounds wants a number")?;
-                rounds = number
-                    .parse()
-                    .with_context(|| format!("--rounds {number}"))?;
-            }
-            "--write-docs" => to_docs = true,
-            _ => bail!("{word} is not known\n{USAGE}"),
-        }
-    }
-    ensure!(rounds > 0, "no round, no result");
+fn main() -> ExitCode {
+    bench::main(run)
+}
 
-    let lab = Lab::new()?;
+fn run(options: &Options) -> Result<ExitCode> {
     eprintln!("==> a router, and everybody who speaks to it");
-    let results = match measure(&lab, rounds) {
-        Ok(results) => results,
-        Err(error) => {
-            eprintln!("{}", lab.logs());
-            return Err(error);
-        }
-    };
-    println!("{}", results.markdown());
-    let path = write_json("bgp", &results.json())?;
-    println!("\nThe same for machines: {}", path.display());
-    if to_docs {
-        let path = write_docs("bench bgp", &results.markdown())?;
-        println!("Written into {}", path.display());
-    }
-    Ok(())
+    let results = in_lab(|lab| measure(lab, options.rounds))?;
+    let text = results.markdown();
+    println!("{text}");
+    publish("bgp", &results.json(), &text, options.write_docs)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn measure(lab: &Lab, rounds: u32) -> Result<Results> {

@@ -11,13 +11,13 @@ mod farm;
 mod results;
 mod sample;
 
-use std::{env, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, nice, setrlimit};
 use vipd_tests::{
     Lab,
-    bench::{verdict, write_docs, write_json},
+    bench::{self, Common, in_lab, publish, verdict},
 };
 
 use crate::{checkers::Checker, farm::Farm, results::Results, sample::measure};
@@ -25,75 +25,40 @@ use crate::{checkers::Checker, farm::Farm, results::Results, sample::measure};
 /// What all of this is preferred by, see nice(2).
 const NICE: i32 = -20;
 
-fn main() -> ExitCode {
-    match run() {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("\nerror: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
+/// What it takes to check many backends each second, beside HAProxy.
+#[derive(clap::Parser)]
 struct Options {
-    check: bool,
-    write_docs: bool,
+    #[command(flatten)]
+    common: Common,
+    /// How often each is measured
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// How long each measurement takes; each backend is asked once a second
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u32).range(2..))]
     seconds: u32,
+    /// How many backends are checked
+    #[arg(
+        long,
+        default_value_t = 10_000,
+        value_parser = clap::value_parser!(u32).range(1..=i64::from(farm::MOST)),
+    )]
     backends: u32,
 }
 
-impl Options {
-    fn parse(mut words: impl Iterator<Item = String>) -> Result<Self> {
-        let mut options = Self {
-            check: false,
-            write_docs: false,
-            rounds: 5,
-            seconds: 30,
-            backends: 10_000,
-        };
-        while let Some(word) = words.next() {
-            let mut number = || -> Result<u32> {
-                let value = words.next();
-                let value = value.with_context(|| format!("{word} wants a number"))?;
-                value.parse().with_context(|| format!("{word} {value}"))
-            };
-            match word.as_str() {
-                "--check" => options.check = true,
-                "--write-docs" => options.write_docs = true,
-                "--rounds" => options.rounds = number()?,
-                "--seconds" => options.seconds = number()?,
-                "--backends" => options.backends = number()?,
-                _ => bail!("{word} is not known"),
-            }
-        }
-        ensure!(options.rounds > 0, "no round, no result");
-        ensure!(options.seconds > 1, "each backend is asked once a second");
-        ensure!(
-            (1..=farm::MOST).contains(&options.backends),
-            "1 to {} backends are possible",
-            farm::MOST
-        );
-        Ok(options)
-    }
+fn main() -> ExitCode {
+    bench::main(run)
 }
 
-fn run() -> Result<ExitCode> {
-    let options = Options::parse(env::args().skip(1))?;
+fn run(options: &Options) -> Result<ExitCode> {
     // Others on this machine are no reason to be late.
     nice(NICE).context("take precedence over others")?;
     allow_sockets()?;
-    let lab = Lab::new()?;
-    let results = rounds(&lab, &options).inspect_err(|_| eprintln!("{}", lab.logs()))?;
-
-    println!("{}", results.markdown());
-    let path = write_json("checks", &results.json())?;
-    println!("\nThe same for machines: {}", path.display());
-    if options.write_docs {
-        let path = write_docs("bench checks", &results.markdown())?;
-        println!("Written into {}", path.display());
-    }
-    Ok(verdict(&results.missed(), options.check))
+    let results = in_lab(|lab| rounds(lab, options))?;
+    let text = results.markdown();
+    println!("{text}");
+    let Common { check, write_docs } = options.common;
+    publish("checks", &results.json(), &text, write_docs)?;
+    Ok(verdict(&results.missed(), check))
 }
 
 fn rounds(lab: &Lab, options: &Options) -> Result<Results> {

@@ -19,10 +19,10 @@ mod runner;
 mod stage;
 mod steps;
 
-use std::{collections::BTreeMap, env, process::ExitCode};
+use std::{collections::BTreeMap, process::ExitCode};
 
-use anyhow::{Context as _, Result, bail};
-use vipd_tests::bench::{self, Machine};
+use anyhow::Result;
+use vipd_tests::bench::{self, Common, Machine, publish, verdict};
 
 use crate::{
     report::{Line, Report, Spread},
@@ -30,41 +30,40 @@ use crate::{
 };
 
 /// How often every case is measured at least.
-const LEAST_ROUNDS: u32 = 7;
+const LEAST_ROUNDS: i64 = 7;
 
-fn main() -> ExitCode {
-    match run() {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("\nerror: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+/// What a packet costs in the XDP program.
+#[derive(clap::Parser)]
+struct Options {
+    #[command(flatten)]
+    common: Common,
+    /// Only cases whose name contains this, or one of several with commas between;
+    /// no goals then
+    #[arg(long, conflicts_with_all = ["check", "write_docs"])]
+    only: Option<String>,
+    /// How often every case is measured
+    #[arg(
+        long,
+        default_value_t = 9,
+        value_parser = clap::value_parser!(u32).range(LEAST_ROUNDS..),
+    )]
+    rounds: u32,
 }
 
-fn run() -> Result<ExitCode> {
-    let options = Options::parse(env::args().skip(1))?;
-    let report = measure(&options)?;
+fn main() -> ExitCode {
+    bench::main(run)
+}
+
+fn run(options: &Options) -> Result<ExitCode> {
+    let report = measure(options)?;
     println!("\n{}\n\n{}", report.circumstances(), report.cases());
-    let missed = report.goals.iter().filter(|goal| !goal.is_met()).count();
-    if !report.goals.is_empty() {
-        println!("{}", report.goals());
-        println!("{} goals, {missed} missed\n", report.goals.len());
+    if options.only.is_some() {
+        return Ok(ExitCode::SUCCESS);
     }
-    if options.only.is_none() {
-        println!("{}", rings::table(&report.rings));
-        let path = bench::write_json("dataplane", &report.json())?;
-        println!("The same for machines: {}", path.display());
-    }
-    if options.write_docs {
-        let path = bench::write_docs("bench dataplane", &report.document())?;
-        println!("Written into {}", path.display());
-    }
-    Ok(if options.check && missed > 0 {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    println!("{}\n{}", report.goals(), rings::table(&report.rings));
+    let Common { check, write_docs } = options.common;
+    publish("dataplane", &report.json(), &report.document(), write_docs)?;
+    Ok(verdict(&report.missed(), check))
 }
 
 fn measure(options: &Options) -> Result<Report> {
@@ -94,7 +93,6 @@ fn measure(options: &Options) -> Result<Report> {
     };
     Ok(Report {
         machine: Machine::here(),
-        command: options.command.clone(),
         rounds: options.rounds,
         goals: goals::judge(median),
         wrapper: Spread::of(&stage.wrapper).median,
@@ -108,48 +106,7 @@ fn measure(options: &Options) -> Result<Report> {
     })
 }
 
-struct Options {
-    check: bool,
-    write_docs: bool,
-    only: Option<String>,
-    rounds: u32,
-    /// As it can be typed again.
-    command: String,
-}
-
 impl Options {
-    fn parse(words: impl Iterator<Item = String>) -> Result<Self> {
-        let words: Vec<String> = words.collect();
-        let mut options = Self {
-            check: false,
-            write_docs: false,
-            only: None,
-            rounds: 9,
-            command: format!("cargo xtask bench dataplane {}", words.join(" "))
-                .trim_end()
-                .to_owned(),
-        };
-        let mut words = words.into_iter();
-        while let Some(word) = words.next() {
-            let mut value = || {
-                words
-                    .next()
-                    .with_context(|| format!("{word} wants a value"))
-            };
-            match word.as_str() {
-                "--check" => options.check = true,
-                "--write-docs" => options.write_docs = true,
-                "--only" => options.only = Some(value()?),
-                "--rounds" => options.rounds = value()?.parse::<u32>()?.max(LEAST_ROUNDS),
-                _ => bail!("{word} is not known; see `cargo xtask bench dataplane --help`"),
-            }
-        }
-        if options.only.is_some() && (options.check || options.write_docs) {
-            bail!("--only leaves out what --check and --write-docs need");
-        }
-        Ok(options)
-    }
-
     /// Whether a case is to be measured: its name contains one of the words
     /// that are asked for, which commas separate.
     fn wants(&self, name: &str) -> bool {

@@ -14,10 +14,12 @@ use crate::{
     steps::Steps,
 };
 
+/// How it is measured.
+const COMMAND: &str = "cargo xtask bench dataplane";
+
 /// All that was measured.
 pub struct Report {
     pub machine: Machine,
-    pub command: String,
     pub rounds: u32,
     pub lines: Vec<Line>,
     /// Gross cost of a packet with the wrapper and a program that does nothing.
@@ -124,6 +126,21 @@ impl Report {
         text
     }
 
+    /// The goals that are missed, in words.
+    pub fn missed(&self) -> Vec<String> {
+        let missed = self.goals.iter().filter(|judged| !judged.is_met());
+        let words = |Judged {
+                         goal, ratio, most, ..
+                     }: &Judged| {
+            let (name, flows) = goal.case;
+            format!(
+                "{name}, {flows} flows, {}: {ratio:.2}, at most {most:.2}",
+                goal.name
+            )
+        };
+        missed.map(words).collect()
+    }
+
     /// Where and how it was measured.
     pub fn circumstances(&self) -> String {
         format!(
@@ -132,7 +149,7 @@ impl Report {
             self.machine.processor,
             self.machine.kernel,
             self.machine.date,
-            self.command,
+            COMMAND,
             self.rounds,
             self.wrapper,
             self.disturbed * 100.0,
@@ -182,7 +199,7 @@ impl Report {
         };
         json!({
             "machine": self.machine.json(),
-            "command": self.command,
+            "command": COMMAND,
             "rounds": self.rounds,
             "packets_per_slice": SLICE,
             "wrapper_ns": self.wrapper,

@@ -8,12 +8,12 @@ mod load;
 mod results;
 mod stage;
 
-use std::{env, process::ExitCode};
+use std::process::ExitCode;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::Result;
 use vipd_tests::{
     Lab,
-    bench::{verdict, write_docs, write_json},
+    bench::{self, Common, in_lab, publish, verdict},
 };
 
 use crate::{
@@ -23,78 +23,38 @@ use crate::{
 };
 
 /// How often every way is measured, at least.
-const FEWEST_ROUNDS: u32 = 5;
+const FEWEST_ROUNDS: i64 = 5;
 /// wrk is a command of the lab, none of which may take longer than 20 seconds.
-const LONGEST: u32 = 15;
+const LONGEST: i64 = 15;
 
-fn main() -> ExitCode {
-    match run() {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("\nerror: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
+/// What it costs a client to have vipd in its way.
+#[derive(clap::Parser)]
 struct Options {
-    check: bool,
-    write_docs: bool,
+    #[command(flatten)]
+    common: Common,
+    /// How often every way is measured: many short times, since whoever else works
+    /// here disturbs few of them then
+    #[arg(
+        long,
+        default_value_t = 13,
+        value_parser = clap::value_parser!(u32).range(FEWEST_ROUNDS..),
+    )]
     rounds: u32,
+    /// How long each measurement takes
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=LONGEST))]
     seconds: u32,
 }
 
-impl Options {
-    fn parse(mut words: impl Iterator<Item = String>) -> Result<Self> {
-        let mut options = Self {
-            check: false,
-            write_docs: false,
-            // Many short ones: whoever else works here disturbs few of them.
-            rounds: 13,
-            seconds: 1,
-        };
-        while let Some(word) = words.next() {
-            let mut number = || -> Result<u32> {
-                let value = words.next();
-                let value = value.with_context(|| format!("{word} wants a number"))?;
-                value.parse().with_context(|| format!("{word} {value}"))
-            };
-            match word.as_str() {
-                "--check" => options.check = true,
-                "--write-docs" => options.write_docs = true,
-                "--rounds" => options.rounds = number()?,
-                "--seconds" => options.seconds = number()?,
-                _ => bail!("{word} is not known"),
-            }
-        }
-        let Self {
-            rounds, seconds, ..
-        } = options;
-        ensure!(
-            rounds >= FEWEST_ROUNDS,
-            "at least {FEWEST_ROUNDS} rounds are needed"
-        );
-        ensure!(
-            (1..=LONGEST).contains(&seconds),
-            "a measurement takes 1 to {LONGEST} seconds"
-        );
-        Ok(options)
-    }
+fn main() -> ExitCode {
+    bench::main(run)
 }
 
-fn run() -> Result<ExitCode> {
-    let options = Options::parse(env::args().skip(1))?;
-    let lab = Lab::new()?;
-    let results = measure(&lab, &options).inspect_err(|_| eprintln!("{}", lab.logs()))?;
-
+fn run(options: &Options) -> Result<ExitCode> {
+    let results = in_lab(|lab| measure(lab, options))?;
     println!("{}", results.text());
-    let path = write_json("path", &results.json())?;
-    println!("\nAs JSON: {}", path.display());
-    if options.write_docs {
-        let path = write_docs("bench path", &results.markdown())?;
-        println!("Written into {}", path.display());
-    }
-    Ok(verdict(&results.missed(), options.check))
+    let Common { check, write_docs } = options.common;
+    publish("path", &results.json(), &results.markdown(), write_docs)?;
+    Ok(verdict(&results.missed(), check))
 }
 
 fn measure(lab: &Lab, options: &Options) -> Result<Results> {

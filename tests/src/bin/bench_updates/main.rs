@@ -5,14 +5,13 @@ mod agent;
 mod farm;
 
 use std::{
-    env,
     net::IpAddr,
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, ensure};
 use serde_json::{Value, json};
 use vipd::dataplane::{
     apply::{Applier, Reach, Settings},
@@ -26,7 +25,7 @@ use vipd_control::{
     health_table::HealthTable,
     model::{Model, Service},
 };
-use vipd_tests::bench::{self, Machine};
+use vipd_tests::bench::{self, Common, Machine, publish, verdict};
 
 use crate::farm::{HOSTS, SERVICES};
 
@@ -35,27 +34,18 @@ const CHANGES: usize = 500;
 /// Changes of a host that serves in all services.
 const HOST_CHANGES: u8 = 20;
 
-const USAGE: &str = "Usage: bench_updates [--check] [--write-docs]";
-
-fn main() -> ExitCode {
-    match run() {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("\nerror: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+/// How soon a decision is in the maps, and what a large agent takes.
+#[derive(clap::Parser)]
+struct Options {
+    #[command(flatten)]
+    common: Common,
 }
 
-fn run() -> Result<ExitCode> {
-    let (mut check, mut write_docs) = (false, false);
-    for word in env::args().skip(1) {
-        match word.as_str() {
-            "--check" => check = true,
-            "--write-docs" => write_docs = true,
-            _ => bail!("{word} is not known\n{USAGE}"),
-        }
-    }
+fn main() -> ExitCode {
+    bench::main(run)
+}
+
+fn run(options: &Options) -> Result<ExitCode> {
     let machine = Machine::here();
     let mut lines = Vec::new();
     eprintln!("==> changes in {SERVICES} services of {HOSTS} backends each");
@@ -89,25 +79,17 @@ fn run() -> Result<ExitCode> {
     let table = table(&lines);
     println!("\n{circumstances}\n\n{table}");
     let results: Vec<Value> = lines.iter().map(Line::json).collect();
-    let path = bench::write_json(
-        "updates",
-        &json!({
-            "machine": machine.json(),
-            "command": command,
-            "results": results,
-        }),
-    )?;
-    println!("The same for machines: {}", path.display());
-    if write_docs {
-        let path = bench::write_docs("bench updates", &format!("{circumstances}\n\n{table}"))?;
-        println!("Written into {}", path.display());
-    }
-    let missed = lines.iter().filter(|line| !line.is_met()).count();
-    Ok(if check && missed > 0 {
-        ExitCode::FAILURE
-    } else {
-        ExitCode::SUCCESS
-    })
+    let json = json!({
+        "machine": machine.json(),
+        "command": command,
+        "results": results,
+    });
+    let Common { check, write_docs } = options.common;
+    let text = format!("{circumstances}\n\n{table}");
+    publish("updates", &json, &text, write_docs)?;
+    let missed = lines.iter().filter(|line| !line.is_met());
+    let missed: Vec<_> = missed.map(Line::words).collect();
+    Ok(verdict(&missed, check))
 }
 
 /// One result.
@@ -122,6 +104,17 @@ struct Line {
 impl Line {
     fn is_met(&self) -> bool {
         self.goal.is_none_or(|goal| self.value <= goal)
+    }
+
+    fn words(&self) -> String {
+        let Self {
+            what, value, unit, ..
+        } = self;
+        let goal = self.goal.unwrap_or_default();
+        format!(
+            "{}: {value:.3} {unit}, the goal is {goal} {unit}",
+            what.trim()
+        )
     }
 
     fn json(&self) -> Value {
