@@ -180,7 +180,7 @@ impl Config {
         let backend_bfd = bfd::backends(&file.service.value, directory, report);
         let hooks = hooks(&file.hook.value, report);
         let bindings = bindings(&file.service.value, report);
-        let doubt = doubt(file, services.as_deref().unwrap_or_default(), &vips, report);
+        let doubt = doubt(file, services.as_deref().unwrap_or_default(), vips, report);
         warn_unkept(file, &bindings, report);
         Some(Self {
             node: Node {
