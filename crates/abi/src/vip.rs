@@ -177,8 +177,8 @@ pub struct VipEntry {
     pub ring_offset: u32,
     /// Number of slots less one.
     pub ring_mask: u32,
-    /// 1 when no backend is available and the ring is the last one that was;
-    /// for the agent's own use.
+    /// 1 when no backend is available, and not because our own network is in
+    /// doubt: the slots are those of the last who were. For the agent's own use.
     pub forsaken: u32,
     /// How long a flow without a packet is remembered, in ticks; 0 for never:
     /// a change of the slot moves its flows at once.

@@ -5,7 +5,8 @@
 //!                                     \------- b1, b2, b3 (nginx)
 //! ```
 //! 1. Only the checks have lost their way: the route stays, worse, clients are served
-//!    by all, and nothing breaks when the checks find their way again.
+//!    by all, also when the agent is killed and started again, and nothing breaks when
+//!    the checks find their way again.
 //! 2. The backends' cables are cut: the same, and an anchor that answers settles it.
 //! 3. They refuse: the route is gone at once, and nobody doubts anything.
 
@@ -27,14 +28,8 @@ const BEGAN: &str = "our own network is in doubt: 3 of 3 addresses fell silent w
 #[test]
 fn who_loses_only_its_checks_serves_on_and_is_never_withdrawn() {
     in_lab(|lab| {
-        let site = build(lab)?;
-        let checker = site.rack.balancers[0].ipv4;
-        let lose = |verb: &str| {
-            let batch = format!("route {verb} blackhole {checker}/32\n");
-            let mut backends = site.rack.backends.iter();
-            backends.try_for_each(|backend| backend.host.ip(&batch))
-        };
-        lose("add")?;
+        let mut site = build(lab)?;
+        lose_checks(&site, "add")?;
         wait_until("the route is worse", PATIENCE, || ensure_worse(&site, true))?;
         let agent = &site.agents[0];
         ensure!(agent.log().contains(BEGAN), "{}", agent.log());
@@ -44,9 +39,20 @@ fn who_loses_only_its_checks_serves_on_and_is_never_withdrawn() {
             ensure!(told.contains(BEGAN), "vipd {command}: {told}");
         }
         ensure_spread(&site, VIP.into(), 60)?;
+
+        // The next agent believes what this one did, and comes to doubt by itself.
+        site.agents[0].process().kill()?;
+        site.agents[0].start_again()?;
+        let began = || {
+            let log = site.agents[0].log();
+            ensure!(log.contains(BEGAN), "{log}");
+            ensure_worse(&site, true)
+        };
+        wait_until("the next agent is in doubt, too", PATIENCE, began)?;
+        ensure_never_withdrawn(&site)?;
         let held = Held::open(&site.rack.client, (VIP, 80).into(), 24)?;
 
-        lose("del")?;
+        lose_checks(&site, "del")?;
         for backend in ["b1", "b2", "b3"] {
             site.wait_for_backend(backend, true)?;
         }
@@ -115,6 +121,14 @@ fn a_farm_that_refuses_is_withdrawn_at_once() {
         ensure!(!log.contains("is announced worse"), "{log}");
         Ok(())
     });
+}
+
+/// Has the backends' answers to checks go nowhere, or come again.
+fn lose_checks(site: &Site, verb: &str) -> Result<()> {
+    let checker = site.rack.balancers[0].ipv4;
+    let batch = format!("route {verb} blackhole {checker}/32\n");
+    let mut backends = site.rack.backends.iter();
+    backends.try_for_each(|backend| backend.host.ip(&batch))
 }
 
 fn config(rack: &Rack) -> AgentConfig {

@@ -6,7 +6,7 @@ use vipd::{
 };
 use vipd_abi::BackendRecord;
 use vipd_control::{
-    decide::{Decider, Desired},
+    decide::{Decider, Desired, Doubted, HealthView},
     model::{Backend, Mode, Model, Protocol, Service},
     standing::Standing,
 };
@@ -226,35 +226,58 @@ fn an_agent_killed_while_it_moved_slots_leaves_no_index_to_be_used_twice() {
     assert!(!records.contains(&index));
 }
 
+/// Nobody answers, be it that our own network may be the reason.
+struct Silence {
+    in_doubt: bool,
+}
+
+impl HealthView for Silence {
+    fn standing(&self, _: &Service) -> Vec<Standing> {
+        vec![Standing::Dead; 2]
+    }
+
+    fn doubted(&self, _: &Service) -> Option<Doubted> {
+        self.in_doubt.then(|| Doubted {
+            why: "2 of 2 addresses fell silent".into(),
+            backends: vec![true, false],
+        })
+    }
+
+    fn fallen(&self, _: &Service) -> Vec<bool> {
+        vec![true, false]
+    }
+}
+
 #[test]
-fn a_farm_that_was_wholly_down_is_not_taken_for_healthy() {
-    let scratch = Scratch::new("forsaken");
-    let service = service("web", VIP, Protocol::Tcp, Mode::Ipip, &[(UP, 1), (DOWN, 1)]);
-    let now = std::time::Instant::now();
-    let (kernel, mut old) = load(&scratch);
-    let before = desired(&service);
-    old.apply(&before, &reach(&ways()), true, now);
-    let model = Model {
-        services: vec![service.clone()],
-    };
-    let nobody = |_: &Service, _: &Backend| false;
-    let down = Decider::new([0; 16]).decide(&model, &nobody, &before);
-    let later = now + std::time::Duration::from_secs(1);
-    old.apply(&down, &reach(&ways()), true, later);
-    let applied = old.apply(
-        &down,
-        &reach(&ways()),
-        true,
-        later + std::time::Duration::from_secs(1),
-    );
-    assert_eq!(applied.retry_at, None);
-    drop((kernel, old));
-    let (_kernel, new) = load(&scratch);
-    assert_eq!(
-        new.adopted().standing(&service, address(UP)),
-        Some(Standing::Failing),
-        "its flows stay until checks know better"
-    );
+fn a_farm_that_was_wholly_down_is_not_taken_for_healthy_but_for_one_in_doubt() {
+    for (in_doubt, expected) in [(false, Standing::Failing), (true, Standing::Available)] {
+        let scratch = Scratch::new(if in_doubt { "doubted" } else { "forsaken" });
+        let service = service("web", VIP, Protocol::Tcp, Mode::Ipip, &[(UP, 1), (DOWN, 1)]);
+        let now = std::time::Instant::now();
+        let (kernel, mut old) = load(&scratch);
+        let before = desired(&service);
+        old.apply(&before, &reach(&ways()), true, now);
+        let model = Model {
+            services: vec![service.clone()],
+        };
+        let down = Decider::new([0; 16]).decide(&model, &Silence { in_doubt }, &before);
+        let later = now + std::time::Duration::from_secs(1);
+        old.apply(&down, &reach(&ways()), true, later);
+        let applied = old.apply(
+            &down,
+            &reach(&ways()),
+            true,
+            later + std::time::Duration::from_secs(1),
+        );
+        assert_eq!(applied.retry_at, None);
+        drop((kernel, old));
+        let (_kernel, new) = load(&scratch);
+        assert_eq!(
+            new.adopted().standing(&service, address(UP)),
+            Some(expected),
+            "in doubt: {in_doubt}; its flows stay until checks know better"
+        );
+    }
 }
 
 #[test]

@@ -165,12 +165,14 @@ impl Placed {
     /// with this entry, but for its key.
     pub fn listed(&self) -> Option<(Arc<Service>, VipEntry)> {
         let plan = self.plan.as_ref()?;
+        // In doubt the slots are those of whom the next agent is to believe, too.
+        let is_forsaken = !plan.available.contains(&true) && plan.condition.doubt.is_none();
         let entry = VipEntry {
             kind: EntryKind::Service as u32,
             service: self.number,
             ring_offset: self.ring.0,
             ring_mask: self.ring.1 - 1,
-            forsaken: u32::from(!plan.available.contains(&true)),
+            forsaken: u32::from(is_forsaken),
             idle: u32::from(idle(&plan.service)),
             ..VipEntry::default()
         };
