@@ -154,6 +154,11 @@ impl Doubt {
             }
             Some(_) | None => {}
         }
+        let again = doubted.lifted.take().is_some();
+        if again {
+            // Somebody has been heard in between.
+            doubted.until = now + terms.limit;
+        }
         let settled = match anchor {
             Some(Anchor { address, .. }) => {
                 Some(format!("{address} answers, so our own network works"))
@@ -169,7 +174,6 @@ impl Doubt {
             self.judged = Some(now);
             return Some(Change::Settled(why));
         }
-        let again = doubted.lifted.take().is_some();
         again.then(|| Change::Began(Arc::clone(&doubted.why)))
     }
 

@@ -180,6 +180,28 @@ fn lifted_doubt_covers_for_a_window_who_fell_and_was_not_heard() {
 }
 
 #[test]
+fn the_limit_begins_anew_when_somebody_was_heard() {
+    let start = Instant::now();
+    let at = |seconds| start + Duration::from_secs(seconds);
+    let mut doubt = Doubt::default();
+    let mut is_open = |second, first| {
+        let evidence = [first, Evidence::Silent(at(101))];
+        doubt.update(
+            (1..).map(address).zip(evidence),
+            None,
+            Some(&TERMS),
+            at(second),
+        );
+        doubt.is_open()
+    };
+    assert!(is_open(101, Evidence::Silent(at(100))));
+    assert!(!is_open(158, Evidence::Available), "it was heard");
+    assert!(is_open(162, Evidence::Silent(at(162))), "and not any more");
+    assert!(is_open(221, Evidence::Silent(at(162))), "for not so long");
+    assert!(!is_open(222, Evidence::Silent(at(162))), "the limit");
+}
+
+#[test]
 fn doubt_ends_by_an_anchor_or_the_limit_and_does_not_come_back_by_itself() {
     let terms = Some(&TERMS);
     let dead: &[&str] = &["100", "101"];
@@ -236,7 +258,7 @@ fn an_anchor_that_comes_back_leaves_the_backends_a_window_to_be_heard() {
 
 proptest! {
     /// Whatever happens: no doubt while somebody is heard, none longer than the
-    /// limit, and no change without cause.
+    /// limit since then, and no change without cause.
     #[test]
     fn doubt_keeps_its_terms(
         moments in prop::collection::vec(
@@ -262,7 +284,9 @@ proptest! {
             prop_assert!(!is_doubted || since.iter().all(Option::is_some), "somebody is heard");
             let has_begun = is_doubted && began.is_none();
             prop_assert!(!is_doubted || has_begun || anchor.is_none(), "an anchor answers");
-            began = if doubt.next().is_some() { began.or(Some(now)) } else { None };
+            let is_silent = since.iter().all(Option::is_some);
+            let lasts = is_silent && doubt.next().is_some();
+            began = if lasts { began.or(Some(now)) } else { None };
             let limit = began.map(|at: Instant| at + TERMS.limit);
             prop_assert!(
                 !is_doubted || limit.is_none_or(|limit| now < limit),
