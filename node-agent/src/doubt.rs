@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use tokio::{
     net::TcpStream,
     sync::oneshot,
@@ -21,6 +22,8 @@ use vipd_control::{
 const PORT: u16 = 179;
 /// How long an anchor may take to answer, and the pause before it is asked again.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long it may take an anchor to answer for the first time.
+const TRIAL: Duration = Duration::from_secs(10);
 
 /// When there is doubt, and who may settle it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +41,8 @@ pub struct Doubting {
     asked: Option<Asked>,
     /// The anchor that has answered.
     answered: Option<Anchor>,
+    /// Anchors that were tried while all was well.
+    tried: Vec<IpAddr>,
 }
 
 /// Anchors that are being asked, and what the first one that answers will say.
@@ -74,10 +79,14 @@ impl Doubting {
     /// Ends when there is something to look at: an anchor has answered, time has
     /// passed, or somebody who has said no before may have said so again.
     pub async fn stir(&mut self, settings: Option<&Settings>) {
+        let anchors = settings.map_or(&[][..], |settings| &settings.anchors);
+        if self.tried != anchors {
+            self.tried = anchors.to_vec();
+            tokio::spawn(try_out(anchors.to_vec()));
+        }
         let Some(until) = self.doubt.next() else {
             return pending().await;
         };
-        let anchors = settings.map_or(&[][..], |settings| &settings.anchors);
         let is_open = self.doubt.is_open();
         self.asked
             .take_if(|asked| !is_open || asked.anchors != anchors);
@@ -113,20 +122,8 @@ fn ask(anchors: Vec<IpAddr>) -> Asked {
     let (mut answer, answered) = oneshot::channel();
     let all = anchors.clone();
     tokio::spawn(async move {
-        let first = async {
-            let mut returned = false;
-            loop {
-                for &address in &all {
-                    if answers(address).await {
-                        return Anchor { address, returned };
-                    }
-                }
-                returned = true;
-                sleep(PATIENCE).await;
-            }
-        };
         let found = tokio::select! {
-            found = first => Some(found),
+            found = first(&all, answers) => Some(found),
             () = answer.closed() => None,
         };
         if let Some(anchor) = found {
@@ -137,6 +134,41 @@ fn ask(anchors: Vec<IpAddr>) -> Asked {
     Asked {
         anchors,
         answer: answered,
+    }
+}
+
+/// The first that answers. All are asked together: one that has returned with the
+/// network is not to be taken for one that was there all the time.
+async fn first<F: Future<Output = bool>>(
+    anchors: &[IpAddr],
+    answers: impl Fn(IpAddr) -> F,
+) -> Anchor {
+    let mut returned = false;
+    loop {
+        let asked = anchors
+            .iter()
+            .map(|&it| answers(it).map(move |is| (it, is)));
+        let mut asked: FuturesUnordered<_> = asked.collect();
+        while let Some((address, is_there)) = asked.next().await {
+            if is_there {
+                return Anchor { address, returned };
+            }
+        }
+        returned = true;
+        sleep(PATIENCE).await;
+    }
+}
+
+/// Says which anchors are of no use, before they are needed.
+async fn try_out(anchors: Vec<IpAddr>) {
+    for anchor in anchors {
+        let found = timeout(TRIAL, first(&[anchor], answers)).await;
+        if found.is_err() {
+            warn!(
+                "the anchor {anchor} neither takes nor refuses connections to TCP port {PORT}: \
+                 it settles nothing when our own network is in doubt"
+            );
+        }
     }
 }
 
@@ -174,6 +206,25 @@ mod tests {
             returned: false,
         };
         assert_eq!(answer, Ok(expected));
+    }
+
+    #[tokio::test]
+    async fn one_that_returns_while_a_deaf_one_is_asked_has_returned() {
+        let [deaf, back] = [1, 2].map(|last| IpAddr::from([192, 0, 2, last]));
+        let begin = tokio::time::Instant::now();
+        let answers = |anchor| async move {
+            // The network heals a moment before the deaf one is given up.
+            let is_there = anchor == back && begin.elapsed() > PATIENCE * 9 / 10;
+            if !is_there {
+                sleep(PATIENCE).await;
+            }
+            is_there
+        };
+        let expected = Anchor {
+            address: back,
+            returned: true,
+        };
+        assert_eq!(first(&[deaf, back], answers).await, expected);
     }
 
     /// A table of two backends that were up and have fallen silent.

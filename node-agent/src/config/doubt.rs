@@ -22,7 +22,7 @@ pub fn doubt(
     let written = &file.doubt.value;
     check_unique(written.anchors.value.iter(), "anchor", report);
     let peers = file.bgp.iter().flat_map(|bgp| &bgp.value.peer.value);
-    let sources: Vec<_> = peers
+    let sources: Vec<_> = (peers.clone())
         .filter_map(|peer| peer.value.source.as_ref())
         .collect();
     for anchor in &written.anchors.value {
@@ -32,6 +32,19 @@ pub fn doubt(
                 .error(&anchor.span, "the anchor is this host itself")
                 .related(&own.span, "its address, by this")
                 .help("take one that answers only if the network works");
+        }
+        let mut peers = peers.clone().map(|peer| &peer.value);
+        let peer = peers.find(|peer| matches!(&peer.address, Some(at) if at.value == anchor.value));
+        let Some(peer) = peer else { continue };
+        let guard = peer.password_file.as_ref().map(|at| &at.span);
+        if let Some(guard) = guard.or(peer.ttl_security.as_ref().map(|at| &at.span)) {
+            report
+                .warning(
+                    &anchor.span,
+                    "the anchor is asked without password, and from any distance",
+                )
+                .related(guard, "but this peer may be silent to who comes so")
+                .help("take another router's or server's address");
         }
     }
     let settings = Settings {

@@ -20,7 +20,7 @@ table! {
     ///
     /// ```toml
     /// [doubt]
-    /// anchors = ["192.0.2.1"]
+    /// anchors = ["192.0.2.254"]
     /// ```
     Doubt = "[doubt]" {
         /// Whether there is any doubt; if not, they are down at once.

@@ -67,6 +67,14 @@ pub const HEALTH: &[Case] = &[
         )],
     ),
     (
+        "an anchor that may be silent to us, and a fast interval that is too long",
+        &[
+            ("[bgp]\n", "[doubt]\nanchors = [\"192.0.2.1\"]\n[bgp]\n"),
+            ("source = \"192.0.2.11\"", "ttl_security = 1"),
+            (CHECK, "fast_interval = \"2s\""),
+        ],
+    ),
+    (
         "one address with two kinds of BFD",
         &[
             (SERVICE, "bfd = { multihop = false }"),
