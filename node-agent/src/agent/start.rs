@@ -190,7 +190,7 @@ impl Agent {
             spawn(
                 &mut tasks,
                 "drops",
-                drops::watch(counters, watched, drops_in),
+                drops::watch(counters, watched, ways.clone(), drops_in),
             );
             let program = kernel.program_id()?;
             let capturing = Captures::new(Pins::new(&dataplane.pin_path), applied.clone());

@@ -123,11 +123,12 @@ table! {
         /// The same for IPv6 backends; at most the last 32 bits are filled.
         tunnel_source_ipv6: Ipv6Net, optional "the source address of the kernel's route to the backend";
         /// So many packets per second may be dropped for reasons of this host
-        /// (the [verdicts](verdicts.md) `no_next_hop`, `no_headroom` and
-        /// `inconsistent`), taken over 10 seconds. With more, forwarded addresses
-        /// are withdrawn, until it has been less than half for 30 seconds; longer
-        /// each time it comes back soon, at most 10 minutes. Only where another
-        /// node takes over: what all nodes suffer from would take all away.
+        /// (the [verdicts](verdicts.md) `no_headroom` and `inconsistent`, and
+        /// `no_next_hop` while there is a way to no backend at all), taken over 10
+        /// seconds. With more, forwarded addresses are withdrawn, until it has been
+        /// less than half for 30 seconds; longer each time it comes back soon, at
+        /// most 10 minutes. Only where another node takes over: what all nodes
+        /// suffer from, such as the loss of all backends, would take all away.
         max_drop_rate: Int<u32, 1, 1_000_000_000>, optional "no bound";
     }
 }

@@ -14,10 +14,12 @@ use tracing::{info, warn};
 use vipd_abi::Verdict;
 
 use super::steady::Steady;
-use crate::{config::Dataplane, dataplane::tables::Counters};
+use crate::{config::Dataplane, dataplane::tables::Counters, netlink::way::Ways};
 
-/// What is dropped though client and backend are well. Others are the packet's own
-/// fault, or can be provoked by whoever sends some.
+/// What is dropped by a fault of this host. Others are the packet's own, or can be
+/// provoked by whoever sends some. A next hop that is missing is a fault of this host
+/// only while there is a way to no backend at all: before, it is one of that backend,
+/// which all nodes suffer from.
 const OURS: [Verdict; 3] = [
     Verdict::NoNextHop,
     Verdict::NoHeadroom,
@@ -32,11 +34,12 @@ const LOOK: Duration = Duration::from_secs(1);
 /// little about whether it would.
 const PAUSE: [Duration; 2] = [Duration::from_secs(30), Duration::from_secs(600)];
 
-/// Publishes why the data plane is not to be relied on, while it is so. Ends when
-/// nobody listens.
+/// Publishes why the data plane is not to be relied on, while it is so, by what it
+/// counts and the ways to all backends. Ends when nobody listens.
 pub async fn watch(
     counters: Arc<Counters>,
     config: watch::Receiver<Option<Dataplane>>,
+    ways: watch::Receiver<Ways>,
     out: watch::Sender<Option<String>>,
 ) {
     let mut drops = Drops::default();
@@ -46,7 +49,8 @@ pub async fn watch(
         looks.tick().await;
         let most = config.borrow().as_ref().and_then(|c| c.max_drop_rate);
         let counts = OURS.map(|verdict| counters.sum(verdict as u32).packets);
-        let found = drops.look(most, counts, Instant::now());
+        let has_way = !ways.borrow().is_empty();
+        let found = drops.look(most, counts, has_way, Instant::now());
         out.send_if_modified(|current| {
             let changed = *current != found;
             if changed {
@@ -63,6 +67,10 @@ pub async fn watch(
 
 /// What was dropped lately.
 struct Drops {
+    /// The counters at the last look.
+    seen: Option<[u64; OURS.len()]>,
+    /// What of them counts here, since the first look.
+    totals: [u64; OURS.len()],
     samples: VecDeque<(Instant, [u64; OURS.len()])>,
     /// What was said when it became too much.
     too_much: Option<String>,
@@ -72,6 +80,8 @@ struct Drops {
 impl Default for Drops {
     fn default() -> Self {
         Self {
+            seen: None,
+            totals: [0; OURS.len()],
             samples: VecDeque::new(),
             too_much: None,
             steady: Steady::new(PAUSE[0], PAUSE[1]),
@@ -80,19 +90,28 @@ impl Default for Drops {
 }
 
 impl Drops {
-    /// Takes in the counts so far. Gives back what is too much, by the bound in
-    /// packets per second; once it was, half of that is too much still.
+    /// Takes in the counts so far, and whether any backend has a way. Gives back what
+    /// is too much, by the bound in packets per second; once it was, half of that is
+    /// too much still.
     fn look(
         &mut self,
         most: Option<u32>,
         counts: [u64; OURS.len()],
+        has_way: bool,
         now: Instant,
     ) -> Option<String> {
         let Some(most) = most else {
             *self = Self::default();
             return None;
         };
-        self.samples.push_back((now, counts));
+        let seen = self.seen.replace(counts).unwrap_or(counts);
+        for (place, verdict) in OURS.into_iter().enumerate() {
+            if verdict != Verdict::NoNextHop || !has_way {
+                // Counts begin anew with another program.
+                self.totals[place] += counts[place].saturating_sub(seen[place]);
+            }
+        }
+        self.samples.push_back((now, self.totals));
         // The first that stays is at least as old as the window is long.
         while self
             .samples
@@ -106,8 +125,7 @@ impl Drops {
         if now < begun + WINDOW {
             return self.steady.judge(self.too_much.clone(), now);
         }
-        // Counts begin anew with another program.
-        let rates = [0, 1, 2].map(|i| counts[i].saturating_sub(first[i]) as f64 / seconds);
+        let rates = [0, 1, 2].map(|i| (self.totals[i] - first[i]) as f64 / seconds);
         let rate: f64 = rates.iter().sum();
         let bound = f64::from(most) / if self.too_much.is_some() { 2.0 } else { 1.0 };
         if rate <= bound {
@@ -141,7 +159,7 @@ mod tests {
                 total += rate;
                 second += 1;
                 let now = start + Duration::from_secs(second);
-                found = drops.look(most, [total, 0, 0], now);
+                found = drops.look(most, [total, 0, 0], false, now);
             }
             let fits = match (&found, expected) {
                 (None, None) => true,
@@ -179,5 +197,42 @@ mod tests {
         check("less than half", bound, 60, 40, Some("this is over"));
         check("for twice as long as before", bound, 30, 40, None);
         check("no bound", None, 30, 9000, None);
+    }
+    #[test]
+    fn a_missing_next_hop_counts_only_while_no_backend_has_a_way() {
+        // Half a minute with 1000 packets/s of one kind.
+        let check = |sentence: &str, verdict: Verdict, has_way, expected: bool| {
+            let start = Instant::now();
+            let mut drops = Drops::default();
+            let place = OURS.iter().position(|ours| *ours == verdict);
+            let place = place.expect("one of ours");
+            let mut found = None;
+            for second in 0..30 {
+                let mut counts = [7; OURS.len()];
+                counts[place] += 1000 * second;
+                let now = start + Duration::from_secs(second);
+                found = drops.look(Some(100), counts, has_way, now);
+            }
+            assert_eq!(found.is_some(), expected, "{sentence}: {found:?}");
+        };
+        check("one backend is dead", Verdict::NoNextHop, true, false);
+        check("all neighbours are lost", Verdict::NoNextHop, false, true);
+        check("no room, always", Verdict::NoHeadroom, true, true);
+        check("nonsense, always", Verdict::Inconsistent, true, true);
+    }
+
+    #[test]
+    fn what_was_excused_does_not_count_when_the_last_way_goes() {
+        let start = Instant::now();
+        let mut drops = Drops::default();
+        let mut look = |second, total, has_way| {
+            let now = start + Duration::from_secs(second);
+            drops.look(Some(100), [total, 0, 0], has_way, now)
+        };
+        for second in 0..30 {
+            assert_eq!(look(second, 1000 * second, true), None, "{second}");
+        }
+        assert_eq!(look(30, 29_900, false), None, "900 in ten seconds");
+        assert!(look(31, 30_900, false).is_some(), "1900 in ten seconds");
     }
 }

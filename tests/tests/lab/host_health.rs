@@ -4,11 +4,11 @@
 use std::{
     net::{SocketAddr, UdpSocket},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
-use vipd_tests::{AgentConfig, Host, Lab, Site, Size, host_prefix, wait_until};
+use anyhow::{Context as _, Result, bail, ensure};
+use vipd_tests::{AgentConfig, Host, Lab, Machine, Site, Size, host_prefix, wait_until};
 
 use crate::support::{PATIENCE, SMALL, VIP, in_lab};
 
@@ -89,32 +89,50 @@ fn a_data_plane_that_drops_too_much_is_withdrawn_until_it_is_well() {
     in_lab(|lab| {
         let site = site(lab, "max_drop_rate = 20\n")?;
         let client = &site.rack.client;
-        let drop_until = |has_route: bool| -> Result<()> {
-            let sender = || {
-                wait_until("the route follows", Duration::from_secs(60), || {
-                    send(client)?;
-                    let routes = site.router.routes(&host_prefix(VIP.into()))?;
-                    ensure!(routes.is_empty() != has_route, "{routes:?}");
-                    Ok(())
-                })
-            };
-            sender()
+        let balancer = &site.rack.balancers[0].host;
+        let lose = |backend: &Machine| -> Result<()> {
+            site.rack.unplug_silently(backend)?;
+            for address in [backend.ipv4.to_string(), backend.ipv6.to_string()] {
+                let _ = balancer.run("ip", &["neigh", "del", &address, "dev", "eth0"]);
+            }
+            Ok(())
         };
-        // One backend of two cannot be reached any more: its share is dropped.
-        let silent = &site.rack.backends[1];
-        site.rack.unplug_silently(silent)?;
-        let host = &site.rack.balancers[0].host;
-        for address in [silent.ipv4.to_string(), silent.ipv6.to_string()] {
-            let _ = host.run("ip", &["neigh", "del", &address, "dev", "eth0"]);
+        // One backend of two dies: its share is dropped, here as on any other node.
+        let [first, second] = &site.rack.backends[..] else {
+            bail!("two backends");
+        };
+        lose(first)?;
+        let dropped = || -> Result<u64> {
+            let status = site.agents[0].status()?;
+            let count = status["dataplane"]["verdicts"]["no_next_hop"].as_u64();
+            count.with_context(|| format!("no count: {status}"))
+        };
+        let before = dropped()?;
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_secs(15) {
+            send(client)?;
+            let routes = site.router.routes(&host_prefix(VIP.into()))?;
+            ensure!(!routes.is_empty(), "withdrawn for one dead backend");
         }
-        drop_until(false)?;
+        let lost = dropped()? - before;
+        ensure!(lost > 1000, "enough is dropped to matter: {lost}");
+        // The other one, too: nothing can be forwarded any more.
+        lose(second)?;
+        wait_until("it is withdrawn", Duration::from_secs(60), || {
+            send(client)?;
+            let routes = site.router.routes(&host_prefix(VIP.into()))?;
+            ensure!(routes.is_empty(), "{routes:?}");
+            Ok(())
+        })?;
         ensure_reason(&site, "no_next_hop), more than max_drop_rate = 20")?;
         let status = site.agents[0].status()?;
         ensure!(
             status["services"][0]["state"] == "up",
             "its backends are well: {status}"
         );
-        site.rack.plug_in(silent)?;
+        for backend in [first, second] {
+            site.rack.plug_in(backend)?;
+        }
         wait_until("it is over", PATIENCE, || {
             ensure_reason(&site, "this is over, and no longer counts after 30s")
         })?;
