@@ -65,8 +65,8 @@ impl Dependencies {
     /// looked at, so that nothing new is judged before. What others lack, which may
     /// still be in force, is known until the next look.
     pub async fn follow(&self, model: &Model) {
-        let before = Arc::clone(&self.lacks.borrow());
         let mut host = self.host.lock().await;
+        let before = Arc::clone(&self.lacks.borrow());
         host.look(model, &self.netlink).await;
         let mut found = host.lacking(model, self.plane.borrow().as_deref());
         for (name, words) in before.iter() {
@@ -84,21 +84,23 @@ impl Dependencies {
         let mut models = self.models.subscribe();
         let mut events: Option<HostEvents> = None;
         loop {
-            let model = Arc::clone(&models.borrow_and_update());
-            let mut services = model.services.iter();
-            let is_asked = services.any(|service| service.depends != Depends::default());
-            if is_asked && events.is_none() {
-                // Before the look, which so misses nothing.
-                events = Netlink::way_events()
-                    .inspect_err(|error| warn!("cannot follow links and routes: {error}"))
-                    .ok();
-            }
-            let reasons = self.plane.borrow_and_update().clone();
-            {
+            let is_asked = {
                 let mut host = self.host.lock().await;
+                // Only now: who had the lock may have brought a new one.
+                let model = Arc::clone(&models.borrow_and_update());
+                let reasons = self.plane.borrow_and_update().clone();
+                let mut services = model.services.iter();
+                let is_asked = services.any(|service| service.depends != Depends::default());
+                if is_asked && events.is_none() {
+                    // Before the look, which so misses nothing.
+                    events = Netlink::way_events()
+                        .inspect_err(|error| warn!("cannot follow links and routes: {error}"))
+                        .ok();
+                }
                 host.look(&model, &self.netlink).await;
                 publish(&self.lacks, host.lacking(&model, reasons.as_deref()));
-            }
+                is_asked
+            };
             let again = match (&events, is_asked) {
                 (None, true) => POLL,
                 _ => REREAD,
@@ -226,6 +228,7 @@ fn hindrance(link: Option<Link>) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::task::yield_now;
     use vipd_control::model::Mode;
 
     use super::*;
@@ -314,5 +317,35 @@ mod tests {
         assert_eq!(host().lacking(&model, None), Lacks::new());
         let found = host().lacking(&model, Some("it drops"));
         assert_eq!(found, Lacks::from([("far".into(), "it drops".to_owned())]));
+    }
+
+    #[tokio::test]
+    async fn a_look_that_waited_for_new_services_knows_them() {
+        let vip = vec![IpAddr::from([198, 51, 100, 10]).into()];
+        let new = Service {
+            depends: depends(&["nowhere0"], &[]),
+            ..Service::new("new", vip, Vec::new())
+        };
+        let model = Model {
+            services: vec![Arc::new(new)],
+        };
+        let (_plane_in, plane) = watch::channel(None);
+        let netlink = Netlink::connect().expect("netlink");
+        let dependencies = Dependencies::new(netlink, plane);
+        // Both wait, the one that brings the services before the one that looks.
+        let held = dependencies.host.lock().await;
+        let follower = dependencies.clone();
+        let following = tokio::spawn(async move { follower.follow(&model).await });
+        yield_now().await;
+        let running = tokio::spawn(dependencies.clone().run());
+        yield_now().await;
+        drop(held);
+        // After both of them.
+        drop(dependencies.host.lock().await);
+        let found = Arc::clone(&dependencies.lacks().borrow());
+        assert!(following.is_finished(), "the services are there");
+        let words = "it depends on nowhere0, which is not there".to_owned();
+        assert_eq!(*found, Lacks::from([("new".into(), words)]));
+        running.abort();
     }
 }
