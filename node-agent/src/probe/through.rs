@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_util::future::join_all;
+use futures_util::future::{OptionFuture, join_all};
 use tokio::{sync::watch, time::timeout};
 use vipd_control::{
     check::{CheckCode, CheckResult},
@@ -83,19 +83,56 @@ pub async fn check(
             None => ask(check, subject, shared, backend, None).await,
         }
     };
-    let first = (through.full_mtu || own.is_none()).then_some(through.vip);
-    let beside = first.iter().chain(&through.others);
-    let beside = beside.map(|vip| asked(*vip, short).within(limit));
-    let (itself, beside) = tokio::join!(itself, join_all(beside));
-    match beside.into_iter().flatten().next() {
-        // Silence has its reason there.
-        Some(wrong) if itself.is_success() || itself.code == CheckCode::L4Timeout => CheckResult {
-            code: wrong.code,
-            status: None,
-            detail: wrong.detail,
-            ..itself
-        },
-        _ => itself,
+    let may_be_quiet = matches!(&check.kind, CheckKind::Udp(said) if said.expect.is_none());
+    let is_first_asked = through.full_mtu || own.is_none() || may_be_quiet;
+    let first = is_first_asked.then(|| asked(through.vip, short).within(limit));
+    let others = through.others.iter();
+    let others = join_all(others.map(|vip| asked(*vip, short).within(limit)));
+    let (itself, first, others) = tokio::join!(itself, OptionFuture::from(first), others);
+    // Nobody has replied when it took all of the time.
+    let is_heard = own.is_some() && !(may_be_quiet && itself.duration >= limit);
+    let beside = Beside {
+        // Whoever has replied need not answer an echo.
+        first: first.flatten().filter(|_| through.full_mtu || !is_heard),
+        other: others.into_iter().flatten().next(),
+        is_heard,
+    };
+    beside.complete(itself)
+}
+
+/// What is wrong beside the check itself.
+struct Beside {
+    /// With the first address, asked in short.
+    first: Option<Outcome>,
+    /// With the first of the others that has something.
+    other: Option<Outcome>,
+    /// Whether the first address has been heard where the check itself succeeds.
+    is_heard: bool,
+}
+
+impl Beside {
+    /// The result of all. Where the first address has answered, a missing one is no
+    /// silence of the backend: that would end flows to those that it has, and put our
+    /// own network in doubt.
+    fn complete(self, itself: CheckResult) -> CheckResult {
+        let has_answered = itself.is_success() && (self.is_heard || self.first.is_none());
+        match self.first.or(self.other) {
+            // Silence has its reason there.
+            Some(wrong) if itself.is_success() || itself.code == CheckCode::L4Timeout => {
+                CheckResult {
+                    code: match wrong.code {
+                        CheckCode::L4Timeout if has_answered => CheckCode::L7Timeout,
+                        CheckCode::L4Con if has_answered => CheckCode::L7Response,
+                        code => code,
+                    },
+                    status: None,
+                    refused: wrong.refused,
+                    detail: wrong.detail,
+                    ..itself
+                }
+            }
+            _ => itself,
+        }
     }
 }
 
@@ -405,4 +442,48 @@ fn unable(error: &io::Error) -> Outcome {
         _ => "",
     };
     Outcome::with(CheckCode::SockErr, format!("{error}{hint}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_address_is_no_silence_of_a_backend_that_has_answered() {
+        use CheckCode::{
+            L4Con, L4Ok, L4Timeout, L7Ok, L7Response, L7Status, L7Timeout, ProcOk, SockErr,
+        };
+        // The check itself, whether it hears the first address, what is wrong with that
+        // and with another, and the result.
+        #[rustfmt::skip]
+        let cases = [
+            ("all is well", L7Ok, true, None, None, L7Ok),
+            ("another is missing", L7Ok, true, None, Some(L4Timeout), L7Timeout),
+            ("another is not served", L7Ok, true, None, Some(L4Con), L7Response),
+            ("another cannot be asked", L7Ok, true, None, Some(SockErr), SockErr),
+            ("large packets are lost", L7Ok, true, Some(L4Timeout), None, L7Timeout),
+            ("nobody is heard", L4Timeout, true, None, Some(L4Timeout), L4Timeout),
+            ("another refuses", L4Timeout, true, None, Some(L4Con), L4Con),
+            ("a datagram vanishes", L4Ok, false, Some(L4Timeout), None, L4Timeout),
+            ("a datagram is taken in", L4Ok, false, None, None, L4Ok),
+            ("and another is missing", L4Ok, false, None, Some(L4Timeout), L7Timeout),
+            ("a program knows better", ProcOk, false, Some(L4Timeout), None, L4Timeout),
+            ("it has said no itself", L7Status, true, None, Some(L4Timeout), L7Status),
+        ];
+        for (sentence, itself, is_heard, first, other, expected) in cases {
+            let wrong = |code| Outcome {
+                refused: code == L4Con,
+                ..Outcome::with(code, "why")
+            };
+            let beside = Beside {
+                first: first.map(wrong),
+                other: other.map(wrong),
+                is_heard,
+            };
+            let result = beside.complete(CheckResult::new(itself, Duration::ZERO));
+            assert_eq!(result.code, expected, "{sentence}");
+            let refused = [first, other].contains(&Some(L4Con));
+            assert_eq!(result.refused, refused, "{sentence}");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use std::{
 
 use libc::{
     BPF_ABS, BPF_B, BPF_H, BPF_IND, BPF_JA, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_K, BPF_LD, BPF_LDX,
-    BPF_MSH, BPF_RET, ETH_P_IP, ETH_P_IPV6,
+    BPF_MSH, BPF_RET, BPF_W, ETH_P_IP, ETH_P_IPV6, SKF_AD_OFF, SKF_AD_PKTTYPE, sock_filter,
 };
 use socket2::{Domain, SockFilter, Socket, Type};
 
@@ -22,6 +22,8 @@ const TCP: u32 = 6;
 const UDP: u32 = 17;
 const ICMP: u32 = 1;
 const ICMP_6: u32 = 58;
+/// A packet to this host itself (linux/if_packet.h).
+const PACKET_HOST: u32 = 0;
 /// ICMP types that say that a packet came to nobody (RFC 792, RFC 4443).
 const UNREACHABLE: u32 = 3;
 const UNREACHABLE_6: u32 = 1;
@@ -44,8 +46,16 @@ impl Ear {
         ])
     }
 
-    fn open(protocol: i32, filter: &[SockFilter]) -> io::Result<Self> {
-        let socket = tap(protocol, filter)?;
+    /// Hears what a socket of another kind gets.
+    #[cfg(test)]
+    pub const fn of(socket: Socket) -> Self {
+        Self { socket }
+    }
+
+    fn open(protocol: i32, filter: &[sock_filter]) -> io::Result<Self> {
+        let filter = filter.iter();
+        let filter = filter.map(|it| SockFilter::new(it.code, it.jt, it.jf, it.k));
+        let socket = tap(protocol, &filter.collect::<Vec<_>>())?;
         enlarge_receiving(&socket)?;
         Ok(Self { socket })
     }
@@ -109,10 +119,26 @@ fn bind(socket: &Socket, protocol: u16) -> io::Result<()> {
     Ok(())
 }
 
+/// Goes on with what is for this host; what others get is only seen.
+const fn to_us() -> [sock_filter; 3] {
+    [
+        step(
+            BPF_LD | BPF_W | BPF_ABS,
+            (SKF_AD_OFF + SKF_AD_PKTTYPE).cast_unsigned(),
+        ),
+        fork(PACKET_HOST, 1, 0),
+        step(BPF_RET | BPF_K, 0),
+    ]
+}
+
 /// TCP and UDP to our ports, ICMP with identifiers like them, and what says that
 /// nobody was reached.
-fn ipv4() -> [SockFilter; 14] {
+fn ipv4() -> [sock_filter; 17] {
+    let [kind, own, end] = to_us();
     [
+        kind,
+        own,
+        end,
         step(BPF_LD | BPF_B | BPF_ABS, 9),
         fork(TCP, 2, 0),
         fork(UDP, 1, 0),
@@ -131,8 +157,12 @@ fn ipv4() -> [SockFilter; 14] {
 }
 
 /// The same over IPv6, without extension headers.
-fn ipv6() -> [SockFilter; 12] {
+fn ipv6() -> [sock_filter; 15] {
+    let [kind, own, end] = to_us();
     [
+        kind,
+        own,
+        end,
         step(BPF_LD | BPF_B | BPF_ABS, 6),
         fork(TCP, 2, 0),
         fork(UDP, 1, 0),
@@ -149,14 +179,96 @@ fn ipv6() -> [SockFilter; 12] {
 }
 
 /// Goes on if the accumulator is one of our ports, else leaves one out.
-const OURS: SockFilter = SockFilter::new((BPF_JMP | BPF_JGE | BPF_K) as u16, 0, 1, FIRST as u32);
+const OURS: sock_filter = sock_filter {
+    jf: 1,
+    ..step(BPF_JMP | BPF_JGE | BPF_K, FIRST as u32)
+};
 
 /// An instruction of classic BPF (linux/filter.h).
-const fn step(code: u32, k: u32) -> SockFilter {
-    SockFilter::new(code as u16, 0, 0, k)
+const fn step(code: u32, k: u32) -> sock_filter {
+    sock_filter {
+        code: code as u16,
+        jt: 0,
+        jf: 0,
+        k,
+    }
 }
 
 /// So many instructions are left out if the accumulator is `k`, and if not.
-const fn fork(k: u32, jt: u8, jf: u8) -> SockFilter {
-    SockFilter::new((BPF_JMP | BPF_JEQ | BPF_K) as u16, jt, jf, k)
+const fn fork(k: u32, jt: u8, jf: u8) -> sock_filter {
+    sock_filter {
+        jt,
+        jf,
+        ..step(BPF_JMP | BPF_JEQ | BPF_K, k)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::PacketBuilder;
+
+    use super::*;
+
+    /// Whether the filter takes a packet of this type.
+    fn takes(program: &[sock_filter], kind: u32, packet: &[u8]) -> bool {
+        let octets = |at: u32, count: usize| {
+            let octets = &packet[at as usize..][..count];
+            octets.iter().fold(0, |all, it| all << 8 | u32::from(*it))
+        };
+        let (mut at, mut a, mut x) = (0, 0, 0);
+        loop {
+            let sock_filter { code, jt, jf, k } = program[at];
+            at += 1;
+            let jump = |holds| usize::from(if holds { jt } else { jf });
+            match u32::from(code) {
+                // The only word that is asked for.
+                code if code == BPF_LD | BPF_W | BPF_ABS => a = kind,
+                code if code == BPF_LD | BPF_B | BPF_ABS => a = octets(k, 1),
+                code if code == BPF_LD | BPF_H | BPF_ABS => a = octets(k, 2),
+                code if code == BPF_LD | BPF_B | BPF_IND => a = octets(x + k, 1),
+                code if code == BPF_LD | BPF_H | BPF_IND => a = octets(x + k, 2),
+                code if code == BPF_LDX | BPF_B | BPF_MSH => x = (octets(k, 1) & 0xf) * 4,
+                code if code == BPF_JMP | BPF_JA => at += k as usize,
+                code if code == BPF_JMP | BPF_JEQ | BPF_K => at += jump(a == k),
+                code if code == BPF_JMP | BPF_JGE | BPF_K => at += jump(a >= k),
+                code if code == BPF_RET | BPF_K => return k != 0,
+                code => panic!("{code:#x} is not known here"),
+            }
+        }
+    }
+
+    macro_rules! written {
+        ($builder:expr) => {{
+            let mut packet = Vec::new();
+            $builder.write(&mut packet, b"data").expect("room");
+            packet
+        }};
+    }
+
+    #[test]
+    fn only_answers_to_this_host_itself_are_heard() {
+        let mut packets = Vec::new();
+        for port in [FIRST - 1, FIRST, u16::MAX] {
+            let ipv4 = || PacketBuilder::ipv4([198, 51, 100, 10], [192, 0, 2, 11], 64);
+            let ipv6 = || PacketBuilder::ipv6([1; 16], [2; 16], 64);
+            for (packet, is_ipv4) in [
+                (written!(ipv4().udp(53, port)), true),
+                (written!(ipv4().tcp(80, port, 1, 1)), true),
+                (written!(ipv4().icmpv4_echo_reply(port, 1)), true),
+                (written!(ipv6().udp(53, port)), false),
+                (written!(ipv6().tcp(80, port, 1, 1)), false),
+                (written!(ipv6().icmpv6_echo_reply(port, 1)), false),
+            ] {
+                packets.push((packet, is_ipv4, port >= FIRST));
+            }
+        }
+        for (packet, is_ipv4, is_ours) in packets {
+            let program = if is_ipv4 { &ipv4()[..] } else { &ipv6()[..] };
+            assert_eq!(takes(program, PACKET_HOST, &packet), is_ours, "{packet:x?}");
+            // To all, to many, to another host.
+            for kind in 1..=3 {
+                assert!(!takes(program, kind, &packet), "{kind}: {packet:x?}");
+            }
+        }
+    }
 }

@@ -12,7 +12,7 @@ use std::{
 use tokio::{
     io::unix::AsyncFd,
     sync::mpsc::{self, error::TrySendError},
-    task::JoinSet,
+    task::{JoinSet, yield_now},
 };
 
 use super::{
@@ -25,6 +25,8 @@ use super::{
 
 /// So many packets of an exchange may wait to be looked at; more are lost.
 const WAITING: usize = 64;
+/// So many packets are looked at before others get their turn.
+const AT_ONCE: usize = 64;
 /// So many ports are used in turn before others are held.
 const USUAL: u16 = 64;
 
@@ -74,7 +76,8 @@ impl Endpoint {
         for ear in Ear::both()? {
             // SAFETY: an ear has one socket, and keeps it open as long as it lives.
             let ear = unsafe { AsyncFd::register(ear) }?;
-            ears.spawn(hear(ear, Arc::clone(&shared)));
+            let shared = Arc::clone(&shared);
+            ears.spawn(hear(ear, move |packet| shared.take(packet)));
         }
         Ok(Self {
             shared,
@@ -142,11 +145,13 @@ impl Shared {
 
     /// Hands a packet to whoever waits for it.
     fn take(&self, packet: &[u8]) {
-        let Some((key, heard)) = read(packet) else {
+        let Some((key, unreachable)) = read(packet) else {
             return;
         };
         if let Some(flow) = self.flows().open.get(&key) {
-            match flow.try_send(heard) {
+            // Copied for somebody only: anybody can send us very many.
+            let whole = || Heard::Packet(packet.to_vec());
+            match flow.try_send(unreachable.map_or_else(whole, Heard::Unreachable)) {
                 // As when a network card's queue is full.
                 Err(TrySendError::Full(_)) | Ok(()) => {}
                 // It is about to be forgotten.
@@ -205,23 +210,59 @@ impl Drop for Flow {
 }
 
 /// Hears until it is aborted.
-async fn hear(ear: AsyncFd<Ear>, shared: Arc<Shared>) {
+async fn hear(ear: AsyncFd<Ear>, take: impl Fn(&[u8])) {
     let mut buffer = vec![0; PACKET];
     while let Ok(mut ready) = ear.readable().await {
-        loop {
+        for _ in 0..AT_ONCE {
             match ready.try_io(|ear| ear.get_ref().next(&mut buffer)) {
-                Ok(Ok(length)) => shared.take(buffer.get(..length).unwrap_or_default()),
+                Ok(Ok(length)) => take(buffer.get(..length).unwrap_or_default()),
                 // An interface that goes down is an error once.
                 Ok(Err(_)) => {}
                 Err(_would_block) => break,
             }
         }
+        // More may come than can be read, and a thread is not for this alone.
+        yield_now().await;
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        net::UdpSocket,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_flood_of_packets_leaves_others_their_turn() {
+        let receiver = UdpSocket::bind("127.0.0.1:0").unwrap();
+        receiver.set_nonblocking(true).unwrap();
+        let sender = UdpSocket::bind("127.0.0.1:0").unwrap();
+        for _ in 0..AT_ONCE + 10 {
+            let to = receiver.local_addr().unwrap();
+            assert_eq!(sender.send_to(b"flood", to).unwrap(), 5);
+        }
+        // SAFETY: an ear has one socket, and keeps it open as long as it lives.
+        let ear = unsafe { AsyncFd::register(Ear::of(receiver.into())) }.unwrap();
+        let taken = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&taken);
+        let take = move |packet: &[u8]| {
+            assert_eq!(packet, b"flood");
+            count.fetch_add(1, Ordering::Relaxed);
+        };
+        let mut ears = JoinSet::new();
+        ears.spawn(hear(ear, take));
+        let first = loop {
+            yield_now().await;
+            match taken.load(Ordering::Relaxed) {
+                0 => {}
+                first => break first,
+            }
+        };
+        assert_eq!(first, AT_ONCE, "taken before anybody else has run");
+    }
 
     #[test]
     fn exchanges_with_the_same_other_end_have_ports_of_their_own() {

@@ -62,15 +62,16 @@ impl Unreachable {
     }
 }
 
-/// Reads an IP packet. `None` if it is nothing that anybody waits for.
+/// Reads an IP packet: of which exchange it is, and what it says if it is not of the
+/// other side. `None` if it is nothing that anybody waits for.
 #[must_use]
-pub fn read(packet: &[u8]) -> Option<(Key, Heard)> {
+pub fn read(packet: &[u8]) -> Option<(Key, Option<Unreachable>)> {
     let (from, to, transport) = slice(packet)?;
-    let whole = |key| Some((key, Heard::Packet(packet.to_vec())));
+    let whole = |key| Some((key, None));
     let unreachable = |kind, quoted| {
         let key = sent(quoted)?;
         // Whom else it was sent by is no matter of ours.
-        (key.ours.ip() == to).then_some((key, Heard::Unreachable(kind)))
+        (key.ours.ip() == to).then_some((key, Some(kind)))
     };
     let key = |protocol, ours, theirs| Key {
         protocol,
@@ -200,8 +201,7 @@ mod tests {
             ),
         ];
         for (key, packet) in cases {
-            let expected = Some((key, Heard::Packet(packet.clone())));
-            assert_eq!(read(&packet), expected);
+            assert_eq!(read(&packet), Some((key, None)));
         }
         let request = written("data", |to, data| {
             back().icmpv4_echo_request(61_002, 3).write(to, data)
@@ -222,8 +222,7 @@ mod tests {
                     .icmpv4(Icmpv4Type::DestinationUnreachable(header))
                     .write(to, data)
             });
-            let expected =
-                expected.map(|kind| (key(Protocol::Udp, 61_001, 53), Heard::Unreachable(kind)));
+            let expected = expected.map(|kind| (key(Protocol::Udp, 61_001, 53), Some(kind)));
             assert_eq!(read(&packet), expected);
         };
         // As little as RFC 792 wants of it, and all.

@@ -4,7 +4,7 @@
 //! lb1 runs the agent. lb2 runs none, so that nothing holds an address there: what it
 //! asks once must not be undone by its own kernel, which knows of no connection.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 
 use anyhow::{Context as _, Result, ensure};
 use vipd_tests::{
@@ -17,6 +17,7 @@ use crate::support::{PATIENCE, VIP, VIP6, in_lab};
 const MIXED: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 11);
 const GUE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 12);
 const ON_LINK: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 13);
+const BESIDE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 15);
 
 /// A service that is checked on the way of traffic.
 struct Served {
@@ -188,6 +189,82 @@ fn every_kind_of_check_goes_the_way_of_traffic() {
     });
 }
 
+#[test]
+fn a_datagram_that_nobody_replies_to_must_have_come_to_the_address() {
+    in_lab(|lab| {
+        let rack = build(lab)?;
+        let _servers = start_servers(&rack)?;
+        // They take datagrams in, and say nothing.
+        let mut deaf = Vec::new();
+        for backend in &rack.backends {
+            for Served { vip, .. } in SERVICES {
+                deaf.push(
+                    backend
+                        .host
+                        .enter(|| UdpSocket::bind((vip, 9)).map_err(Into::into))?,
+                );
+            }
+        }
+        let check = "type = \"udp\"\nport = 9\nsend = \"log\"\nthrough = true\ntimeout = \"1s\"\n";
+        let mut config = AgentConfig::default();
+        for served in &SERVICES {
+            config.services += &service(served, check, &rack);
+        }
+        let balancer = &rack.balancers[1];
+        for Served { name, vip, .. } in SERVICES {
+            let well = ("L4OK", "no reply, and nobody says");
+            ensure_found(balancer, &config, name, [well, well])?;
+            let prefix = if vip.is_ipv4() { 32 } else { 128 };
+            let backend = &rack.backends[0].host;
+            backend.ip(&format!("addr del {vip}/{prefix} dev lo\n"))?;
+            let lost = ("L4TOUT", "the address is not bound there");
+            ensure_found(balancer, &config, name, [lost, well])?;
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn an_address_that_is_missing_beside_one_that_answers_is_no_silence() {
+    in_lab(|lab| {
+        let rack = build(lab)?;
+        let _servers = start_servers(&rack)?;
+        let check = "type = \"http\"\nport = 8080\nthrough = true\ntimeout = \"1s\"\n";
+        let one = format!("vips = [\"{VIP}\"]");
+        let two = format!("vips = [\"{VIP}\", \"{BESIDE}\"]");
+        let config = AgentConfig {
+            services: service(&SERVICES[0], check, &rack).replace(&one, &two),
+            ..AgentConfig::default()
+        };
+        let balancer = &rack.balancers[1];
+        let lost = ("L7TOUT", "198.51.100.15 does not answer by ipip");
+        ensure_found(balancer, &config, "four", [lost, lost])?;
+        // No web server is there.
+        rack.bind_vips(&[BESIDE.into()])?;
+        let refused = ("L7RSP", "198.51.100.15:8080 refuses connections by ipip");
+        ensure_found(balancer, &config, "four", [refused, refused])
+    });
+}
+
+/// Whether one check of each backend finds this word, with this in its reason.
+fn ensure_found(
+    balancer: &Machine,
+    config: &AgentConfig,
+    name: &str,
+    expected: [(&str, &str); 2],
+) -> Result<()> {
+    let report = check_once(balancer, config, name)?;
+    let backends = report["backends"].as_array().context("no backends")?;
+    ensure!(backends.len() == expected.len(), "{report}");
+    for (backend, (code, words)) in backends.iter().zip(expected) {
+        let found = &backend["check"];
+        let detail = found["detail"].as_str().unwrap_or_default();
+        let good = found["code"] == code && detail.contains(words);
+        ensure!(good, "{name}: {code} {words} is expected: {backend}");
+    }
+    Ok(())
+}
+
 fn build(lab: &Lab) -> Result<Rack> {
     let size = Size {
         balancers: 2,
@@ -277,6 +354,12 @@ struct Ward<'r> {
 impl Ward<'_> {
     /// Waits until just these services have b1 down, for this reason; b2 is well.
     fn wait(&self, down: &[&str], words: &str) -> Result<()> {
+        // Small packets are answered there.
+        let code = if words.contains("MTU") {
+            "L7TOUT"
+        } else {
+            "L4TOUT"
+        };
         let sentence = format!("b1 is down in {down:?}: {words}");
         wait_until(&sentence, PATIENCE, || {
             let status = self.agent.status()?;
@@ -291,7 +374,7 @@ impl Ward<'_> {
                     let check = &backend["check"];
                     let good = if lost {
                         let detail = check["detail"].as_str().unwrap_or_default();
-                        check["code"] == "L4TOUT" && detail.contains(words)
+                        check["code"] == code && detail.contains(words)
                     } else {
                         check["code"] == if name == "direct" { "L4OK" } else { "L7OK" }
                     };
