@@ -131,13 +131,17 @@ pub async fn run(
     let mut seen = Seen::default();
     let mut waiting: Vec<oneshot::Sender<()>> = Vec::new();
     loop {
+        // First of all what has gone, perhaps with a reload that changes hooks too.
+        for change in seen.look(&mut sources, &hooks.kinds()) {
+            hooks.note(&change);
+        }
         let new = Arc::clone(&config.borrow_and_update());
         if hooks.configure(&new.hooks) {
             // A new one hears of everything, the others know it.
             seen = Seen::default();
-        }
-        for change in seen.look(&mut sources, &hooks.kinds()) {
-            hooks.note(&change);
+            for change in seen.look(&mut sources, &hooks.kinds()) {
+                hooks.note(&change);
+            }
         }
         hooks.start(&new.node.name());
         publish(&tallies, &hooks.all);

@@ -49,6 +49,24 @@ fn vip() -> Vip {
     IpAddr::from([198, 51, 100, 10]).into()
 }
 
+/// The address is announced.
+fn announced() -> Arc<Standings> {
+    let mut damping = Damping::default();
+    let states = [(vip(), State::Up)].into();
+    damping.update(
+        &states,
+        &Terms::OFF,
+        |_, _, _| Heard::Nothing,
+        Instant::now(),
+    );
+    Arc::new(Standings {
+        vips: [(vip(), Admission::Announced(State::Up))].into(),
+        damping: damping.standings().clone(),
+        known: true,
+        ..Standings::default()
+    })
+}
+
 #[tokio::test]
 async fn whoever_waits_at_the_stop_has_the_last_change_told() {
     let place = place("settled");
@@ -63,25 +81,46 @@ async fn whoever_waits_at_the_stop_has_the_last_change_told() {
     let (settle, settle_out) = mpsc::channel(1);
     tokio::spawn(run(config, sources, watch::Sender::default(), settle_out));
     settled(&settle).await;
-    let mut damping = Damping::default();
-    let states = [(vip(), State::Up)].into();
-    damping.update(
-        &states,
-        &Terms::OFF,
-        |_, _, _| Heard::Nothing,
-        Instant::now(),
-    );
     // The task has not run since.
-    standings_in.send_replace(Arc::new(Standings {
-        vips: [(vip(), Admission::Announced(State::Up))].into(),
-        damping: damping.standings().clone(),
-        known: true,
-        ..Standings::default()
-    }));
+    standings_in.send_replace(announced());
     settled(&settle).await;
     let told = fs::read_to_string(&place).expect("the file");
     assert_eq!(told, "up\n");
     fs::remove_file(&place).expect("it is there");
+}
+
+#[tokio::test]
+async fn what_goes_with_a_reload_that_adds_a_hook_is_told_to_the_others() {
+    let [place, of_another] = [place("gone"), place("added")];
+    let text = "[dataplane]\ninterfaces = [\"eth0\"]\n";
+    let (mut old, _) = Config::parse(text, "vipd.toml").expect("a good configuration");
+    old.hooks = vec![hook(&place, PATIENCE)];
+    let mut new = old.clone();
+    new.hooks.push(Hook {
+        name: "another".into(),
+        ..hook(&of_another, PATIENCE)
+    });
+    let (config_in, config) = watch::channel(Arc::new(old));
+    let (_decision_in, decision) = watch::channel(Decision::default());
+    let (standings_in, standings) = watch::channel(announced());
+    let (_peers_in, peers) = watch::channel(Default::default());
+    let sources = Sources::new(decision, Arc::default(), standings, peers);
+    let (settle, settle_out) = mpsc::channel(1);
+    tokio::spawn(run(config, sources, watch::Sender::default(), settle_out));
+    settled(&settle).await;
+    // Both before the task runs again.
+    standings_in.send_replace(Arc::new(Standings {
+        known: true,
+        ..Standings::default()
+    }));
+    config_in.send_replace(Arc::new(new));
+    settled(&settle).await;
+    let told = |place| fs::read_to_string(place).expect("the file");
+    assert_eq!(told(&place), "up\nwithdrawn\n");
+    assert_eq!(told(&of_another), "", "it was never told of it");
+    for place in [place, of_another] {
+        fs::remove_file(&place).expect("it is there");
+    }
 }
 
 #[tokio::test]
