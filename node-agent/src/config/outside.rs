@@ -13,7 +13,7 @@ use super::{
     text::Name,
     written::{self, CheckType, File},
 };
-use crate::run::fitness::{self, Needed};
+use crate::run::fitness::{self, Fault, Needed};
 
 /// What the packaged unit shows vipd otherwise than it is, and by which setting.
 const HIDDEN: [(&str, &str); 5] = [
@@ -78,15 +78,15 @@ impl Written<'_> {
         ]
     }
 
-    fn warn(&self, lacking: &BTreeMap<Needed, String>, report: &mut Report) {
+    fn warn(&self, lacking: &BTreeMap<Needed, Fault>, report: &mut Report) {
         let [command, user] = self.needed();
-        if let Some(words) = lacking.get(&command) {
+        if let Some(fault) = lacking.get(&command) {
             report
-                .warning(&self.command.span, words)
+                .warning(&self.command.span, fault.words())
                 .help("it is run without a shell, and must be a file that its user may execute");
         }
-        if let Some(words) = lacking.get(&user) {
-            report.warning(&self.user.span, words).help(
+        if let Some(fault) = lacking.get(&user) {
+            report.warning(&self.user.span, fault.words()).help(
                 "nothing is run as a user who is not there: make one, for example by `useradd \
                  --system`, or name another",
             );

@@ -97,6 +97,8 @@ pub struct Bound {
 pub enum Placed {
     /// The configuration names the interface.
     Configured,
+    /// Somebody has, and the service takes its addresses from there.
+    Taken,
     /// Somebody has put it there.
     ByOthers,
 }
@@ -205,12 +207,12 @@ fn bound(config: &Config, addresses: &[Address], links: &BTreeMap<u32, Link>) ->
     for vip in here.into_iter().filter(is_vip) {
         for link in links.values().filter(|link| link.arp && link.up) {
             let found = |it: &Address| (it.address, it.ifindex) == (vip, link.ifindex);
-            let place = match config.bindings.get(&vip.into()) {
-                Some(Binding::At(place)) => place.interface.as_ref(),
-                _ => None,
-            };
-            let placed = match place {
-                Some(name) if name.as_str() == link.name => Placed::Configured,
+            let placed = match config.bindings.get(&vip.into()) {
+                Some(Binding::At(place)) => match &place.interface {
+                    Some(name) if name.as_str() == link.name => Placed::Configured,
+                    _ => Placed::ByOthers,
+                },
+                Some(Binding::Taken(_)) => Placed::Taken,
                 _ => Placed::ByOthers,
             };
             bound.push(Bound {
@@ -362,10 +364,13 @@ fn setting_of(name: &str) -> Option<u8> {
 #[cfg(test)]
 mod tests {
     use super::{
-        Placed::{ByOthers, Configured},
+        Placed::{ByOthers, Configured, Taken},
         *,
     };
-    use crate::netlink::{address::Usability, link::Xdp};
+    use crate::{
+        config::Found,
+        netlink::{address::Usability, link::Xdp},
+    };
 
     const LOCAL: &str = r#"
 [[service]]
@@ -478,6 +483,15 @@ as = 64501
         let elsewhere = config(&LOCAL.replace("\"eth0\"", "\"eth1\""));
         let watched =
             config(&LOCAL.replace("[service.bind]\ninterface = \"eth0\"", "bind = false"));
+        let text = LOCAL.replace("[service.bind]", "[service.vips_from]");
+        let text = text.replace("vips = [\"198.51.100.10\"]\n", "");
+        let found = Found {
+            interface: "eth0".into(),
+            address: [198, 51, 100, 10].into(),
+            label: None,
+        };
+        let taken = Config::parse_found(&text, "vipd.toml", &[found]);
+        let taken = taken.expect("a good file").0;
         for (sentence, config, addresses, expected) in [
             ("it is not here", &configured, vec![address(11, 2)], vec![]),
             (
@@ -503,6 +517,12 @@ as = 64501
                 &watched,
                 vec![address(10, 2)],
                 vec![("eth0", Some(ByOthers)), ("eth1", None)],
+            ),
+            (
+                "the service takes it from there",
+                &taken,
+                vec![address(10, 2)],
+                vec![("eth0", Some(Taken)), ("eth1", None)],
             ),
         ] {
             let bound = bound(config, &addresses, &links);

@@ -154,6 +154,13 @@ fn arp(bound: &Bound) -> Option<Finding> {
                 "ip address add {vip}/32 dev lo && ip address flush dev {interface} to {vip}/32"
             )),
         ),
+        Some(Placed::Taken) => (
+            format!(
+                "it is on {interface}, where [service.vips_from] finds it, which tells so by ARP \
+                 whatever is set: {told}; on an interface of its own, or lo, nobody asks for it"
+            ),
+            None,
+        ),
         Some(Placed::Configured) => (
             format!(
                 "it is bound on {interface}, which tells so by ARP whatever is set: {told}; \

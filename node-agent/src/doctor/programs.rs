@@ -7,7 +7,7 @@ use vipd_control::model::{CheckKind, Program};
 use crate::{
     config::Config,
     preflight::{Finding, Severity},
-    run::fitness::{self, Needed},
+    run::fitness::{self, Fault, Needed},
 };
 
 /// Looks at all of them. Takes two seconds when this host does not tell.
@@ -20,8 +20,8 @@ pub fn look(config: &Config) -> Vec<Finding> {
     let lacking = fitness::lacking(needed);
     let findings = programs.iter().flat_map(|(subject, program)| {
         let lacking = Needed::of(program).filter_map(|needed| {
-            let words = lacking.get(&needed)?;
-            Some(finding(subject, &needed, words))
+            let fault = lacking.get(&needed)?;
+            Some(finding(subject, &needed, fault))
         });
         lacking.collect::<Vec<_>>()
     });
@@ -40,24 +40,29 @@ fn programs(config: &Config) -> impl Iterator<Item = (String, &Program)> {
     checks.chain(hooks)
 }
 
-fn finding(subject: &str, needed: &Needed, words: &str) -> Finding {
-    let (name, fix) = match needed {
-        Needed::Command(path) if path.is_file() => {
-            ("program", Some(format!("chmod a+rx {}", path.display())))
+fn finding(subject: &str, needed: &Needed, fault: &Fault) -> Finding {
+    let name = match needed {
+        Needed::Command(_) => "program",
+        Needed::User(_) => "program-user",
+    };
+    let fix = match (needed, fault) {
+        (Needed::Command(path), Fault::NotExecutable(_)) => {
+            Some(format!("chmod a+rx {}", path.display()))
         }
-        Needed::Command(_) => ("program", None),
-        Needed::User(name) => (
-            "program-user",
-            Some(format!(
-                "useradd --system --no-create-home --shell /usr/sbin/nologin {name}"
-            )),
-        ),
+        (Needed::User(name), Fault::Absent(_)) => Some(format!(
+            "useradd --system --no-create-home --shell /usr/sbin/nologin {name}"
+        )),
+        _ => None,
+    };
+    let consequence = match fault {
+        Fault::Absent(_) | Fault::NotExecutable(_) => ": it cannot be run",
+        Fault::Unknown(_) => "",
     };
     Finding {
         name,
         severity: Severity::Error,
         subject: subject.to_owned(),
-        message: format!("{words}: it cannot be run"),
+        message: format!("{}{consequence}", fault.words()),
         fix,
         at: None,
     }
@@ -107,5 +112,13 @@ mod tests {
                 ("program-user", page.to_owned())
             ]
         );
+    }
+
+    #[test]
+    fn a_user_of_whom_nobody_can_tell_is_not_made_anew() {
+        let user = Needed::User("page".to_owned());
+        let unknown = Fault::Unknown("cannot look up the user page: no answer".to_owned());
+        let found = finding("hook page", &user, &unknown).to_string();
+        assert_eq!(found, "hook page: cannot look up the user page: no answer");
     }
 }

@@ -37,18 +37,38 @@ impl Needed {
     }
 }
 
-/// What of it is not as it must be, each with what is wrong, in plain words. Takes two
-/// seconds at most: both may be far away, and not answer.
+/// What is wrong, in plain words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// It is not there.
+    Absent(String),
+    /// It is a file that nobody may execute.
+    NotExecutable(String),
+    /// Nobody knows: this host does not tell.
+    Unknown(String),
+}
+
+impl Fault {
+    /// The words.
+    #[must_use]
+    pub fn words(&self) -> &str {
+        let (Self::Absent(words) | Self::NotExecutable(words) | Self::Unknown(words)) = self;
+        words
+    }
+}
+
+/// What of it is not as it must be. Takes two seconds at most: both may be far away,
+/// and not answer.
 #[must_use]
-pub fn lacking(needed: BTreeSet<Needed>) -> BTreeMap<Needed, String> {
+pub fn lacking(needed: BTreeSet<Needed>) -> BTreeMap<Needed, Fault> {
     lacking_by(needed, fault, ANSWER)
 }
 
 fn lacking_by(
     needed: BTreeSet<Needed>,
-    fault: fn(&Needed) -> Option<String>,
+    fault: fn(&Needed) -> Option<Fault>,
     within: Duration,
-) -> BTreeMap<Needed, String> {
+) -> BTreeMap<Needed, Fault> {
     let mut lacking = BTreeMap::new();
     let (told, found) = mpsc::channel();
     let asked = needed.clone();
@@ -72,13 +92,13 @@ fn lacking_by(
         };
         match fault {
             Ok(None) => {}
-            Ok(Some(words)) => {
-                lacking.insert(needed, words);
+            Ok(Some(fault)) => {
+                lacking.insert(needed, fault);
             }
             // Of those behind it nothing is known.
             Err(error) => {
                 let words = format!("cannot tell whether {} is there: {error}", needed.shown());
-                lacking.insert(needed, words);
+                lacking.insert(needed, Fault::Unknown(words));
                 break;
             }
         }
@@ -95,29 +115,33 @@ impl Needed {
     }
 }
 
-fn fault(needed: &Needed) -> Option<String> {
+fn fault(needed: &Needed) -> Option<Fault> {
     match needed {
         Needed::Command(path) => not_executable(path),
         Needed::User(name) => match User::from_name(name) {
             Ok(Some(_)) => None,
-            Ok(None) => Some(format!("there is no user {name} on this host")),
-            Err(error) => Some(format!("cannot look up the user {name}: {error}")),
+            Ok(None) => Some(Fault::Absent(format!(
+                "there is no user {name} on this host"
+            ))),
+            Err(error) => Some(Fault::Unknown(format!(
+                "cannot look up the user {name}: {error}"
+            ))),
         },
     }
 }
 
-fn not_executable(path: &Path) -> Option<String> {
+fn not_executable(path: &Path) -> Option<Fault> {
     let shown = path.display();
     match fs::metadata(path) {
-        Ok(found) if !found.is_file() => Some(format!("{shown} is no file")),
+        Ok(found) if !found.is_file() => Some(Fault::Absent(format!("{shown} is no file"))),
         Ok(found) if found.permissions().mode() & 0o111 == 0 => {
-            Some(format!("nobody may execute {shown}"))
+            Some(Fault::NotExecutable(format!("nobody may execute {shown}")))
         }
         Ok(_) => None,
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            Some(format!("there is no {shown} on this host"))
+            Some(Fault::Absent(format!("there is no {shown} on this host")))
         }
-        Err(error) => Some(format!("cannot look at {shown}: {error}")),
+        Err(error) => Some(Fault::Unknown(format!("cannot look at {shown}: {error}"))),
     }
 }
 
@@ -131,7 +155,7 @@ mod tests {
         let check = |needed: Needed, expected: Option<&str>| {
             let found = lacking_by([needed.clone()].into(), fault, PATIENCE);
             let found = found.into_values().next();
-            assert_eq!(found.as_deref(), expected, "{needed:?}");
+            assert_eq!(found.as_ref().map(Fault::words), expected, "{needed:?}");
         };
         check(Needed::Command("/bin/sh".into()), None);
         check(Needed::User("root".to_owned()), None);
@@ -153,23 +177,22 @@ mod tests {
     #[test]
     fn what_does_not_answer_is_told_and_not_waited_for() {
         let hung = Hung::new("fitness");
-        let needed = [
-            Needed::Command("/no/such/program".into()),
-            Needed::Command(hung.path().to_owned()),
-            Needed::User("no-such-user".to_owned()),
-        ];
         let open = |needed: &Needed| match needed {
-            Needed::Command(path) => fs::File::open(path).err().map(|it| it.to_string()),
+            Needed::Command(path) => {
+                let opened = fs::File::open(path);
+                opened.err().map(|it| Fault::Absent(it.to_string()))
+            }
             Needed::User(_) => None,
         };
+        let hanging = Needed::Command(hung.path().to_owned());
+        let needed = [hanging.clone(), Needed::User("no-such-user".to_owned())];
         let started = Instant::now();
         let found = lacking_by(needed.into(), open, Duration::from_millis(200));
         assert!(started.elapsed() < PATIENCE, "it is waited for");
-        let found: Vec<_> = found.into_values().collect();
         let silent = format!(
             "cannot tell whether {} is there: no answer in time",
             hung.path().display()
         );
-        assert_eq!(found, ["No such file or directory (os error 2)", &silent]);
+        assert_eq!(found, [(hanging, Fault::Unknown(silent))].into());
     }
 }

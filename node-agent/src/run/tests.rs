@@ -209,7 +209,7 @@ async fn who_waits_for_room_has_no_more_time_for_it_and_is_not_to_blame() {
     };
     let beginning = "not finished in time, killed; of its time 0.";
     assert!(words.starts_with(beginning), "{words}");
-    assert!(took < within * 5 / 4, "{took:?}");
+    assert!(took < within * 4, "{took:?}");
 }
 
 #[tokio::test]
@@ -221,7 +221,7 @@ async fn a_program_that_does_not_start_is_waited_for_no_longer_than_there_is_tim
     });
     let hung = Hung::new("start");
     let path = hung.path().display().to_string();
-    let within = Duration::from_millis(50);
+    let within = Duration::from_secs(1);
     let silent = program(&[&path]);
     let found = timeout(PATIENCE, runner.run(&silent, &[], within)).await;
     let found = found.expect("it is waited for");

@@ -184,6 +184,11 @@ fn a_virtual_address_here_is_not_told_of_by_arp() {
         &[("arp", Warning, "without `interface` in [service.bind]")],
     );
     check(
+        "there, where the service takes it from",
+        bound(vip, Some(Placed::Taken), 1, 2),
+        &[("arp", Warning, "where [service.vips_from] finds it")],
+    );
+    check(
         "many by one interface",
         |facts| {
             bound(vip, None, 0, 2)(facts);
