@@ -105,6 +105,8 @@ pub struct Binder {
 struct Entry {
     binding: Binding,
     progress: Progress,
+    /// It is about to leave: nobody wants it bound any more.
+    leaving: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -136,11 +138,18 @@ impl Binder {
         let mut before = std::mem::take(&mut self.entries);
         for (vip, binding) in wanted {
             let entry = match (before.remove(&vip), binding) {
-                (Some(entry), None) => Some(entry),
-                (Some(entry), Some(binding)) if entry.binding == *binding => Some(entry),
+                (Some(entry), None) => Some(Entry {
+                    leaving: true,
+                    ..entry
+                }),
+                (Some(entry), Some(binding)) if entry.binding == *binding => Some(Entry {
+                    leaving: false,
+                    ..entry
+                }),
                 (_, Some(binding)) => Some(Entry {
                     binding: binding.clone(),
                     progress: Progress::Open,
+                    leaving: false,
                 }),
                 (None, None) => None,
             };
@@ -151,9 +160,10 @@ impl Binder {
             .retain(|address| !self.entries.contains_key(&(*address).into()));
     }
 
-    /// What was taken away, or refused, is to be bound all the same.
+    /// What was taken away, or refused, is to be bound all the same, but for what is
+    /// about to leave.
     pub fn anew(&mut self) {
-        for entry in self.entries.values_mut() {
+        for entry in self.entries.values_mut().filter(|entry| !entry.leaving) {
             if matches!(entry.progress, Progress::Taken(_) | Progress::Refused(..)) {
                 entry.progress = Progress::Open;
             }

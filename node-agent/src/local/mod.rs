@@ -94,9 +94,7 @@ async fn follow(binder: &mut Binder, inputs: &mut Inputs) -> Result<(), Error> {
     loop {
         let orders = inputs.orders.borrow_and_update().clone();
         // By number, so that it counts whatever else has happened meanwhile.
-        if std::mem::replace(&mut reloads, orders.reloads) != orders.reloads {
-            binder.anew();
-        }
+        let is_reloaded = std::mem::replace(&mut reloads, orders.reloads) != orders.reloads;
         let decision = inputs.decision.borrow_and_update().desired.clone();
         let vips = decision.vips.iter().filter(|(_, plan)| plan.is_local());
         let vips: Vec<_> = vips.map(|(vip, _)| *vip).collect();
@@ -113,6 +111,9 @@ async fn follow(binder: &mut Binder, inputs: &mut Inputs) -> Result<(), Error> {
             continue;
         }
         binder.want(vips.iter().map(|vip| (*vip, orders.bindings.get(vip))));
+        if is_reloaded {
+            binder.anew();
+        }
         // Before the first look, so that it misses nothing.
         let events = match &mut events {
             Some(events) => events,

@@ -347,6 +347,16 @@ fn whoever_takes_an_address_away_is_not_contradicted() {
             (Anew, "+198.51.100.10@lo; 198.51.100.10 on lo"),
         ],
     );
+    check(
+        "but not when it is about to leave",
+        true,
+        &[
+            bound,
+            (Take(VIP4, "lo"), TAKEN),
+            (Leave(&[VIP4]), TAKEN),
+            (Anew, TAKEN),
+        ],
+    );
 }
 
 #[test]
