@@ -18,7 +18,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use vipd_tests::{Bird, BirdRoute, Machine, Nginx, Rack, Size, Vipd, ask, wait_until};
+use vipd_tests::{Bird, BirdRoute, Host, Machine, Nginx, Rack, Size, Vipd, ask, wait_until};
 
 use crate::support::{PATIENCE, VIP, VIP6, in_lab, wait_for};
 
@@ -109,7 +109,7 @@ fn a_floating_address_with_a_private_as_has_its_tiers() {
         wait_for_node(&rack, "lb1")?;
 
         // Its addresses are taken away, and put back.
-        a.ip("addr del 198.51.100.10/32 dev vipd0\naddr del 2001:db8:100::10/128 dev vipd0\n")?;
+        take_away(a)?;
         wait_for_node(&rack, "lb2")?;
         ensure_withdrawn(&provider, "lb1")?;
         ensure_reason(&nodes[0], "somebody has taken the address from vipd0")?;
@@ -406,6 +406,11 @@ fn ensure_spread_without_tiers(rack: &Rack, provider: &Bird, nodes: &[Node]) -> 
     wait_for_node(rack, "lb1")
 }
 
+/// Somebody takes the addresses away.
+fn take_away(host: &Host) -> Result<()> {
+    host.ip("addr del 198.51.100.10/32 dev vipd0\naddr del 2001:db8:100::10/128 dev vipd0\n")
+}
+
 /// The agent of A is killed, and started again a moment later, and then it is told
 /// to stop: neither its addresses nor its routes go, until it is told to remove
 /// them.
@@ -460,7 +465,11 @@ fn ensure_restart_flaps_nothing(rack: &Rack, provider: &Bird, nodes: Vec<Node>) 
     let text = config(&rack.balancers[0], 0);
     let remove = text.replace("local = \"keep\"", "local = \"remove\"");
     ensure!(remove != text, "{text}");
+    // What others have put back is theirs: a reload binds it for vipd.
+    take_away(&rack.balancers[0].host)?;
+    wait_for_node(rack, "lb2")?;
     a.agent.reload(&remove)?;
+    wait_for_node(rack, "lb1")?;
     a.agent.process().terminate(PATIENCE)?;
     wait_for_node(rack, "lb2")?;
     ensure_withdrawn(provider, "lb1")?;
