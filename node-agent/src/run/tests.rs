@@ -192,7 +192,8 @@ async fn who_finds_no_room_has_not_been_run() {
 #[tokio::test]
 async fn who_waits_for_room_has_no_more_time_for_it_and_is_not_to_blame() {
     let runner = Runner::new(1);
-    let within = Duration::from_millis(800);
+    // Long, so that a busy machine is within the bound.
+    let within = Duration::from_millis(3200);
     let asleep = script("sleep 600");
     let first = runner.run(&asleep, &[], within * 3 / 4);
     let started = Instant::now();
@@ -207,9 +208,9 @@ async fn who_waits_for_room_has_no_more_time_for_it_and_is_not_to_blame() {
     let Err(NotRun::Unable(words)) = second else {
         panic!("{second:?} says something of the program");
     };
-    let beginning = "not finished in time, killed; of its time 0.";
+    let beginning = "not finished in time, killed; of its time 2.";
     assert!(words.starts_with(beginning), "{words}");
-    assert!(took < within * 4, "{took:?}");
+    assert!(took < within * 5 / 4, "{took:?}");
 }
 
 #[tokio::test]
