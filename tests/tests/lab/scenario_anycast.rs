@@ -328,11 +328,13 @@ impl Scene {
         self.agents[0].reload(&text).map(drop)
     }
 
-    /// The eleventh route of a node ends its sessions, and the node is told why.
+    /// More than ten routes of a node end its sessions, and the node is told why.
+    /// FRR 8.4 counts before it adds a route (`bgp_update` in `bgpd/bgp_route.c`), so
+    /// that it is the twelfth which finds that there are more than ten.
     fn ensure_ten_at_most(&self) -> Result<()> {
         let host = self.net.host("w1")?;
         let text = fs::read_to_string(host.dir().join("vipd.toml"))?;
-        let more: String = (4..12)
+        let more: String = (4..13)
             .map(|digit| format!("\"{}\", ", address(digit)))
             .collect();
         self.agents[0].reload(&text.replace("vips = [", &format!("vips = [{more}")))?;
