@@ -125,19 +125,19 @@ async fn tunnels(
     };
     let (_, settings) = watch::channel(settings);
     let (ways_in, mut ways) = watch::channel(Ways::default());
-    let (problems, _) = watch::channel(Default::default());
+    let (problems_in, problems) = watch::channel(Default::default());
     let mut watching = JoinSet::new();
     if service.check.through.is_some() {
         let (wanted_in, wanted) = watch::channel(backends);
         watching.spawn(async move {
-            watch_ways(wanted, ways_in, problems).await;
+            watch_ways(wanted, ways_in, problems_in).await;
             drop(wanted_in);
         });
         let complete = ways.wait_for(|ways| ways.len() == count);
         // Whoever is not found by then is away.
         let _ = timeout(NEIGHBOURS, complete).await;
     }
-    (watching, Tunnels::new(ways, settings))
+    (watching, Tunnels::new(ways, problems, settings))
 }
 
 impl Report {

@@ -156,14 +156,14 @@ impl Agent {
         let decision = engine.decision();
         let health = engine.health();
         let (ways_in, ways) = watch::channel(Default::default());
+        let (problems_in, problems) = watch::channel(Default::default());
         let (settings_in, settings_out) = watch::channel(Settings::default());
-        let tunnels = Tunnels::new(ways.clone(), settings_out.clone());
+        let tunnels = Tunnels::new(ways.clone(), problems.clone(), settings_out.clone());
         let (probes, rounds) = Probes::new(engine.health(), changes, tunnels);
         probes.configure(&config.model);
         spawn(&mut tasks, "checks", rounds);
 
         let (wanted, wanted_out) = watch::channel(backends(&config));
-        let (problems_in, problems) = watch::channel(Default::default());
         let (guarded, guarded_out) = watch::channel(config.dataplane.clone());
         let (applied_in, applied) = watch::channel(Default::default());
         let (fault_in, fault) = watch::channel(None);

@@ -20,7 +20,7 @@ use vipd_control::{
 use super::check::{Outcome, Shared, Subject, ask};
 use crate::{
     dataplane::apply::Settings,
-    netlink::way::Ways,
+    netlink::way::{Problems, Ways},
     tunnel::{
         datagram::{echo, payload},
         endpoint::{Endpoint, Flow},
@@ -36,6 +36,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Tunnels {
     ways: watch::Receiver<Ways>,
+    /// Why there is none to the others, as far as that is known.
+    problems: watch::Receiver<Problems>,
     settings: watch::Receiver<Settings>,
     /// Opened by the first check that wants it.
     endpoint: Arc<Mutex<Option<Arc<Endpoint>>>>,
@@ -149,9 +151,14 @@ fn shortest(kind: &CheckKind, port: u16) -> Option<Ask> {
 impl Tunnels {
     /// None opened yet. Packets go as ways and settings of the data plane say.
     #[must_use]
-    pub fn new(ways: watch::Receiver<Ways>, settings: watch::Receiver<Settings>) -> Self {
+    pub fn new(
+        ways: watch::Receiver<Ways>,
+        problems: watch::Receiver<Problems>,
+        settings: watch::Receiver<Settings>,
+    ) -> Self {
         Self {
             ways,
+            problems,
             settings,
             endpoint: Arc::default(),
         }
@@ -161,8 +168,9 @@ impl Tunnels {
     #[cfg(test)]
     pub fn none() -> Self {
         let (_, ways) = watch::channel(Default::default());
+        let (_, problems) = watch::channel(Default::default());
         let (_, settings) = watch::channel(Default::default());
-        Self::new(ways, settings)
+        Self::new(ways, problems, settings)
     }
 
     fn endpoint(&self) -> io::Result<Arc<Endpoint>> {
@@ -190,10 +198,7 @@ impl Tunnels {
                 _ => None,
             }
         };
-        let Some(way) = way else {
-            let detail = format!("there is no way to {backend} for traffic");
-            return Err(Outcome::with(CheckCode::L4Timeout, detail));
-        };
+        let way = way.ok_or_else(|| self.wayless(backend))?;
         let lane = Lane::new(through.mode, backend, way, &self.settings.borrow().sources);
         let source = source(check.source, &lane, through.vip).map_err(|error| unable(&error))?;
         Ok(Passage {
@@ -201,6 +206,21 @@ impl Tunnels {
             lane,
             source,
         })
+    }
+
+    /// There is no way to a backend. Why, if it has been looked for at all: that takes
+    /// a while when the agent has just begun, and the backend has no part in it.
+    fn wayless(&self, backend: IpAddr) -> Outcome {
+        match self.problems.borrow().get(&backend) {
+            Some(why) => Outcome::with(
+                CheckCode::L4Timeout,
+                format!("there is no way to {backend} for traffic: {why}"),
+            ),
+            None => Outcome::with(
+                CheckCode::SockErr,
+                format!("the way of traffic to {backend} is not known yet"),
+            ),
+        }
     }
 }
 
@@ -283,7 +303,7 @@ impl Asked<'_> {
         if let Ok(answer) = timeout(half, &mut asked).await {
             return self.judge(answer);
         }
-        let (late, reason) = tokio::join!(timeout(half, asked), self.reason(half));
+        let (late, reason) = tokio::join!(timeout(half, asked), self.reason(half, length));
         match late {
             Ok(answer) => self.judge(answer),
             Err(_) => {
@@ -305,7 +325,7 @@ impl Asked<'_> {
         if let Ok(result) = timeout(half, &mut itself).await {
             return result;
         }
-        let mut reason = pin!(self.reason(half));
+        let mut reason = pin!(self.reason(half, 0));
         let mut found = None;
         let result = loop {
             tokio::select! {
@@ -369,9 +389,9 @@ impl Asked<'_> {
         })
     }
 
-    /// Why there is silence: what else is answered within this time tells. `None` if
-    /// all is.
-    async fn reason(&self, limit: Duration) -> Option<String> {
+    /// Why a question of this length finds silence: what else is answered within this
+    /// time tells. `None` if all is.
+    async fn reason(&self, limit: Duration, length: u32) -> Option<String> {
         let lane = &self.passage.lane;
         let (small, carried) = tokio::join!(
             timeout(limit, self.answer(self.vip, 0)),
@@ -386,7 +406,7 @@ impl Asked<'_> {
         let (vip, mode) = (self.vip, self.mode());
         let whole = lane.inner_mtu() + lane.overhead();
         match (heard(&small), lane.source) {
-            (true, _) if self.through.full_mtu => Some(format!(
+            (true, _) if length > 0 => Some(format!(
                 "{vip} answers small packets by {mode}, and none of {whole} bytes: a link on the \
                  way has a smaller MTU"
             )),
@@ -447,6 +467,25 @@ fn unable(error: &io::Error) -> Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_has_no_way_is_silent_only_when_it_has_been_looked_for() {
+        let backend = IpAddr::from([192, 0, 2, 21]);
+        let (known, problems) = watch::channel(Problems::new());
+        let tunnels = Tunnels {
+            problems,
+            ..Tunnels::none()
+        };
+        let told = || {
+            let Outcome { code, detail, .. } = tunnels.wayless(backend);
+            (code, detail)
+        };
+        let yet = "the way of traffic to 192.0.2.21 is not known yet";
+        assert_eq!(told(), (CheckCode::SockErr, yet.to_owned()));
+        known.send_replace([(backend, "the cable is out".to_owned())].into());
+        let none = "there is no way to 192.0.2.21 for traffic: the cable is out";
+        assert_eq!(told(), (CheckCode::L4Timeout, none.to_owned()));
+    }
 
     #[test]
     fn a_missing_address_is_no_silence_of_a_backend_that_has_answered() {
