@@ -18,7 +18,7 @@ use rustix::{
 const FILES: u64 = 1024;
 
 /// What a program becomes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     uid: Uid,
     /// Its groups, the first of them its own; `None` when it stays who we are.

@@ -7,8 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use tracing::warn;
+
 use super::identity::Identity;
-use crate::questions::Questions;
+use crate::{questions::Questions, repeats::Repeats};
 
 /// So long a user is who he was; then he is looked up again.
 const KEPT: Duration = Duration::from_secs(60);
@@ -42,6 +44,8 @@ struct Known {
     generation: u64,
     /// Who each is, and when that was asked last.
     users: HashMap<String, (Identity, Instant)>,
+    /// What was told of users who are not found again.
+    told: Repeats,
 }
 
 impl Users {
@@ -55,7 +59,8 @@ impl Users {
     }
 
     /// Who that user is. One who is known is asked for again after a while, and nobody
-    /// waits for that.
+    /// waits for that; who is not found then stays who he was until a reload, for what
+    /// knows the users may just be starting again.
     ///
     /// # Errors
     ///
@@ -105,16 +110,18 @@ impl Users {
             ));
         };
         let mut known = self.known();
-        if known.generation == generation {
-            match &found {
-                Ok(identity) => {
-                    let user = (identity.clone(), Instant::now());
-                    known.users.insert(name, user);
-                }
-                Err(_) => {
-                    known.users.remove(&name);
+        let now = Instant::now();
+        match &found {
+            _ if known.generation != generation => {}
+            Ok(identity) => {
+                known.users.insert(name, (identity.clone(), now));
+            }
+            Err(error) if known.users.contains_key(&name) => {
+                if known.told.note(error, now).is_some() {
+                    warn!("{error}; programs of {name} run as before, until a reload");
                 }
             }
+            Err(_) => {}
         }
         found
     }
@@ -157,6 +164,28 @@ mod tests {
         users.forget();
         check("after a reload", 2).await;
         check("known again", 2).await;
+    }
+
+    #[tokio::test]
+    async fn who_is_known_and_not_found_again_stays_who_he_was_until_a_reload() {
+        static LOOKED_UP: AtomicUsize = AtomicUsize::new(0);
+        let users = Users::new(|name| match LOOKED_UP.fetch_add(1, Ordering::Relaxed) {
+            0 => Identity::of(name),
+            _ => Err(format!("there is no user {name} on this host")),
+        });
+        let (name, until) = (own_name(), Instant::now() + PATIENCE);
+        let first = users.identity(&name, until).await;
+        assert!(first.is_ok(), "{first:?}");
+        for time in 1..=3 {
+            let asked = Asked {
+                generation: 0,
+                name: name.clone(),
+            };
+            assert!(users.look_up(asked, until).await.is_err(), "{time}");
+            assert_eq!(users.identity(&name, until).await, first, "{time}");
+        }
+        users.forget();
+        assert!(users.identity(&name, until).await.is_err());
     }
 
     #[tokio::test]
