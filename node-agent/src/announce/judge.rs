@@ -90,10 +90,18 @@ impl Judge {
         let standings = aggregate(&mut states, aggregates, fails_open);
         let before = &inputs.standings.borrow().aggregates;
         changes.extend(aggregate::changes(before, &standings));
+        let stood_for = |vip, reason| {
+            if admitted.contains_key(&vip) && !states.contains_key(&vip) {
+                format!("an aggregate stands for it; {reason}")
+            } else {
+                reason
+            }
+        };
         let reasons = |prefix: Vip| {
             let plan = desired.vips.get(&prefix);
             let admission = self.gate.admissions().get(&prefix);
             let of_vip = admission.zip(plan).map(|(a, plan)| a.reason(plan));
+            let of_vip = of_vip.map(|reason| stood_for(prefix, reason));
             let mut standings = standings.iter();
             let of_aggregate = standings.find(|standing| standing.prefix == prefix);
             of_vip
@@ -101,10 +109,7 @@ impl Judge {
                 .unwrap_or_default()
         };
         for change in &mut changes {
-            let vip = change.vip;
-            if admitted.contains_key(&vip) && !states.contains_key(&vip) {
-                change.reason = format!("an aggregate stands for it; {}", change.reason);
-            }
+            change.reason = stood_for(change.vip, std::mem::take(&mut change.reason));
         }
         let terms = bgp.as_ref().map_or(DampingTerms::OFF, |bgp| bgp.damping);
         let heard = |prefix, from, to| heard(bgp.as_deref(), prefix, from, to);

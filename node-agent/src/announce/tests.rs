@@ -367,3 +367,27 @@ fn no_router_hears_of_an_address_that_an_aggregate_stands_for() {
     );
     check("it returns", true, &format!("Waiting: {for_it}"));
 }
+
+#[test]
+fn a_reload_that_lets_an_aggregate_stand_for_an_address_says_so_of_the_withdrawal() {
+    let suppressing = FILE.replace(
+        "\"198.51.100.0/24\"",
+        "\"198.51.100.0/24\"\nsuppress = true",
+    );
+    let mut world = World::new();
+    for (file, expected) in [
+        (FILE, "Entered: web: 1 of 1 backends healthy"),
+        (
+            &suppressing,
+            "Withdrawn: an aggregate stands for it; web: 1 of 1 backends healthy",
+        ),
+    ] {
+        world.decide(file, true);
+        world.apply();
+        let (_, _, changes) = world.judge.look(&mut world.inputs, world.now);
+        let inside = changes.iter().find(|it| it.vip.to_string() == INSIDE);
+        let inside = inside.expect("it changes");
+        let told = format!("{:?}: {}", inside.kind, inside.reason);
+        assert_eq!(told, expected);
+    }
+}
