@@ -28,7 +28,9 @@ const TRIAL: Duration = Duration::from_secs(10);
 /// When there is doubt, and who may settle it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// When there is doubt.
+    /// Whether there ever is.
+    pub is_enabled: bool,
+    /// When there is doubt. Who fell together is told by its window in any case.
     pub terms: Terms,
     /// What answers if our network works.
     pub anchors: Vec<IpAddr>,
@@ -53,9 +55,9 @@ struct Asked {
 }
 
 impl Doubting {
-    /// Takes in what is known now. Without settings there never is doubt.
-    pub fn look(&mut self, health: &HealthTable, settings: Option<&Settings>, now: Instant) {
-        let terms = settings.map(|settings| &settings.terms);
+    /// Takes in what is known now.
+    pub fn look(&mut self, health: &HealthTable, settings: &Settings, now: Instant) {
+        let terms = settings.is_enabled.then_some(&settings.terms);
         let anchor = self.answered;
         let change = self.doubt.update(health.evidence(), anchor, terms, now);
         match change {
@@ -78,8 +80,9 @@ impl Doubting {
 
     /// Ends when there is something to look at: an anchor has answered, time has
     /// passed, or somebody who has said no before may have said so again.
-    pub async fn stir(&mut self, settings: Option<&Settings>) {
-        let anchors = settings.map_or(&[][..], |settings| &settings.anchors);
+    pub async fn stir(&mut self, settings: &Settings) {
+        let anchors = settings.is_enabled.then_some(&settings.anchors[..]);
+        let anchors = anchors.unwrap_or_default();
         if self.tried != anchors {
             self.tried = anchors.to_vec();
             tokio::spawn(try_out(anchors.to_vec()));
@@ -256,25 +259,43 @@ mod tests {
     async fn anchors_that_come_while_there_is_doubt_are_asked() {
         let table = silent();
         let settings = |anchors: &[IpAddr]| Settings {
+            is_enabled: true,
             terms: Terms::USUAL,
             anchors: anchors.to_vec(),
         };
         let mut doubting = Doubting::default();
         let none = settings(&[]);
-        doubting.look(&table, Some(&none), Instant::now());
+        doubting.look(&table, &none, Instant::now());
         assert!(doubting.doubt().is_open(), "{doubting:?}");
         // There is something to look at soon, whatever happens.
-        let stirred = timeout(10 * PATIENCE, doubting.stir(Some(&none)));
+        let stirred = timeout(10 * PATIENCE, doubting.stir(&none));
         assert!(stirred.await.is_ok());
-        doubting.look(&table, Some(&none), Instant::now());
+        doubting.look(&table, &none, Instant::now());
         assert!(doubting.doubt().is_open(), "{doubting:?}");
 
         let answering = settings(&[[127, 0, 0, 1].into()]);
         while doubting.answered.is_none() {
-            let stirred = timeout(10 * PATIENCE, doubting.stir(Some(&answering)));
+            let stirred = timeout(10 * PATIENCE, doubting.stir(&answering));
             assert!(stirred.await.is_ok());
         }
-        doubting.look(&table, Some(&answering), Instant::now());
+        doubting.look(&table, &answering, Instant::now());
         assert_eq!(doubting.doubt().next(), None, "{doubting:?}");
+    }
+
+    #[tokio::test]
+    async fn without_doubt_nobody_is_in_doubt_and_no_anchor_is_asked() {
+        let table = silent();
+        let off = Settings {
+            is_enabled: false,
+            terms: Terms::USUAL,
+            anchors: vec![[127, 0, 0, 1].into()],
+        };
+        let mut doubting = Doubting::default();
+        doubting.look(&table, &off, Instant::now());
+        assert!(!doubting.doubt().is_open(), "{doubting:?}");
+        let stirred = timeout(PATIENCE / 10, doubting.stir(&off)).await;
+        assert!(stirred.is_err(), "there is nothing to look at");
+        let nobody = (doubting.tried.is_empty(), doubting.asked.is_none());
+        assert_eq!(nobody, (true, true), "{doubting:?}");
     }
 }

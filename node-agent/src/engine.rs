@@ -21,7 +21,7 @@ use tokio::{
 use tracing::{info, warn};
 use vipd_control::{
     decide::{Decider, Desired, Doubted, HealthView},
-    doubt::{Doubt, Terms},
+    doubt::Doubt,
     health::Initial,
     health_table::{Change, HealthTable},
     model::{Backend, Model, Service, Vip},
@@ -71,8 +71,8 @@ pub struct Plan {
     pub linger: Duration,
     /// What is announced to whom.
     pub bgp: Option<Arc<Bgp>>,
-    /// When our own network is in doubt.
-    pub doubt: Option<doubt::Settings>,
+    /// When our own network is in doubt, if ever.
+    pub doubt: doubt::Settings,
 }
 
 /// What is believed of each backend at the start.
@@ -179,7 +179,7 @@ impl Engine {
                     Err(_) => return,
                 },
                 () = changed(&mut self.disable_files) => self.decide(),
-                () = self.doubting.stir(self.plan.doubt.as_ref()) => self.decide(),
+                () = self.doubting.stir(&self.plan.doubt) => self.decide(),
                 Some((order, answer)) = request::next(&mut orders) => {
                     // Whoever asked may have gone.
                     let _ = answer.send(self.order(&order));
@@ -295,7 +295,7 @@ impl Engine {
             let mut table = lock(&self.health);
             table.advance(Instant::now());
             known = known || table.is_known();
-            let settings = self.plan.doubt.as_ref();
+            let settings = &self.plan.doubt;
             self.doubting.look(&table, settings, Instant::now());
             let view = View {
                 health: &table,
@@ -303,7 +303,7 @@ impl Engine {
                 leaving: &self.leaving,
                 disable_files: self.disable_files.as_ref(),
                 doubt: self.doubting.doubt(),
-                window: settings.map_or(Terms::USUAL.window, |settings| settings.terms.window),
+                window: settings.terms.window,
             };
             Arc::new(self.decider.decide(&model, &view, &previous))
         };

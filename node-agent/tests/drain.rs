@@ -80,7 +80,7 @@ impl Node {
             secret: [0; 16],
             linger: config.linger,
             bgp: None,
-            doubt: None,
+            doubt: config.doubt.clone(),
         };
         let is_drained = |_: &Service, backend: &Backend| &*backend.name == drained;
         let directory = std::env::temp_dir().join(format!("vipd-{name}-{}", std::process::id()));

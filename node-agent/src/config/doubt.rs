@@ -12,13 +12,8 @@ use super::{
 };
 use crate::doubt::Settings;
 
-/// When our own network is in doubt, if ever. `services` are those that are right.
-pub fn doubt(
-    file: &File,
-    services: &[Arc<Service>],
-    vips: &Vips,
-    report: &mut Report,
-) -> Option<Settings> {
+/// When our own network is in doubt. `services` are those that are right.
+pub fn doubt(file: &File, services: &[Arc<Service>], vips: &Vips, report: &mut Report) -> Settings {
     let written = &file.doubt.value;
     check_unique(written.anchors.value.iter(), "anchor", report);
     let peers = file.bgp.iter().flat_map(|bgp| &bgp.value.peer.value);
@@ -48,19 +43,19 @@ pub fn doubt(
         }
     }
     let settings = Settings {
+        is_enabled: written.enabled.value,
         terms: Terms {
             window: written.window.value,
             limit: written.limit.value,
         },
         anchors: written.anchors.value.iter().map(|at| at.value).collect(),
     };
-    if !written.enabled.value {
-        return None;
+    if settings.is_enabled {
+        for service in services {
+            warn_if_slow(file, service, settings.terms.window, report);
+        }
     }
-    for service in services {
-        warn_if_slow(file, service, settings.terms.window, report);
-    }
-    Some(settings)
+    settings
 }
 
 /// Says so of checks that take longer than the window: then backends do not fall, or

@@ -59,8 +59,8 @@ pub struct Config {
     pub bgp: Option<Bgp>,
     /// BFD to backends, by their addresses.
     pub backend_bfd: Arc<BTreeMap<IpAddr, BackendBfd>>,
-    /// When our own network is in doubt; `None`: never.
-    pub doubt: Option<doubt::Settings>,
+    /// When our own network is in doubt, if ever.
+    pub doubt: doubt::Settings,
     /// What is served.
     pub model: Model,
     /// What is run when something changes its state.
