@@ -2,7 +2,7 @@
 
 use std::{
     future::pending,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     time::{Duration, Instant},
 };
 
@@ -165,6 +165,13 @@ async fn first<F: Future<Output = bool>>(
 /// Says which anchors are of no use, before they are needed.
 async fn try_out(anchors: Vec<IpAddr>) {
     for anchor in anchors {
+        if is_own(anchor) {
+            warn!(
+                "the anchor {anchor} is an address of this host, which answers whatever becomes \
+                 of the network: it settles nothing when our own network is in doubt"
+            );
+            continue;
+        }
         let found = timeout(TRIAL, first(&[anchor], answers)).await;
         if found.is_err() {
             warn!(
@@ -175,14 +182,31 @@ async fn try_out(anchors: Vec<IpAddr>) {
     }
 }
 
-/// Whether it takes a connection or refuses it.
+/// Whether it takes a connection or refuses it. One of our own tells nothing.
 async fn answers(anchor: IpAddr) -> bool {
+    if is_own(anchor) {
+        return false;
+    }
     let attempt = TcpStream::connect(SocketAddr::new(anchor, PORT));
     match timeout(PATIENCE, attempt).await {
         Ok(Ok(_)) => true,
         Ok(Err(error)) => error.raw_os_error() == Some(libc::ECONNREFUSED),
         Err(_) => false,
     }
+}
+
+/// Whether it is an address of this host: then the kernel would send to it by itself.
+/// It is only asked; nothing is sent.
+fn is_own(address: IpAddr) -> bool {
+    let unspecified: IpAddr = match address {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let source = UdpSocket::bind((unspecified, 0)).and_then(|socket| {
+        socket.connect((address, PORT))?;
+        socket.local_addr()
+    });
+    source.is_ok_and(|source| source.ip() == address)
 }
 
 #[cfg(test)]
@@ -197,18 +221,28 @@ mod tests {
 
     use super::*;
 
+    /// Its answer counts: the kernel would send to it from 127.0.0.1.
+    const NEIGHBOUR: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+
     #[tokio::test]
     async fn an_anchor_answers_by_refusing_too() {
-        assert!(
-            answers([127, 0, 0, 1].into()).await,
-            "it refuses, or takes it"
-        );
-        let answer = ask(vec![[127, 0, 0, 1].into()]).answer.await;
+        assert!(answers(NEIGHBOUR).await, "it refuses, or takes it");
+        let answer = ask(vec![NEIGHBOUR]).answer.await;
         let expected = Anchor {
-            address: [127, 0, 0, 1].into(),
+            address: NEIGHBOUR,
             returned: false,
         };
         assert_eq!(answer, Ok(expected));
+    }
+
+    #[tokio::test]
+    async fn an_address_of_this_host_is_no_anchor() {
+        for own in [
+            Ipv4Addr::LOCALHOST.into(),
+            IpAddr::from(Ipv6Addr::LOCALHOST),
+        ] {
+            assert!(!answers(own).await, "{own}");
+        }
     }
 
     #[tokio::test]
@@ -273,7 +307,7 @@ mod tests {
         doubting.look(&table, &none, Instant::now());
         assert!(doubting.doubt().is_open(), "{doubting:?}");
 
-        let answering = settings(&[[127, 0, 0, 1].into()]);
+        let answering = settings(&[NEIGHBOUR]);
         while doubting.answered.is_none() {
             let stirred = timeout(10 * PATIENCE, doubting.stir(&answering));
             assert!(stirred.await.is_ok());
@@ -288,7 +322,7 @@ mod tests {
         let off = Settings {
             is_enabled: false,
             terms: Terms::USUAL,
-            anchors: vec![[127, 0, 0, 1].into()],
+            anchors: vec![NEIGHBOUR],
         };
         let mut doubting = Doubting::default();
         doubting.look(&table, &off, Instant::now());
