@@ -256,49 +256,105 @@ fn an_anchor_that_comes_back_leaves_the_backends_a_window_to_be_heard() {
     assert_eq!(look(131, None), (false, false), "and that is all");
 }
 
+/// What is found of one address.
+#[derive(Clone, Copy, Debug)]
+enum Found {
+    /// It is up.
+    Up,
+    /// A good answer, and not yet enough of them.
+    Good,
+    /// It refuses, or answers badly.
+    No,
+    Silence,
+}
+
+impl Found {
+    /// What there is to say of an address, of which that was said before.
+    const fn after(self, before: Evidence, now: Instant) -> Evidence {
+        match (self, before) {
+            (Self::Up, _) => Evidence::Available,
+            (Self::No, _) => Evidence::Audible(now),
+            (Self::Silence, Evidence::Available) => Evidence::Silent(now),
+            (Self::Silence, Evidence::Reviving(fell)) => Evidence::Silent(fell),
+            (Self::Good, Evidence::Silent(fell)) => Evidence::Reviving(fell),
+            (Self::Silence | Self::Good, _) => before,
+        }
+    }
+}
+
+fn found() -> impl Strategy<Value = Found> {
+    use Found::{Good, No, Silence, Up};
+    prop_oneof![4 => Just(Silence), 2 => Just(Good), 2 => Just(Up), 1 => Just(No)]
+}
+
 proptest! {
-    /// Whatever happens: no doubt while somebody is heard, none longer than the
-    /// limit since then, and no change without cause.
+    /// Whatever happens: all that fall silent together put us in doubt; there is none
+    /// while somebody is heard, none longer than the limit since then, none against an
+    /// anchor; who is covered is so for a window; and nothing changes without cause.
     #[test]
     fn doubt_keeps_its_terms(
         moments in prop::collection::vec(
-            (0..20u64, prop::collection::vec(any::<bool>(), 3), prop::bool::weighted(0.1)),
+            (
+                0..20u64,
+                prop_oneof![
+                    prop::collection::vec(found(), 3),
+                    found().prop_map(|all| vec![all; 3]),
+                ],
+                prop_oneof![8 => Just(None), 1 => any::<bool>().prop_map(Some)],
+            ),
             1..80,
         ),
     ) {
         let mut now = Instant::now();
-        let mut since = [None; 3];
+        let mut known = [Evidence::Available; 3];
         let mut doubt = Doubt::default();
-        let mut began = None;
-        for (pause, silent, anchor) in moments {
+        let (mut open_since, mut lifted_since) = (None, None);
+        for (pause, found, returned) in moments {
             now += Duration::from_secs(pause);
-            for (since, silent) in since.iter_mut().zip(silent) {
-                *since = silent.then(|| since.unwrap_or(now));
+            let before = known;
+            for (known, found) in known.iter_mut().zip(found) {
+                *known = found.after(*known, now);
             }
-            let evidence = || (1..).zip(&since).map(|(i, since)| {
-                (address(i), since.map_or(Evidence::Available, Evidence::Silent))
-            });
-            let anchor = anchor.then(|| anchor_at(254));
+            let evidence = || (1..).zip(known).map(|(i, known)| (address(i), known));
+            let anchor = returned.map(|returned| Anchor { returned, ..anchor_at(254) });
+            let (was_open, was_none) = (doubt.is_open(), doubt.next().is_none());
             doubt.update(evidence(), anchor, Some(&TERMS), now);
-            let is_doubted = doubt.is_open();
-            prop_assert!(!is_doubted || since.iter().all(Option::is_some), "somebody is heard");
-            let has_begun = is_doubted && began.is_none();
-            prop_assert!(!is_doubted || has_begun || anchor.is_none(), "an anchor answers");
-            let is_silent = since.iter().all(Option::is_some);
-            let lasts = is_silent && doubt.next().is_some();
-            began = if lasts { began.or(Some(now)) } else { None };
-            let limit = began.map(|at: Instant| at + TERMS.limit);
-            prop_assert!(
-                !is_doubted || limit.is_none_or(|limit| now < limit),
-                "longer than the limit"
-            );
+
+            let (is_open, is_none) = (doubt.is_open(), doubt.next().is_none());
+            let fall = before == [Evidence::Available; 3] && known == [Evidence::Silent(now); 3];
+            if fall && was_none && pause > 0 {
+                prop_assert!(is_open, "they fall silent together");
+            }
+            if is_open {
+                let silent = known.iter().filter_map(|known| match known {
+                    Evidence::Silent(fell) | Evidence::Reviving(fell) => Some(*fell),
+                    _ => None,
+                });
+                let first = silent.min();
+                let is_heard = known.iter().any(|known| match *known {
+                    Evidence::Available => true,
+                    Evidence::Audible(at) => Some(at) >= first,
+                    _ => false,
+                });
+                prop_assert!(!is_heard, "somebody is heard: {known:?}");
+                prop_assert!(!was_open || anchor.is_none(), "an anchor answers");
+                let since = *open_since.get_or_insert(now);
+                prop_assert!(now < since + TERMS.limit, "longer than the limit");
+            } else {
+                open_since = None;
+            }
+            if is_open || is_none {
+                lifted_since = None;
+            } else {
+                let since = *lifted_since.get_or_insert(now);
+                prop_assert!(now < since + TERMS.window, "covered longer than a window");
+            }
+            for found in known {
+                let may_be = matches!(found, Evidence::Silent(_) | Evidence::Reviving(_));
+                prop_assert!(doubt.reason(found).is_none() || may_be, "{found:?} is covered");
+            }
             let again = doubt.update(evidence(), None, Some(&TERMS), now);
             prop_assert_eq!(again, None, "the same again is no change");
-            // Only who fell and has not been heard is covered.
-            for found in evidence().map(|(_, found)| found) {
-                let silent = matches!(found, Evidence::Silent(_));
-                prop_assert!(doubt.reason(found).is_none() || silent);
-            }
         }
     }
 }
