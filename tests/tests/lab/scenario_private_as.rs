@@ -184,9 +184,7 @@ fn ensure_told_once(node: &Node) -> Result<()> {
     let mut told: BTreeMap<String, usize> = BTreeMap::new();
     for line in log.lines().filter(|line| line.contains("no BGP session")) {
         let (_, words) = line.split_once(" WARN ").unwrap_or(("", line));
-        // How many segments were dropped by then is not what it is about.
-        let words = words.replace(|c: char| c.is_ascii_digit(), "");
-        *told.entry(words).or_default() += 1;
+        *told.entry(words.to_owned()).or_default() += 1;
     }
     let flood = told.iter().find(|(_, times)| **times > 1);
     ensure!(flood.is_none() && !told.is_empty(), "{flood:?} in {log}");
@@ -221,7 +219,9 @@ fn boot(rack: &Rack, index: usize) -> Result<Node> {
 /// The example, as its head says to change it, with places of the lab's own.
 fn config(machine: &Machine, index: usize) -> String {
     let number = 11 + index;
+    // Busy processors answer late now and then; that is no death.
     let text = EXAMPLE
+        .replace("timeout = \"500ms\"", "timeout = \"1s\"")
         .replace(
             "name = \"a\"",
             &format!("name = \"{}\"", ["a", "b", "c"][index]),
