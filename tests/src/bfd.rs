@@ -20,7 +20,7 @@ use crate::{
     host::Host,
     process::Process,
     vipd::{Vipd, with_rights_of},
-    wait::wait_until,
+    wait::{STARTING, wait_until},
 };
 
 /// Lines of `[bgp.peer.bfd]` where it does not matter how soon a death is
@@ -80,7 +80,7 @@ impl Bfd {
             socket,
             process,
         };
-        wait_until("vipd bfd answers", Duration::from_secs(10), || {
+        wait_until("vipd bfd answers", STARTING, || {
             if bfd.process.exited()?.is_some() {
                 bail!("it has ended: {}", bfd.process.log());
             }

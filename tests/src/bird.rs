@@ -10,7 +10,7 @@ use crate::{
     host::Host,
     process::Process,
     rack::{BALANCERS_AS, Machine, ROUTER_AS, Rack},
-    wait::wait_until,
+    wait::{STARTING, wait_until},
 };
 
 /// A running BIRD.
@@ -60,7 +60,7 @@ impl Bird {
             .arg(&socket);
         let process = host.spawn("bird", &mut command)?;
         let mut bird = Self { process, socket };
-        wait_until("BIRD answers", Duration::from_secs(5), || {
+        wait_until("BIRD answers", STARTING, || {
             bird.process.ensure_running()?;
             bird.birdc("show status")
         })?;

@@ -1,11 +1,16 @@
 //! FRR (zebra and bgpd) on a host, and what it says.
 
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use crate::{host::Host, process::Process, rack::Machine, wait::wait_until};
+use crate::{
+    host::Host,
+    process::Process,
+    rack::Machine,
+    wait::{STARTING, wait_until},
+};
 
 const DAEMONS: &str = "/usr/lib/frr";
 
@@ -38,9 +43,15 @@ impl Frr {
         let owner = dir.to_string_lossy();
         host.run("chown", &["frr:frr", &owner])
             .context("FRR is not installed: run `cargo xtask setup`")?;
+        // One that was killed has left it, and others would find nobody there.
+        let zserv = dir.join("zserv.api");
+        if zserv.exists() {
+            std::fs::remove_file(&zserv)?;
+        }
         let mut others = vec![start_daemon(host, &dir, "zebra", "")?];
-        wait_until("zebra listens", Duration::from_secs(5), || {
-            ensure!(dir.join("zserv.api").exists(), "no zserv.api yet");
+        wait_until("zebra listens", STARTING, || {
+            others[0].ensure_running()?;
+            ensure!(zserv.exists(), "no zserv.api yet");
             Ok(())
         })?;
         if let Some(config) = bfd {
@@ -53,7 +64,7 @@ impl Frr {
             bgpd,
             _others: others,
         };
-        wait_until("bgpd answers", Duration::from_secs(5), || {
+        wait_until("bgpd answers", STARTING, || {
             frr.bgpd.ensure_running()?;
             frr.vtysh("show version")
         })?;

@@ -1,12 +1,17 @@
 //! GoBGP on a host, and what it says. It speaks BGP only: nothing reaches the
 //! kernel's routes.
 
-use std::{fmt::Write as _, fs, process::Command, time::Duration};
+use std::{fmt::Write as _, fs, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use crate::{host::Host, process::Process, rack::Machine, wait::wait_until};
+use crate::{
+    host::Host,
+    process::Process,
+    rack::Machine,
+    wait::{STARTING, wait_until},
+};
 
 /// `session_state` of an established session in GoBGP's API.
 const ESTABLISHED: u64 = 6;
@@ -33,7 +38,7 @@ impl Gobgp {
             .spawn("gobgpd", &mut command)
             .context("GoBGP is not installed: run `cargo xtask setup`")?;
         let mut gobgp = Self { process, api };
-        wait_until("gobgpd answers", Duration::from_secs(5), || {
+        wait_until("gobgpd answers", STARTING, || {
             gobgp.process.ensure_running()?;
             gobgp.ask(&["global"])
         })?;

@@ -16,7 +16,7 @@ use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use crate::{interrupt, lab::Lab, process::Process};
 
 /// No command of the lab takes longer than this, in seconds.
-const COMMAND_LIMIT: &str = "20";
+const COMMAND_LIMIT: &str = "90";
 
 /// Kernel settings of every host, before it has interfaces.
 const SYSCTLS: &[(&str, &str)] = &[

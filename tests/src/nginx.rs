@@ -1,10 +1,14 @@
 //! nginx on a backend, which answers every request with its host's name.
 
-use std::{process::Command, time::Duration};
+use std::process::Command;
 
 use anyhow::{Result, ensure};
 
-use crate::{host::Host, process::Process, wait::wait_until};
+use crate::{
+    host::Host,
+    process::Process,
+    wait::{STARTING, wait_until},
+};
 
 /// A web server on port 80 of all addresses: `/` answers with the host's name,
 /// `/healthz` with `ok`. Connections are kept alive without limit.
@@ -36,7 +40,7 @@ impl Nginx {
         command.arg("-e").arg(dir.join("nginx-error.log"));
         command.arg("-p").arg(&dir).arg("-c").arg(config);
         let mut process = host.spawn("nginx", &mut command)?;
-        wait_until("nginx listens", Duration::from_secs(5), || {
+        wait_until("nginx listens", STARTING, || {
             process.ensure_running()?;
             let sockets = host.run("ss", &["-Hltn", "sport = :80"])?;
             ensure!(sockets.contains("0.0.0.0:80"), "sockets: {sockets:?}");

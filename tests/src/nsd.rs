@@ -1,10 +1,14 @@
 //! NSD on a backend: an authoritative DNS server with one zone.
 
-use std::{process::Command, time::Duration};
+use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::{host::Host, process::Process, wait::wait_until};
+use crate::{
+    host::Host,
+    process::Process,
+    wait::{STARTING, wait_until},
+};
 
 /// A DNS server on port 53 of all addresses, by UDP and TCP.
 #[derive(Debug)]
@@ -23,7 +27,7 @@ impl Nsd {
         let process = host.spawn("nsd", &mut command);
         let process = process.context("is nsd installed? `cargo xtask setup` does it")?;
         let mut nsd = Self { process };
-        wait_until("nsd listens", Duration::from_secs(20), || {
+        wait_until("nsd listens", STARTING, || {
             nsd.process.ensure_running()?;
             let sockets = host.run("ss", &["-Hlntu", "sport = :53"])?;
             let (udp, tcp) = (sockets.contains("udp"), sockets.contains("tcp"));

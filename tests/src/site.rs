@@ -122,9 +122,10 @@ impl Site {
         let sentence = format!("all balancers see {name} {state}");
         wait_until(&sentence, PATIENCE, || {
             ensure!(!self.agents.is_empty(), "no agent runs");
-            self.agents
-                .iter()
-                .try_for_each(|agent| agent.ensure_backend(name, up))
+            self.agents.iter().try_for_each(|agent| {
+                agent.ensure_backend(name, up)?;
+                agent.ensure_in_force()
+            })
         })
     }
 }

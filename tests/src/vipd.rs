@@ -13,7 +13,11 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::{host::Host, process::Process, wait::wait_until};
+use crate::{
+    host::Host,
+    process::Process,
+    wait::{STARTING, wait_until},
+};
 
 /// Where the agent's metrics are by default.
 const METRICS: &str = "127.0.0.1:9842";
@@ -226,7 +230,7 @@ impl Vipd {
     }
 
     fn wait_for_answer(&mut self) -> Result<()> {
-        wait_until("vipd answers", Duration::from_secs(10), || {
+        wait_until("vipd answers", STARTING, || {
             if self.process.exited()?.is_some() {
                 bail!("it has ended: {}", self.process.log());
             }

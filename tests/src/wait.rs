@@ -7,6 +7,10 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
+/// How long a program may take to start and answer. Where several start at once on a
+/// busy machine, and each of them waits for the kernel's verifier, it has been 6 s.
+pub(crate) const STARTING: Duration = Duration::from_secs(60);
+
 /// How long to wait between two looks.
 const PAUSE: Duration = Duration::from_millis(20);
 

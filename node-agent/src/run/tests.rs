@@ -111,7 +111,7 @@ async fn a_program_has_no_capabilities_and_gains_none() {
 async fn at_the_end_of_its_time_the_whole_group_is_killed() {
     let started = Instant::now();
     let asleep = script("sleep 600 & echo $!; sleep 600");
-    let ran = run(&asleep, Duration::from_millis(500)).await.unwrap();
+    let ran = run(&asleep, Duration::from_secs(3)).await.unwrap();
     assert_eq!(ran.ending, Ending::TimedOut);
     assert!(started.elapsed() < PATIENCE, "it waited for the sleepers");
     wait_until_dead(&ran.output).await;
@@ -170,7 +170,7 @@ async fn who_finds_no_room_has_not_been_run() {
     let runner = Runner::new(1);
     let short = Duration::from_millis(300);
     let asleep = script("sleep 600");
-    let long = runner.run(&asleep, &[], 4 * short);
+    let long = runner.run(&asleep, &[], 10 * short);
     let exit = script("exit 0");
     let crowded = async {
         sleep(short / 2).await;
@@ -195,7 +195,7 @@ async fn who_waits_for_room_has_no_more_time_for_it_and_is_not_to_blame() {
     // Long, so that a busy machine is within the bound.
     let within = Duration::from_millis(3200);
     let asleep = script("sleep 600");
-    let first = runner.run(&asleep, &[], within * 3 / 4);
+    let first = runner.run(&asleep, &[], within * 9 / 10);
     let started = Instant::now();
     let second = async {
         // The first one has the room by now.
@@ -210,7 +210,8 @@ async fn who_waits_for_room_has_no_more_time_for_it_and_is_not_to_blame() {
     };
     let beginning = "not finished in time, killed; of its time 2.";
     assert!(words.starts_with(beginning), "{words}");
-    assert!(took < within * 5 / 4, "{took:?}");
+    // Twice its time it would be if it began anew when there is room.
+    assert!(took < within * 3 / 2, "{took:?}");
 }
 
 #[tokio::test]

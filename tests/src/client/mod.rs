@@ -7,7 +7,7 @@ mod probes;
 
 use std::{
     net::{SocketAddr, UdpSocket},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result};
@@ -18,16 +18,19 @@ use crate::host::Host;
 pub use held::{Held, HeldConnection, HeldReport};
 pub use probes::{Attempt, ProbeReport, Probes};
 
-/// How long a single question waits for its answer.
+/// How long one of many connections waits for its answer: a SYN that is lost, which
+/// the kernel sends again after a second, is a connection that failed.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a single question waits, which is asked to see who answers.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// Asks a web server once, by a connection of its own, and returns the body.
 pub fn ask(host: &Host, target: SocketAddr) -> Result<String> {
-    host.enter(|| runtime()?.block_on(ask_within(target, PATIENCE)))
+    host.enter(|| runtime()?.block_on(ask_within(target, ANSWER)))
         .with_context(|| format!("ask http://{target} from {}", host.name()))
 }
 
-/// Sends one datagram and returns the answer.
+/// Sends a datagram, each second until somebody answers, and returns the answer.
 pub fn ask_udp(host: &Host, target: SocketAddr, datagram: &[u8]) -> Result<Vec<u8>> {
     host.enter(|| {
         let any: SocketAddr = if target.is_ipv4() {
@@ -38,10 +41,17 @@ pub fn ask_udp(host: &Host, target: SocketAddr, datagram: &[u8]) -> Result<Vec<u
         let socket = UdpSocket::bind(any)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.connect(target)?;
-        socket.send(datagram)?;
-        let mut answer = [0; 2048];
-        let length = socket.recv(&mut answer)?;
-        Ok(answer[..length].to_vec())
+        let began = Instant::now();
+        loop {
+            socket.send(datagram)?;
+            let mut answer = [0; 2048];
+            match socket.recv(&mut answer) {
+                Ok(length) => return Ok(answer[..length].to_vec()),
+                Err(error) if began.elapsed() >= ANSWER => return Err(error.into()),
+                // It may have been lost.
+                Err(_) => {}
+            }
+        }
     })
     .with_context(|| format!("ask UDP {target} from {}", host.name()))
 }

@@ -10,21 +10,20 @@ use std::{thread::sleep, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use serde_json::Value;
-use vipd_tests::{AgentConfig, Bfd, Bird, Rack, Size, Vipd, start_servers, wait_until};
-
-use crate::{
-    bfd::BIRD_TIMING,
-    support::{PATIENCE, VIP, in_lab},
+use vipd_tests::{
+    AgentConfig, BIRD_BFD_TIMING, Bfd, Bird, Rack, Size, Vipd, start_servers, wait_until,
 };
+
+use crate::support::{PATIENCE, VIP, in_lab};
 
 /// Checks that would find a death after minutes, and a return soon: what goes
 /// down sooner goes down by BFD.
 const CHECK: &str = "interval = \"60s\"\nfast_interval = \"200ms\"\ndown_interval = \"500ms\"\n\
                      timeout = \"2s\"\nrise = 2\nfall = 3\n";
 
-/// Of BFD 100 ms five times: a busy machine is not a dead one.
+/// Of BFD 100 ms twenty times: a busy machine is not a dead one.
 const SERVICE: &str = "slow_start = \"5s\"\n\
-                       bfd = { min_tx = \"100ms\", min_rx = \"100ms\", multiplier = 5 }\n";
+                       bfd = { min_tx = \"100ms\", min_rx = \"100ms\", multiplier = 20 }\n";
 
 #[test]
 fn a_backend_goes_down_by_bfd_at_once_and_comes_up_by_its_check_and_slowly() {
@@ -42,7 +41,7 @@ fn a_backend_goes_down_by_bfd_at_once_and_comes_up_by_its_check_and_slowly() {
             &b1.host,
             &format!(
                 "log stderr all;\nrouter id {them};\nprotocol device {{ }}\n\
-                 protocol bfd {{ interface \"*\" {{ {BIRD_TIMING} }}; \
+                 protocol bfd {{ interface \"*\" {{ {BIRD_BFD_TIMING} }}; \
                  neighbor {us} dev \"eth0\" local {them}; }}\n"
             ),
         )?;

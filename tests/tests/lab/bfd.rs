@@ -10,18 +10,13 @@ use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 use vipd::bfd::protocol::{Request, State};
 use vipd_tests::{
-    Bfd, Bird, CLIENT_IPV4, Machine, ROUTER_IPV4, ROUTER_IPV6, Rack, connect, pass_object,
-    wait_until,
+    BFD_TIMING, BIRD_BFD_TIMING, Bfd, Bird, CLIENT_IPV4, Machine, ROUTER_IPV4, ROUTER_IPV6, Rack,
+    connect, pass_object, wait_until,
 };
 
 use crate::support::{SMALL, in_lab};
 
 const PATIENCE: Duration = Duration::from_secs(20);
-
-/// 100 ms five times: a busy machine is not a dead one.
-pub const TIMING: &str = "min_tx = \"100ms\"\nmin_rx = \"100ms\"\nmultiplier = 5\n";
-/// The same in BIRD's words.
-pub const BIRD_TIMING: &str = "min rx interval 100 ms; min tx interval 100 ms; multiplier 5;";
 
 #[test]
 fn bird_and_we_see_each_other_over_ipv4_and_ipv6() {
@@ -41,7 +36,7 @@ fn bird_and_we_see_each_other_over_ipv4_and_ipv6() {
                 session.transmit_interval_seconds == Some(0.1),
                 "{session:?}"
             );
-            ensure!(session.detection_time_seconds == Some(0.5), "{session:?}");
+            ensure!(session.detection_time_seconds == Some(2.0), "{session:?}");
             Ok(())
         })
     });
@@ -55,13 +50,13 @@ fn a_peer_behind_a_router_is_reached_over_several_hops_and_not_taken_from_farthe
         let us = balancer.ipv4;
         let far = format!(
             "log stderr all;\nrouter id 203.0.113.10;\ntimeformat protocol iso short ms;\n\
-             protocol device {{ }}\nprotocol bfd {{ multihop {{ {BIRD_TIMING} }}; \
+             protocol device {{ }}\nprotocol bfd {{ multihop {{ {BIRD_BFD_TIMING} }}; \
              neighbor {us} local {CLIENT_IPV4} multihop on; }}\n"
         );
         let bird = Bird::start(&rack.client, &far)?;
         let peer = |min_ttl: u8| {
             let named = ("far", CLIENT_IPV4.to_string(), us.to_string());
-            let further = format!("{TIMING}min_ttl = {min_ttl}\n");
+            let further = format!("{BFD_TIMING}min_ttl = {min_ttl}\n");
             config(balancer, "", &session(&named, "multihop = 2", &further))
         };
         // BIRD sends with a TTL of 64, and one router is between.
@@ -98,7 +93,7 @@ fn a_session_on_an_interface_goes_by_it_whatever_routes_say_and_waits_for_it() {
         let far = format!(
             "log stderr all;\nrouter id 192.0.2.1;\ntimeformat protocol iso short ms;\n\
              protocol device {{ scan time 1; }}\nprotocol bfd {{\n\
-             interface \"*\" {{ {BIRD_TIMING} }};\n\
+             interface \"*\" {{ {BIRD_BFD_TIMING} }};\n\
              neighbor {ours} dev \"side0\" local {theirs};\n\
              neighbor {} dev \"rack0\" local {ROUTER_IPV4};\n}}\n",
             balancer.ipv4
@@ -106,11 +101,11 @@ fn a_session_on_an_interface_goes_by_it_whatever_routes_say_and_waits_for_it() {
         let bird = Bird::start(&rack.router, &far)?;
         let side = ("side", theirs.to_owned(), ours.to_owned());
         let rest = ("rest", ROUTER_IPV4.to_string(), balancer.ipv4.to_string());
-        let rest = session(&rest, "", TIMING);
+        let rest = session(&rest, "", BFD_TIMING);
         let bfd = Bfd::start(&balancer.host, &config(balancer, "", &rest))?;
         bfd.wait_for("rest", State::Up)?;
 
-        let both = session(&side, "interface = \"side0\"", TIMING) + &rest;
+        let both = session(&side, "interface = \"side0\"", BFD_TIMING) + &rest;
         bfd.reload(&config(balancer, "", &both))?;
         bfd.wait_for_reason("side", "there is no interface side0")?;
         for sentence in ["it comes", "it is made anew"] {
@@ -194,9 +189,9 @@ fn a_router_that_is_killed_is_given_up_and_taken_back() {
 
         bird.process().kill()?;
         let killed = Instant::now();
-        let session = bfd.wait_for_reason("four", "nothing was heard of the peer for 500ms")?;
+        let session = bfd.wait_for_reason("four", "nothing was heard of the peer for 2s")?;
         ensure!(
-            killed.elapsed() < Duration::from_secs(5),
+            killed.elapsed() < Duration::from_secs(10),
             "after {:?}",
             killed.elapsed()
         );
@@ -305,7 +300,7 @@ fn a_pulled_cable_is_told_as_what_it_is() {
         let balancer = &rack.balancers[0];
         let _bird = Bird::start(&rack.router, &bird_config(balancer, "", ""))?;
         // Long enough that nothing else can notice first.
-        let patient = config(balancer, "", &both(balancer, "")).replace("= 5", "= 100");
+        let patient = config(balancer, "", &both(balancer, "")).replace("= 20", "= 100");
         let bird_is_patient = patient.replace("min_rx = \"100ms\"", "min_rx = \"5s\"");
         let bfd = Bfd::start(&balancer.host, &bird_is_patient)?;
         bfd.wait_for("four", State::Up)?;
@@ -409,7 +404,7 @@ fn config(balancer: &Machine, tables: &str, peers: &str) -> String {
 fn both(balancer: &Machine, further: &str) -> String {
     let four = ("four", ROUTER_IPV4.to_string(), balancer.ipv4.to_string());
     let six = ("six", ROUTER_IPV6.to_string(), balancer.ipv6.to_string());
-    let further = format!("{TIMING}{further}");
+    let further = format!("{BFD_TIMING}{further}");
     session(&four, "", &further) + &session(&six, "", &further)
 }
 
@@ -434,7 +429,7 @@ fn bird_config(balancer: &Machine, interface: &str, further: &str) -> String {
     format!(
         "log stderr all;\nrouter id 192.0.2.1;\ntimeformat protocol iso short ms;\n\
          protocol device {{ }}\nprotocol bfd {{\n\
-         interface \"*\" {{ {BIRD_TIMING} {interface} }};\n\
+         interface \"*\" {{ {BIRD_BFD_TIMING} {interface} }};\n\
          neighbor {ipv4} dev \"rack0\" local {ROUTER_IPV4};\n\
          neighbor {ipv6} dev \"rack0\" local {ROUTER_IPV6};\n}}\n{further}"
     )
@@ -457,7 +452,7 @@ fn wait_for_bird_to_leave(bird: &Bird, address: &str) -> Result<()> {
     })
 }
 
-/// Waits until both sides keep the pace of [`TIMING`].
+/// Waits until both sides keep the pace of [`BFD_TIMING`].
 fn wait_for_pace(bfd: &Bfd) -> Result<()> {
     wait_until("both have agreed on 100 ms", PATIENCE, || {
         let session = bfd.ensure("four", State::Up)?;
@@ -465,7 +460,7 @@ fn wait_for_pace(bfd: &Bfd) -> Result<()> {
             session.transmit_interval_seconds == Some(0.1),
             "{session:?}"
         );
-        ensure!(session.detection_time_seconds == Some(0.5), "{session:?}");
+        ensure!(session.detection_time_seconds == Some(2.0), "{session:?}");
         Ok(())
     })
 }

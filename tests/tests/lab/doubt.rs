@@ -45,7 +45,7 @@ fn who_loses_only_its_checks_serves_on_and_is_never_withdrawn() {
         site.agents[0].start_again()?;
         let began = || {
             let log = site.agents[0].log();
-            ensure!(log.contains(BEGAN), "{log}");
+            ensure!(log.matches(BEGAN).count() == 2, "{log}");
             ensure_worse(&site, true)
         };
         wait_until("the next agent is in doubt, too", PATIENCE, began)?;

@@ -12,7 +12,7 @@ use vipd_tests::{
     usage::anonymous_memory,
 };
 
-use crate::support::{VIP6, in_lab};
+use crate::support::{VIP6, in_lab_alone};
 
 /// SYNs, and as many stray ACKs.
 const OF_EACH: u64 = 2_000_000;
@@ -25,7 +25,7 @@ const CHANGES: Duration = Duration::from_secs(4);
 
 #[test]
 fn a_flood_while_slots_change_hands_breaks_no_connection_and_leaves_nothing_behind() {
-    in_lab(|lab| {
+    in_lab_alone(|lab| {
         let size = Size {
             balancers: 1,
             backends: 3,

@@ -107,6 +107,9 @@ fn a_dead_backend_costs_no_connection_to_another_once_it_is_out() {
         let mut site = Site::build(lab, size, &[VIP.into()], &|rack| {
             AgentConfig::default().service("web", VIP.into(), "ipip", &rack.backends)
         })?;
+        for backend in ["b1", "b2", "b3"] {
+            site.wait_for_backend(backend, true)?;
+        }
         // A whole host is gone, which refuses nothing: only time tells.
         site.rack.unplug_silently(&site.rack.backends[1])?;
         site.wait_for_backend("b2", false)?;

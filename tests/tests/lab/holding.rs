@@ -98,10 +98,13 @@ fn unload_leaves_the_routes_of_a_running_agent_and_lost_ones_come_back() {
         let words = format!("{:#}", refused.expect_err("it is refused"));
         ensure!(words.contains("another vipd uses"), "{words}");
 
+        let log = site.agents[0].log();
+        let loss = format!("the unreachable route of {VIP} has gone; it is made anew");
+        ensure!(!log.contains(&loss), "{log}");
         balancer.host.ip("route flush proto 86\n")?;
-        ensure!(!held()?, "somebody has removed the route");
         vipd_tests::wait_until("the route is there again", Duration::from_secs(40), || {
-            ensure!(held()?, "there is none");
+            let log = site.agents[0].log();
+            ensure!(log.contains(&loss) && held()?, "there is none: {log}");
             Ok(())
         })?;
         let status = site.agents[0].status()?;

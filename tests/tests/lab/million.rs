@@ -15,7 +15,7 @@ use vipd_tests::{
     wait_until,
 };
 
-use crate::support::{PATIENCE, SMALL, VIP, in_lab, start_agent};
+use crate::support::{PATIENCE, SMALL, VIP, in_lab_alone, start_agent};
 
 /// Routes of a round.
 const MILLION: u32 = 1_000_000;
@@ -31,10 +31,10 @@ const MEMORY: u64 = 20_000_000;
 
 #[test]
 fn a_peer_that_sends_a_million_routes_again_and_again_is_taken_without_memory_or_delay() {
-    in_lab(|lab| {
+    in_lab_alone(|lab| {
         let rack = Rack::build(lab, SMALL)?;
         rack.router.ip("addr add 192.0.2.2/24 dev rack0\n")?;
-        let router = Bird::on_router(&rack, "")?;
+        let router = Bird::on_router(&rack, "hold time 30;")?;
         let mut server = Some(Nginx::start(&rack.backends[0].host)?);
         let agent = start_agent(&rack, &config(&rack))?;
         let mut feeder = Feeder::accept(&rack.router, ([192, 0, 2, 2], FEEDER_PORT).into())?;
@@ -123,6 +123,7 @@ fn config(rack: &Rack) -> AgentConfig {
         ..AgentConfig::default()
     }
     .service("web", VIP.into(), "l2-dsr", &rack.backends);
+    config.peer = config.peer.replace("\"3s\"", "\"30s\"");
     config.peer += &format!(
         "[[bgp.peer]]\nname = \"feeder\"\naddress = \"192.0.2.2\"\nport = {FEEDER_PORT}\n\
          as = 64502\nconnect_retry = \"1s\"\nhold_time = \"30s\"\nfamilies = [\"ipv4\"]\n"

@@ -252,10 +252,7 @@ fn an_aggregate_lives_as_long_as_something_inside_it_and_is_held() {
             backends: 2,
         };
         let mut site = Site::without_agents(lab, size, &[VIP.into(), SECOND.into()])?;
-        let mut config = AgentConfig {
-            check: QUICK.to_owned(),
-            ..AgentConfig::default()
-        };
+        let mut config = AgentConfig::default();
         config.peer += &aggregate;
         for (i, vip) in [VIP, SECOND].into_iter().enumerate() {
             let backend = &site.rack.backends[i..=i];

@@ -49,7 +49,7 @@ const LOST_WITH_BFD: Duration = Duration::from_secs(6);
 /// See [`LOST_WITH_BFD`].
 const LOST_BY_TIMERS: Duration = Duration::from_secs(12);
 /// The example has minutes.
-const HOLD_DOWN: Duration = Duration::from_secs(20);
+const HOLD_DOWN: Duration = Duration::from_secs(30);
 
 #[test]
 fn two_data_centres_behind_two_upstreams_each_with_bfd() {
@@ -283,7 +283,7 @@ impl Scene {
             "already after {took:?}"
         );
         let log = self.agents[0].log();
-        let entered = log.matches(&format!("{NARROW} is announced")).count();
+        let entered = log.matches(&format!("{NARROW} is announced: ")).count();
         ensure!(
             entered == 2,
             "at the start and now: {entered} times in {log}"

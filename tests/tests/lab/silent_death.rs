@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use anyhow::{Result, ensure};
 use serde_json::Value;
 use vipd::bfd::protocol::State;
-use vipd_tests::{AgentConfig, Bfd, Bird, Frr, Rack, Vipd, wait_until};
+use vipd_tests::{
+    AgentConfig, BFD_TIMING, BIRD_BFD_TIMING, Bfd, Bird, Frr, Rack, Vipd, wait_until,
+};
 
 use crate::support::{SMALL, VIP, in_lab};
 
@@ -15,9 +17,6 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Much less than the hold time, let alone the restart time; much more than BFD
 /// needs.
 const SOON: Duration = Duration::from_secs(5);
-/// Of BFD 100 ms five times: a busy machine is not a dead one.
-const PEER: &str = "hold_time = \"30s\"\nconnect_retry = \"1s\"\n[bgp.peer.bfd]\n\
-                    min_tx = \"100ms\"\nmin_rx = \"100ms\"\nmultiplier = 5\n";
 
 #[test]
 fn bird_leaves_the_dead_at_once_though_it_keeps_routes_over_a_restart() {
@@ -25,9 +24,8 @@ fn bird_leaves_the_dead_at_once_though_it_keeps_routes_over_a_restart() {
         let rack = Rack::build(lab, SMALL)?;
         let us = rack.balancers[0].ipv4.to_string();
         let sessions = Bird::sessions(&rack.balancers, 64500, "bfd on; hold time 30;");
-        let bfd = "protocol bfd { interface \"*\" { min rx interval 100 ms; \
-                   min tx interval 100 ms; multiplier 5; }; }\n";
-        let config = Bird::router_config(64501) + bfd + &sessions;
+        let bfd = format!("protocol bfd {{ interface \"*\" {{ {BIRD_BFD_TIMING} }}; }}\n");
+        let config = Bird::router_config(64501) + &bfd + &sessions;
         let bird = Bird::start(&rack.router, &config)?;
         is_left_soon("BIRD", &rack, || {
             let session = bird.bfd(&us)?;
@@ -59,13 +57,14 @@ fn is_left_soon(make: &str, rack: &Rack, watches: impl Fn() -> Result<()>) -> Re
     let balancer = &rack.balancers[0];
     let mut config =
         AgentConfig::default().udp_service("four", (VIP.into(), 53), "l2-dsr", &rack.backends);
-    PEER.clone_into(&mut config.peer);
+    config.peer =
+        format!("hold_time = \"30s\"\nconnect_retry = \"1s\"\n[bgp.peer.bfd]\n{BFD_TIMING}");
     let text = config.text(balancer);
     let bfd = Bfd::start(&balancer.host, &text)?;
     let agent = Vipd::start(&balancer.host, &text)?;
-    bfd.wait_for("router", State::Up)?;
-    wait_until("the router watches", PATIENCE, watches)?;
-    wait_until("its route stands", PATIENCE, || {
+    wait_until("its route stands, and both watch", PATIENCE, || {
+        bfd.ensure("router", State::Up)?;
+        watches()?;
         let session: Value = serde_json::from_str(&agent.show_bgp(&["router", "--json"])?)?;
         let agreed = session["peers"][0]["agreed"].to_string();
         ensure!(agreed.contains("graceful restart"), "{session}");

@@ -20,7 +20,17 @@ pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Runs `test` in a lab of its own, and prints the lab's logs if it fails.
 pub fn in_lab(test: impl FnOnce(&Lab) -> Result<()>) {
-    let _permit = Permit::wait();
+    run(test, 1);
+}
+
+/// The same while no other lab stands: for a test that fills what all of them share, the
+/// processors and the kernel's queues of packets.
+pub fn in_lab_alone(test: impl FnOnce(&Lab) -> Result<()>) {
+    run(test, LABS);
+}
+
+fn run(test: impl FnOnce(&Lab) -> Result<()>, permits: usize) {
+    let _permits = Permits::wait(permits);
     let lab = Lab::new().expect("a lab can be made");
     let outcome = catch_unwind(AssertUnwindSafe(|| test(&lab)));
     if !matches!(outcome, Ok(Ok(()))) {
@@ -33,25 +43,28 @@ pub fn in_lab(test: impl FnOnce(&Lab) -> Result<()>) {
     }
 }
 
+/// Whose turn it is to take permits: who wants them all waits for no later ones.
+static TURN: Mutex<()> = Mutex::new(());
 static FREE: Mutex<usize> = Mutex::new(LABS);
 static FREED: Condvar = Condvar::new();
 
-struct Permit;
+struct Permits(usize);
 
-impl Permit {
-    fn wait() -> Self {
+impl Permits {
+    fn wait(number: usize) -> Self {
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
         let free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
         let mut free = FREED
-            .wait_while(free, |free| *free == 0)
+            .wait_while(free, |free| *free < number)
             .unwrap_or_else(PoisonError::into_inner);
-        *free -= 1;
-        Self
+        *free -= number;
+        Self(number)
     }
 }
 
-impl Drop for Permit {
+impl Drop for Permits {
     fn drop(&mut self) {
-        *FREE.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        *FREE.lock().unwrap_or_else(PoisonError::into_inner) += self.0;
         FREED.notify_one();
     }
 }

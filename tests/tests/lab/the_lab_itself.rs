@@ -41,7 +41,7 @@ fn a_client_reaches_two_speakers_by_ecmp_and_outlives_the_silent_death_of_one() 
             },
         )?;
         let vip6 = SocketAddr::new(VIP6.parse()?, 80);
-        wait_until("the VIP answers by IPv6", Duration::from_secs(5), || {
+        wait_until("the VIP answers by IPv6", Duration::from_secs(20), || {
             ask(&rack.client, vip6)
         })?;
 
@@ -55,16 +55,16 @@ fn a_client_reaches_two_speakers_by_ecmp_and_outlives_the_silent_death_of_one() 
 
         let death = Instant::now();
         rack.unplug_silently(lb2)?;
-        wait_until("the router gives up lb2", Duration::from_secs(10), || {
+        wait_until("the router gives up lb2", Duration::from_secs(20), || {
             router.ensure_next_hops(&format!("{VIP}/32"), &[lb1.ipv4.into()])
         })?;
         let after = Instant::now();
-        sleep(Duration::from_secs(1));
+        sleep(Duration::from_secs(3));
         let report = probes.finish()?;
         let meanwhile = report.since(death);
         ensure!(meanwhile.failures().count() > 0, "nobody noticed");
         ensure!(
-            report.last_failure() < Some(after + Duration::from_millis(500)),
+            report.last_failure() < Some(after + Duration::from_secs(2)),
             "failures go on: {:?}",
             report.since(after).by_failure()
         );
@@ -95,14 +95,14 @@ fn frr_as_the_router_shows_what_a_speaker_announces() {
         let config = Frr::router_config(64501, neighbours, 64500, &[]);
         let router = Frr::start(&rack.router, &config)?;
         let _speaker = start_speaker(lb1)?;
-        wait_until("FRR has the session", Duration::from_secs(15), || {
+        wait_until("FRR has the session", Duration::from_secs(20), || {
             router.ensure_established(&lb1.ipv4.to_string())
         })?;
         for (prefix, next_hop) in [
             (format!("{VIP}/32"), lb1.ipv4.to_string()),
             (format!("{VIP6}/128"), lb1.ipv6.to_string()),
         ] {
-            wait_until("FRR has the route", Duration::from_secs(5), || {
+            wait_until("FRR has the route", Duration::from_secs(20), || {
                 let paths = router.paths(&prefix)?;
                 ensure!(
                     paths.len() == 1 && paths[0]["nexthops"][0]["ip"] == next_hop.as_str(),

@@ -6,17 +6,21 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use vipd_tests::{AgentConfig, Held, Lab, Probes, QUICK, Site, Size};
+use vipd_tests::{AgentConfig, Held, Lab, Probes, Site, Size};
 
 use crate::support::{VIP, in_lab};
 
 /// Connections held.
 const HELD: usize = 60;
 
+/// Checks that find a refusal soon, and take nobody who is late for dead.
+const ALERT: &str = "interval = \"250ms\"\nfast_interval = \"50ms\"\ntimeout = \"250ms\"\n\
+                     rise = 2\nfall = 3\n";
+
 #[test]
 fn a_killed_backend_takes_only_its_own_connections_along() {
     in_lab(|lab| {
-        let mut site = site_checked(lab, QUICK)?;
+        let mut site = site_checked(lab, ALERT)?;
         let (held, probes) = begin(&site)?;
         let event = Instant::now();
         site.servers[1].kill()?;

@@ -281,6 +281,7 @@ async fn a_session_stays_when_both_sides_change_their_password() {
     let world = start(signed, Some(old));
     let (mut router, mut to) = Router::accept(&listener).await;
     router.keepalives(2).await;
+    to.write_all(&wire::keepalive()).await.unwrap();
 
     world
         .commands

@@ -81,8 +81,11 @@ fn a_session_that_both_sides_dial_is_one_however_often_the_router_comes_back() {
             })?;
             let ports = "( sport = 179 or dport = 179 )";
             let words = ["-Htn", "state", "established", ports];
-            let connections = rack.router.run("ss", &words)?;
-            ensure!(connections.lines().count() == 1, "{connections}");
+            wait_until("there is one connection", PATIENCE, || {
+                let connections = rack.router.run("ss", &words)?;
+                ensure!(connections.lines().count() == 1, "{connections}");
+                Ok(())
+            })?;
         }
         Ok(())
     });
