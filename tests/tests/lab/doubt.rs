@@ -45,7 +45,8 @@ fn who_loses_only_its_checks_serves_on_and_is_never_withdrawn() {
         site.agents[0].start_again()?;
         let began = || {
             let log = site.agents[0].log();
-            ensure!(log.matches(BEGAN).count() == 2, "{log}");
+            let begun = format!("{BEGAN}; packets go where they went");
+            ensure!(log.matches(&begun).count() == 2, "{log}");
             ensure_worse(&site, true)
         };
         wait_until("the next agent is in doubt, too", PATIENCE, began)?;

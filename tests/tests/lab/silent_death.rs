@@ -8,7 +8,8 @@ use anyhow::{Result, ensure};
 use serde_json::Value;
 use vipd::bfd::protocol::State;
 use vipd_tests::{
-    AgentConfig, BFD_TIMING, BIRD_BFD_TIMING, Bfd, Bird, Frr, Rack, Vipd, wait_until,
+    AgentConfig, BFD_TIMING, BIRD_BFD_TIMING, Bfd, Bird, FRR_BFD_TIMING, Frr, Rack, Vipd,
+    wait_until,
 };
 
 use crate::support::{SMALL, VIP, in_lab};
@@ -16,7 +17,7 @@ use crate::support::{SMALL, VIP, in_lab};
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Much less than the hold time, let alone the restart time; much more than BFD
 /// needs.
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(10);
 
 #[test]
 fn bird_leaves_the_dead_at_once_though_it_keeps_routes_over_a_restart() {
@@ -40,9 +41,10 @@ fn frr_leaves_the_dead_at_once_though_it_keeps_routes_over_a_restart() {
     in_lab(|lab| {
         let rack = Rack::build(lab, SMALL)?;
         let us = rack.balancers[0].ipv4.to_string();
-        let further = ["bfd", "timers 10 30"];
-        let config = Frr::router_config(64501, &rack.balancers, 64500, &further);
-        let frr = Frr::start_with_bfd(&rack.router, &config, "")?;
+        let further = ["bfd profile all", "timers 10 30"];
+        let bfd = format!("bfd\n profile all\n{FRR_BFD_TIMING} !\n!\n");
+        let sessions = Frr::router_config(64501, &rack.balancers, 64500, &further);
+        let frr = Frr::start_with_bfd(&rack.router, &(bfd.clone() + &sessions), &bfd)?;
         is_left_soon("FRR", &rack, || {
             let peer = frr.bfd(&us)?;
             ensure!(peer["status"] == "up", "{peer}");

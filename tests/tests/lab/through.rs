@@ -205,7 +205,7 @@ fn a_datagram_that_nobody_replies_to_must_have_come_to_the_address() {
                 );
             }
         }
-        let check = "type = \"udp\"\nport = 9\nsend = \"log\"\nthrough = true\ntimeout = \"3s\"\n";
+        let check = "type = \"udp\"\nport = 9\nsend = \"log\"\nthrough = true\ntimeout = \"3s\"\ninterval = \"4s\"\n";
         let mut config = AgentConfig::default();
         for served in &SERVICES {
             config.services += &service(served, check, &rack);
@@ -229,7 +229,8 @@ fn an_address_that_is_missing_beside_one_that_answers_is_no_silence() {
     in_lab(|lab| {
         let rack = build(lab)?;
         let _servers = start_servers(&rack)?;
-        let check = "type = \"http\"\nport = 8080\nthrough = true\ntimeout = \"3s\"\n";
+        let check =
+            "type = \"http\"\nport = 8080\nthrough = true\ntimeout = \"3s\"\ninterval = \"4s\"\n";
         let one = format!("vips = [\"{VIP}\"]");
         let two = format!("vips = [\"{VIP}\", \"{BESIDE}\"]");
         let config = AgentConfig {
