@@ -4,6 +4,7 @@
 mod backend;
 mod bfd;
 mod bgp;
+mod damping;
 mod hook;
 mod overrides;
 
@@ -15,6 +16,7 @@ pub use self::{
     backend::{BACKEND_STATES, Backend, Check, CheckPhases},
     bfd::{BFD_UNKNOWN, Bfd},
     bgp::{Messages, Peer, SESSION_FAILED, Sessions, SessionsState},
+    damping::Damping,
     hook::Hook,
     overrides::{OVERRIDE_WILLS, Override},
 };
@@ -173,17 +175,6 @@ pub struct Bound {
     pub fault: Option<String>,
 }
 
-/// What damping (RFC 2439) makes of a prefix.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Damping {
-    /// The penalty that a router would have counted by now.
-    pub penalty: f64,
-    /// Whether a router that damps would not use it at present.
-    pub suppressed: bool,
-    /// A better announcement waits for so long; 0: nothing waits.
-    pub wait_seconds: f64,
-}
-
 /// A prefix that is announced for virtual addresses inside it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Aggregate {
@@ -320,10 +311,11 @@ impl Status {
             let words = announced_words(&vip.state);
             let instead = vip.suppressed_by.iter();
             let instead: String = instead.map(|prefix| format!("as {prefix}; ")).collect();
+            let penalty = penalty_words(&vip.damping);
             let bound = vip.bound.as_ref().map_or_else(String::new, Bound::words);
             writeln!(
                 out,
-                "{:<40} {words:<11}  {instead}{}{bound}",
+                "{:<40} {words:<11}  {instead}{}{penalty}{bound}",
                 vip.address, vip.reason
             )?;
         }
@@ -335,10 +327,11 @@ impl Status {
                 prefix,
                 state,
                 reason,
+                damping,
                 ..
             } = aggregate;
-            let words = announced_words(state);
-            writeln!(out, "{prefix:<40} {words:<11}  {reason}")?;
+            let (words, penalty) = (announced_words(state), penalty_words(damping));
+            writeln!(out, "{prefix:<40} {words:<11}  {reason}{penalty}")?;
         }
         for service in &self.services {
             service.write(out)?;
@@ -430,6 +423,12 @@ fn announced_words(state: &str) -> &str {
         WITHDRAWN => "no",
         state => state,
     }
+}
+
+/// What is added to the reason of an announcement that has flapped.
+fn penalty_words(damping: &Damping) -> String {
+    let words = damping.words();
+    words.map_or_else(String::new, |words| format!("; {words}"))
 }
 
 /// A duration with one or two units.

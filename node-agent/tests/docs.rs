@@ -265,6 +265,46 @@ fn the_status_has_a_column_for_bfd_where_a_peer_has_it_and_says_once_what_helps(
     assert_eq!(routes, column(&peers[1], "1 IPv4 unicast"), "{text}");
 }
 
+#[test]
+fn the_status_tells_the_penalty_of_what_has_flapped_and_of_nothing_else() {
+    let rows = |change: &dyn Fn(&mut Status)| {
+        let mut status = status();
+        status.vips[0].reason = "web: 1 of 1 backends healthy".into();
+        change(&mut status);
+        let text = status.render();
+        ["198.51.100.10 ", "198.51.100.0/24 "].map(|prefix| {
+            let mut lines = text.lines();
+            let row = lines.find(|line| line.starts_with(prefix));
+            let row = row.unwrap_or_else(|| panic!("{prefix} has no row in\n{text}"));
+            let words = row.split_whitespace().skip(2);
+            words.collect::<Vec<_>>().join(" ")
+        })
+    };
+    let (vip, aggregate) = ("web: 1 of 1 backends healthy", "1 alive inside, 1 wanted");
+    assert_eq!(
+        rows(&|_| ()),
+        [format!("{vip}; bound on lo by vipd"), aggregate.to_owned()]
+    );
+    let flapped = |status: &mut Status| {
+        status.vips[0].damping.penalty = 1640.4;
+        let damping = &mut status.aggregates[0].damping;
+        (damping.penalty, damping.suppressed) = (2400.0, true);
+    };
+    assert_eq!(
+        rows(&flapped),
+        [
+            format!(
+                "{vip}; flap penalty 1640: routers that damp ignore it from 2000 on; bound on lo \
+                 by vipd"
+            ),
+            format!(
+                "{aggregate}; flap penalty 2400: routers that damp ignore it until that is below \
+                 750"
+            ),
+        ]
+    );
+}
+
 /// What stands before the values.
 fn series(page: &str) -> BTreeSet<&str> {
     let lines = page.lines().filter(|line| !line.starts_with('#'));

@@ -11,7 +11,7 @@ use super::timeline;
 use crate::{
     events::{EventView, Step},
     overrides::Will,
-    status::{self, Backend, Peer, Service, Status, ago},
+    status::{self, Backend, Damping, Peer, Service, Status, ago},
 };
 
 /// An event in a line.
@@ -112,7 +112,11 @@ impl<'a> Subject<'a> {
             Self::Vip(vip, services) => of_vip(vip, services, status),
             Self::Aggregate(aggregate) => {
                 let state = announced(&aggregate.state);
-                format!("{} is {state}: {}\n", aggregate.prefix, aggregate.reason)
+                let penalty = penalty(&aggregate.damping);
+                format!(
+                    "{} is {state}: {}\n{penalty}",
+                    aggregate.prefix, aggregate.reason
+                )
             }
             Self::Service(service) => {
                 let (name, alive) = (&service.name, if service.alive { "alive" } else { "dead" });
@@ -147,14 +151,21 @@ fn announced(state: &str) -> String {
     }
 }
 
+/// A line about how often it has flapped, if it has.
+fn penalty(damping: &Damping) -> String {
+    let words = damping.words();
+    words.map_or_else(String::new, |words| words + "\n")
+}
+
 fn of_vip(vip: &status::Vip, services: &[&Service], status: &Status) -> String {
     let instead = vip.suppressed_by.iter();
     let instead: String = instead.map(|prefix| format!(" as {prefix}")).collect();
     let mut out = format!(
-        "{} is {}{instead}: {}\n",
+        "{} is {}{instead}: {}\n{}",
         vip.address,
         announced(&vip.state),
-        vip.reason
+        vip.reason,
+        penalty(&vip.damping)
     );
     let mut needs = Vec::new();
     if let Some(fault) = status.dataplane.as_ref().and_then(|it| it.fault.as_ref()) {

@@ -2,7 +2,12 @@
 
 use std::time::Instant;
 
-use vipd_control::{aggregate, announcement::State, damping::Standing, model::Vip};
+use vipd_control::{
+    aggregate,
+    announcement::State,
+    damping::{Figures, Standing},
+    model::Vip,
+};
 
 use crate::{
     announce::{Announced, Standings, wait_words},
@@ -73,6 +78,27 @@ impl<'a> Sight<'a> {
         aggregate.reason() + &waiting(damped, self.now)
     }
 
+    /// What routers that damp would have counted of a prefix by itself.
+    fn damping(&self, prefix: Vip) -> status::Damping {
+        let bgp = self.decision.bgp.as_ref();
+        let figures = bgp.map_or(Figures::USUAL, |bgp| bgp.damping.figures);
+        let limits = status::Damping {
+            suppress: figures.suppress,
+            reuse: figures.reuse,
+            ..status::Damping::default()
+        };
+        let Some(damped) = self.standings.damping.get(&prefix) else {
+            return limits;
+        };
+        let left = |until: Instant| until.saturating_duration_since(self.now).as_secs_f64();
+        status::Damping {
+            penalty: damped.penalty.value(self.now),
+            suppressed: damped.penalty.is_suppressed(self.now),
+            wait_seconds: damped.wait.map_or(0.0, |wait| left(wait.until)),
+            ..limits
+        }
+    }
+
     /// What is counted of an address, or of what stands for it.
     fn damped(&self, vip: Vip) -> Option<&Standing> {
         let heard_of = self.instead(vip).unwrap_or(vip);
@@ -107,7 +133,7 @@ pub fn vips(
             address: address.to_string(),
             announced: state.is_some(),
             state: label(state).to_owned(),
-            damping: damping(standings.damping.get(address), now),
+            damping: sight.damping(*address),
             suppressed_by: instead.map(|prefix| prefix.to_string()),
             reason,
             bound: local.standings.get(address).map(bound),
@@ -152,7 +178,7 @@ pub fn aggregates(
             status::Aggregate {
                 prefix: aggregate.prefix.to_string(),
                 state: label(state).to_owned(),
-                damping: damping(standings.damping.get(&aggregate.prefix), now),
+                damping: sight.damping(aggregate.prefix),
                 alive: aggregate.alive,
                 wanted: aggregate.wanted,
                 reason,
@@ -178,16 +204,6 @@ fn is_untold(announced: &Announced, prefix: Vip) -> bool {
 fn waiting(damped: Option<&Standing>, now: Instant) -> String {
     let wait = damped.and_then(|damped| damped.wait);
     wait.map_or_else(String::new, |wait| format!("; {}", wait_words(&wait, now)))
-}
-
-fn damping(damped: Option<&Standing>, now: Instant) -> status::Damping {
-    damped.map_or_else(status::Damping::default, |damped| status::Damping {
-        penalty: damped.penalty.value(now),
-        suppressed: damped.penalty.is_suppressed(now),
-        wait_seconds: damped.wait.map_or(0.0, |wait| {
-            wait.until.saturating_duration_since(now).as_secs_f64()
-        }),
-    })
 }
 
 fn label(state: Option<State>) -> &'static str {
@@ -330,6 +346,69 @@ mod tests {
                 "web: 1 of 1 backends healthy; no peer is told of it",
                 "1 alive inside, 1 wanted; no peer is told of it",
             ]
+        );
+    }
+
+    #[test]
+    fn what_has_flapped_is_shown_with_the_configured_limits() {
+        let text = r#"
+            [bgp]
+            local_as = 64500
+            router_id = "192.0.2.11"
+
+            [bgp.damping]
+            suppress = 3000
+            reuse = 900
+
+            [[bgp.peer]]
+            address = "192.0.2.1"
+            as = 64501
+
+            [[service]]
+            name = "web"
+            vips = ["198.51.100.10"]
+            protocol = "tcp"
+            port = 80
+            mode = "local"
+        "#;
+        let (config, _) = Config::parse(text, "vipd.toml").expect("a good file");
+        let bgp = config.bgp.map(Arc::new);
+        let terms = bgp.as_ref().expect("a speaker").damping;
+        let vip = config.model.services[0].vips[0];
+        let decision = Decision {
+            bgp,
+            ..Decision::default()
+        };
+        let now = Instant::now();
+        let mut damping = Damping::default();
+        let mut shown = |states: &[Option<State>]| {
+            for state in states {
+                let wanted = state.iter().map(|state| (vip, *state)).collect();
+                let heard = |_, _, to: Option<State>| match to {
+                    Some(_) => Heard::Announcement,
+                    None => Heard::Withdrawal,
+                };
+                let terms = Terms {
+                    budget: false,
+                    ..terms
+                };
+                damping.update(&wanted, &terms, heard, now);
+            }
+            let standings = Standings {
+                damping: damping.standings().clone(),
+                ..Standings::default()
+            };
+            Sight::new(&decision, &standings, now).damping(vip).words()
+        };
+        let (up, gone) = (Some(State::Up), None);
+        assert_eq!(shown(&[up]), None, "it has not flapped");
+        assert_eq!(
+            shown(&[gone, up, gone]).as_deref(),
+            Some("flap penalty 2000: routers that damp ignore it from 3000 on")
+        );
+        assert_eq!(
+            shown(&[up, gone]).as_deref(),
+            Some("flap penalty 3000: routers that damp ignore it until that is below 900")
         );
     }
 }

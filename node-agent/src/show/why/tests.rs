@@ -283,6 +283,36 @@ fn what_would_have_to_happen_is_what_really_keeps_an_address() {
 }
 
 #[test]
+fn what_has_flapped_is_told_so_with_the_limit() {
+    let mut status = dead();
+    let aggregate = json!({
+        "prefix": "198.51.100.0/24", "state": "up", "alive": 1, "wanted": 1,
+        "reason": "1 alive inside, 1 wanted",
+    });
+    status.aggregates = vec![serde_json::from_value(aggregate).expect("an aggregate")];
+    let told = |status: &Status, subject| {
+        let told = tell(status, &[], subject, 5).expect("there is one");
+        let second = told.lines().nth(1).unwrap_or_default();
+        second.to_owned()
+    };
+    let subjects = ["198.51.100.10", "198.51.100.0/24"];
+    for subject in subjects {
+        let quiet = told(&status, subject);
+        assert!(!quiet.contains("penalty"), "{subject}: {quiet}");
+    }
+    status.vips[0].damping.penalty = 1640.4;
+    status.aggregates[0].damping.penalty = 2400.0;
+    status.aggregates[0].damping.suppressed = true;
+    assert_eq!(
+        subjects.map(|subject| told(&status, subject)),
+        [
+            "flap penalty 1640: routers that damp ignore it from 2000 on",
+            "flap penalty 2400: routers that damp ignore it until that is below 750",
+        ]
+    );
+}
+
+#[test]
 fn an_address_is_found_however_it_is_written() {
     let mut status = dead();
     status.services[0].vips = ["198.51.100.10", "2001:db8::1"].map(str::to_owned).into();
