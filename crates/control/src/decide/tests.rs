@@ -467,21 +467,24 @@ fn rings_of_lines_come_back_as_they_were_whatever_was_between() {
     }
 }
 
+/// All backends are available, and the service of this name is disabled.
+struct Disabled(&'static str);
+
+impl HealthView for Disabled {
+    fn standing(&self, service: &Service) -> Vec<Standing> {
+        vec![Standing::Available; service.backends.len()]
+    }
+
+    fn disabled(&self, service: &Service) -> Option<Arc<str>> {
+        (&*service.name == self.0).then(|| "by order".into())
+    }
+}
+
 #[test]
 fn a_disabled_service_forwards_as_before() {
-    struct Disabled;
-    impl HealthView for Disabled {
-        fn standing(&self, service: &Service) -> Vec<Standing> {
-            vec![Standing::Available; service.backends.len()]
-        }
-
-        fn disabled(&self, _: &Service) -> Option<Arc<str>> {
-            Some("by order".into())
-        }
-    }
     let model = model([web()]);
     let before = decide(&model, "abc", &Desired::default());
-    let after = decider().decide(&model, &Disabled, &before);
+    let after = decider().decide(&model, &Disabled("web"), &before);
     assert_eq!(only_vip(&after).fingerprint, only_vip(&before).fingerprint);
     assert_eq!(only_vip(&after).state, State::Disabled);
     assert_eq!(
@@ -491,25 +494,58 @@ fn a_disabled_service_forwards_as_before() {
 }
 
 #[test]
-fn who_tracks_a_disabled_service_is_down_with_it() {
+fn who_tracks_a_service_is_down_while_that_is_down_or_disabled() {
     let mut dns = service("dns", &[("x", 8, 1)]);
     dns.vips = vec![IpAddr::from([192, 0, 2, 2]).into()];
     let mut web = web();
     web.track = vec!["dns".into()];
-    let states = |names| {
-        let desired = decide(
-            &model([dns.clone(), web.clone()]),
-            names,
-            &Desired::default(),
-        );
-        desired
-            .vips
-            .values()
-            .map(|vip| vip.state)
-            .collect::<Vec<_>>()
+    let model = model([dns, web]);
+    let check = |sentence, desired: Desired, expected: [(State, &str); 2]| {
+        let services = desired.services.iter();
+        let found: Vec<_> = services.map(|plan| (plan.state(), plan.reason())).collect();
+        let expected = expected.map(|(state, reason)| (state, reason.to_owned()));
+        assert_eq!(found, expected, "{sentence}: {desired:#?}");
     };
-    assert_eq!(states("abx"), [State::Up, State::Up]);
-    assert_eq!(states("ab"), [State::Down, State::Down]);
+    let disabled = |name| decider().decide(&model, &Disabled(name), &Desired::default());
+    let follows = "web: 3 of 3 backends healthy, and it follows dns, which is not alive";
+    check(
+        "all is well",
+        disabled("nobody"),
+        [
+            (State::Up, "dns: 1 of 1 backends healthy"),
+            (State::Up, "web: 3 of 3 backends healthy"),
+        ],
+    );
+    check(
+        "it is down",
+        decide(&model, "abc", &Desired::default()),
+        [
+            (State::Down, "dns: 0 of 1 backends healthy, 1 wanted"),
+            (State::Down, follows),
+        ],
+    );
+    check(
+        "it is disabled",
+        disabled("dns"),
+        [
+            (
+                State::Disabled,
+                "dns: disabled, by order; 1 of 1 backends healthy",
+            ),
+            (State::Down, follows),
+        ],
+    );
+    check(
+        "who follows is disabled",
+        disabled("web"),
+        [
+            (State::Up, "dns: 1 of 1 backends healthy"),
+            (
+                State::Disabled,
+                "web: disabled, by order; 3 of 3 backends healthy",
+            ),
+        ],
+    );
 }
 
 #[test]
