@@ -30,8 +30,6 @@ pub enum CheckCode {
     L6Response,
     /// The answer is as expected.
     L7Ok,
-    /// The answer is as expected only in maintenance (HAProxy's conditional).
-    L7OkConditional,
     /// No complete answer in time.
     L7Timeout,
     /// The answer is not of the protocol, or ended early.
@@ -96,7 +94,7 @@ pub struct Observation {
 
 impl CheckCode {
     /// Every code, in the order of the layers.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 14] = [
         Self::SockErr,
         Self::L4Ok,
         Self::L4Timeout,
@@ -105,7 +103,6 @@ impl CheckCode {
         Self::L6Timeout,
         Self::L6Response,
         Self::L7Ok,
-        Self::L7OkConditional,
         Self::L7Timeout,
         Self::L7Response,
         Self::L7Status,
@@ -118,7 +115,7 @@ impl CheckCode {
     #[must_use]
     pub const fn is_success(self) -> bool {
         match self {
-            Self::L4Ok | Self::L6Ok | Self::L7Ok | Self::L7OkConditional | Self::ProcOk => true,
+            Self::L4Ok | Self::L6Ok | Self::L7Ok | Self::ProcOk => true,
             Self::SockErr
             | Self::L4Timeout
             | Self::L4Con
@@ -145,7 +142,6 @@ impl CheckCode {
             | Self::L6Timeout
             | Self::L6Response
             | Self::L7Ok
-            | Self::L7OkConditional
             | Self::L7Timeout
             | Self::L7Response
             | Self::L7Status
@@ -167,7 +163,6 @@ impl CheckCode {
             Self::L6Timeout => "L6TOUT",
             Self::L6Response => "L6RSP",
             Self::L7Ok => "L7OK",
-            Self::L7OkConditional => "L7OKC",
             Self::L7Timeout => "L7TOUT",
             Self::L7Response => "L7RSP",
             Self::L7Status => "L7STS",
@@ -270,8 +265,7 @@ mod tests {
     fn the_word_alone_tells_success() {
         for code in CheckCode::ALL {
             let word = code.to_string();
-            let says_ok = word.ends_with("OK") || word == "L7OKC";
-            assert_eq!(code.is_success(), says_ok, "{word}");
+            assert_eq!(code.is_success(), word.ends_with("OK"), "{word}");
         }
     }
 
