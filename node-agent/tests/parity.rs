@@ -1,5 +1,5 @@
-//! The pages in docs/parity: each option of another program has an answer, and what
-//! an answer names is there.
+//! The pages in docs/parity and docs/scenarios: each option of another program has an
+//! answer, and what an answer or a story names is there.
 
 use std::{
     collections::BTreeSet,
@@ -10,12 +10,15 @@ use std::{
 
 use vipd::config::{Config, reference};
 
+const PARITY: &str = "docs/parity";
+const STORIES: &str = "docs/scenarios";
+
 /// What a word begins with that names a key.
 const TABLES: [&str; 6] = ["bgp", "dataplane", "hook", "log", "service", "stop"];
 
 #[test]
 fn each_option_is_here_or_not_here_for_a_reason_or_to_come() {
-    for (page, text) in pages() {
+    for (page, text) in pages(PARITY) {
         let mut answers = 0;
         for row in text.lines().filter_map(row) {
             let [option, answer] = row;
@@ -40,7 +43,7 @@ fn keys_that_are_named_are_in_the_reference() {
     assert!(known.contains("service.check.rise"), "{known:?}");
     assert!(known.contains("bgp.peer.bfd.min_tx"), "{known:?}");
     let mut gone = BTreeSet::new();
-    for (page, text) in pages() {
+    for (page, text) in pages(PARITY) {
         let words = text.split('`').skip(1).step_by(2);
         let keys = words.filter_map(|span| span.split(' ').next());
         for key in keys.filter(|word| is_key(word)) {
@@ -53,9 +56,52 @@ fn keys_that_are_named_are_in_the_reference() {
 }
 
 #[test]
+fn tables_and_keys_that_a_story_names_are_in_the_reference() {
+    let known = keys(&reference());
+    let (mut named, mut gone) = (0, BTreeSet::new());
+    for (page, text) in pages(STORIES) {
+        let ours = ours(&text);
+        for span in ours.split('`').skip(1).step_by(2) {
+            let Some(is_there) = is_there(span, &known) else {
+                continue;
+            };
+            named += 1;
+            if !is_there {
+                gone.insert(format!("{page}: {span}"));
+            }
+        }
+    }
+    assert!(gone.is_empty(), "{gone:#?}");
+    assert!(named > 50, "{named} tables and keys are named");
+}
+
+#[test]
+fn what_is_written_like_a_table_or_a_key_is_looked_for() {
+    let known = keys(&reference());
+    for (span, expected) in [
+        ("[bgp.damping]", Some(true)),
+        ("[[bgp.peer]]", Some(true)),
+        ("[bgp.dampening]", Some(false)),
+        ("[stop] local = \"keep\"", Some(true)),
+        ("[stop] locale = \"keep\"", Some(false)),
+        ("[bgp] local = \"keep\"", Some(false)),
+        ("rise = 3", Some(true)),
+        ("raise = 3", Some(false)),
+        ("hold_down", Some(true)),
+        ("hold_up", Some(false)),
+        ("198.18.0.0/23", None),
+        ("down", None),
+        ("vipd show bgp", None),
+        ("isolated: none of 2 BGP sessions is up", None),
+    ] {
+        assert_eq!(is_there(span, &known), expected, "{span}");
+    }
+}
+
+#[test]
 fn commands_that_are_named_are_there_with_their_options() {
     let mut asked = 0;
-    for (page, text) in pages() {
+    for (page, text) in pages(PARITY).into_iter().chain(pages(STORIES)) {
         for span in text.split('`').skip(1).step_by(2) {
             let Some(command) = span.strip_prefix("vipd ") else {
                 continue;
@@ -79,7 +125,7 @@ fn commands_that_are_named_are_there_with_their_options() {
 #[test]
 fn configurations_are_accepted() {
     let mut accepted = 0;
-    for (page, text) in pages() {
+    for (page, text) in pages(PARITY) {
         for block in text.split("```toml\n").skip(1) {
             let (text, _) = block.split_once("```").expect("the block is closed");
             let answer = Config::parse(text, "vipd.toml");
@@ -91,9 +137,11 @@ fn configurations_are_accepted() {
 }
 
 /// By their names.
-fn pages() -> Vec<(String, String)> {
-    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/parity");
-    let entries = fs::read_dir(&place).expect("docs/parity is there");
+fn pages(folder: &str) -> Vec<(String, String)> {
+    let place = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("..")
+        .join(folder);
+    let entries = fs::read_dir(&place).expect(folder);
     let paths: Vec<PathBuf> = entries
         .map(|entry| entry.expect("an entry").path())
         .collect();
@@ -110,6 +158,41 @@ fn row(line: &str) -> Option<[&str; 2]> {
     let cells = line.strip_prefix("| ")?.strip_suffix(" |")?;
     let (option, answer) = cells.split_once(" | ")?;
     Some([option, answer])
+}
+
+/// A page without the first cells of its tables: these have the words of others.
+fn ours(text: &str) -> String {
+    let line = |line: &str| match row(line) {
+        Some([_, here]) => format!("{here}\n"),
+        None => format!("{line}\n"),
+    };
+    text.lines().map(line).collect()
+}
+
+/// Whether the table or key that a span names is known; `None` when it names none. A
+/// key need not have its table with it.
+fn is_there(span: &str, known: &BTreeSet<String>) -> Option<bool> {
+    if let Some((table, rest)) = span.rsplit_once(']') {
+        let table = table.strip_prefix('[')?.trim_matches(['[', ']']);
+        let key = rest.split_whitespace().next().unwrap_or_default();
+        let path = format!("{table}.{key}");
+        return Some(match key {
+            "" => known.iter().any(|known| known.starts_with(&path)),
+            _ => known.contains(&path),
+        });
+    }
+    let (key, is_set) = match span.split_once(" = ") {
+        Some((key, _)) => (key, true),
+        None => (span, false),
+    };
+    let is_name = key
+        .chars()
+        .all(|c| c.is_ascii_lowercase() || "_46".contains(c));
+    if !is_name || !(is_set || key.contains('_')) {
+        return None;
+    }
+    let mut known = known.iter();
+    Some(known.any(|known| known.rsplit('.').next() == Some(key)))
 }
 
 /// All keys with their tables, as `service.check.rise`.

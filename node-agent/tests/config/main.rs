@@ -4,6 +4,7 @@
 mod accepted;
 mod bfd;
 mod command;
+mod documented;
 mod local;
 mod outside;
 mod reference;
