@@ -88,6 +88,28 @@ fn every_metric_is_in_the_openmetrics_text_too() {
 }
 
 #[test]
+fn alerts_ask_for_metrics_that_there_are() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/metrics.md");
+    let text = fs::read_to_string(path).expect("it is there");
+    let (_, alerts) = text.split_once("\n## Worth an alert\n").expect("its title");
+    let alerts = tables(alerts).swap_remove(0);
+    let page = metrics::render(status(), false);
+    let series = series(&page);
+    let names: BTreeSet<_> = series
+        .iter()
+        .map(|series| series.split('{').next().unwrap_or_default())
+        .collect();
+    for alert in &alerts {
+        let words = alert[0].split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let asked: Vec<_> = words.filter(|word| word.starts_with("vipd_")).collect();
+        assert!(!asked.is_empty(), "{alert:?} asks for nothing");
+        for name in asked {
+            assert!(names.contains(name), "there is no {name}: {alert:?}");
+        }
+    }
+}
+
+#[test]
 fn the_place_of_the_pins_is_told() {
     let text = fs::read_to_string(concat!(
         env!("CARGO_MANIFEST_DIR"),
