@@ -91,6 +91,29 @@ async fn this_host_answers_itself_also_many_at_once() {
 }
 
 #[test]
+fn a_socket_that_is_not_allowed_says_nothing_of_the_backend_and_names_the_remedy() {
+    let check = |sentence, error: i32, expected: &[&str]| {
+        let outcome = unable(&io::Error::from_raw_os_error(error), None);
+        assert_eq!(outcome.code, CheckCode::SockErr, "{sentence}");
+        for words in expected {
+            let detail = &outcome.detail;
+            assert!(detail.contains(words), "{sentence}: {detail}");
+        }
+        outcome
+            .detail
+            .starts_with("vipd may not send echo requests: ")
+    };
+    let remedies = ["CAP_NET_RAW", "net.ipv4.ping_group_range"];
+    assert!(check("no capability", libc::EPERM, &remedies));
+    assert!(check("forbidden otherwise", libc::EACCES, &remedies));
+    assert!(!check(
+        "no descriptor is left",
+        libc::EMFILE,
+        &["Too many open files"]
+    ));
+}
+
+#[test]
 fn that_others_wait_to_be_sent_is_our_own_fault() {
     let of_the_kernel = [libc::EAGAIN, libc::ENOBUFS].map(io::Error::from_raw_os_error);
     let of_ours = io::Error::from(io::ErrorKind::QuotaExceeded);
