@@ -2,6 +2,7 @@
 //! them, and the next agent.
 
 use anyhow::{Result, ensure};
+use vipd_abi::LAYOUT;
 use vipd_tests::{AgentConfig, Lab, Site, wait_until};
 
 use crate::support::{PATIENCE, SMALL, VIP, in_lab};
@@ -72,29 +73,47 @@ fn a_reload_tells_what_hampers_the_node_and_the_next_one_that_it_is_gone() {
 }
 
 #[test]
-fn a_reload_attaches_to_an_interface_that_was_made_anew() {
+fn without_an_interface_nothing_is_announced_until_a_reload_attaches_to_it_anew() {
     in_lab(|lab| {
         let site = site(lab)?;
         let host = &site.rack.balancers[0].host;
         let text = with(&site, &["eth0", "extra0"]);
         site.agents[0].reload(&text)?;
         ensure_forwarding(&site)?;
-        let fault = |words: &str| {
-            wait_until("the fault is seen", PATIENCE, || {
-                let fault = site.agents[0].status()?["dataplane"]["fault"].to_string();
-                ensure!(fault.contains(words), "no {words:?} in {fault}");
-                Ok(())
-            })
-        };
         host.ip("link del extra0\n")?;
-        fault("extra0 is gone")?;
+        ensure_withdrawn(&site, "extra0 is gone")?;
         // What else there is to change can be changed meanwhile.
         let answer = site.agents[0].reload(&text)?;
         ensure!(answer.contains("no such interface"), "{answer}");
         host.ip(EXTRA)?;
-        fault("detached from extra0; `vipd reload` attaches it")?;
+        ensure_withdrawn(&site, "detached from extra0; `vipd reload` attaches it")?;
         site.agents[0].reload(&text)?;
         ensure!(has_xdp(&site, "extra0")?, "it is not attached");
+        ensure_forwarding(&site)
+    });
+}
+
+#[test]
+fn in_another_mode_than_configured_nothing_is_announced() {
+    in_lab(|lab| {
+        let site = site(lab)?;
+        let host = &site.rack.balancers[0].host;
+        let text = with(&site, &["eth0", "extra0"]);
+        site.agents[0].reload(&text)?;
+        ensure_forwarding(&site)?;
+        // Our own program, as slow as where a driver has lost its native mode.
+        let program = host.pins().join("vipd").join(LAYOUT).join("program");
+        let fall_back = format!(
+            "{EXTRA}link set dev extra0 xdpgeneric pinned {}\n",
+            program.display()
+        );
+        host.ip("link del extra0\n")?;
+        host.ip(&fall_back)?;
+        ensure_withdrawn(&site, "another XDP program or mode than ours: native mode")?;
+        let shown = site.agents[0].status()?["dataplane"]["interfaces"][1].clone();
+        ensure!(shown["mode"] == "generic", "{shown}");
+        host.ip("link set dev extra0 xdpgeneric off\n")?;
+        site.agents[0].reload(&text)?;
         ensure_forwarding(&site)
     });
 }
@@ -143,12 +162,26 @@ fn has_xdp(site: &Site, interface: &str) -> Result<bool> {
     Ok(program.is_some())
 }
 
-/// The data plane is in order, and the VIP is announced.
+/// The data plane has this fault, and the router has heard of it.
+fn ensure_withdrawn(site: &Site, words: &str) -> Result<()> {
+    wait_until("the fault is seen", PATIENCE, || {
+        let status = site.agents[0].status()?;
+        let fault = status["dataplane"]["fault"].to_string();
+        ensure!(fault.contains(words), "no {words:?} in {fault}");
+        let reason = status["vips"][0]["reason"].to_string();
+        ensure!(reason.contains(words), "no {words:?} in {reason}");
+        Ok(())
+    })?;
+    site.wait_for_routes(VIP.into(), &[])
+}
+
+/// The data plane is in order, and the VIP is announced: the router says so.
 fn ensure_forwarding(site: &Site) -> Result<()> {
     wait_until("all is well", PATIENCE, || {
         let status = site.agents[0].status()?;
         ensure!(status["dataplane"]["fault"].is_null(), "{status}");
         ensure!(status["vips"][0]["announced"] == true, "{status}");
         Ok(())
-    })
+    })?;
+    site.wait_for_routes(VIP.into(), &site.rack.balancers)
 }
