@@ -1,9 +1,10 @@
 //! Addresses that this host serves itself: taken from an interface by their label,
 //! and what becomes of those that vipd binds when it stops in good order.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Result, ensure};
+use rustix::process::Signal;
 use vipd_tests::{Bird, Lab, Machine, Nginx, Rack, Size, Vipd, wait_until};
 
 use crate::support::{PATIENCE, VIP, VIP6, in_lab};
@@ -13,6 +14,9 @@ const ALONE: Size = Size {
     balancers: 1,
     backends: 0,
 };
+
+/// The addresses of most labs, as prefixes.
+const OWN: [&str; 2] = ["198.51.100.10/32", "2001:db8:100::10/128"];
 
 const TAKES: &str = r#"
 [service.vips_from]
@@ -94,29 +98,28 @@ fn a_service_may_bind_some_addresses_and_take_others() {
         let both = format!("vips = [\"{VIP}\", \"{VIP6}\"]\n{TAKES}");
         let scene = Scene::build(lab, "", &both)?;
         let host = &scene.node().host;
-        let own = ["198.51.100.10/32", "2001:db8:100::10/128"];
-        scene.ensure("those of the file", &own, &[])?;
+        scene.ensure("those of the file", &OWN, &[])?;
         // What was taken away is not bound by the event of another address.
         host.ip("addr del 198.51.100.10/32 dev lo\n")?;
-        scene.ensure("taken away", &own[1..], &own[..1])?;
+        scene.ensure("taken away", &OWN[1..], &OWN[..1])?;
         host.ip("addr add 198.51.100.11/32 dev lo label lo:any2\n")?;
-        scene.ensure("and one more", &["198.51.100.11/32"], &own[..1])?;
+        scene.ensure("and one more", &["198.51.100.11/32"], &OWN[..1])?;
         let addresses = host.run("ip", &["addr", "show", "lo"])?;
-        ensure!(!addresses.contains(own[0]), "{addresses}");
+        ensure!(!addresses.contains(OWN[0]), "{addresses}");
         scene.agent.command("reload", &[])?;
-        scene.ensure("a reload binds it", &own, &[])?;
+        scene.ensure("a reload binds it", &OWN, &[])?;
 
         // Also one that changes the decision in the same moment.
         for round in 0..4 {
             host.ip("addr del 198.51.100.10/32 dev lo\n")?;
-            scene.ensure("taken away again", &own[1..], &own[..1])?;
+            scene.ensure("taken away again", &OWN[1..], &OWN[..1])?;
             let further = "[[service]]\nname = \"more\"\nprotocol = \"tcp\"\nport = 81\n\
                            mode = \"local\"\nvips = [\"198.51.100.12\"]\n\
                            check = { type = \"none\" }\n";
             let further = if round % 2 == 0 { further } else { "" };
             let text = config(scene.node(), "", &both) + further;
             scene.agent.reload(&text)?;
-            scene.ensure("bound with it", &own, &[])?;
+            scene.ensure("bound with it", &OWN, &[])?;
         }
         Ok(())
     });
@@ -124,7 +127,6 @@ fn a_service_may_bind_some_addresses_and_take_others() {
 
 #[test]
 fn an_ordered_stop_keeps_or_removes_what_vipd_has_bound_as_configured() {
-    const OWN: [&str; 2] = ["198.51.100.10/32", "2001:db8:100::10/128"];
     let vips = format!("vips = [\"{VIP}\", \"{VIP6}\"]\n");
     in_lab(|lab| {
         let mut scene = Scene::build(lab, "[stop]\nlocal = \"keep\"\n", &vips)?;
@@ -183,6 +185,34 @@ fn an_ordered_stop_keeps_or_removes_what_vipd_has_bound_as_configured() {
         scene.agent.process().terminate(PATIENCE)?;
         let links = host.run("ip", &["link"])?;
         ensure!(links.contains("vipd0"), "it is another's: {links}");
+        scene.ensure_bound(&OWN, false)
+    });
+}
+
+#[test]
+fn an_address_stays_bound_until_its_withdrawal_has_lingered() {
+    let (four, six) = (&OWN[..1], &OWN[1..]);
+    in_lab(|lab| {
+        // Long: that it is bound must be seen in this time.
+        let tables = "[stop]\nlinger = \"15s\"\n";
+        let vips = format!("vips = [\"{VIP}\", \"{VIP6}\"]\n");
+        let mut scene = Scene::build(lab, tables, &vips)?;
+        scene.ensure("both are announced", &OWN, &[])?;
+
+        let one = config(scene.node(), tables, &format!("vips = [\"{VIP}\"]\n"));
+        scene.agent.reload(&one)?;
+        scene.ensure("a reload withdraws one", four, six)?;
+        scene.ensure_bound(&OWN, true)?;
+        let within = Duration::from_secs(15) + PATIENCE;
+        wait_until("it has lingered", within, || scene.ensure_bound(six, false))?;
+        scene.ensure_bound(four, true)?;
+        scene.ensure("the other one stays", four, six)?;
+
+        scene.agent.process().signal(Signal::TERM)?;
+        scene.ensure("a stop withdraws the other", &[], &OWN)?;
+        scene.ensure_bound(four, true)?;
+        // As documented, another signal cuts it short.
+        scene.agent.process().terminate(PATIENCE)?;
         scene.ensure_bound(&OWN, false)
     });
 }
