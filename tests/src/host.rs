@@ -163,6 +163,14 @@ impl Host {
         self.write(name, text)
     }
 
+    /// Makes a file that programs of all users may write, and returns its path.
+    pub fn write_for_all(&self, name: &str) -> Result<PathBuf> {
+        let path = self.write(name, "")?;
+        fs::set_permissions(self.dir(), fs::Permissions::from_mode(0o755))?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o666))?;
+        Ok(path)
+    }
+
     /// Starts a program that runs until it is stopped; its output goes to
     /// `<name>.log` in the host's directory.
     pub fn spawn(&self, name: &str, command: &mut Command) -> Result<Process> {

@@ -1,8 +1,8 @@
 //! Hooks: programs that learn of each change of state, and hold up nothing.
 
-use std::{fs, os::unix::fs::PermissionsExt as _};
+use std::fs;
 
-use anyhow::{Context as _, ensure};
+use anyhow::ensure;
 use vipd_tests::{AgentConfig, Rack, Site, Size, wait_until};
 
 use crate::support::{PATIENCE, VIP, in_lab};
@@ -81,12 +81,8 @@ fn hooks_are_told_of_each_change_with_its_reason_and_never_hold_up_a_decision() 
 /// fails, and one that is not there.
 fn config(rack: &Rack) -> AgentConfig {
     let host = &rack.balancers[0].host;
-    let told = host.dir().join("told");
-    let made = fs::write(&told, "").and_then(|()| {
-        fs::set_permissions(host.dir(), fs::Permissions::from_mode(0o755))?;
-        fs::set_permissions(&told, fs::Permissions::from_mode(0o666))
-    });
-    made.context("make the file")
+    let told = host
+        .write_for_all("told")
         .expect("the lab's directory is there");
     let script = format!(
         "echo $VIPD_SUBJECT $VIPD_NAME $VIPD_PREVIOUS-$VIPD_STATE $VIPD_REASON >> {}",
