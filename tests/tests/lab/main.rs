@@ -11,6 +11,7 @@ mod checks_other;
 mod doctor;
 mod doubt;
 mod draining;
+mod duty;
 mod examples;
 mod flooding;
 mod flows;
