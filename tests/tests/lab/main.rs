@@ -16,6 +16,7 @@ mod examples;
 mod flooding;
 mod flows;
 mod forwarding;
+mod health;
 mod holding;
 mod hooks;
 mod host_health;
