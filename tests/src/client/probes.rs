@@ -124,6 +124,14 @@ impl ProbeReport {
         Ok(())
     }
 
+    /// The same, and each by this backend.
+    pub fn ensure_all_answered_by(&self, backend: &str) -> Result<()> {
+        self.ensure_all_answered()?;
+        let answers = self.by_backend();
+        ensure!(answers.keys().eq([backend]), "answered by {answers:?}");
+        Ok(())
+    }
+
     /// Those that were answered.
     pub fn successes(&self) -> impl DoubleEndedIterator<Item = &Attempt> {
         self.attempts.iter().filter(|a| a.outcome.is_ok())

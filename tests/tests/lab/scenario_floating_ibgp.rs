@@ -19,10 +19,11 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
+use serde_json::Value;
 use vipd::bfd::protocol::State;
 use vipd_tests::{
-    BFD_TIMING, Bfd, Bird, BirdBfd, Decapsulator, Host, Lab, Machine, Nginx, Rack, Size, Vipd, ask,
-    wait_until,
+    BFD_TIMING, Bfd, Bird, BirdBfd, Decapsulator, Host, Lab, Machine, Nginx, Probes, Rack, Size,
+    Vipd, ask, host_prefix, wait_until,
 };
 
 use crate::support::{PATIENCE, VIP, VIP6, in_lab, wait_for};
@@ -55,7 +56,7 @@ fn play(lab: &Lab, bfd: bool) -> Result<()> {
         backends: 2,
     };
     let rack = Rack::build(lab, size)?;
-    let _router = Bird::start(&rack.router, &router(&rack))?;
+    let router = Bird::start(&rack.router, &router(&rack))?;
     let mut reflectors = vec![reflect(&rack, 0, bfd)?];
     let mut machines = vec![boot(&rack, 0, bfd)?, boot(&rack, 1, bfd)?];
 
@@ -85,22 +86,31 @@ fn play(lab: &Lab, bfd: bool) -> Result<()> {
     }
 
     // A reflector stops: the node is degraded, and clients see nothing of it.
+    let probes = ADDRESSES.map(|vip| Probes::start(&rack.client, (vip, 80).into()));
     reflectors[0].process().terminate(PATIENCE)?;
     for machine in &machines {
         wait_for_sessions(machine, "degraded")?;
     }
-    for _ in 0..20 {
-        ensure_line(&rack, 0)?;
-    }
+    wait_for_reflected(&rack, &router, false)?;
+    let status = machines[0].agent.command("status", &[])?;
+    let words = "degraded: 1 of 2 BGP sessions down";
+    ensure!(status.contains(words), "no `{words}` in {status}");
     reflectors[0] = reflect(&rack, 0, bfd)?;
     for machine in &machines {
         wait_for_sessions(machine, "healthy")?;
     }
+    wait_for_reflected(&rack, &router, true)?;
+    for probes in probes {
+        probes.finish()?.ensure_all_answered_by(LINES[0])?;
+    }
 
-    // Its server dies, and comes back.
+    // Its server dies, and comes back. The sessions stay up.
+    let established = machines[0].times_established()?;
     machines[0].server.kill()?;
     wait_for_line(&rack, 1, PATIENCE)?;
     client.wait_for(LINES[1])?;
+    wait_for_sessions(&machines[0], "healthy")?;
+    ensure!(machines[0].times_established()? == established);
     machines[0].server = Nginx::saying(&rack.balancers[0].host, LINES[0])?;
     wait_for_line(&rack, 0, PATIENCE)?;
     client.wait_for(LINES[0])?;
@@ -291,6 +301,12 @@ struct Running {
 }
 
 impl Running {
+    /// How often the session with each reflector was established.
+    fn times_established(&self) -> Result<[Value; 2]> {
+        let times = |peer| anyhow::Ok(self.agent.peer(peer)?["established_count"].clone());
+        Ok([times("rr1")?, times("rr2")?])
+    }
+
     fn halt(&mut self, machine: &Machine) -> Result<()> {
         self.agent.process().kill()?;
         self.server.kill()?;
@@ -419,6 +435,22 @@ fn ensure_line(rack: &Rack, index: usize) -> Result<()> {
 fn wait_for_line(rack: &Rack, index: usize, within: Duration) -> Result<()> {
     let sentence = format!("the client reads `{}`", LINES[index]);
     wait_until(&sentence, within, || ensure_line(rack, index))
+}
+
+/// The router has the addresses of machine 1 by the first reflector, or nothing by it.
+fn wait_for_reflected(rack: &Rack, router: &Bird, reflected: bool) -> Result<()> {
+    let name = rack.backends[0].host.name();
+    let sentence = format!("{name} reflects: {reflected}");
+    wait_until(&sentence, PATIENCE, || {
+        for vip in ADDRESSES {
+            let routes = router.routes(&host_prefix(vip))?;
+            let route = routes.iter().find(|route| route.session == name);
+            let to = route.and_then(|route| route.via);
+            let wanted = reflected.then(|| rack.balancers[0].address_like(vip));
+            ensure!(to == wanted, "{vip}: {routes:?}");
+        }
+        Ok(())
+    })
 }
 
 /// What an operator sees of a session that is up.
