@@ -15,6 +15,7 @@ use std::{
     collections::BTreeMap,
     fs,
     net::Ipv6Addr,
+    ops::RangeInclusive,
     time::{Duration, Instant},
 };
 
@@ -272,24 +273,61 @@ impl Scene {
         Ok(())
     }
 
-    /// Whatever else a node announces goes no farther than to the route servers.
+    /// Whatever else a node announces goes no farther than to the route servers: a
+    /// host outside of their prefix, and the prefix itself.
     fn ensure_filtered(&self) -> Result<()> {
         let host = self.net.host("w1")?;
         let text = fs::read_to_string(host.dir().join("vipd.toml"))?;
-        let more = text.replace("vips = [", "vips = [\"2001:db8:31::1\", ");
+        let unwanted = ["2001:db8:31::1/128", "2001:db8:30::/64"];
+        let aggregate = format!("\n[[bgp.aggregate]]\nprefix = \"{}\"\n", unwanted[1]);
+        let more = text.replace("vips = [", "vips = [\"2001:db8:31::1\", ") + &aggregate;
         self.agents[0].reload(&more)?;
-        let peer = wait_until("four are announced", PATIENCE, || {
-            let peer = self.agents[0].peer("rs1")?;
-            ensure!(peer["advertised"]["IPv6 unicast"] == 4, "{peer}");
-            Ok(peer)
-        })?;
-        ensure!(peer["state"] == "Established", "{peer}");
-        if let Some(bird) = &self.bird {
-            let routes = bird.routes("2001:db8:31::1/128")?;
-            ensure!(routes.is_empty(), "{routes:?}");
+        self.wait_for_announced(5)?;
+        // What is announced after them, and wanted, shows that they have arrived.
+        self.agents[0].reload(&serving(&more, 4..=4))?;
+        self.wait_for_announced(6)?;
+        self.ensure_taken("a fourth is taken", 4..=4)?;
+        for prefix in unwanted {
+            for bird in self.routers.iter().chain(&self.bird) {
+                let routes = bird.routes(prefix)?;
+                ensure!(routes.is_empty(), "BIRD has {prefix}: {routes:?}");
+            }
+            if let Some(frr) = &self.frr {
+                let paths = frr.paths(prefix)?;
+                ensure!(paths.is_empty(), "FRR has {prefix}: {paths:?}");
+            }
         }
         self.agents[0].reload(&text)?;
+        self.wait_for_announced(3)
+    }
+
+    /// Waits until w1 has told both route servers so many routes.
+    fn wait_for_announced(&self, count: u64) -> Result<()> {
+        for name in ["rs1", "rs2"] {
+            let sentence = format!("{count} are announced");
+            wait_for(&self.agents[0], name, &sentence, |peer| {
+                peer["state"] == "Established" && peer["advertised"]["IPv6 unicast"] == count
+            })?;
+        }
         Ok(())
+    }
+
+    /// Waits until the route servers have these addresses of w1, and the routers too.
+    fn ensure_taken(&self, sentence: &str, digits: RangeInclusive<u16>) -> Result<()> {
+        wait_until(sentence, PATIENCE, || {
+            for digit in digits.clone() {
+                let prefix = format!("{}/128", address(digit));
+                for bird in self.routers.iter().chain(&self.bird) {
+                    let routes = bird.routes(&prefix)?;
+                    ensure!(!routes.is_empty(), "BIRD has no {prefix}");
+                }
+                if let Some(frr) = &self.frr {
+                    let paths = frr.paths(&prefix)?;
+                    ensure!(!paths.is_empty(), "FRR has no {prefix}");
+                }
+            }
+            Ok(())
+        })
     }
 
     /// The sessions have the times they are to have, and BFD where it runs.
@@ -328,28 +366,29 @@ impl Scene {
         self.agents[0].reload(&text).map(drop)
     }
 
-    /// More than ten routes of a node end its sessions, and the node is told why.
+    /// Ten routes of a node are taken. More end its sessions, and the node is told why.
     /// FRR 8.4 counts before it adds a route (`bgp_update` in `bgpd/bgp_route.c`), so
     /// that it is the twelfth which finds that there are more than ten.
     fn ensure_ten_at_most(&self) -> Result<()> {
         let host = self.net.host("w1")?;
         let text = fs::read_to_string(host.dir().join("vipd.toml"))?;
-        let more: String = (4..13)
-            .map(|digit| format!("\"{}\", ", address(digit)))
-            .collect();
-        self.agents[0].reload(&text.replace("vips = [", &format!("vips = [{more}")))?;
-        for peer in ["rs1", "rs2"] {
-            let words = "Maximum Number of Prefixes Reached";
+        self.agents[0].reload(&serving(&text, 4..=10))?;
+        self.wait_for_announced(10)?;
+        self.ensure_taken("ten are taken", 1..=10)?;
+        let words = "Maximum Number of Prefixes Reached";
+        for name in ["rs1", "rs2"] {
+            let peer = self.agents[0].peer(name)?;
+            ensure!(!peer.to_string().contains(words), "{peer}");
+        }
+        for (last, peer) in [(11, "rs1"), (12, "rs2")] {
+            self.agents[0].reload(&serving(&text, 4..=last))?;
             wait_for(&self.agents[0], peer, words, |peer| {
                 let told = peer["notification_received"].as_str().unwrap_or_default();
                 told.contains(words)
             })?;
         }
         let table = self.agents[0].show_bgp(&[])?;
-        ensure!(
-            table.contains("Maximum Number of Prefixes Reached"),
-            "{table}"
-        );
+        ensure!(table.contains(words), "{table}");
         self.agents[0].reload(&text)?;
         // FRR waits for its operator.
         if let Some(frr) = &self.frr {
@@ -383,11 +422,7 @@ impl Scene {
             ensure!(asked > 500, "{asked} times");
             Ok(())
         })?;
-        let report = probes.finish()?;
-        let all = report.attempts.len();
-        let other = (report.attempts.iter()).find(|a| a.outcome.as_deref() != Ok("w1"));
-        ensure!(other.is_none(), "of {all}: {other:?}");
-        Ok(())
+        probes.finish()?.ensure_all_answered_by("w1")
     }
 }
 
@@ -402,6 +437,14 @@ fn start_frr(net: &Segments, bfd: bool) -> Result<Frr> {
 
 fn address(digit: u16) -> Ipv6Addr {
     Ipv6Addr::new(0x2001, 0xdb8, 0x30, 0, 0, 0, 0, digit)
+}
+
+/// The configuration with these addresses in addition.
+fn serving(text: &str, digits: RangeInclusive<u16>) -> String {
+    let more: String = digits
+        .map(|digit| format!("\"{}\", ", address(digit)))
+        .collect();
+    text.replace("vips = [", &format!("vips = [{more}"))
 }
 
 fn next_hop(node: &str) -> &'static str {
