@@ -153,8 +153,9 @@ fn silence(dropped: Dropped, peer: &BgpPeer) -> String {
     let cause = match (evidence(dropped, peer), &peer.password, peer.reach) {
         (Some(cause), ..) => cause,
         (None, Some(_), _) => format!(
-            "an MD5 password is set here: the password may differ or be missing there (such \
-             segments are dropped without a word), or port {port} is blocked"
+            "an MD5 password is set here: the password may differ or be missing there, or the \
+             session not be set up (such segments are dropped without a word), or port {port} is \
+             blocked"
         ),
         (None, None, Reach::Secured(_)) => format!(
             "ttl_security is set here: it may be farther away or not send with a TTL of 255 (such \
@@ -378,7 +379,7 @@ mod tests {
                 "silence, password",
                 counted(0, 0, 0, 0),
                 &signed,
-                &["may differ or be missing"],
+                &["may differ or be missing", "the session not be set up"],
             ),
             (
                 "silence, GTSM",

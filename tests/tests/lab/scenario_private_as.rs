@@ -80,9 +80,12 @@ fn a_floating_address_with_a_private_as_has_its_tiers() {
                 })?;
             }
         }
-        ensure_tiers(&provider)?;
+        ensure_tiers(&rack, &provider)?;
+        ensure_nothing_else(&provider)?;
         ensure_spread_without_tiers(&rack, &provider, &nodes)?;
         ensure_counted(&provider, &nodes[0].agent)?;
+        let routes = rack.balancers[0].host.run("ip", &["route"])?;
+        ensure!(!routes.contains("10.0."), "imported: {routes}");
 
         // All at A; A dies, B has it; B dies too, C has it; A returns, A has it.
         rack.unplug_silently(&rack.balancers[0])?;
@@ -130,25 +133,36 @@ fn trouble_with_the_provider_is_told_plainly() {
         let rack = Rack::build(lab, size)?;
         rack.router.ip("addr add 169.254.169.254/32 dev lo\n\
                         addr add 2001:db8:ffff::1/128 dev lo\n")?;
-        // Not set up at the provider's side.
-        let provider = Bird::start(&rack.router, &Bird::router_config(64515))?;
-        let node = boot(&rack, 0)?;
-        let unknown = [
-            "no password is set there",
-            "missing there",
-            "may not know us as a neighbour",
-        ];
-        wait_for(&node.agent, "provider", "nobody there knows us", |peer| {
-            let told = format!("{}{}", peer["last_error"], peer["hint"]);
-            unknown.iter().any(|words| told.contains(words)) && !told.contains("passwords differ")
-        })?;
-        let told = |sentence: &str, words: &[&str]| {
-            wait_for(&node.agent, "provider", sentence, |peer| {
+        // It knows others there, and not us; by IPv6 it speaks with nobody.
+        let others =
+            "protocol bgp somebody from balancer { neighbor 192.0.2.99 as 64999; passive; }";
+        let others = Bird::router_config(64515) + others;
+        let provider = Bird::start(&rack.router, &others)?;
+        let text = config(&rack.balancers[0], 0);
+        let unsigned = text.replace("password_file = \"provider.md5\"\n", "");
+        ensure!(unsigned != text, "{text}");
+        let node = start(&rack, 0, &unsigned)?;
+        let told_of = |peer: &str, sentence: &str, words: &[&str]| {
+            wait_for(&node.agent, peer, sentence, |peer| {
                 let of = |key: &str| peer[key].as_str().unwrap_or_default().to_owned();
                 let told = of("last_error") + &of("hint");
                 words.iter().all(|word| told.contains(word))
             })
         };
+        let told = |sentence: &str, words: &[&str]| told_of("provider", sentence, words);
+        told("not set up there", &["it may not know us as a neighbour"])?;
+        let nobody = "nothing listens on [2001:db8:ffff::1]:179";
+        told_of("provider-v6", "no BGP there", &[nobody])?;
+        // Signed packets it drops without a word.
+        node.agent.reload(&text)?;
+        told(
+            "not set up there, with a password",
+            &[
+                "no answer from",
+                "differ or be missing there",
+                "not be set up",
+            ],
+        )?;
         provider.configure(&self::provider(&rack, 240, "other"))?;
         told("the wrong password", &["the passwords differ"])?;
         let host = &rack.balancers[0].host;
@@ -189,9 +203,11 @@ fn ensure_told_once(node: &Node) -> Result<()> {
     let flood = told.iter().find(|(_, times)| **times > 1);
     ensure!(flood.is_none() && !told.is_empty(), "{flood:?} in {log}");
     for words in [
+        "it may not know us as a neighbour",
+        "nothing listens on",
+        "may differ or be missing there",
         "the passwords differ",
         "this host forbids it",
-        "no answer from",
     ] {
         let kinds = told.keys().filter(|told| told.contains(words)).count();
         ensure!(kinds > 0, "`{words}` is not in {log}");
@@ -206,13 +222,17 @@ struct Node {
 }
 
 fn boot(rack: &Rack, index: usize) -> Result<Node> {
+    start(rack, index, &config(&rack.balancers[index], index))
+}
+
+fn start(rack: &Rack, index: usize, config: &str) -> Result<Node> {
     let machine = &rack.balancers[index];
     machine
         .host
         .write_secret("provider.md5", &format!("{PASSWORD}\n"))?;
     Ok(Node {
         _server: Nginx::start(&machine.host)?,
-        agent: Vipd::start(&machine.host, &config(machine, index))?,
+        agent: Vipd::start(&machine.host, config)?,
     })
 }
 
@@ -301,23 +321,39 @@ fn wait_for_node(rack: &Rack, name: &str) -> Result<()> {
     })
 }
 
-/// A announces plainly, B prepends its AS once, and C twice.
-fn ensure_tiers(provider: &Bird) -> Result<()> {
-    for prefix in PREFIXES {
+/// A announces plainly, B prepends its AS once, and C twice; each is itself the next
+/// hop.
+fn ensure_tiers(rack: &Rack, provider: &Bird) -> Result<()> {
+    for (prefix, vip) in PREFIXES.into_iter().zip(ADDRESSES) {
         wait_until(&format!("{prefix} has three tiers"), PATIENCE, || {
             let routes = provider.routes(prefix)?;
             ensure!(routes.len() == 3, "{routes:?}");
             for route in &routes {
                 let path = route.attribute("BGP.as_path").context("no path")?;
-                let tier = match route.session.trim_end_matches("v6") {
+                let node = route.session.trim_end_matches("v6");
+                let tier = match node {
                     "lb1" => 1,
                     "lb2" => 2,
                     _ => 3,
                 };
                 ensure!(path == vec!["64512"; tier].join(" "), "{route:?}");
+                let hop = route.attribute("BGP.next_hop").context("no next hop")?;
+                // A link-local address may follow.
+                let hop = hop.split_whitespace().next().map(str::parse::<IpAddr>);
+                let own = rack.machine(node)?.address_like(vip);
+                ensure!(hop == Some(Ok(own)), "{route:?}");
             }
             Ok(())
         })?;
+    }
+    Ok(())
+}
+
+/// A node's own address is all that the provider has of it.
+fn ensure_nothing_else(provider: &Bird) -> Result<()> {
+    for session in ["lb1", "lb1v6"] {
+        let count = provider.birdc(&format!("show route protocol {session} count"))?;
+        ensure!(count.starts_with("1 of "), "{session}: {count}");
     }
     Ok(())
 }
