@@ -2,7 +2,7 @@
 
 mod reached;
 
-use crate::preflight::{Finding, Severity};
+use crate::preflight::{Finding, Severity, judge::ipv4_setting};
 
 use super::{
     facts::{Bound, Facts, Placed},
@@ -144,8 +144,9 @@ fn arp(bound: &Bound) -> Option<Finding> {
         None => (
             format!("it is an address of this host, which tells so by ARP on {interface}: {told}"),
             Some(format!(
-                "sysctl -w net.ipv4.conf.{interface}.arp_ignore=1 \
-                 net.ipv4.conf.{interface}.arp_announce=2"
+                "sysctl -w {}=1 {}=2",
+                ipv4_setting(interface, "arp_ignore"),
+                ipv4_setting(interface, "arp_announce")
             )),
         ),
         Some(Placed::ByOthers) => (

@@ -14,6 +14,7 @@ use crate::{
     config::{Config, InterfaceName, XdpMode},
     netlink::{
         Error, Netlink,
+        address::Address,
         link::Link,
         watch::watch_ways,
         way::{Problems, Ways},
@@ -24,6 +25,9 @@ use super::ethtool::{Ethtool, Feature};
 
 /// How long backends have to show a way to them.
 const ENOUGH: Duration = Duration::from_secs(1);
+/// The `rp_filter` that drops what came by another interface than the answer
+/// would leave by (RFC 3704, strict reverse path forwarding).
+const STRICT: u8 = 1;
 
 /// What there is to judge.
 #[derive(Clone, Debug)]
@@ -32,6 +36,11 @@ pub struct Facts {
     pub mode: XdpMode,
     /// The interfaces it is to be attached to.
     pub interfaces: Vec<Interface>,
+    /// Interfaces that drop IPv4 packets whose answers would leave by another,
+    /// where there are several.
+    pub strict: Vec<String>,
+    /// Whether the kernel takes IPv4 packets of clients here (mode `local`).
+    pub serves: bool,
     /// The ways that were found.
     pub ways: Ways,
     /// What there is to say of them.
@@ -62,8 +71,6 @@ pub struct Interface {
     pub lro: Feature,
     /// Whether it merges them so that they can be taken apart again (GRO_HW).
     pub gro_hw: Feature,
-    /// How it checks the source of IPv4 packets: 0 not, 1 strictly, 2 loosely.
-    pub rp_filter: u8,
 }
 
 /// A host inside an aggregate, with no route to it that is as long.
@@ -102,11 +109,22 @@ impl Facts {
     /// # Errors
     /// When the kernel does not tell.
     pub async fn gather(config: &Config, netlink: &Netlink) -> Result<Self, Error> {
+        let links = netlink.links().await?;
+        let addresses = netlink.addresses().await?;
+        let strict = entrances(config, &links, &addresses)
+            .into_iter()
+            .filter(|name| in_force(name, "rp_filter") == STRICT);
+        let plain = Self {
+            strict: strict.map(str::to_owned).collect(),
+            serves: serves(&config.model),
+            ..Self::nothing()
+        };
         let Some(dataplane) = &config.dataplane else {
-            return Ok(Self::nothing());
+            return Ok(plain);
         };
         let loads = loads(&config.model);
         let (ways, problems) = look(loads.keys().copied().collect()).await;
+        // Some interface may have changed meanwhile.
         let links = netlink.links().await?;
         let names = dataplane.interfaces.iter().map(InterfaceName::as_str);
         let ethtool = Ethtool::open().ok();
@@ -124,6 +142,7 @@ impl Facts {
             cut_off: cut_off(config, netlink).await?,
             neighbour_limit: read_number("/proc/sys/net/ipv4/neigh/default/gc_thresh3"),
             processors: aya::util::nr_cpus().unwrap_or(0),
+            ..plain
         })
     }
 
@@ -131,6 +150,8 @@ impl Facts {
         Self {
             mode: XdpMode::Native,
             interfaces: Vec::new(),
+            strict: Vec::new(),
+            serves: false,
             ways: Ways::new(),
             paths: Vec::new(),
             problems: Problems::new(),
@@ -156,9 +177,41 @@ impl Interface {
             rx_vlan: feature("rx-vlan-hw-parse").unwrap_or_default(),
             lro: feature("rx-lro").unwrap_or_default(),
             gro_hw: feature("rx-gro-hw").unwrap_or_default(),
-            rp_filter: link.map_or(0, |_| in_force(name, "rp_filter")),
         }
     }
+}
+
+/// Interfaces that IPv4 packets may come by, if there is more than one: those of the
+/// data plane, and whichever is up and has an address. Nothing comes by a loopback
+/// or dummy interface, and what comes by a port of a bond comes by the bond.
+fn entrances<'l>(
+    config: &Config,
+    links: &'l BTreeMap<u32, Link>,
+    addresses: &[Address],
+) -> Vec<&'l str> {
+    let dataplane = config.dataplane.iter();
+    let carries = |link: &Link| {
+        let mut named = dataplane.clone().flat_map(|it| &it.interfaces);
+        named.any(|name| name.as_str() == link.name)
+    };
+    let has_address = |link: &Link| {
+        let mut here = addresses.iter();
+        here.any(|found| found.ifindex == link.ifindex && found.address.is_ipv4())
+    };
+    let is_silent =
+        |link: &Link| link.name == "lo" || link.ours || (link.mac.is_some() && !link.arp);
+    let found = links.values().filter(|link| {
+        let by_itself = link.up && !is_silent(link) && has_address(link);
+        carries(link) || by_itself
+    });
+    let names: Vec<_> = found.map(|link| &*link.name).collect();
+    if names.len() > 1 { names } else { Vec::new() }
+}
+
+fn serves(model: &Model) -> bool {
+    let services = model.services.iter();
+    let mut local = services.filter(|service| service.mode == Mode::Local);
+    local.any(|service| service.vips.iter().any(|vip| vip.address().is_ipv4()))
 }
 
 /// The value of a setting of an interface, where the greater of its own and
@@ -271,4 +324,109 @@ fn paths(loads: &BTreeMap<IpAddr, Load>, ways: &Ways, links: &BTreeMap<u32, Link
 
 pub(crate) fn read_number<N: std::str::FromStr>(path: &str) -> Option<N> {
     fs::read_to_string(path).ok()?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::netlink::{address::Usability, link::Xdp};
+
+    const LOCAL: &str = r#"
+[[service]]
+name = "web"
+vips = ["VIP"]
+protocol = "tcp"
+port = 80
+mode = "local"
+"#;
+    const DATAPLANE: &str = "[dataplane]\ninterfaces = [\"eth0\", \"eth3\"]\n";
+
+    fn config(text: &str) -> Config {
+        let parsed = Config::parse(text, "vipd.toml");
+        parsed.expect("a good file").0
+    }
+
+    #[test]
+    fn packets_come_by_interfaces_that_are_up_and_have_an_address() {
+        let link = |ifindex, name: &str| Link {
+            ifindex,
+            name: name.to_owned(),
+            mac: Some([2, 0, 0, 0, 0, 1]),
+            mtu: 1500,
+            up: true,
+            arp: true,
+            carrier: true,
+            ours: false,
+            xdp: Xdp::None,
+        };
+        let silent = |ifindex, name| Link {
+            arp: false,
+            ..link(ifindex, name)
+        };
+        let links = [
+            Link {
+                mac: None,
+                ..silent(1, "lo")
+            },
+            link(2, "eth0"),
+            link(3, "eth1"),
+            Link {
+                up: false,
+                ..link(4, "eth2")
+            },
+            link(5, "eth3"),
+            silent(6, "dummy0"),
+            Link {
+                ours: true,
+                ..link(7, "vipd0")
+            },
+            Link {
+                mac: None,
+                ..silent(8, "gre1")
+            },
+        ];
+        let links = links.into_iter().map(|link| (link.ifindex, link)).collect();
+        let four = |ifindex: u8| (u32::from(ifindex), IpAddr::from([192, 0, 2, ifindex]));
+        let six = |ifindex| (ifindex, "2001:db8::1".parse().expect("an address"));
+        for (sentence, config, addresses, expected) in [
+            ("one is not told of", "", vec![four(2)], vec![]),
+            ("two", "", vec![four(2), four(3)], vec!["eth0", "eth1"]),
+            ("one without IPv4", "", vec![four(2), six(3)], vec![]),
+            ("one that is down", "", vec![four(2), four(4)], vec![]),
+            (
+                "those that nothing comes by",
+                "",
+                vec![four(1), four(2), four(6), four(7)],
+                vec![],
+            ),
+            ("a tunnel", "", vec![four(2), four(8)], vec!["eth0", "gre1"]),
+            (
+                "those of the data plane, which need none",
+                DATAPLANE,
+                vec![four(2)],
+                vec!["eth0", "eth3"],
+            ),
+        ] {
+            let addresses = addresses.into_iter().map(|(ifindex, address)| Address {
+                address,
+                ifindex,
+                label: None,
+                usability: Usability::Usable,
+                permanent: true,
+                marked: false,
+            });
+            let addresses: Vec<_> = addresses.collect();
+            let found = entrances(&self::config(config), &links, &addresses);
+            assert_eq!(found, expected, "{sentence}");
+        }
+    }
+
+    #[test]
+    fn this_host_serves_where_a_service_has_mode_local_and_ipv4() {
+        for (vip, expected) in [("198.51.100.10", true), ("2001:db8::10", false)] {
+            let config = config(&LOCAL.replace("VIP", vip));
+            assert_eq!(serves(&config.model), expected, "{vip}");
+        }
+        assert!(!serves(&config(DATAPLANE).model), "no service at all");
+    }
 }

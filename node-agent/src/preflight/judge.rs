@@ -17,9 +17,6 @@ const CLIENT_MTU: u32 = 1500;
 const LEAST_MTU_6: u32 = 1280;
 /// More backends than this with the same fault are only counted.
 const NAMED: usize = 5;
-/// The `rp_filter` that drops what came by another interface than the answer
-/// would leave by (RFC 3704, strict reverse path forwarding).
-const STRICT: u8 = 1;
 
 /// Drivers that are known to run XDP programs themselves, by the names they
 /// give to ethtool.
@@ -80,12 +77,10 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
                     findings.extend(merging(interface, "LRO", "lro", interface.lro));
                     findings.extend(merging(interface, "GRO_HW", "rx-gro-hw", interface.gro_hw));
                 }
-                if facts.interfaces.len() > 1 {
-                    findings.extend(reverse_path(interface));
-                }
             }
         }
     }
+    findings.extend(reverse_path(facts));
     findings.extend(mtu(facts));
     findings.extend(other_interfaces(facts));
     findings.extend(neighbour_limit(facts));
@@ -223,23 +218,32 @@ fn merging(interface: &Interface, offload: &str, feature: &str, state: Feature) 
     })
 }
 
-/// XDP takes VIP traffic before this check, so it is only about what this host
-/// itself sends and receives, and only where answers may come another way.
-fn reverse_path(interface: &Interface) -> Option<Finding> {
-    (interface.rp_filter == STRICT).then(|| Finding {
+/// XDP takes packets for virtual addresses before this check, the kernel after it.
+fn reverse_path(facts: &Facts) -> impl Iterator<Item = Finding> {
+    let lost = if facts.serves {
+        "packets for virtual addresses that this host serves itself, and answers to health \
+         checks and multihop BGP, are dropped when they come by another interface than this \
+         host would send to their sender by"
+    } else {
+        "answers to health checks and multihop BGP that come by another interface than this \
+         host would send by are dropped (traffic that XDP forwards is not touched by it)"
+    };
+    facts.strict.iter().map(move |interface| Finding {
         name: "rp-filter",
         severity: Severity::Warning,
-        subject: interface.name.clone(),
-        message: "strict reverse path filtering is on: answers to health checks and multihop BGP \
-                  that come by another interface than this host would send by are dropped \
-                  (traffic for VIPs is not touched by it)"
-            .to_owned(),
+        subject: interface.clone(),
+        message: format!("strict reverse path filtering is on: {lost}"),
         fix: Some(format!(
-            "sysctl -w net.ipv4.conf.{}.rp_filter=2",
-            interface.name
+            "sysctl -w {}=2",
+            ipv4_setting(interface, "rp_filter")
         )),
         at: None,
     })
+}
+
+/// As `sysctl` has it, where a dot in the name of an interface is a slash.
+pub(crate) fn ipv4_setting(interface: &str, setting: &str) -> String {
+    format!("net.ipv4.conf.{}.{setting}", interface.replace('.', "/"))
 }
 
 /// What a way has too little of.

@@ -5,11 +5,14 @@ use std::{net::Ipv4Addr, path::Path};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
-use vipd_tests::{AgentConfig, Host, Lab, Nginx, Rack, Size, Vipd, start_servers};
+use vipd_tests::{
+    AgentConfig, CLIENT_IPV4, Host, Lab, Nginx, Rack, Size, Vipd, connect, start_servers,
+    wait_until,
+};
 
 use crate::{
     orders,
-    support::{VIP, in_lab},
+    support::{PATIENCE, VIP, in_lab},
 };
 
 /// Its packets are not tunnelled.
@@ -121,6 +124,30 @@ fn a_host_that_serves_its_address_itself_is_looked_at_too() {
 }
 
 #[test]
+fn a_filter_that_drops_what_comes_by_another_interface_is_found() {
+    in_lab(|lab| {
+        let ward = Ward::of_a_server(lab)?;
+        let client = &ward.rack.client;
+        let answers = |wanted: bool| {
+            wait_until("the address answers as it should", PATIENCE, || {
+                let asked = client.run("ping", &["-c", "1", "-W", "1", &VIP.to_string()]);
+                ensure!(asked.is_ok() == wanted, "{asked:?}");
+                Ok(())
+            })
+        };
+        answers(true)?;
+        let plant = "sysctl -w net.ipv4.conf.eth1/7.rp_filter=1";
+        ward.shell(&ward.rack.balancers[0].host, plant)?;
+        answers(false)?;
+        let report = ward.report()?;
+        let finding = find(&report, "rp-filter")?;
+        ensure!(finding["subject"] == "eth1.7", "{finding}");
+        ward.treat("rp-filter", Balancer, plant)?;
+        answers(true)
+    });
+}
+
+#[test]
 fn a_link_on_the_way_with_a_smaller_mtu_is_found() {
     in_lab(|lab| {
         let ward = Ward::build(lab)?;
@@ -178,7 +205,9 @@ impl Ward {
         })
     }
 
-    /// One without a data plane, which has the address on its loopback interface.
+    /// One without a data plane, which has the address on its loopback interface. The
+    /// client's packets for it come by a cable of their own, and its answers leave by
+    /// the router.
     fn of_a_server(lab: &Lab) -> Result<Self> {
         let size = Size {
             balancers: 1,
@@ -186,7 +215,18 @@ impl Ward {
         };
         let rack = Rack::build(lab, size)?;
         let server = &rack.balancers[0];
-        server.host.ip(&format!("addr add {VIP}/32 dev lo\n"))?;
+        connect((&server.host, "eth1.7"), (&rack.client, "server0"), 1500)?;
+        server.host.ip(&format!(
+            "addr add {VIP}/32 dev lo\naddr add 10.7.0.1/30 dev eth1.7\n"
+        ))?;
+        rack.client.ip(&format!(
+            "addr add 10.7.0.2/30 dev server0\n\
+             route add {VIP} via 10.7.0.1 src {CLIENT_IPV4}\n"
+        ))?;
+        server.host.sysctl(&[
+            ("net/ipv4/conf/eth1.7/arp_ignore", "1"),
+            ("net/ipv4/conf/eth1.7/arp_announce", "2"),
+        ])?;
         let text = orders::config(server, "");
         let path = server.host.write("vipd.toml", &text)?;
         Ok(Self {

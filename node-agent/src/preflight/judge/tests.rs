@@ -39,7 +39,6 @@ fn interface(name: &str) -> Interface {
         rx_vlan: Feature::default(),
         lro: Feature::default(),
         gro_hw: Feature::default(),
-        rp_filter: 0,
     }
 }
 
@@ -60,6 +59,8 @@ fn host() -> Facts {
     Facts {
         mode: XdpMode::Native,
         interfaces: vec![interface("eth0")],
+        strict: Vec::new(),
+        serves: false,
         ways: Ways::new(),
         paths: vec![path(21), path(22)],
         problems: Problems::new(),
@@ -187,20 +188,43 @@ fn native_mode_asks_more_of_a_driver_than_generic_mode() {
 }
 
 #[test]
-fn strict_reverse_path_filtering_matters_with_two_interfaces() {
-    let filters = |count: usize, value: u8| {
+fn strict_reverse_path_filtering_is_told_with_what_it_drops() {
+    let strict = |names: &'static [&str], serves| {
         move |facts: &mut Facts| {
-            let names = ["eth0", "eth1"].into_iter().take(count);
-            facts.interfaces = names.map(interface).collect();
-            facts.interfaces[0].rp_filter = value;
+            facts.strict = names.iter().map(|name| (*name).to_owned()).collect();
+            facts.serves = serves;
         }
     };
-    check("strict, one interface", filters(1, 1), &[]);
-    check("loose, two interfaces", filters(2, 2), &[]);
+    check("nowhere", strict(&[], true), &[]);
     check(
-        "strict, two interfaces",
-        filters(2, 1),
-        &[(Warning, "eth0", "net.ipv4.conf.eth0.rp_filter=2")],
+        "where XDP takes what is for virtual addresses",
+        strict(&["eth0", "eth1"], false),
+        &[
+            (Warning, "eth0", "dropped (traffic that XDP forwards is not"),
+            (
+                Warning,
+                "eth1",
+                "`sysctl -w net.ipv4.conf.eth1.rp_filter=2`",
+            ),
+        ],
+    );
+    check(
+        "where the kernel does",
+        strict(&["eth0"], true),
+        &[(
+            Warning,
+            "eth0",
+            "virtual addresses that this host serves itself",
+        )],
+    );
+    check(
+        "on an interface with a dot in its name",
+        strict(&["eth0.7"], true),
+        &[(
+            Warning,
+            "eth0.7",
+            "`sysctl -w net.ipv4.conf.eth0/7.rp_filter=2`",
+        )],
     );
 }
 
