@@ -17,6 +17,7 @@ use tokio::task::spawn_blocking;
 use vipd_bfd::sessions::Hops;
 
 use super::{
+    attached::{self, Attached},
     firewall::{self, Blocked, Port},
     reach::{self, Reached},
 };
@@ -48,6 +49,8 @@ pub struct Facts {
     pub interpreted: bool,
     /// Where a BPF file system is missing.
     pub no_bpf_fs: Option<PathBuf>,
+    /// What XDP programs run on the interfaces of the configuration.
+    pub attached: Vec<Attached>,
     /// Settings by which this host forwards packets for others, that are on.
     pub forwarding: Vec<&'static str>,
     /// Virtual addresses on this host.
@@ -143,6 +146,7 @@ impl Facts {
                 .dataplane
                 .as_ref()
                 .and_then(|dataplane| no_bpf_fs(&dataplane.pin_path)),
+            attached: attached::look(config, &links),
             forwarding: forwarding(),
             bound: bound(config, &addresses, &links),
             by_addresses: by_addresses(netlink).await?,

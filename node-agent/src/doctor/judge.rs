@@ -1,5 +1,6 @@
 //! Judges what the doctor sees: one small function per thing that can be wrong.
 
+mod attached;
 mod reached;
 
 use crate::preflight::{Finding, Severity, judge::ipv4_setting};
@@ -19,6 +20,7 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
     findings.extend(kernel(facts));
     findings.extend(interpreted(facts));
     findings.extend(bpf_fs(facts));
+    findings.extend(attached::judge(facts));
     findings.extend(forwarding(facts));
     findings.extend(folded(facts.bound.iter().filter_map(arp)));
     findings.extend(multipath(facts));

@@ -1,10 +1,11 @@
 //! `vipd doctor`: what is wrong with this host, with the way to the backends and
 //! with the backends themselves, each with the command that mends it.
 //!
-//! [`facts`] gathers, `firewall` and `reach` with it; [`mod@judge`] judges what was
+//! [`facts`] gathers, [`attached`], `firewall` and `reach` with it; [`mod@judge`] judges what was
 //! gathered and nothing else. What `preflight` looks at when the agent starts is
 //! part of it.
 
+pub mod attached;
 pub mod facts;
 mod firewall;
 pub mod judge;

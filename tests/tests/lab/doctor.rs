@@ -6,8 +6,8 @@ use std::{net::Ipv4Addr, path::Path};
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 use vipd_tests::{
-    AgentConfig, CLIENT_IPV4, Host, Lab, Nginx, Rack, Size, Vipd, connect, start_servers,
-    wait_until,
+    AgentConfig, CLIENT_IPV4, Host, Lab, Nginx, Rack, Size, Vipd, connect, pass_object,
+    start_servers, wait_until,
 };
 
 use crate::{
@@ -30,8 +30,9 @@ enum Place {
 use Place::{Backend, Balancer};
 
 /// A fault: the name of its finding, where it is, and the shell command that
-/// plants it. `$BPF` is the BPF file system, `$PINS` the place of other pins.
-const FAULTS: [(&str, Place, &str); 9] = [
+/// plants it. `$BPF` is the BPF file system, `$PINS` the place of other pins, `$PASS`
+/// an XDP program of others.
+const FAULTS: [(&str, Place, &str); 12] = [
     ("mtu", Balancer, "ip link set eth0 mtu 1500"),
     (
         "arp",
@@ -59,6 +60,21 @@ const FAULTS: [(&str, Place, &str); 9] = [
         "nft 'add table inet filter; \
          add chain inet filter input { type filter hook input priority 0; }; \
          add rule inet filter input tcp dport 179 drop'",
+    ),
+    (
+        "xdp",
+        Balancer,
+        "ip link set dev eth0 xdpdrv object $PASS section xdp",
+    ),
+    (
+        "xdp",
+        Balancer,
+        "ip link set dev eth0 xdpgeneric object $PASS section xdp",
+    ),
+    (
+        "xdp",
+        Balancer,
+        "vipd decap attach --iface eth0 --from 192.0.2.99/32 --pin-path $PINS/decap",
     ),
     ("bpf-fs", Balancer, "umount $BPF"),
     (
@@ -120,6 +136,25 @@ fn a_host_that_serves_its_address_itself_is_looked_at_too() {
                 .with_context(|| format!("{name}, by {plant}"))?;
         }
         Ok(())
+    });
+}
+
+#[test]
+fn an_interface_that_has_lost_its_program_is_found_while_the_agent_runs() {
+    in_lab(|lab| {
+        let ward = Ward::build(lab)?;
+        let host = &ward.rack.balancers[0].host;
+        let anew = "ip link add extra0 type veth peer name extra1 && ip link set extra1 up && \
+                    ip link set extra0 up";
+        ward.shell(host, anew)?;
+        let text = std::fs::read_to_string(&ward.config)?;
+        let text = text.replace("[\"eth0\"]", "[\"eth0\", \"extra0\"]");
+        let _agent = Vipd::start(host, &text)?;
+        wait_until("nothing is wrong", PATIENCE, || {
+            ensure!(ward.findings()? == [""; 0], "{:?}", ward.report()?);
+            Ok(())
+        })?;
+        ward.treat("xdp", Balancer, &format!("ip link del extra0 && {anew}"))
     });
 }
 
@@ -254,11 +289,12 @@ impl Ward {
             Backend => Some(machine.ipv4.to_string()),
         };
         ensure!(at == expected.as_deref(), "{finding}");
-        // Labs share the machine's BPF file system, so pins have places of their own.
-        let elsewhere = if fix.starts_with("vipd decap") {
-            " --pin-path $PINS/decap"
-        } else {
-            ""
+        // Labs share the machine's file systems, so pins and sockets have places of
+        // their own.
+        let elsewhere = match fix {
+            fix if fix.starts_with("vipd decap") => " --pin-path $PINS/decap",
+            fix if fix.ends_with("vipd reload") => " --socket $SOCKET",
+            _ => "",
         };
         self.shell(&machine.host, &format!("{fix}{elsewhere}"))?;
         ensure!(self.findings()? == [""; 0], "still: {}", self.report()?);
@@ -302,10 +338,12 @@ impl Ward {
         let binary = Vipd::binary()?;
         let directory = binary.parent().context("it is in a directory")?;
         let script = format!(
-            "PATH={}:$PATH BPF={} PINS={}\n{command}",
+            "PATH={}:$PATH BPF={} PINS={} SOCKET={} PASS={}\n{command}",
             directory.display(),
             self.bpf.0.display(),
-            host.pins().display()
+            host.pins().display(),
+            host.dir().join("vipd.sock").display(),
+            pass_object()?.display()
         );
         host.run("sh", &["-c", &script])
     }

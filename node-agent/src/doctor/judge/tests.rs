@@ -7,8 +7,9 @@ use vipd_control::model::Mode;
 
 use super::*;
 use crate::{
-    dataplane::record::TunnelSources,
+    dataplane::{kernel, record::TunnelSources},
     doctor::{
+        attached::{Attached, Program},
         facts::Agent,
         firewall::Port,
         reach::{Inquiry, Reached},
@@ -144,6 +145,65 @@ fn a_host_is_fit() {
         "no BFD",
         |facts| facts.no_bfd = Some("no BFD process".to_owned()),
         &[("bfd-process", Error, "no BFD process; routers")],
+    );
+}
+
+#[test]
+fn the_program_on_an_interface_is_ours_and_in_the_mode_that_is_configured() {
+    use kernel::Mode::{Generic, Native};
+
+    let runs = |program: Option<Program>, agent: bool| {
+        move |facts: &mut Facts| {
+            facts.attached = vec![Attached {
+                interface: "eth0".to_owned(),
+                wanted: Native,
+                runs: program,
+            }];
+            if !agent {
+                facts.agent = None;
+            }
+        }
+    };
+    let ours = |mode| Some(Program::Ours(mode));
+    let other = Some(Program::Other {
+        program: "`pass`, number 7".to_owned(),
+        hook: "xdpgeneric",
+    });
+    let away = ("agent", Info, "does not run");
+    check("ours", runs(ours(Native), true), &[]);
+    check("ours, kept", runs(ours(Native), false), &[away]);
+    check("none, and no agent", runs(None, false), &[away]);
+    check(
+        "none, and an agent",
+        runs(None, true),
+        &[("xdp", Error, "`vipd reload`")],
+    );
+    check(
+        "another mode",
+        runs(ours(Generic), true),
+        &[(
+            "xdp",
+            Warning,
+            "in generic mode here, and native is configured",
+        )],
+    );
+    check(
+        "another's",
+        runs(other.clone(), false),
+        &[
+            ("xdp", Error, "`ip link set dev eth0 xdpgeneric off`"),
+            away,
+        ],
+    );
+    check(
+        "another's in the place of ours",
+        runs(other, true),
+        &[("xdp", Error, "xdpgeneric off && vipd reload`")],
+    );
+    check(
+        "the decapsulator",
+        runs(Some(Program::Decap), false),
+        &[("xdp", Error, "`vipd decap detach --iface eth0`"), away],
     );
 }
 
