@@ -3,7 +3,7 @@
 mod attached;
 mod reached;
 
-use crate::preflight::{Finding, Severity, judge::ipv4_setting};
+use crate::preflight::{Finding, Name, Severity, judge::ipv4_setting};
 
 use super::{
     facts::{Bound, Facts, Placed},
@@ -56,7 +56,7 @@ fn folded(findings: impl Iterator<Item = Finding>) -> impl Iterator<Item = Findi
 }
 
 fn finding(
-    name: &'static str,
+    name: Name,
     severity: Severity,
     subject: impl Into<String>,
     message: impl Into<String>,
@@ -75,7 +75,7 @@ fn finding(
 fn kernel(facts: &Facts) -> Option<Finding> {
     let (major, minor) = facts.kernel.filter(|version| *version < KERNEL)?;
     Some(finding(
-        "kernel",
+        Name::Kernel,
         Severity::Error,
         "kernel",
         format!(
@@ -90,7 +90,7 @@ fn kernel(facts: &Facts) -> Option<Finding> {
 fn interpreted(facts: &Facts) -> Option<Finding> {
     facts.interpreted.then(|| {
         finding(
-            "bpf-jit",
+            Name::BpfJit,
             Severity::Warning,
             "kernel",
             "BPF programs are interpreted and not compiled: every packet takes several times as \
@@ -103,7 +103,7 @@ fn interpreted(facts: &Facts) -> Option<Finding> {
 fn bpf_fs(facts: &Facts) -> Option<Finding> {
     let place = facts.no_bpf_fs.as_ref()?.display();
     Some(finding(
-        "bpf-fs",
+        Name::BpfFs,
         Severity::Error,
         place.to_string(),
         "no BPF file system is mounted there: nothing can be pinned, so the data plane cannot \
@@ -124,7 +124,7 @@ fn forwarding(facts: &Facts) -> Option<Finding> {
         .map(|setting| format!("{setting}=0"))
         .collect();
     Some(finding(
-        "forwarding",
+        Name::Forwarding,
         Severity::Info,
         *first,
         "this host forwards packets for others, which vipd does not need: a host that is no \
@@ -173,7 +173,7 @@ fn arp(bound: &Bound) -> Option<Finding> {
         ),
     };
     Some(finding(
-        "arp",
+        Name::Arp,
         Severity::Warning,
         format!("virtual address {vip}"),
         message,
@@ -191,7 +191,7 @@ fn multipath(facts: &Facts) -> Option<Finding> {
         .map(|setting| format!("{setting}=1"))
         .collect();
     Some(finding(
-        "multipath-hash",
+        Name::MultipathHash,
         Severity::Warning,
         *first,
         "this host has routes with several next hops, and chooses one by addresses only: all it \
@@ -203,7 +203,7 @@ fn multipath(facts: &Facts) -> Option<Finding> {
 fn md5(facts: &Facts) -> Option<Finding> {
     let error = facts.no_md5.as_ref()?;
     Some(finding(
-        "tcp-md5",
+        Name::TcpMd5,
         Severity::Error,
         "kernel",
         format!(
@@ -229,7 +229,7 @@ fn blocked(blocked: &Blocked) -> Finding {
         None => format!("the policy of the chain {chain}"),
     };
     finding(
-        "port-blocked",
+        Name::PortBlocked,
         Severity::Error,
         format!("{} port {}", port.protocol, port.number),
         format!("what comes to it is dropped by {by}: {lost}"),
@@ -239,7 +239,7 @@ fn blocked(blocked: &Blocked) -> Finding {
 
 fn unread(why: &String) -> Finding {
     finding(
-        "filter-unread",
+        Name::FilterUnread,
         Severity::Info,
         "packet filter",
         format!("{why}: whether it drops what routers and backends send is not known"),
@@ -250,7 +250,7 @@ fn unread(why: &String) -> Finding {
 fn taken(facts: &Facts) -> Option<Finding> {
     let port = facts.taken?;
     Some(finding(
-        "port-taken",
+        Name::PortTaken,
         Severity::Warning,
         format!("tcp port {port}"),
         "another program listens there: routers that connect would not reach vipd",
@@ -261,7 +261,7 @@ fn taken(facts: &Facts) -> Option<Finding> {
 fn no_agent(facts: &Facts) -> Option<Finding> {
     facts.agent.is_none().then(|| {
         finding(
-            "agent",
+            Name::Agent,
             Severity::Info,
             "agent",
             "it does not run, or serves another control socket: nothing is checked or announced",
@@ -274,7 +274,7 @@ fn files(facts: &Facts) -> Option<Finding> {
     let agent = facts.agent?;
     let files = agent.files.filter(|files| *files < facts.sockets)?;
     Some(finding(
-        "open-files",
+        Name::OpenFiles,
         Severity::Warning,
         format!("process {}", agent.pid),
         format!(
@@ -292,7 +292,7 @@ fn files(facts: &Facts) -> Option<Finding> {
 fn bfd(facts: &Facts) -> Option<Finding> {
     let error = facts.no_bfd.as_ref()?;
     Some(finding(
-        "bfd-process",
+        Name::BfdProcess,
         Severity::Error,
         "BFD",
         format!(

@@ -90,7 +90,7 @@ mod tests {
     #[test]
     fn a_finding_is_shown_with_the_command_and_where_to_run_it() {
         let mut finding = Finding {
-            name: "vip-missing",
+            name: preflight::Name::VipMissing,
             severity: Severity::Error,
             subject: "b1".to_owned(),
             message: "it does not answer".to_owned(),

@@ -6,7 +6,7 @@ use vipd_control::model::{CheckKind, Program};
 
 use crate::{
     config::Config,
-    preflight::{Finding, Severity},
+    preflight::{Finding, Name, Severity},
     run::fitness::{self, Fault, Needed},
 };
 
@@ -42,8 +42,8 @@ fn programs(config: &Config) -> impl Iterator<Item = (String, &Program)> {
 
 fn finding(subject: &str, needed: &Needed, fault: &Fault) -> Finding {
     let name = match needed {
-        Needed::Command(_) => "program",
-        Needed::User(_) => "program-user",
+        Needed::Command(_) => Name::Program,
+        Needed::User(_) => Name::ProgramUser,
     };
     let fix = match (needed, fault) {
         (Needed::Command(path), Fault::NotExecutable(_)) => {
@@ -100,7 +100,7 @@ mod tests {
         "#;
         let (config, _) = Config::parse(text, "vipd.toml").expect("a good configuration");
         let found = look(&config);
-        let found = found.iter().map(|it| (it.name, it.to_string()));
+        let found = found.iter().map(|it| (it.name.word(), it.to_string()));
         let found: Vec<_> = found.collect();
         let check = "check of web: there is no /no/such/check on this host: it cannot be run";
         let page = "hook page: there is no user no-such-user on this host: it cannot be run; try \

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::{config::XdpMode, netlink::link::Link};
 
 use super::{
-    Finding, Severity,
+    Finding, Name, Severity,
     ethtool::Feature,
     facts::{CutOff, Facts, Interface},
 };
@@ -92,7 +92,7 @@ pub fn judge(facts: &Facts) -> Vec<Finding> {
 
 fn missing(interface: &Interface) -> Finding {
     Finding {
-        name: "interface-missing",
+        name: Name::InterfaceMissing,
         severity: Severity::Error,
         subject: interface.name.clone(),
         message: "there is no such interface on this host".to_owned(),
@@ -111,7 +111,7 @@ fn state(link: &Link) -> Option<Finding> {
         ),
     };
     Some(Finding {
-        name: "interface-down",
+        name: Name::InterfaceDown,
         severity: Severity::Warning,
         subject: link.name.clone(),
         message: message.to_owned(),
@@ -122,7 +122,7 @@ fn state(link: &Link) -> Option<Finding> {
 
 fn no_ethernet(link: &Link) -> Option<Finding> {
     link.mac.is_none().then(|| Finding {
-        name: "no-ethernet",
+        name: Name::NoEthernet,
         severity: Severity::Error,
         subject: link.name.clone(),
         message: "this is no Ethernet interface, and vipd forwards Ethernet frames only".to_owned(),
@@ -154,7 +154,7 @@ fn driver(interface: &Interface) -> Option<Finding> {
         ),
     };
     Some(Finding {
-        name: "driver",
+        name: Name::Driver,
         severity,
         subject: interface.name.clone(),
         message,
@@ -195,7 +195,7 @@ fn rx_vlan(interface: &Interface) -> Option<Finding> {
         )
     };
     Some(Finding {
-        name: "rx-vlan",
+        name: Name::RxVlan,
         severity,
         subject: interface.name.clone(),
         message: message.to_owned(),
@@ -206,7 +206,7 @@ fn rx_vlan(interface: &Interface) -> Option<Finding> {
 
 fn merging(interface: &Interface, offload: &str, feature: &str, state: Feature) -> Option<Finding> {
     state.on.then(|| Finding {
-        name: "merging",
+        name: Name::Merging,
         severity: Severity::Warning,
         subject: interface.name.clone(),
         message: format!(
@@ -229,7 +229,7 @@ fn reverse_path(facts: &Facts) -> impl Iterator<Item = Finding> {
          host would send by are dropped (traffic that XDP forwards is not touched by it)"
     };
     facts.strict.iter().map(move |interface| Finding {
-        name: "rp-filter",
+        name: Name::RpFilter,
         severity: Severity::Warning,
         subject: interface.clone(),
         message: format!("strict reverse path filtering is on: {lost}"),
@@ -301,7 +301,7 @@ fn too_narrow(way: &Narrow<'_>, backends: &[String]) -> Finding {
         ""
     };
     Finding {
-        name: "mtu",
+        name: Name::Mtu,
         severity: Severity::Warning,
         subject: interface.to_owned(),
         message: format!(
@@ -333,7 +333,7 @@ fn other_interfaces(facts: &Facts) -> Vec<Finding> {
         }
     }
     let findings = others.into_iter().map(|(interface, backends)| Finding {
-        name: "other-interface",
+        name: Name::OtherInterface,
         severity: Severity::Warning,
         subject: interface.to_owned(),
         message: format!(
@@ -352,7 +352,7 @@ fn neighbour_limit(facts: &Facts) -> Option<Finding> {
     let limit = facts.neighbour_limit?;
     let count = facts.paths.iter().filter(|path| path.on_link).count() + facts.problems.len();
     (count >= limit).then(|| Finding {
-        name: "neighbour-limit",
+        name: Name::NeighbourLimit,
         severity: Severity::Warning,
         subject: "neighbour table".to_owned(),
         message: format!(
@@ -370,7 +370,7 @@ fn neighbour_limit(facts: &Facts) -> Option<Finding> {
 fn processors(facts: &Facts) -> Option<Finding> {
     let count = facts.processors;
     (count > vipd_abi::CPUS as usize).then(|| Finding {
-        name: "processors",
+        name: Name::Processors,
         severity: Severity::Warning,
         subject: "processors".to_owned(),
         message: format!(
@@ -385,7 +385,7 @@ fn processors(facts: &Facts) -> Option<Finding> {
 
 fn unreached(facts: &Facts) -> Vec<Finding> {
     let warn = |subject: String, message: String| Finding {
-        name: "unreached",
+        name: Name::Unreached,
         severity: Severity::Warning,
         subject,
         message,
@@ -417,7 +417,7 @@ fn cut_off(facts: &Facts) -> impl Iterator<Item = Finding> {
             aggregate,
         } = host;
         Finding {
-            name: "cut-off",
+            name: Name::CutOff,
             severity: Severity::Warning,
             subject: format!("{role} {address}"),
             message: format!(

@@ -6,6 +6,7 @@
 mod ethtool;
 pub mod facts;
 pub mod judge;
+pub mod name;
 
 use std::{fmt, net::IpAddr};
 
@@ -13,14 +14,14 @@ use serde::Serialize;
 
 use crate::{config::Config, netlink::Netlink};
 
+pub use self::name::Name;
 use self::{facts::Facts, judge::judge};
 
 /// Something about this host that matters to what it is to do.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What kind of finding it is, a word that stays the same; docs/doctor.md
-    /// lists them.
-    pub name: &'static str,
+    /// What kind of finding it is.
+    pub name: Name,
     /// How much.
     pub severity: Severity,
     /// What it is about, for example an interface.
@@ -51,7 +52,7 @@ pub async fn inspect(config: &Config, netlink: &Netlink) -> Vec<Finding> {
     let mut findings = match Facts::gather(config, netlink).await {
         Ok(facts) => judge(&facts),
         Err(error) => vec![Finding {
-            name: "preflight",
+            name: Name::Preflight,
             severity: Severity::Warning,
             subject: "preflight".to_owned(),
             message: format!("this host could not be looked at: {error}"),

@@ -1,6 +1,6 @@
 //! What the XDP programs on the interfaces mean for the data plane.
 
-use super::{Facts, Finding, Severity, finding};
+use super::{Facts, Finding, Name, Severity, finding};
 use crate::doctor::attached::{Attached, Program};
 
 /// All that is worth saying of them.
@@ -47,7 +47,7 @@ fn one(attached: &Attached, agent: bool) -> Option<Finding> {
             then_attached(format!("ip link set dev {interface} {hook} off"), agent),
         ),
     };
-    Some(finding("xdp", severity, interface, message, Some(fix)))
+    Some(finding(Name::Xdp, severity, interface, message, Some(fix)))
 }
 
 /// An agent does not attach again by itself.

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use vipd_control::model::Mode;
 
-use super::{Facts, Finding, Severity, finding, folded};
+use super::{Facts, Finding, Name, Severity, finding, folded};
 use crate::doctor::reach::{Inquiry, Reached};
 
 /// How much smaller a packet is tried next where the MTU is not known.
@@ -14,7 +14,7 @@ const STEP: u32 = 100;
 pub fn judge(facts: &Facts) -> Vec<Finding> {
     let not_asked = facts.not_asked.as_ref().map(|error| {
         finding(
-            "not-asked",
+            Name::NotAsked,
             Severity::Warning,
             "backends",
             format!(
@@ -70,7 +70,7 @@ fn vip_missing(inquiry: &Inquiry) -> Finding {
     Finding {
         at: Some(inquiry.lane.backend),
         ..finding(
-            "vip-missing",
+            Name::VipMissing,
             Severity::Error,
             subject(inquiry),
             format!(
@@ -101,7 +101,7 @@ fn decapsulation_missing(inquiry: &Inquiry) -> Finding {
     Finding {
         at: Some(inquiry.lane.backend),
         ..finding(
-            "decapsulation-missing",
+            Name::DecapsulationMissing,
             Severity::Error,
             subject(inquiry),
             format!(
@@ -123,7 +123,7 @@ fn narrow(inquiry: &Inquiry) -> Finding {
     let interface = &inquiry.interface;
     let smaller = whole.saturating_sub(STEP);
     finding(
-        "mtu-hole",
+        Name::MtuHole,
         Severity::Error,
         subject(inquiry),
         format!(
@@ -142,7 +142,7 @@ fn silent(facts: &Facts, inquiry: &Inquiry) -> Finding {
     let mut fixed = facts.fixed.iter();
     if let Some((interface, _)) = fixed.find(|(_, address)| *address == next) {
         return finding(
-            "neighbour-fixed",
+            Name::NeighbourFixed,
             Severity::Error,
             subject(inquiry),
             format!(
@@ -153,7 +153,7 @@ fn silent(facts: &Facts, inquiry: &Inquiry) -> Finding {
         );
     }
     finding(
-        "silent",
+        Name::Silent,
         Severity::Warning,
         subject(inquiry),
         format!(

@@ -76,7 +76,7 @@ fn check(
             .iter()
             .zip(expected)
             .all(|(finding, (name, severity, words))| {
-                finding.name == *name
+                finding.name.word() == *name
                     && finding.severity == *severity
                     && finding.to_string().contains(words)
             });
