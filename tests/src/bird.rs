@@ -30,6 +30,15 @@ pub struct BirdSession {
     pub info: String,
 }
 
+/// What has come by a session since it was established, counted in prefixes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BirdReceived {
+    /// Announced, the same again included.
+    pub announced: u64,
+    /// Withdrawn.
+    pub withdrawn: u64,
+}
+
 /// A route as `show route all` prints it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BirdRoute {
@@ -161,6 +170,22 @@ template bgp balancer {{
         let session = self.session(name)?;
         ensure!(session.info == "Established", "{name}: {session:?}");
         Ok(session)
+    }
+
+    /// What has come by the session of that name, of all families.
+    pub fn received(&self, name: &str) -> Result<BirdReceived> {
+        let text = self.birdc(&format!("show protocols all {name}"))?;
+        let sum = |label: &str| {
+            let lines = text.lines().filter_map(|line| {
+                let counts = line.trim().strip_prefix(label)?;
+                counts.split_whitespace().next()?.parse::<u64>().ok()
+            });
+            lines.reduce(|a, b| a + b).with_context(|| text.clone())
+        };
+        Ok(BirdReceived {
+            announced: sum("Import updates:")?,
+            withdrawn: sum("Import withdraws:")?,
+        })
     }
 
     /// All routes to exactly this prefix, the best first.

@@ -48,7 +48,7 @@ mod wait;
 
 pub use agent_config::{AgentConfig, QUICK};
 pub use bfd::{Attendance, BFD_TIMING, BIRD_BFD_TIMING, Bfd, BirdBfd, FRR_BFD_TIMING};
-pub use bird::{Bird, BirdRoute, BirdSession};
+pub use bird::{Bird, BirdReceived, BirdRoute, BirdSession};
 pub use bird_socket::BirdSocket;
 pub use client::{Attempt, Held, HeldConnection, HeldReport, ProbeReport, Probes, ask, ask_udp};
 pub use door::Door;

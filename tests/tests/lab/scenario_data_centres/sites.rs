@@ -140,7 +140,10 @@ pub fn config(host: &Host, site: &SitePlan, bfd: bool) -> Result<String> {
                 backend("b2", 22) + "weight = 1 ",
             ),
             (backend("b1", 21), backend("b4", 150)),
-            (backend("b2", 22) + "\n", backend("b3", 149) + "\n"),
+            (
+                backend("b2", 22) + "weight = 1\n",
+                backend("b3", 149) + "weight = 1\n",
+            ),
         ] {
             ensure!(text.contains(&old), "{old} in {text}");
             text = text.replace(&old, &new);
