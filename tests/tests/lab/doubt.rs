@@ -165,10 +165,7 @@ fn ensure_worse(site: &Site, expected: bool) -> Result<()> {
 fn ensure_never_withdrawn(site: &Site) -> Result<()> {
     let log = site.agents[0].log();
     ensure!(!log.contains("is withdrawn"), "{log}");
-    let told = site.router.birdc("show protocols all lb1")?;
-    let withdraws = told.lines().find(|line| line.contains("Import withdraws:"));
-    let withdraws = withdraws.with_context(|| format!("nothing of withdrawals: {told}"))?;
-    let counts = withdraws.split_whitespace().nth(2);
-    ensure!(counts == Some("0"), "{withdraws}");
+    let told = site.router.received("lb1")?;
+    ensure!(told.withdrawn == 0, "{told:?}");
     Ok(())
 }

@@ -368,11 +368,8 @@ fn another_rule_changes_only_what_it_is_about() {
         })?;
         let session = router.ensure_established("lb1")?;
         let since = router.routes(&six)?[0].since;
-        ensure!(
-            updates(&router)? == 2,
-            "one for each: {}",
-            updates(&router)?
-        );
+        let told = router.received("lb1")?;
+        ensure!(told.announced == 2, "one for each: {told:?}");
 
         let rule = |med| format!("[[bgp.rule]]\nservices = [\"four\"]\nmed = {med}\n");
         // A rule may change nothing that a router could notice. The new address
@@ -389,7 +386,7 @@ fn another_rule_changes_only_what_it_is_about() {
                 ensure_attributes(&router, prefix, med.as_slice())
             })?;
         }
-        let updates = updates(&router)?;
+        let updates = router.received("lb1")?.announced;
         ensure!(updates == 5, "one for each change, and {updates} have come");
         let close = |a: Option<Duration>, b: Option<Duration>| {
             a.zip(b)
@@ -453,14 +450,4 @@ fn ensure_attributes(router: &Bird, prefix: &str, expected: &[(&str, &str)]) -> 
 fn held(site: &Site) -> Result<String> {
     let host = &site.rack.balancers[0].host;
     host.run("ip", &["route", "show", "proto", "86"])
-}
-
-/// How many announcements BIRD has received from the balancer.
-fn updates(router: &Bird) -> Result<u64> {
-    let text = router.birdc("show protocols all lb1")?;
-    let lines = text.lines().filter_map(|line| {
-        let counts = line.trim().strip_prefix("Import updates:")?;
-        counts.split_whitespace().next()?.parse::<u64>().ok()
-    });
-    Ok(lines.sum())
 }
