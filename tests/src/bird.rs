@@ -30,7 +30,8 @@ pub struct BirdSession {
     pub info: String,
 }
 
-/// What has come by a session since it was established, counted in prefixes.
+/// What has come by a session since it was established, counted in prefixes; with
+/// graceful restart since it was first established.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BirdReceived {
     /// Announced, the same again included.

@@ -91,6 +91,7 @@ fn story(lab: &Lab, bfd: bool) -> Result<()> {
 
     scene.ensure_one_carrier_is_enough()?;
 
+    let before = scene.birds[0].received("lb1")?;
     scene.net.unplug("lb1")?;
     scene.wait_for_core("all upstreams leave the site", BLOCK, &[64503, 64504])?;
     scene.ensure_answers(WEB, "the other site has the traffic", &["b3", "b4"])?;
@@ -102,7 +103,7 @@ fn story(lab: &Lab, bfd: bool) -> Result<()> {
     scene.wait_for_core("it is back", NARROW, &[64501, 64502])?;
     scene.wait_for_core("it is back", SECOND, &[64501, 64502])?;
     scene.ensure_answers(WEB, "clients are back", &["b1", "b2"])?;
-    scene.ensure_one_improvement_after_doubt()?;
+    scene.ensure_back_without_withdrawal(before)?;
 
     scene.ensure_refusals_are_told()
 }
