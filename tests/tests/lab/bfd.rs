@@ -216,11 +216,13 @@ fn when_we_are_killed_the_router_sees_it_and_when_we_end_we_wait_until_it_knows(
         let bird = Bird::start(&rack.router, &bird_config(balancer, "", ""))?;
         let config = config(balancer, "", &both(balancer, ""));
         let mut bfd = Bfd::start(&balancer.host, &config)?;
+        bfd.wait_for("four", State::Up)?;
         wait_for_bird(&bird, &us, "Up")?;
         bfd.process().kill()?;
         wait_for_bird(&bird, &us, "Down")?;
 
         let mut bfd = Bfd::start(&balancer.host, &config)?;
+        bfd.wait_for("four", State::Up)?;
         wait_for_bird(&bird, &us, "Up")?;
         let began = Instant::now();
         let status = bfd.process().terminate(PATIENCE)?;
@@ -233,6 +235,7 @@ fn when_we_are_killed_the_router_sees_it_and_when_we_end_we_wait_until_it_knows(
         // up before.
         let mut bird = Bird::start(&rack.router, &bird_config(balancer, "multiplier 100;", ""))?;
         let mut bfd = Bfd::start(&balancer.host, &config)?;
+        bfd.wait_for("four", State::Up)?;
         wait_for_bird(&bird, &us, "Up")?;
         bird.process().signal(Signal::STOP)?;
         let began = Instant::now();

@@ -80,6 +80,9 @@ pub struct Session {
     min_rx: Duration,
     poll: Poll,
     heard: Option<Heard>,
+    /// We have sent Init or Up, and the peer has not said since then that it is
+    /// down: that takes it up, whatever it has said last.
+    told_up: bool,
     /// The peer waits for an answer.
     answer: bool,
     /// The peer does not know yet what has changed.
@@ -138,6 +141,7 @@ impl Session {
             min_rx: config.timing.required_min_rx(),
             poll: Poll::Idle,
             heard: None,
+            told_up: false,
             answer: false,
             changed: true,
             sent: None,
@@ -205,6 +209,7 @@ impl Session {
             self.poll.next_packet()
         };
         let packet = self.packet(poll, answer);
+        self.told_up |= matches!(self.state, State::Init | State::Up);
         self.counters.sent += 1;
         Some(match &self.config.authentication {
             Some(authentication) => {
@@ -276,13 +281,13 @@ impl Session {
         self.discriminator
     }
 
-    /// Whether the peer does not take the session for up: either it has said so,
-    /// or it is not heard. For an end in good order: hold it in AdminDown, and
-    /// wait for this.
+    /// Whether the peer does not take the session for up: either it has said so
+    /// to our last word, or it is not heard. For an end in good order: hold it in
+    /// AdminDown, and wait for this.
     #[must_use]
     pub fn peer_is_down(&self) -> bool {
         self.heard
-            .is_none_or(|heard| heard.packet.state != State::Up)
+            .is_none_or(|heard| heard.packet.state != State::Up && !self.told_up)
     }
 
     /// How the session is doing.

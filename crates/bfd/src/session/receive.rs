@@ -39,6 +39,10 @@ impl Session {
         if packet.answer && self.poll.answered() == Answer::Agreed {
             (self.min_tx, self.min_rx) = (self.told_min_tx(), self.config.timing.required_min_rx());
         }
+        // A Down that crosses our Init says nothing of what comes of it.
+        if matches!(packet.state, State::Down | State::AdminDown) && self.state != State::Init {
+            self.told_up = false;
+        }
         if self.state == State::AdminDown {
             return Err(Discard::AdminDown);
         }

@@ -71,3 +71,21 @@ fn a_peer_that_is_not_heard_counts_as_down() {
     scripted.run(ms(300));
     assert!(scripted.session.peer_is_down());
 }
+
+#[test]
+fn a_peer_that_our_init_or_up_may_have_taken_up_is_not_down_before_it_says_so_again() {
+    // What it has said last, by which we have come there.
+    for (ours, theirs) in [(State::Init, State::Down), (State::Up, State::Init)] {
+        let mut scripted = Scripted::new(config());
+        scripted.hear(peer(theirs));
+        assert_eq!(scripted.session.state(), ours);
+        assert!(scripted.session.peer_is_down(), "it was not told yet");
+        scripted.run_hearing(ms(1500), peer(theirs));
+        scripted.session.hold(Some(Hold::Admin), scripted.now);
+        assert!(!scripted.session.peer_is_down(), "{ours:?}");
+        scripted.hear(peer(State::Up));
+        assert!(!scripted.session.peer_is_down(), "{ours:?}");
+        scripted.hear(peer(State::Down));
+        assert!(scripted.session.peer_is_down(), "{ours:?}");
+    }
+}
