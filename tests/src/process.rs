@@ -11,9 +11,13 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, kill_process, waitid};
 
-use crate::{host::Host, owner::Owner};
+use crate::{
+    host::Host,
+    owner::Owner,
+    wait::{STARTING, wait_until},
+};
 
 /// A running program on a host. Dropping it kills it, and nothing else: it is
 /// signalled by the number of the child that was started here.
@@ -88,6 +92,18 @@ impl Process {
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, signal).with_context(|| format!("send {signal:?} to {}", self.name))
+    }
+
+    /// Stops it with SIGSTOP, until SIGCONT; all its threads stand when this
+    /// returns. The signal alone comes to the first of them.
+    pub fn freeze(&self) -> Result<()> {
+        self.signal(Signal::STOP)?;
+        let id = WaitId::Pid(Pid::from_child(&self.child));
+        let options = WaitIdOptions::STOPPED | WaitIdOptions::NOWAIT | WaitIdOptions::NOHANG;
+        wait_until(&format!("{} stands still", self.name), STARTING, || {
+            ensure!(waitid(id.clone(), options)?.is_some(), "it runs");
+            Ok(())
+        })
     }
 
     /// Kills it with SIGKILL; it is gone when this returns.

@@ -65,7 +65,7 @@ fn a_backend_goes_down_by_bfd_at_once_and_comes_up_by_its_check_and_slowly() {
             "no slow start at the start"
         );
 
-        bird.process().signal(Signal::STOP)?;
+        bird.process().freeze()?;
         let down = wait_for(&agent, "b1", "it is down, and its flows end", |b1| {
             b1["state"] == "down" && b1["standing"] == "down"
         });

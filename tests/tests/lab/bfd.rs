@@ -237,7 +237,7 @@ fn when_we_are_killed_the_router_sees_it_and_when_we_end_we_wait_until_it_knows(
         let mut bfd = Bfd::start(&balancer.host, &config)?;
         bfd.wait_for("four", State::Up)?;
         wait_for_bird(&bird, &us, "Up")?;
-        bird.process().signal(Signal::STOP)?;
+        bird.process().freeze()?;
         let began = Instant::now();
         let ended = bfd.process().terminate(PATIENCE);
         let unknown = began.elapsed();

@@ -30,7 +30,7 @@ fn a_router_that_falls_silent_is_given_up_by_bfd_and_taken_back() {
         let agent = Vipd::start(&balancer.host, &text)?;
         wait_for_both(&agent)?;
 
-        bird.process().signal(Signal::STOP)?;
+        bird.process().freeze()?;
         let silent = |peer: &Value| {
             let words = peer["last_error"].as_str().unwrap_or_default();
             peer["state"] != "Established" && words.contains("BFD says")

@@ -122,7 +122,7 @@ fn a_bfd_process_that_does_not_answer_keeps_nobody_waiting_and_loses_nothing() {
         let mut scene = Scene::start(lab, "min_rx = \"5s\"\n")?;
         let (one, two) = (scene.text(&["eth0"]), scene.text(&["eth0", "extra0"]));
         scene.agent.reload(&two)?;
-        scene.bfd.process().signal(Signal::STOP)?;
+        scene.bfd.process().freeze()?;
         let answer = scene.agent.reload(&one);
         let attached = scene.has_xdp("extra0");
         scene.bfd.process().signal(Signal::CONT)?;
