@@ -228,8 +228,9 @@ pub struct Service {
     /// Who owns which slot, in one number; the same on every node that sees
     /// the same and has the same secret.
     pub ring_fingerprint: Option<String>,
-    /// Whether packets meet what is decided. False for a moment after a change,
-    /// and while something of it cannot be applied.
+    /// Whether packets meet what is decided, with a way to enough backends. False
+    /// for a moment after a change, while something of it cannot be applied, and
+    /// while too few are available: the service is down then.
     pub in_force: bool,
     /// How long a flow without packets is remembered across a change.
     pub idle_seconds: u64,
