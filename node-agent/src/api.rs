@@ -253,12 +253,12 @@ pub fn bind(path: &Path) -> io::Result<net::UnixListener> {
     Ok(listener)
 }
 
-/// How long an agent may take to tell its status, or to carry out an order.
-const STATUS_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long an agent may take to tell its status.
+const STATUS_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long an agent may take over a reload, in which sessions may end, and over
-/// what waits for one.
-const RELOAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an agent may take over a change: an order is on the disk when it
+/// answers, and in a reload sessions may end.
+const CHANGE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long an agent may take to load the explaining program and ask it.
 const EXPLAIN_TIMEOUT: Duration = Duration::from_secs(10);
@@ -302,7 +302,7 @@ impl Client {
     ///
     /// When the agent cannot be reached or does not answer.
     pub async fn reload(&self) -> anyhow::Result<ReloadAnswer> {
-        self.call(Method::POST, "/v1/reload", &(), RELOAD_TIMEOUT)
+        self.call(Method::POST, "/v1/reload", &(), CHANGE_TIMEOUT)
             .await
     }
 
@@ -362,7 +362,7 @@ impl Client {
     ///
     /// When the agent cannot be reached or does not answer.
     pub async fn order(&self, order: &Order) -> anyhow::Result<Answer> {
-        self.call(Method::POST, "/v1/order", order, STATUS_TIMEOUT)
+        self.call(Method::POST, "/v1/order", order, CHANGE_TIMEOUT)
             .await
     }
 
@@ -373,7 +373,7 @@ impl Client {
     /// When the agent cannot be reached or does not answer.
     pub async fn depart(&self, order: &departure::Order) -> anyhow::Result<departure::Answer> {
         let path = "/v1/maintenance";
-        self.call(Method::POST, path, order, RELOAD_TIMEOUT).await
+        self.call(Method::POST, path, order, CHANGE_TIMEOUT).await
     }
 
     /// Waits until the agent has gone in good order.
@@ -505,7 +505,7 @@ mod tests {
         let _agent = UnixListener::bind(&socket.0).unwrap();
         let answer = timeout(Duration::from_secs(60), Client::new(&socket.0).status()).await;
         let error = answer.expect("an end").expect_err("no status").to_string();
-        let words = "does not answer within 2s: it may be starting";
+        let words = "does not answer within 5s: it may be starting";
         assert!(error.contains(words), "{error}");
     }
 
