@@ -2,7 +2,7 @@
 
 use std::{
     future::pending,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
+    net::{IpAddr, SocketAddr},
     time::{Duration, Instant},
 };
 
@@ -17,6 +17,8 @@ use vipd_control::{
     doubt::{Anchor, Change, Doubt, Terms},
     health_table::HealthTable,
 };
+
+use crate::netlink::Netlink;
 
 /// What an anchor is asked for: BGP, which routers at least refuse.
 const PORT: u16 = 179;
@@ -165,7 +167,7 @@ async fn first<F: Future<Output = bool>>(
 /// Says which anchors are of no use, before they are needed.
 async fn try_out(anchors: Vec<IpAddr>) {
     for anchor in anchors {
-        if is_own(anchor) {
+        if is_own(anchor).await {
             warn!(
                 "the anchor {anchor} is an address of this host, which answers whatever becomes \
                  of the network: it settles nothing when our own network is in doubt"
@@ -184,7 +186,7 @@ async fn try_out(anchors: Vec<IpAddr>) {
 
 /// Whether it takes a connection or refuses it. One of our own tells nothing.
 async fn answers(anchor: IpAddr) -> bool {
-    if is_own(anchor) {
+    if is_own(anchor).await {
         return false;
     }
     let attempt = TcpStream::connect(SocketAddr::new(anchor, PORT));
@@ -195,23 +197,22 @@ async fn answers(anchor: IpAddr) -> bool {
     }
 }
 
-/// Whether it is an address of this host: then the kernel would send to it by itself.
-/// It is only asked; nothing is sent.
-fn is_own(address: IpAddr) -> bool {
-    let unspecified: IpAddr = match address {
-        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+/// Whether it is an address of this host, as far as the kernel tells. By the source
+/// that it would choose one cannot see it: of several in a network that is the first.
+async fn is_own(address: IpAddr) -> bool {
+    let Ok(netlink) = Netlink::connect() else {
+        return false;
     };
-    let source = UdpSocket::bind((unspecified, 0)).and_then(|socket| {
-        socket.connect((address, PORT))?;
-        socket.local_addr()
-    });
-    source.is_ok_and(|source| source.ip() == address)
+    let here = netlink.addresses().await;
+    here.is_ok_and(|here| here.iter().any(|found| found.address == address))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{
+        net::{Ipv4Addr, Ipv6Addr},
+        sync::Arc,
+    };
 
     use vipd_control::{
         check::{CheckCode, CheckResult, Observation},
@@ -221,7 +222,7 @@ mod tests {
 
     use super::*;
 
-    /// Its answer counts: the kernel would send to it from 127.0.0.1.
+    /// Its answer counts: no interface has this address, though we answer to it.
     const NEIGHBOUR: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
 
     #[tokio::test]

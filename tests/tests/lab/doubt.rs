@@ -10,7 +10,7 @@
 //! 2. The backends' cables are cut: the same, and an anchor that answers settles it.
 //! 3. They refuse: the route is gone at once, and nobody doubts anything.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, thread::sleep, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use vipd_tests::{AgentConfig, Held, Rack, Site, Size, wait_until};
@@ -92,12 +92,25 @@ fn who_loses_its_farm_stays_until_an_anchor_answers() {
         wait_until("the route is worse again", PATIENCE, || {
             ensure_worse(&site, true)
         })?;
-        // The router of the session: BIRD takes connections there.
-        let anchored = config(rack).services + "[doubt]\nanchors = [\"192.0.2.1\"]\n";
-        site.reload(&AgentConfig {
-            services: anchored,
+        let anchored = |anchor| AgentConfig {
+            services: config(rack).services + &format!("[doubt]\nanchors = [\"{anchor}\"]\n"),
             ..config(rack)
+        };
+        // The second address of its network here: the kernel answers by itself.
+        rack.balancers[0]
+            .host
+            .ip("addr add 192.0.2.199/24 dev eth0\n")?;
+        site.reload(&anchored("192.0.2.199"))?;
+        let own = "the anchor 192.0.2.199 is an address of this host";
+        wait_until("it is told", PATIENCE, || {
+            ensure!(agent.log().contains(own), "{}", agent.log());
+            Ok(())
         })?;
+        sleep(Duration::from_secs(2));
+        ensure_worse(&site, true)?;
+
+        // The router of the session: BIRD takes connections there.
+        site.reload(&anchored("192.0.2.1"))?;
         site.wait_for_routes(VIP.into(), &[])?;
         let settled =
             "the backends are down after all: 192.0.2.1 answers, so our own network works";
