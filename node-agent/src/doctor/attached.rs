@@ -31,6 +31,8 @@ pub struct Attached {
 pub enum Program {
     /// That of the data plane.
     Ours(Mode),
+    /// That of a data plane whose pins are not where the configuration has them.
+    Astray,
     /// The decapsulator, which is for backends.
     Decap,
     /// Another.
@@ -66,10 +68,10 @@ pub(super) fn look(config: &Config, links: &BTreeMap<u32, Link>) -> Vec<Attached
 }
 
 /// Whether our data plane has a link to this interface, though maybe no longer one
-/// that is in force.
+/// that is in force. Who may not look there does not know of another.
 fn is_pinned(dataplane: &Dataplane, link: &Link) -> bool {
     let pins = Pins::new(&dataplane.pin_path);
-    pins.link(link.ifindex).exists()
+    pins.link(link.ifindex).try_exists().unwrap_or(true)
 }
 
 /// Programs by the kernel's ids, as far as it tells.
@@ -90,6 +92,7 @@ impl Program {
         let name = names.get(&id).map(String::as_str);
         Some(match (name, mode) {
             (None | Some(BALANCER), Some(mode)) if pinned => Self::Ours(mode),
+            (Some(BALANCER), Some(_)) => Self::Astray,
             (Some(DECAP), _) => Self::Decap,
             (Some(name), _) => Self::Other {
                 program: format!("`{name}`, number {id}"),
@@ -133,7 +136,7 @@ mod tests {
                 "that of another vipd",
                 Xdp::Native(5),
                 false,
-                Some(other("`balancer`, number 5", "xdpdrv")),
+                Some(Program::Astray),
             ),
             (
                 "another in the place of ours",

@@ -17,9 +17,9 @@ fn one(attached: &Attached, agent: bool) -> Option<Finding> {
         None if agent => (
             Severity::Error,
             "the agent runs, and no XDP program does here: packets that come by it are not \
-             forwarded, and addresses are withdrawn"
+             forwarded, and if the agent had attached one, addresses are withdrawn"
                 .to_owned(),
-            "vipd reload".to_owned(),
+            Some("vipd reload".to_owned()),
         ),
         None => return None,
         Some(Program::Ours(mode)) if *mode == attached.wanted => return None,
@@ -30,13 +30,24 @@ fn one(attached: &Attached, agent: bool) -> Option<Finding> {
                  another start brings",
                 mode.name()
             ),
-            "systemctl restart vipd".to_owned(),
+            Some("systemctl restart vipd".to_owned()),
+        ),
+        Some(Program::Astray) => (
+            Severity::Warning,
+            "a vipd program runs here, and its pins are not below `pin_path` as this vipd has \
+             them: it is of another version or another configuration, and stays until `vipd \
+             unload` of that one"
+                .to_owned(),
+            None,
         ),
         Some(Program::Decap) => (
             Severity::Error,
             "the decapsulator runs here, where vipd's XDP program is to: an interface has one"
                 .to_owned(),
-            then_attached(format!("vipd decap detach --iface {interface}"), agent),
+            Some(then_attached(
+                format!("vipd decap detach --iface {interface}"),
+                agent,
+            )),
         ),
         Some(Program::Other { program, hook }) => (
             Severity::Error,
@@ -44,10 +55,13 @@ fn one(attached: &Attached, agent: bool) -> Option<Finding> {
                 "another XDP program ({program}) runs here, where vipd's is to: an interface has \
                  one (if the command is refused, stop the program that has put it there)"
             ),
-            then_attached(format!("ip link set dev {interface} {hook} off"), agent),
+            Some(then_attached(
+                format!("ip link set dev {interface} {hook} off"),
+                agent,
+            )),
         ),
     };
-    Some(finding(Name::Xdp, severity, interface, message, Some(fix)))
+    Some(finding(Name::Xdp, severity, interface, message, fix))
 }
 
 /// An agent does not attach again by itself.

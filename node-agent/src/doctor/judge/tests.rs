@@ -201,6 +201,11 @@ fn the_program_on_an_interface_is_ours_and_in_the_mode_that_is_configured() {
         &[("xdp", Error, "xdpgeneric off && vipd reload`")],
     );
     check(
+        "that of another version",
+        runs(Some(Program::Astray), true),
+        &[("xdp", Warning, "not below `pin_path`")],
+    );
+    check(
         "the decapsulator",
         runs(Some(Program::Decap), false),
         &[("xdp", Error, "`vipd decap detach --iface eth0`"), away],
