@@ -182,7 +182,7 @@ impl Interface {
 }
 
 /// Interfaces that IPv4 packets may come by, if there is more than one: those of the
-/// data plane, and whichever is up and has an address. Nothing comes by a loopback
+/// data plane, and whichever is up, has a carrier and an address. Nothing comes by a loopback
 /// or dummy interface, and what comes by a port of a bond comes by the bond.
 fn entrances<'l>(
     config: &Config,
@@ -201,7 +201,7 @@ fn entrances<'l>(
     let is_silent =
         |link: &Link| link.name == "lo" || link.ours || (link.mac.is_some() && !link.arp);
     let found = links.values().filter(|link| {
-        let by_itself = link.up && !is_silent(link) && has_address(link);
+        let by_itself = link.sends() && !is_silent(link) && has_address(link);
         carries(link) || by_itself
     });
     let names: Vec<_> = found.map(|link| &*link.name).collect();
@@ -384,6 +384,10 @@ mode = "local"
                 mac: None,
                 ..silent(8, "gre1")
             },
+            Link {
+                carrier: false,
+                ..link(9, "bridge0")
+            },
         ];
         let links = links.into_iter().map(|link| (link.ifindex, link)).collect();
         let four = |ifindex: u8| (u32::from(ifindex), IpAddr::from([192, 0, 2, ifindex]));
@@ -393,6 +397,7 @@ mode = "local"
             ("two", "", vec![four(2), four(3)], vec!["eth0", "eth1"]),
             ("one without IPv4", "", vec![four(2), six(3)], vec![]),
             ("one that is down", "", vec![four(2), four(4)], vec![]),
+            ("a bridge without ports", "", vec![four(2), four(9)], vec![]),
             (
                 "those that nothing comes by",
                 "",
