@@ -228,9 +228,10 @@ pub struct Service {
     /// Who owns which slot, in one number; the same on every node that sees
     /// the same and has the same secret.
     pub ring_fingerprint: Option<String>,
-    /// Whether packets meet what is decided, with a way to enough backends. False
-    /// for a moment after a change, while something of it cannot be applied, and
-    /// while too few are available: the service is down then.
+    /// Whether packets meet what is decided, and on each of its addresses one
+    /// service at least has a way to enough backends. False for a moment after a
+    /// change, while something of it cannot be applied, and while no such service
+    /// is up. Always true where nothing is forwarded.
     pub in_force: bool,
     /// How long a flow without packets is remembered across a change.
     pub idle_seconds: u64,

@@ -202,7 +202,8 @@ fn remains(status: &Status, target: &Target) -> Remains {
     if backend.slots > 0 {
         return Remains::NewFlows;
     }
-    if !service.in_force {
+    // A service that is down is not in force as long as it is.
+    if service.alive && !service.in_force {
         return Remains::NotApplied;
     }
     // With nobody healthy the data plane gives up nobody and no flow.

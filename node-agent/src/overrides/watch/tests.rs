@@ -119,14 +119,23 @@ fn a_drain_is_over_when_no_flow_can_be_left() {
         flows(3, 0),
     );
     check(
+        "the service is down, and the others of it have died",
+        json!({"alive": false, "in_force": false}),
+        json!({"flows": 3}),
+        flows(3, 0),
+    );
+    check(
         "with nobody healthy the dead keep their flows",
-        json!({"healthy": 0}),
+        json!({"alive": false, "in_force": false, "healthy": 0}),
         json!({"standing": "down", "flows": 3}),
         flows(3, 0),
     );
     check(
         "also silent ones",
-        json!({"healthy": 0, "phases": {"stable": 32, "learn": 32, "track": 0}}),
+        json!({
+            "alive": false, "in_force": false, "healthy": 0,
+            "phases": {"stable": 32, "learn": 32, "track": 0},
+        }),
         json!({"standing": "down"}),
         Remains::Silent(300),
     );
