@@ -4,11 +4,15 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 
-use crate::{host::Host, lab::Lab};
+use crate::{host::Host, lab::Lab, wait::wait_until};
+
+/// How long a machine that is plugged in may take until it reaches its router.
+const PLUGGED: Duration = Duration::from_secs(20);
 
 /// The router's address on the rack side, every rack machine's gateway.
 pub const ROUTER_IPV4: Ipv4Addr = rack_ipv4(1);
@@ -113,8 +117,11 @@ impl Rack {
         // The switch has forgotten where it is, and asks nobody: it must speak
         // first, as with a link that comes up.
         let router = ROUTER_IPV4.to_string();
-        let spoken = machine.host.run("ping", &["-c", "1", "-W", "2", &router]);
-        spoken.context("reach the router again").map(drop)
+        // Either may have just given up to ask for the other's Ethernet address.
+        wait_until("the router is reached again", PLUGGED, || {
+            let ping = ["-c", "1", "-W", "2", &router];
+            machine.host.run("ping", &ping).map(drop)
+        })
     }
 
     /// A pulled cable: the machine loses its carrier.
