@@ -51,7 +51,7 @@ fn who_loses_only_its_checks_serves_on_and_is_never_withdrawn() {
         };
         wait_until("the next agent is in doubt, too", PATIENCE, began)?;
         ensure_never_withdrawn(&site)?;
-        let held = Held::open(&site.rack.client, (VIP, 80).into(), 24)?;
+        let held = Held::open(&site.rack.client, (VIP, 80).into(), 60)?;
 
         lose_checks(&site, "del")?;
         for backend in ["b1", "b2", "b3"] {

@@ -62,7 +62,9 @@ fn connections_of_a_backend_that_fails_its_checks_stay_or_end_as_configured() {
 
 fn play(site: &Site, case: &Case) -> Result<()> {
     site.reload(&config(&site.rack, case.on_down))?;
-    site.wait_for_backend("b1", true)?;
+    for backend in ["b1", "b2"] {
+        site.wait_for_backend(backend, true)?;
+    }
     let held = Held::open(&site.rack.client, (VIP, 80).into(), CONNECTIONS)?;
     let host = &site.rack.backends[0].host;
     case.fault.begin(host)?;

@@ -321,7 +321,7 @@ name = "web"
 protocol = "tcp"
 port = 80
 mode = "local"
-check = {{ type = "http", path = "/healthz", interval = "300ms", fall = 3 }}
+check = {{ type = "http", path = "/healthz", interval = "1s", fast_interval = "300ms", timeout = "1s", fall = 3 }}
 backend = [{{ name = "nginx", address = "127.0.0.1" }}]
 {service}"#
     )

@@ -283,10 +283,10 @@ mode = "local"
 [service.check]
 type = "http"
 path = "/healthz"
-interval = "500ms"
-timeout = "500ms"
+interval = "1s"
+timeout = "1s"
 rise = 1
-fall = 2
+fall = 3
 "#
     )
 }

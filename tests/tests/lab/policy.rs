@@ -83,13 +83,16 @@ fn each_address_has_its_best_and_its_second_node_and_when_down_900_more() {
 
         site.servers[0].kill()?;
         wait_for_table(&site, "lb1 is down", &table(&["lb1"]))?;
+        // The router may know before those who ask the agent do.
         let state = |wanted: &str| {
-            let status = site.agents[0].status()?;
-            let (vip, page) = (&status["vips"][0], site.agents[0].metrics("text/plain")?);
-            ensure!(vip["state"] == wanted && vip["announced"] == true, "{vip}");
-            let line = format!("vipd_vip_state{{vip=\"2001:db8:30::1\",state=\"{wanted}\"}} 1");
-            ensure!(page.contains(&line), "no {line} in {page}");
-            Ok(())
+            wait_until(&format!("the agent says {wanted}"), PATIENCE, || {
+                let status = site.agents[0].status()?;
+                let (vip, page) = (&status["vips"][0], site.agents[0].metrics("text/plain")?);
+                ensure!(vip["state"] == wanted && vip["announced"] == true, "{vip}");
+                let line = format!("vipd_vip_state{{vip=\"2001:db8:30::1\",state=\"{wanted}\"}} 1");
+                ensure!(page.contains(&line), "no {line} in {page}");
+                Ok(())
+            })
         };
         state("down")?;
         for server in &mut site.servers[1..] {
@@ -303,12 +306,13 @@ fn an_aggregate_lives_as_long_as_something_inside_it_and_is_held() {
         wait_until("the aggregate is back", PATIENCE, || has_aggregate(&site))?;
         let answered = ask(&site.rack.client, (VIP, 80).into())?;
         ensure!(answered == "b1", "by the aggregate: {answered}");
-        let status = site.agents[0].status()?;
-        let (vip, shown) = (&status["vips"][0], &status["aggregates"][0]);
-        ensure!(
-            vip["announced"] == true && vip["suppressed_by"] == AGGREGATE && shown["alive"] == 1,
-            "{status}"
-        );
+        wait_until("the agent says so", PATIENCE, || {
+            let status = site.agents[0].status()?;
+            let (vip, shown) = (&status["vips"][0], &status["aggregates"][0]);
+            let is_inside = vip["announced"] == true && vip["suppressed_by"] == AGGREGATE;
+            ensure!(is_inside && shown["alive"] == 1, "{status}");
+            Ok(())
+        })?;
         // A route of its own would come before one that is new now.
         let backends = &site.rack.backends;
         let more = config.udp_service("more", (VIP6.into(), 53), "l2-dsr", backends);
