@@ -3,7 +3,6 @@
 
 mod held;
 pub(crate) mod http;
-mod losses;
 mod probes;
 
 use std::{
@@ -11,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use tokio::{net::TcpStream, runtime::Runtime, time::timeout};
 
 use crate::host::Host;
@@ -19,16 +18,15 @@ use crate::host::Host;
 pub use held::{Held, HeldConnection, HeldReport};
 pub use probes::{Attempt, ProbeReport, Probes};
 
-/// How long one of many connections may take, unless nothing of it was lost: a SYN
-/// that is lost, which the kernel sends again after a second, is a connection that
-/// failed.
+/// How long one of many connections waits for its answer: a SYN that is lost, which
+/// the kernel sends again after a second, is a connection that failed.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long a single question waits, which is asked to see who answers.
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// Asks a web server once, by a connection of its own, and returns the body.
 pub fn ask(host: &Host, target: SocketAddr) -> Result<String> {
-    host.enter(|| runtime()?.block_on(ask_once(target)))
+    host.enter(|| runtime()?.block_on(ask_within(target, ANSWER)))
         .with_context(|| format!("ask http://{target} from {}", host.name()))
 }
 
@@ -58,39 +56,16 @@ pub fn ask_udp(host: &Host, target: SocketAddr, datagram: &[u8]) -> Result<Vec<u
     .with_context(|| format!("ask UDP {target} from {}", host.name()))
 }
 
-/// One connection, one request, one answer.
-async fn ask_once(target: SocketAddr) -> Result<String> {
-    let mut stream = connect(target, ANSWER).await?;
-    request(&mut stream).await
-}
-
-/// The same as one of many, without a loss. It may take longer than [`PATIENCE`] if
-/// nothing was sent again: then a process was busy, and not the network.
-async fn ask_without_loss(target: SocketAddr) -> Result<String> {
-    let began = Instant::now();
-    let mut stream = connect(target, PATIENCE).await?;
-    let answer = request(&mut stream).await?;
-    let took = began.elapsed();
-    if took > PATIENCE {
-        let again = losses::retransmissions(&stream)?;
-        ensure!(again == 0, "{again} segments sent again, in {took:?}");
-    }
-    Ok(answer)
-}
-
-async fn connect(target: SocketAddr, patience: Duration) -> Result<TcpStream> {
-    let stream = timeout(patience, TcpStream::connect(target))
+/// One connection, one request, one answer, all within `patience`.
+async fn ask_within(target: SocketAddr, patience: Duration) -> Result<String> {
+    let exchange = async {
+        let mut stream = TcpStream::connect(target).await.context("connect")?;
+        stream.set_nodelay(true)?;
+        http::request(&mut stream, http::Connection::Close).await
+    };
+    timeout(patience, exchange)
         .await
-        .with_context(|| format!("no connection within {patience:?}"))?
-        .context("connect")?;
-    stream.set_nodelay(true)?;
-    Ok(stream)
-}
-
-async fn request(stream: &mut TcpStream) -> Result<String> {
-    timeout(ANSWER, http::request(stream, http::Connection::Close))
-        .await
-        .with_context(|| format!("no answer within {ANSWER:?}"))?
+        .with_context(|| format!("no answer within {patience:?}"))?
 }
 
 fn runtime() -> Result<Runtime> {

@@ -17,7 +17,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
-use super::{ask_without_loss, runtime};
+use super::{PATIENCE, ask_within, runtime};
 use crate::host::Host;
 
 /// A new connection each 4 ms, so that with a late tick it still is at least
@@ -25,8 +25,7 @@ use crate::host::Host;
 const PACE: Duration = Duration::from_millis(4);
 
 /// Opens a connection every few milliseconds, asks once by each, and gives
-/// each one second, or more if nothing of it was lost; many may be waiting at the
-/// same time.
+/// each one second; many may be waiting at the same time.
 #[derive(Debug)]
 pub struct Probes {
     attempts: Arc<Mutex<Vec<Attempt>>>,
@@ -181,7 +180,7 @@ async fn probe(
         let attempts = Arc::clone(attempts);
         under_way.spawn(async move {
             let started = Instant::now();
-            let outcome = ask_without_loss(target).await;
+            let outcome = ask_within(target, PATIENCE).await;
             lock(&attempts).push(Attempt {
                 started,
                 took: started.elapsed(),

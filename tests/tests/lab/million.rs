@@ -24,8 +24,8 @@ const MOST_ROUNDS: u32 = 1000;
 /// Times that it goes and comes back.
 const CHANGES: u32 = 3;
 /// A check finds a dead or a new server within half a second; the rest is for
-/// busy processors. Whoever waits for the routes waits as long as they are sent.
-const IN_TIME: Duration = Duration::from_secs(6);
+/// busy processors.
+const IN_TIME: Duration = Duration::from_secs(3);
 /// What the agent may take more, in bytes.
 const MEMORY: u64 = 20_000_000;
 

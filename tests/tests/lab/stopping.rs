@@ -8,7 +8,7 @@ use vipd_tests::{AgentConfig, Probes, Site, Size, host_prefix, wait_until};
 use crate::support::{SMALL, VIP, in_lab};
 
 /// An ordered stop lingers for 2 s by default.
-const STOP: Duration = Duration::from_secs(20);
+const STOP: Duration = Duration::from_secs(10);
 
 #[test]
 fn an_agent_told_to_stop_withdraws_first_and_loses_no_connection() {
